@@ -1,0 +1,34 @@
+# make demo    set up if needed, then one prompt with and without guidance, and where the pictures are
+# make test    set up if needed, then all tests
+# make check   formatting, lint, types (what continuous integration runs beside the tests)
+# make bench   the benchmarks; the tables in the README come from them
+VENV ?= .venv
+OUT ?= demo
+bin := $(VENV)/bin
+install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check bench
+demo: $(VENV)/.installed
+	@$(bin)/unalike generate heart --compare --out $(OUT) --overwrite
+
+test: $(VENV)/.installed-dev
+	@$(bin)/python -m pytest -q
+
+check: $(VENV)/.installed-dev
+	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check
+
+bench: $(VENV)/.installed-dev
+	@for benchmark in benchmarks/*.py; do $(bin)/python "$$benchmark" || exit 1; done
+
+$(bin)/python:
+	@python=$$(scripts/find-python) && "$$python" -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(bin)/python
+	@echo "Installing unalike into $(VENV) …" >&2
+	@$(install) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(bin)/python
+	@echo "Installing unalike and its development tools into $(VENV) …" >&2
+	@$(install) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
