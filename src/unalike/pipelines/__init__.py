@@ -1,0 +1,1 @@
+"""Where pipelines come from: the model catalogue."""
