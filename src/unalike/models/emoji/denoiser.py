@@ -1,0 +1,156 @@
+"""Training of the emoji denoiser and its text model on the frozen autoencoder's latents.
+
+`python -m unalike.models.emoji.denoiser --work DIR` resumes from `DIR`, where `unalike.models.emoji.autoencoder` has left its joint stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unalike.models.emoji import autoencoder
+from unalike.models.emoji.data import entries, load_images
+from unalike.models.emoji.text import END, START, CaptionSampler, entry_weights, train_tokenizer
+from unalike.models.training import Checkpoint, WeightAverage, cosine_lr, step_generator
+
+CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())["denoiser"]
+
+
+class Denoiser(nn.Module):
+    """Text model and U-Net together, so that one optimiser, one average and one checkpoint hold both."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        torch.manual_seed(CONFIG["seed"])
+        self.text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=CONFIG["text_width"],
+                intermediate_size=4 * CONFIG["text_width"],
+                num_hidden_layers=CONFIG["text_layers"],
+                num_attention_heads=4,
+                max_position_embeddings=CONFIG["text_length"],
+                bos_token_id=tokenizer.convert_tokens_to_ids(START),
+                eos_token_id=tokenizer.convert_tokens_to_ids(END),
+                projection_dim=CONFIG["text_width"],
+            )
+        )
+        self.unet = UNet2DConditionModel(cross_attention_dim=CONFIG["text_width"], sample_size=8, **CONFIG["unet"])
+        self.unet.set_attn_processor(AttnProcessor())  # faster than the fused kernel on sequences this short
+        self.unet.to(memory_format=torch.channels_last)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        return self.unet(noisy, timesteps, self.text(tokens).last_hidden_state).sample
+
+
+def scheduler() -> DDPMScheduler:
+    """The noise schedule of training and sampling."""
+    return DDPMScheduler(**CONFIG["scheduler"])
+
+
+def frozen_autoencoder(work: Path) -> AutoencoderKL:
+    """The autoencoder of the joint stage, or of the decoder stage where that has begun, with unit-variance latents.
+
+    The mean and standard deviation of each latent channel over the data are folded into the 1×1 convolutions on either side, so that
+    `scaling_factor` is 1 and any diffusers pipeline reads the model unchanged.
+    """
+    model = autoencoder.build()
+    average = WeightAverage(model, 0.0)
+    Checkpoint(work / "autoencoder-joint.safetensors").load_average(average)
+    average.copy_to(model)
+    latents = autoencoder.encode(model, load_images().float().div(127.5).sub(1))
+    if (decoder := Checkpoint(work / "autoencoder-decoder.safetensors")).path.exists():
+        decoder.load_average(average)
+        average.copy_to(model)
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    with torch.no_grad():
+        channels = len(mean)
+        into, out = model.quant_conv, model.post_quant_conv
+        into.weight[:channels] /= std.view(-1, 1, 1, 1)
+        into.bias[:channels] = (into.bias[:channels] - mean) / std
+        into.bias[channels:] -= 2 * std.log()
+        out.bias += (out.weight[:, :, 0, 0] @ mean).flatten()
+        out.weight *= std.view(1, -1, 1, 1)
+    model.register_to_config(scaling_factor=1.0)
+    return model.eval()
+
+
+@torch.no_grad()
+def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents of all pictures."""
+    model = frozen_autoencoder(work)
+    images = load_images().float().div(127.5).sub(1)
+    posteriors = [model.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist for x in images.split(64)]
+    return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
+
+
+def train(work: Path, device: str, minutes: float) -> None:
+    tokenizer = train_tokenizer(work / "tokenizer", vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
+    sampler = CaptionSampler(CONFIG["captions"])
+    tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, max_length=CONFIG["text_length"], return_tensors="pt").input_ids
+    mean, std = cached_latents(work)
+    image_of = torch.tensor([entry.image for entry in entries()])
+    model = Denoiser(tokenizer).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
+    average = WeightAverage(model, CONFIG["ema"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=CONFIG["lr"], betas=(0.9, 0.99), weight_decay=CONFIG["weight_decay"])
+    checkpoint = Checkpoint(work / "denoiser.safetensors")
+    step = checkpoint.load(model, average, optimizer)
+    noise_schedule, weights = scheduler(), entry_weights()
+    total, batch, loss_mean, begun = CONFIG["steps"], CONFIG["batch"], 0.0, time.monotonic()
+    stamp, stamped = begun, step
+    while True:
+        out_of_time = time.monotonic() - begun > 60 * minutes
+        if step % 500 == 0 or step >= total or out_of_time:
+            checkpoint.save(model, average, optimizer, step, {"loss": loss_mean})
+        if step >= total or out_of_time:
+            break
+        generator = step_generator(CONFIG["seed"], step)
+        chosen = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        text = tokens[sampler.draw(chosen, generator)].to(device)
+        image = image_of[chosen]
+        x0 = mean[image] + std[image] * torch.randn(mean[image].shape, generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # stratified: every batch sees all noise levels
+        timesteps = (spread * noise_schedule.config["num_train_timesteps"]).long()
+        noisy = noise_schedule.add_noise(x0, noise, timesteps).to(device).contiguous(memory_format=torch.channels_last)
+        target = noise_schedule.get_velocity(x0, noise, timesteps).to(device)
+        rate = cosine_lr(step, total=total, peak=CONFIG["lr"], warmup=CONFIG["warmup"])
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device, torch.bfloat16):
+            velocity = model(noisy, timesteps.to(device), text)
+        loss = (velocity.float() - target).pow(2).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model, step)
+        step += 1
+        loss_mean = 0.99 * loss_mean + 0.01 * loss.item() if loss_mean else loss.item()
+        if step % 100 == 0:
+            now = time.monotonic()
+            speed = batch * (step - stamped) / (now - stamp)
+            stamp, stamped = now, step
+            print(f"step {step}/{total} loss {loss_mean:.4f} lr {rate:.2e} {speed:.0f} samples/s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    arguments = parser.parse_args()
+    train(arguments.work, arguments.device, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The emoji model's tokenizer, and the captions that its training draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTokenizer
+
+from unalike.models.emoji.data import Captions, captions, entries, normalised
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokenizer:
+    """A CLIP tokenizer (lower-case byte-pair encoding) learnt from all captions, written to `folder` and returned."""
+    pattern = CLIPTokenizer()._tokenizer  # its normaliser and word splitting are the ones that the finished tokenizer will apply
+    trainer = BpeTrainer(
+        vocab_size=vocabulary - 2, end_of_word_suffix="</w>", initial_alphabet=_byte_alphabet(), show_progress=False, special_tokens=[]
+    )
+    texts = [text for own in captions() for text in (own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords)]
+    pattern.train_from_iterator(texts, trainer)
+    learnt = json.loads(pattern.to_str())["model"]
+    vocab = dict(learnt["vocab"]) | {START: len(learnt["vocab"]), END: len(learnt["vocab"]) + 1}
+    merges = [tuple(m) for m in learnt["merges"]]
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
+    tokenizer.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+def _byte_alphabet() -> list[str]:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return sorted(ByteLevel.alphabet())
+
+
+class CaptionSampler:
+    """Draws training captions: the kind by its probability among those that an emoji has, then one of that kind.
+
+    Args:
+        probabilities: weight of each kind, of `empty` too; kinds that an emoji lacks fall to `full`.
+    """
+
+    KINDS = ("empty", "toneless", "neutral", "concepts", "keywords")
+
+    def __init__(self, probabilities: dict[str, float]) -> None:
+        self.probabilities = probabilities
+        self.captions = captions()
+        self.all_texts = sorted({"", *(t for own in self.captions for kind in self._texts(own).values() for t in kind)})
+        index = {text: i for i, text in enumerate(self.all_texts)}
+        self._choices = [{kind: [index[t] for t in texts] for kind, texts in self._texts(own).items()} for own in self.captions]
+
+    @staticmethod
+    def _texts(own: Captions) -> dict[str, list[str]]:
+        plain = normalised(own.full)
+        return {
+            "empty": [""],
+            "full": [own.full, own.full, own.full, plain],
+            "toneless": list(own.toneless),
+            "neutral": list(own.neutral),
+            "concepts": list(own.concepts),
+            "keywords": list(own.keywords),
+        }
+
+    def draw(self, entry_indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Indices (B,) into `all_texts` of one caption for each entry (B,)."""
+        amounts = torch.rand(len(entry_indices), 2, generator=generator).tolist()
+        drawn = []
+        for entry, (kind_at, text_at) in zip(entry_indices.tolist(), amounts, strict=True):
+            choices = self._choices[entry]
+            options = choices["full"]
+            for kind in self.KINDS:
+                kind_at -= self.probabilities[kind]
+                if kind_at < 0:
+                    options = choices[kind] or options
+                    break
+            drawn.append(options[int(text_at * len(options))])
+        return torch.tensor(drawn)
+
+
+def entry_weights() -> torch.Tensor:
+    """Sampling weight (3664,) of each entry: `n^-0.5` for one of the `n` variants (tone, gender) of the same base name."""
+    counts: dict[str, int] = {}
+    for entry in entries():
+        counts[entry.base] = counts.get(entry.base, 0) + 1
+    return torch.tensor([counts[entry.base] ** -0.5 for entry in entries()])
