@@ -17,7 +17,7 @@ def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
     """Rows of `∂H_1/∂K = -(log(K / n) + I) / n` for a normalised kernel matrix `K`; `H_1 = -Σ λ log λ` over the eigenvalues of `K / n`.
 
     The logarithm is taken on the support of `K`: eigenvalues below the rounding error of its entries, relative to the largest, are held
-    there. Directions that small (samples all but equal) carry no gradient through a smooth kernel; holding them keeps the result continuous.
+    there. Directions that small (samples all but equal) carry no gradient through a smooth kernel; holding keeps the result continuous.
 
     Args:
         gram: `K` (n, n), symmetric with a unit diagonal, in the precision that its entries were computed in.

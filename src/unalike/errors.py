@@ -1,0 +1,42 @@
+"""Everything the package raises on purpose.
+
+```
+UnalikeError
+├── OptionError (ValueError)        an argument, option or setting that is not allowed
+├── UnsupportedError                a pipeline, scheduler or combination that cannot be guided
+├── AttachmentError (RuntimeError)  attached twice, scheduler replaced meanwhile, stepped outside a call
+├── StoreError                      a memory, shield or run folder that is damaged, of another kind, or in the way
+├── NumericsError (ArithmeticError) the model or the guidance produced NaN or infinity
+└── ShieldError                     an image cannot be brought outside the protected set
+```
+
+Each message says what was wrong, what is allowed and how to mend it.
+"""
+
+
+class UnalikeError(Exception):
+    """Base of all errors of this package."""
+
+
+class OptionError(UnalikeError, ValueError):
+    """An argument, option or setting that is not allowed; the message names it and says what is."""
+
+
+class UnsupportedError(UnalikeError):
+    """A pipeline, scheduler or combination that cannot be guided; the message says how to add it where that is possible."""
+
+
+class AttachmentError(UnalikeError, RuntimeError):
+    """Guidance attached twice, or the scheduler replaced while it was attached."""
+
+
+class StoreError(UnalikeError):
+    """A file or folder that is damaged, of another kind or model, or already there."""
+
+
+class NumericsError(UnalikeError, ArithmeticError):
+    """NaN or infinity from the model or from the guidance; the message names the step."""
+
+
+class ShieldError(UnalikeError):
+    """An image that cannot be brought outside the protected set."""

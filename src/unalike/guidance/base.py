@@ -1,0 +1,203 @@
+"""What a guidance method is, what it sees at a step, and how its options are declared.
+
+A method is a frozen dataclass of options. At each step of the sampler it may return a correction of the model's prediction of the clean
+latent, `x0`; everything else (schedulers, prompts, memory files) is the business of whoever calls it. Anything that a method has to
+remember between steps lives in `Context.state`, which the run owns, so that one method object serves any number of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+
+
+@dataclass(frozen=True)
+class References:
+    """Stored clean latents (n, d) in float32, flattened, and the embeddings (n, p) of their prompts where those are known."""
+
+    latents: Tensor
+    prompts: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
+
+@dataclass(frozen=True)
+class Balls:
+    """Protected regions: centres (m, d) in float32 and one radius in the same units."""
+
+    centres: Tensor
+    radius: float
+
+    def __len__(self) -> int:
+        return self.centres.shape[0]
+
+
+@dataclass
+class Context:
+    """What a method may read at one step. `x_t = alpha · x0 + sigma · noise`; `B` images, prompt embeddings of size `p`.
+
+    Attributes:
+        step: index of this model evaluation, from 0.
+        steps: how many there will be.
+        alpha, sigma: the noise level at which the model was evaluated.
+        next_alpha, next_sigma: the noise level that the sampler goes to; 1 and 0 at the end.
+        x_t: the noisy latents (B, …).
+        prompts: embeddings of the prompts (B, p), float32; None where the host has none.
+        groups: (B,) int64, equal for images of the same prompt.
+        memory: earlier generations, or None.
+        shield: the protected set, or None.
+        generator: where a method has to take its randomness from.
+        state: this method's own, empty at the start of a run.
+    """
+
+    step: int
+    steps: int
+    alpha: float
+    sigma: float
+    next_alpha: float
+    next_sigma: float
+    x_t: Tensor
+    groups: Tensor
+    prompts: Tensor | None = None
+    memory: References | None = None
+    shield: Balls | None = None
+    generator: torch.Generator | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def option(
+    default: Any, help: str, *, low: float | None = None, above: float | None = None, high: float | None = None, choices: tuple[Any, ...] = ()
+) -> Any:
+    """A dataclass field that carries its help text and its allowed values; `low`/`high` are included, `above` is not.
+
+    `choices` are allowed besides numbers in the range where a range is given, and are all that is allowed where none is.
+    Command-line flags, web forms and documentation tables are made from these.
+    """
+    metadata = {"help": help, "low": low, "above": above, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all guidance methods: a window in the schedule, a stride, and a limit on the size of a correction.
+
+    Args:
+        start: fraction of the schedule at which the method begins to act.
+        stop: fraction at which it no longer acts; the step `i` of `n` is inside where `start <= i / n < stop`.
+        every: act at each `every`-th step only, step 0 included.
+        limit: the largest correction allowed, as a share of the denoiser's own step `||x0 - x_t / alpha||` of that image; None for no limit.
+
+    Raises:
+        OptionError: for any option outside its allowed values, naming the option, the value and what is allowed.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    citation: ClassVar[str]
+
+    start: float = option(0.0, "fraction of the schedule at which it begins", low=0, high=1)
+    stop: float = option(1.0, "fraction of the schedule at which it ends", low=0, high=1)
+    every: int = option(1, "act at every such step only", low=1)
+    limit: float | None = option(None, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,))
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _check(type(self).__name__, f, getattr(self, f.name))
+        if self.start >= self.stop:
+            raise OptionError(f"{type(self).__name__}: start is {self.start} and stop is {self.stop}; start must be below stop, as in start=0.0, stop=0.6")
+
+    def acts(self, step: int, steps: int) -> bool:
+        """Whether the step lies in the window and on the stride."""
+        return self.start * steps <= step < self.stop * steps and step % self.every == 0
+
+    def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
+        """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None for none at all."""
+        raise TypeError(f"{type(self).__name__} does not say how it corrects x0: define x0_delta(x0, context)")
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the method has a setting that must first be measured on unguided samples (see `calibrated`)."""
+        return False
+
+    def calibrated(self, latents: Tensor, groups: Tensor) -> Self:
+        """The same method with such settings measured on final, unguided latents (B, …) and their prompt groups (B,)."""
+        return self
+
+
+def _check(owner: str, f: Field[Any], value: Any) -> None:
+    rule = f.metadata
+    if not rule or any(value is c or (isinstance(c, str) and value == c) for c in rule["choices"]):
+        return
+    numeric = any(rule[k] is not None for k in ("low", "above", "high")) or isinstance(f.default, float)
+    if not numeric:
+        if not rule["choices"] and isinstance(value, type(f.default)):
+            return
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        fits = (rule["low"] is None or value >= rule["low"]) and (rule["above"] is None or value > rule["above"])
+        whole = not isinstance(f.default, int) or isinstance(value, int)
+        if fits and whole and (rule["high"] is None or value <= rule["high"]):
+            return
+    raise OptionError(f"{owner}: {f.name} is {value!r}; allowed: {allowed(f)}, as in {owner}({f.name}={f.default!r})")
+
+
+def allowed(f: Field[Any]) -> str:
+    """The allowed values of an option in words, for messages, help and tables."""
+    rule, parts = f.metadata, [repr(c) for c in f.metadata["choices"]]
+    bounds = []
+    if rule["low"] is not None:
+        bounds.append(f"at least {rule['low']:g}")
+    if rule["above"] is not None:
+        bounds.append(f"above {rule['above']:g}")
+    if rule["high"] is not None:
+        bounds.append(f"at most {rule['high']:g}")
+    if bounds or isinstance(f.default, float):
+        kind = "a whole number" if isinstance(f.default, int) and not isinstance(f.default, bool) else "a number"
+        parts.insert(0, f"{kind} {' and '.join(bounds)}".rstrip())
+    if not parts:
+        parts = ["True or False"] if isinstance(f.default, bool) else [f"a {type(f.default).__name__}"]
+    return " or ".join(parts)
+
+
+def per_image_norm(x: Tensor) -> Tensor:
+    """Euclidean norm (B,) of each image of a batch (B, …), in float32."""
+    return x.flatten(1).float().norm(dim=1)
+
+
+def limited(delta: Tensor, x0: Tensor, context: Context, limit: float | None) -> Tensor:
+    """`delta` with each image's part scaled down to at most `limit · ||x0 - x_t / alpha||`."""
+    if limit is None:
+        return delta
+    room = limit * denoiser_step(x0, context)
+    scale = (room / per_image_norm(delta).clamp_min(torch.finfo(torch.float32).tiny)).clamp_max(1)
+    return delta * scale.view(-1, *[1] * (delta.ndim - 1))
+
+
+def denoiser_step(x0: Tensor, context: Context) -> Tensor:
+    """`||x0 - x_t / alpha||` (B,): how far the denoiser itself moves each image, in the units of `x0`.
+
+    Where alpha is 0 (pure noise) the norm of `x0` stands for it.
+    """
+    if context.alpha == 0:
+        return per_image_norm(x0)
+    return per_image_norm(x0.float() - context.x_t.float() / context.alpha)
+
+
+def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:
+    """Stored latents (n, d) with the device and dtype of flattened latents `x` (B, d); the same tensor where they have them already.
+
+    Raises:
+        OptionError: where they are of another size, which means of another model or image size; `what` names them in the message.
+    """
+    if rows.ndim != 2 or rows.shape[1] != x.shape[1]:
+        raise OptionError(
+            f"{what} holds latents of shape {tuple(rows.shape[1:])} and this generation has {x.shape[1]} values an image; both must come from "
+            "the same model at the same image size"
+        )
+    return rows.to(x)
