@@ -1,0 +1,59 @@
+"""The table of guidance methods, by name: what command-line flags, web forms and documentation tables are made from."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from difflib import get_close_matches
+from typing import Any
+
+from unalike.errors import OptionError
+from unalike.guidance.base import Method
+from unalike.guidance.sparke import SPARKE
+from unalike.guidance.spell import SPELL
+from unalike.guidance.vendi import VendiGuidance
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (SPARKE, VendiGuidance, SPELL)}
+"""Name → class. A new method is one file and one entry here."""
+
+
+def options(method: type[Method]) -> list[Field[Any]]:
+    """The options of a method that a flag or a form can give, in the order of its declaration, those of every method last.
+
+    Each is a dataclass field; `field.metadata["help"]` says what it is for and `unalike.guidance.base.allowed(field)` what it may be.
+    Options that take tensors (`SPARKE.reference`) are for Python alone and not among them.
+
+    Example:
+        >>> [field.name for field in options(METHODS["spell"])][:3]
+        ['radius', 'factor', 'overcompensation']
+    """
+    shared = {f.name for f in fields(Method)}
+    return sorted((f for f in fields(method) if f.metadata), key=lambda f: f.name in shared)
+
+
+def build(name: str, /, **settings: Any) -> Method:
+    """The method of that name with those options.
+
+    Raises:
+        OptionError: for an unknown method or option, suggesting the closest, or an option outside its allowed values.
+
+    Example:
+        >>> build("spell", radius=20.0).radius
+        20.0
+        >>> build("sparks")
+        Traceback (most recent call last):
+        ...
+        unalike.errors.OptionError: method is 'sparks'; allowed: 'sparke', 'vendi', 'spell'; did you mean 'sparke'?
+    """
+    if name not in METHODS:
+        raise OptionError(_unknown("method", name, list(METHODS)))
+    method = METHODS[name]
+    known = [f.name for f in options(method)] + [f.name for f in fields(method) if not f.metadata]
+    for given in settings:
+        if given not in known:
+            raise OptionError(_unknown(f"option of {name}", given, known))
+    return method(**settings)
+
+
+def _unknown(what: str, given: str, known: list[str]) -> str:
+    close = get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"{what} is {given!r}; allowed: {', '.join(map(repr, known))}" + (f"; did you mean {close[0]!r}?" if close else "")

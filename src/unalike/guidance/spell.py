@@ -1,0 +1,214 @@
+"""SPELL: sparse repellency, which moves a predicted image out of balls around protected or earlier ones and otherwise does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.guidance.base import Context, Method, option, stored_rows
+from unalike.kernels import unit_rows
+
+_SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
+_BLOCK = 1 << 24  # values of stored latents read at once: 64 MiB in float32
+
+
+@dataclass(frozen=True)
+class _Centres:
+    """Balls of one radius around rows (m, d), with `||row||²` (m,) and, where not all rows count for all images, which do (B, m)."""
+
+    rows: Tensor
+    squares: Tensor
+    radius: float
+    counts: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPELL(Method):
+    """Moves each predicted clean latent out of the balls of radius `r` around references `z_k` that it lies in:
+
+        delta(x0) = overcompensation · Σ_k max(0, r / ||x0 - z_k|| - 1) · (x0 - z_k)
+
+    One ball and overcompensation 1 lead exactly to its surface. Where balls overlap the sum has no guarantee. Where none is touched
+    nothing is returned, and the trajectory is exactly the unguided one. References are any mix of the protected set (its own radius
+    counts), the memory, and the predictions of the other images of the batch, each moved by the full distance as published.
+
+    At a centre itself no direction leads out by the formula; there the move is `r` along the noise of this step, `x_t - alpha · z_k`,
+    which differs between images, or along the diagonal (1, …, 1) when there is no noise.
+
+    Source: Kirchhof et al. 2025, Eq. 5 (references), Eq. 8 (batch) and the radius rule of the appendix (arXiv:2410.06025). Departure:
+    with `same_prompt` only images of the same prompt repel each other, where the publication has one prompt to a batch.
+
+    Cost: one matrix product per step, O(B (n + m + B) d), to find the balls that may be touched; those alone are then measured exactly.
+
+    Args:
+        radius: of the balls around the memory and the batch, a Euclidean distance in the model's own latent space, or "auto": the median
+            distance between unguided images of one prompt, measured by `calibrated`.
+        factor: what share of that median "auto" takes; published settings lie between 0 and 2.
+        overcompensation: multiplies the move; 1 as derived, 1.6 as published for several models; 0 changes nothing.
+        batch: whether images of the batch repel each other.
+        memory: whether earlier generations repel.
+        shield: whether the protected set repels.
+        same_prompt: whether batch and memory repel only images of the same prompt; earlier generations count as such where the cosine of
+            the prompt embeddings is above 0.999, and all of them do where embeddings are missing. The protected set always repels.
+
+    Raises:
+        OptionError: for an option outside its allowed values; from `x0_delta` for a radius still to be measured and for references of
+            another size; from `calibrated` for fewer than two images or identical ones.
+
+    Example:
+        >>> import torch
+        >>> from unalike.guidance.base import Balls, Context
+        >>> x0 = torch.tensor([[0.6, 0.0], [0.0, 2.0]])
+        >>> context = Context(
+        ...     step=0, steps=1, alpha=1, sigma=1, next_alpha=1, next_sigma=0, x_t=x0, groups=torch.zeros(2, dtype=torch.int64),
+        ...     shield=Balls(torch.zeros(1, 2), radius=1.0),
+        ... )
+        >>> SPELL(radius=0.5).x0_delta(x0, context)  # the first lies in the ball around 0, the second in none
+        tensor([[0.4000, 0.0000],
+                [0.0000, 0.0000]])
+    """
+
+    name: ClassVar[str] = "spell"
+    summary: ClassVar[str] = "moves images out of balls around protected images, earlier ones and each other; else changes nothing"
+    citation: ClassVar[str] = """@inproceedings{kirchhof2025shielded,
+  title = {Shielded Diffusion: Generating Novel and Diverse Images using Sparse Repellency},
+  author = {Kirchhof, Michael and Thornton, James and B{\\'e}thune, Louis and Ablin, Pierre and Ndiaye, Eugene and Cuturi, Marco},
+  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
+  series = {PMLR},
+  volume = {267},
+  pages = {30911--30942},
+  year = {2025},
+  eprint = {2410.06025},
+  archivePrefix = {arXiv}
+}"""
+
+    radius: float | str = option("auto", "of the balls around memory and batch, in the units of the latents", above=0, choices=("auto",))
+    factor: float = option(1.0, "share of the median distance that radius 'auto' takes", above=0)
+    overcompensation: float = option(1.0, "multiplies the move out of a ball", low=0)
+    batch: bool = option(True, "images of a batch repel each other")
+    memory: bool = option(True, "earlier generations repel")
+    shield: bool = option(True, "the protected set repels")
+    same_prompt: bool = option(True, "only images of the same prompt repel each other, the protected set aside")
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the radius is still to be measured: it is "auto", and the batch or the memory repels."""
+        return self.radius == "auto" and (self.batch or self.memory)
+
+    def calibrated(self, latents: Tensor, groups: Tensor) -> Self:
+        """The same method with radius `factor` times the median distance between unguided images of one prompt; itself for a number.
+
+        Args:
+            latents: final, unguided latents (B, …).
+            groups: (B,), equal for images of the same prompt. Where each image has a prompt of its own, all pairs are measured.
+
+        Raises:
+            OptionError: for fewer than two images, or a median of 0.
+
+        Example:
+            >>> SPELL(factor=0.5).calibrated(torch.tensor([[0.0], [4.0], [9.0]]), torch.tensor([0, 0, 1])).radius
+            2.0
+        """
+        if self.radius != "auto":
+            return self
+        if len(latents) < 2:
+            raise OptionError(
+                f"SPELL: radius 'auto' measures distances between images and there is {len(latents)}; make at least two images of a prompt "
+                "in that call, or set a number, as in SPELL(radius=20.0)"
+            )
+        first, second = torch.triu_indices(len(latents), len(latents), offset=1, device=latents.device)
+        distances = torch.nn.functional.pdist(latents.flatten(1).float())
+        together = groups.to(latents.device)[first] == groups.to(latents.device)[second]
+        radius = self.factor * distances[together if together.any() else slice(None)].quantile(0.5).item()
+        if not radius > 0:
+            raise OptionError(
+                f"SPELL: radius 'auto' measured {radius:g}: the unguided images are identical; set a number, as in SPELL(radius=20.0)"
+            )
+        return replace(self, radius=radius)
+
+    def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
+        """The correction (B, …); None where no ball is touched."""
+        if self.overcompensation == 0:
+            return None
+        x = x0.flatten(1).to(torch.promote_types(x0.dtype, torch.float32))
+        x_t = context.x_t.flatten(1).to(x)
+        total = None
+        for centres in self._centres(x, context):
+            for image, rows in _touched(x, centres):
+                total = torch.zeros_like(x) if total is None else total
+                total[image] += _way_out(x[image], rows, centres.radius, x_t[image] - context.alpha * rows)
+        return None if total is None else (self.overcompensation * total).view_as(x0)
+
+    def _centres(self, x: Tensor, context: Context) -> Iterator[_Centres]:
+        if self.shield and context.shield is not None and len(context.shield):
+            yield self._kept("shield", context.shield.centres, context.shield.radius, x, context)
+        if self.memory and context.memory is not None and len(context.memory):
+            yield self._kept("memory", context.memory.latents, self._radius(), x, context)
+        if self.batch and len(x) > 1:
+            others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+            if self.same_prompt:
+                groups = context.groups.to(x.device)
+                others &= groups[:, None] == groups
+            yield _Centres(x, x.square().sum(dim=1), self._radius(), others)
+
+    def _radius(self) -> float:
+        if isinstance(self.radius, str):
+            raise OptionError(
+                "SPELL: radius is 'auto' and was not measured; use method.calibrated(latents, groups) with final, unguided latents, "
+                "or set a number, as in SPELL(radius=20.0)"
+            )
+        return self.radius
+
+    def _kept(self, what: str, rows: Tensor, radius: float, x: Tensor, context: Context) -> _Centres:
+        """Fixed centres, prepared at the first step of a run and kept in its state."""
+        kept = context.state.get(what)
+        if kept is None:
+            rows = stored_rows(rows, x, f"SPELL: the {what}")
+            counts = _same_prompt(x, context) if what == "memory" and self.same_prompt else None
+            kept = context.state[what] = _Centres(rows, rows.square().sum(dim=1), radius, counts)
+        return kept
+
+
+def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
+    """Which earlier generations (B, n) are of each image's prompt; None, for all, where that is not known."""
+    stored = None if context.memory is None else context.memory.prompts
+    if stored is None or context.prompts is None:
+        return None
+    if stored.shape[1] != context.prompts.shape[1]:
+        raise OptionError(
+            f"SPELL: prompt embeddings in the memory have size {stored.shape[1]} and those of this generation {context.prompts.shape[1]}; "
+            "they must come from the same encoder: pass that one as prompt_encoder to guide, or set SPELL(same_prompt=False)"
+        )
+    return unit_rows(context.prompts.to(x)) @ unit_rows(stored.to(x)).T > _SAME_PROMPT
+
+
+def _touched(x: Tensor, centres: _Centres) -> Iterator[tuple[int, Tensor]]:
+    """Images, each with centres (k, d) that it may be inside of, at most a block at a time; all that it is inside of are among them.
+
+    The distances of one matrix product lose digits where latents are close, so they only exclude, with room for the rounding error
+    of reduced-precision matrix products too.
+    """
+    squares = x.square().sum(dim=1, keepdim=True) + centres.squares
+    near = squares - 2 * (x @ centres.rows.T) < centres.radius**2 + 4e-3 * squares
+    if centres.counts is not None:
+        near &= centres.counts
+    for image in near.any(dim=1).nonzero().flatten().tolist():
+        for chosen in near[image].nonzero().flatten().split(max(1, _BLOCK // x.shape[1])):
+            rows = centres.rows[chosen]
+            inside = (x[image] - rows).norm(dim=1) < centres.radius
+            if inside.any():
+                yield image, rows[inside]
+
+
+def _way_out(x: Tensor, rows: Tensor, radius: float, noise: Tensor) -> Tensor:
+    """`Σ_k (r - ||x - z_k||) · u_k` (d,) over centres `z_k` (k, d), `u_k` the direction from the centre, or of the noise (k, d) at it."""
+    away = x - rows
+    distance = away.norm(dim=1, keepdim=True)
+    for fallback in (noise, torch.ones_like(away)):
+        away = torch.where(away.norm(dim=1, keepdim=True) > 0, away, fallback)
+    return ((radius - distance) * unit_rows(away)).sum(dim=0)
