@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+
 from unalike.errors import OptionError, StoreError
 from unalike.pipelines.catalogue import MODELS, load
 

@@ -79,7 +79,7 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Diffus
         >>> load("emojy")
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: unknown model 'emojy'; did you mean 'emoji'? Allowed: emoji, a folder in diffusers' layout, or a hub id such as "owner/name"
+        unalike.errors.OptionError: unknown model 'emojy'; did you mean 'emoji'? Allowed: emoji, a folder ...
     """
     if not isinstance(name_or_path, str | Path):
         return _as_it_is(name_or_path, options)

@@ -1,0 +1,1 @@
+"""Whole jobs: prompts in, an output folder with images, scores and a report out."""
