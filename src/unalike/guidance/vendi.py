@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, References, option
+from unalike.guidance.base import Context, Method, References, option, stored_rows
 from unalike.kernels import unit_rows
 
 
@@ -160,12 +160,14 @@ class VendiGuidance(Method):
         if source is None:
             features, prompts = x[:0], None if y is None else y[:0]
         else:
-            features, prompts = unit_rows(source.latents.to(x)), self._prompts(source.prompts, x, "the memory")
-        if features.shape[1] != x.shape[1]:
-            raise OptionError(
-                f"the memory holds latents of size {features.shape[1]} and this model makes latents of size {x.shape[1]}; "
-                "use a memory of the same model, or Memory() for a new one"
-            )
+            features = unit_rows(stored_rows(source.latents, x, "VendiGuidance: the memory"))
+            prompts = self._prompts(source.prompts, x, "the memory")
+            if y is not None and prompts is not None and prompts.shape[1] != y.shape[1]:
+                raise OptionError(
+                    f"VendiGuidance: the memory holds prompt embeddings of size {prompts.shape[1]} and this generation has size "
+                    f"{y.shape[1]}; both must come from the same encoder: pass that one as prompt_encoder to guide, or set "
+                    "VendiGuidance(conditional=False)"
+                )
         gram = self._kernel(features, prompts, features, prompts)
         context.state["stored"] = stored = _Stored(source, features, prompts, gram)
         return stored
