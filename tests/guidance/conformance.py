@@ -145,7 +145,9 @@ class MethodConformance:
     def test_result_is_permuted_when_batch_is_permuted(self) -> None:
         order, setting = torch.tensor([2, 0, 3, 1]), scene()
         turned = {**setting, **{k: setting[k][order] for k in ("noise", "groups", "prompts")}}
-        torch.testing.assert_close(sample(self.build(), **turned).images, sample(self.build(), **setting).images[order], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            sample(self.build(), **turned).images, sample(self.build(), **setting).images[order], rtol=1e-4, atol=1e-4
+        )
 
     def test_nothing_changes_when_outside_the_window(self) -> None:
         guided, plain = sample(self.build(start=0.5, stop=0.75), **scene()), sample(**scene())

@@ -1,4 +1,5 @@
 from tests.guidance.conformance import MethodConformance
+
 from unalike.guidance.methods import METHODS
 
 

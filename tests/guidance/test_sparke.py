@@ -17,11 +17,30 @@ BOTH_KERNELS = pytest.mark.parametrize("kernel", ["gaussian", "cosine"])
 BOTH_OBJECTIVES = pytest.mark.parametrize("objective", ["rke", "cond-rke"])
 
 
-def at(x_t: Tensor, *, prompts: Tensor | None = None, memory: References | None = None, groups: Tensor | None = None, **levels: float) -> Context:
+def at(
+    x_t: Tensor,
+    *,
+    prompts: Tensor | None = None,
+    memory: References | None = None,
+    groups: Tensor | None = None,
+    alpha: float = 1.0,
+    sigma: float = 1.0,
+    next_alpha: float = 1.0,
+    next_sigma: float = 0.0,
+) -> Context:
     """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit of x0, unless levels are given."""
-    noise = {"alpha": 1.0, "sigma": 1.0, "next_alpha": 1.0, "next_sigma": 0.0, **levels}
-    groups = torch.zeros(len(x_t), dtype=torch.int64) if groups is None else groups
-    return Context(step=0, steps=1, x_t=x_t, groups=groups, prompts=prompts, memory=memory, **noise)
+    return Context(
+        step=0,
+        steps=1,
+        alpha=alpha,
+        sigma=sigma,
+        next_alpha=next_alpha,
+        next_sigma=next_sigma,
+        x_t=x_t,
+        groups=torch.zeros(len(x_t), dtype=torch.int64) if groups is None else groups,
+        prompts=prompts,
+        memory=memory,
+    )
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -125,7 +144,9 @@ def test_size_is_the_strength_times_the_norm_when_either_target_is_moved():
         torch.testing.assert_close((delta * moved).sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(("alpha", "sigma", "next_alpha", "next_sigma"), [(0.6, 0.8, 0.8, 0.6), (0.1, 0.995, 1.0, 0.0), (1.0, 9.0, 1.0, 4.0)])
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "next_alpha", "next_sigma"), [(0.6, 0.8, 0.8, 0.6), (0.1, 0.995, 1.0, 0.0), (1.0, 9.0, 1.0, 4.0)]
+)
 def test_next_latent_is_that_of_the_shifted_one_when_the_predicted_noise_is_kept(alpha, sigma, next_alpha, next_sigma):
     x_t, noise, shift = normal(2, 5), normal(2, 5, seed=1), normal(2, 5, seed=2)
     context = at(x_t, alpha=alpha, sigma=sigma, next_alpha=next_alpha, next_sigma=next_sigma)
@@ -337,5 +358,6 @@ def test_correction_scales_with_the_image_and_not_with_the_stored_ones(seed, sca
 def test_loss_falls_after_a_small_step(seed, objective, kernel):
     x, bank, y = normal(1, 6, seed=seed), normal(4, 6, seed=seed + 1), normal(5, 3, seed=seed + 2)
     delta = SPARKE(strength=1e-4, objective=objective, kernel=kernel).x0_delta(x, at(x, prompts=y[:1], memory=References(bank, y[1:])))
+    assert delta is not None
     prompts = None if objective == "rke" else y
     assert loss(kernel, torch.cat([x + delta, bank]), prompts) < loss(kernel, torch.cat([x, bank]), prompts)

@@ -73,7 +73,13 @@ class Context:
 
 
 def option(
-    default: Any, help: str, *, low: float | None = None, above: float | None = None, high: float | None = None, choices: tuple[Any, ...] = ()
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
 ) -> Any:
     """A dataclass field that carries its help text and its allowed values; `low`/`high` are included, `above` is not.
 
@@ -92,7 +98,7 @@ class Method:
         start: fraction of the schedule at which the method begins to act.
         stop: fraction at which it no longer acts; the step `i` of `n` is inside where `start <= i / n < stop`.
         every: act at each `every`-th step only, step 0 included.
-        limit: the largest correction allowed, as a share of the denoiser's own step `||x0 - x_t / alpha||` of that image; None for no limit.
+        limit: the largest correction allowed, as a share of the denoiser's own step `||x0 - x_t / alpha||` of that image; None for none.
 
     Raises:
         OptionError: for any option outside its allowed values, naming the option, the value and what is allowed.
@@ -111,7 +117,9 @@ class Method:
         for f in fields(self):
             _check(type(self).__name__, f, getattr(self, f.name))
         if self.start >= self.stop:
-            raise OptionError(f"{type(self).__name__}: start is {self.start} and stop is {self.stop}; start must be below stop, as in start=0.0, stop=0.6")
+            raise OptionError(
+                f"{type(self).__name__}: start is {self.start} and stop is {self.stop}; start must be below stop, as in start=0.0, stop=0.6"
+            )
 
     def acts(self, step: int, steps: int) -> bool:
         """Whether the step lies in the window and on the stride."""

@@ -72,7 +72,10 @@ class Run:
             NumericsError: when the prediction or a correction is not finite.
         """
         if not torch.isfinite(x0).all():
-            raise NumericsError(f"the model's prediction at step {step} of {self.steps} has NaN or infinite values; try float32, or bfloat16 in place of float16")
+            raise NumericsError(
+                f"the model's prediction at step {step} of {self.steps} has NaN or infinite values; "
+                "try float32, or bfloat16 in place of float16"
+            )
         current, total = x0.float(), None
         for method, trace, state in zip(self.methods, self.traces, self._states, strict=True):
             delta = None
@@ -99,7 +102,9 @@ class Run:
                 continue
             delta = limited(delta.float(), current, context, method.limit)
             if not torch.isfinite(delta).all():
-                raise NumericsError(f"the correction of {method.name} at step {step} of {self.steps} has NaN or infinite values; lower its strength")
+                raise NumericsError(
+                    f"the correction of {method.name} at step {step} of {self.steps} has NaN or infinite values; lower its strength"
+                )
             size, tiny = per_image_norm(delta), torch.finfo(torch.float32).tiny
             trace.of_x0.append((size / per_image_norm(current).clamp_min(tiny)).cpu())
             trace.of_step.append((size / denoiser_step(current, context).clamp_min(tiny)).cpu())

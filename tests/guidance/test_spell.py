@@ -1,0 +1,230 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.guidance import spell
+from unalike.guidance.base import Balls, Context, References
+from unalike.guidance.spell import SPELL
+
+
+def at(
+    x_t: Tensor,
+    *,
+    prompts: Tensor | None = None,
+    memory: References | None = None,
+    shield: Balls | None = None,
+    groups: Tensor | None = None,
+    alpha: float = 0.6,
+) -> Context:
+    groups = torch.zeros(len(x_t), dtype=torch.int64) if groups is None else groups
+    return Context(
+        step=0,
+        steps=1,
+        alpha=alpha,
+        sigma=0.8,
+        next_alpha=1.0,
+        next_sigma=0.0,
+        x_t=x_t,
+        groups=groups,
+        prompts=prompts,
+        memory=memory,
+        shield=shield,
+    )
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(x0: Tensor, centres: Tensor, radius: float) -> Tensor:
+    """The published sum for one image `x0` (d,), term by term."""
+    total = torch.zeros_like(x0)
+    for z in centres:
+        total = total + max(0.0, radius / (x0 - z).norm().item() - 1) * (x0 - z)
+    return total
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), depth=st.floats(0, 0.999), radius=st.floats(1e-3, 1e3), size=st.integers(1, 40))
+def test_image_lands_on_the_surface_when_inside_one_ball(seed, depth, radius, size):
+    centre, out = normal(1, size, seed=seed), normal(1, size, seed=seed + 1)
+    x0 = centre + depth * radius * out / out.norm()
+    delta = SPELL(radius=1.0).x0_delta(x0, at(normal(1, size, seed=seed + 2), shield=Balls(centre, radius)))
+    assert delta is not None
+    assert (x0 + delta - centre).norm().item() == pytest.approx(radius, rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), radius=st.floats(0.1, 6), stored=st.integers(1, 12), batch=st.integers(1, 4))
+def test_correction_is_the_published_sum_and_none_where_no_ball_is_touched(seed, radius, stored, batch):
+    x0, centres = normal(batch, 6, seed=seed), normal(stored, 6, seed=seed + 1)
+    expected = torch.stack([by_hand(x, centres, radius) for x in x0])
+    delta = SPELL(radius=radius, batch=False, overcompensation=1.6).x0_delta(x0, at(x0, memory=References(centres)))
+    if (torch.cdist(x0, centres) >= radius).all():
+        assert delta is None
+    else:
+        assert delta is not None
+        torch.testing.assert_close(delta, 1.6 * expected)
+
+
+def test_every_other_image_counts_when_the_batch_repels():
+    x0 = normal(4, 6)
+    delta = SPELL(radius=4.0).x0_delta(x0, at(x0))
+    expected = torch.stack([by_hand(x0[i], x0[[j for j in range(4) if j != i]], 4.0) for i in range(4)])
+    torch.testing.assert_close(delta, expected)
+
+
+def test_pair_ends_as_far_beyond_the_radius_as_it_was_inside_when_both_move():
+    x0 = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    delta = SPELL(radius=4.0).x0_delta(x0, at(x0))
+    torch.testing.assert_close(delta, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+
+
+def test_other_prompts_repel_only_when_same_prompt_is_false():
+    x0, groups = normal(4, 6), torch.tensor([0, 1, 0, 1])
+    own = SPELL(radius=9.0).x0_delta(x0, at(x0, groups=groups))
+    torch.testing.assert_close(own, torch.stack([by_hand(x0[i], x0[[(i + 2) % 4]], 9.0) for i in range(4)]))
+    everyone = SPELL(radius=9.0, same_prompt=False).x0_delta(x0, at(x0, groups=groups))
+    torch.testing.assert_close(everyone, SPELL(radius=9.0).x0_delta(x0, at(x0)))
+
+
+def test_only_memories_of_the_same_prompt_repel_when_embeddings_are_known():
+    x0, memory, y = normal(2, 6), normal(3, 6, seed=1), torch.eye(2)
+    stored = References(memory, 3.0 * torch.stack([y[0], y[1], y[0]]) + 1e-3)  # the same prompts, scaled and rounded by storage
+    delta = SPELL(radius=9.0, batch=False).x0_delta(x0, at(x0, memory=stored, prompts=y, groups=torch.arange(2)))
+    torch.testing.assert_close(delta, torch.stack([by_hand(x0[0], memory[[0, 2]], 9.0), by_hand(x0[1], memory[[1]], 9.0)]))
+    everything = torch.stack([by_hand(x, memory, 9.0) for x in x0])
+    for method, references, known in (
+        (SPELL(radius=9.0, batch=False, same_prompt=False), stored, y),
+        (SPELL(radius=9.0, batch=False), References(memory), y),
+        (SPELL(radius=9.0, batch=False), stored, None),
+    ):
+        torch.testing.assert_close(method.x0_delta(x0, at(x0, memory=references, prompts=known, groups=torch.arange(2))), everything)
+
+
+def test_sources_add_up_when_several_repel_and_the_shield_has_its_own_radius():
+    x0, memory, shield = normal(3, 6), References(normal(4, 6, seed=1)), Balls(normal(5, 6, seed=2), 5.0)
+    parts = [
+        SPELL(radius=4.0, batch=b, memory=m, shield=s).x0_delta(x0, at(x0, memory=memory, shield=shield))
+        for b, m, s in ((True, False, False), (False, True, False), (False, False, True))
+    ]
+    parts = [part for part in parts if part is not None]
+    assert len(parts) == 3
+    torch.testing.assert_close(parts[2], torch.stack([by_hand(x, shield.centres, 5.0) for x in x0]))
+    torch.testing.assert_close(SPELL(radius=4.0).x0_delta(x0, at(x0, memory=memory, shield=shield)), torch.stack(parts).sum(0))
+
+
+def test_shield_repels_every_prompt_when_same_prompt_is_true():
+    x0 = normal(2, 6)
+    delta = SPELL(radius=0.01).x0_delta(x0, at(x0, shield=Balls(normal(1, 6, seed=1), 9.0), groups=torch.arange(2)))
+    assert delta is not None
+    assert (delta.norm(dim=1) > 0).all()
+
+
+def test_images_leave_along_their_noise_when_they_are_at_the_centre():
+    x0, x_t = torch.full((2, 3), 2.0), torch.tensor([[1.2, 1.2, 6.2], [1.2, -3.8, 1.2]])
+    delta = SPELL(radius=0.5).x0_delta(x0, at(x_t, shield=Balls(x0[:1], 3.0), groups=torch.arange(2)))
+    torch.testing.assert_close(delta, torch.tensor([[0.0, 0.0, 3.0], [0.0, -3.0, 0.0]]))
+
+
+def test_images_of_a_batch_part_when_they_coincide():
+    x0, x_t = torch.ones(2, 3), torch.tensor([[0.6, 0.6, 1.6], [0.6, 1.6, 0.6]])
+    delta = SPELL(radius=2.0).x0_delta(x0, at(x_t))
+    torch.testing.assert_close(delta, torch.tensor([[0.0, 0.0, 2.0], [0.0, 2.0, 0.0]]))
+
+
+def test_image_leaves_along_the_diagonal_when_at_the_centre_without_noise():
+    x0 = torch.ones(1, 4)
+    delta = SPELL(radius=0.5).x0_delta(x0, at(x0, alpha=1.0, shield=Balls(x0, 3.0)))
+    torch.testing.assert_close(delta, torch.full((1, 4), 1.5))
+
+
+def test_balls_are_told_apart_when_latents_lie_far_from_the_origin():
+    offset, step = 1000.0, 2**-10  # one matrix product in float32 cannot see distances of this size here
+    x0 = torch.full((1, 64), offset)
+    centres = x0 + torch.tensor([[4 * step], [16 * step]])
+    delta = SPELL(radius=0.05).x0_delta(x0, at(x0, shield=Balls(centres, 8 * step * 8)))
+    assert delta is not None
+    torch.testing.assert_close(x0 + delta, centres[:1] - 8 * step, rtol=0, atol=6e-5)
+
+
+def test_result_is_the_same_when_centres_are_read_in_blocks(monkeypatch):
+    x0, memory = normal(2, 6), References(normal(9, 6, seed=1))
+    whole = SPELL(radius=6.0).x0_delta(x0, at(x0, memory=memory))
+    monkeypatch.setattr(spell, "_BLOCK", 12)
+    torch.testing.assert_close(SPELL(radius=6.0).x0_delta(x0, at(x0, memory=memory)), whole)
+
+
+def test_untouched_images_are_not_moved_when_others_are():
+    x0 = torch.tensor([[0.1, 0.0], [50.0, 0.0]])
+    delta = SPELL(radius=1.0).x0_delta(x0, at(x0, shield=Balls(torch.zeros(1, 2), 1.0)))
+    assert delta is not None
+    assert delta[0].norm() > 0
+    assert torch.equal(delta[1], torch.zeros(2))
+
+
+def test_memory_is_not_copied_when_a_run_goes_on():
+    x0, memory = torch.zeros(1, 6), References(torch.ones(3, 6))
+    context = at(x0, memory=memory)
+    SPELL(radius=9.0).x0_delta(x0, context)
+    assert context.state["memory"].rows is memory.latents
+
+
+# The radius
+
+
+def test_radius_is_the_median_distance_within_prompts_when_calibrated():
+    latents = torch.tensor([[0.0], [1.0], [3.0], [100.0], [107.0]]).view(5, 1, 1)
+    groups = torch.tensor([4, 4, 4, 2, 2])
+    method = SPELL(factor=0.5, overcompensation=1.6, every=2)
+    assert method.needs_calibration
+    calibrated = method.calibrated(latents, groups)
+    assert calibrated.radius == pytest.approx(0.5 * 2.5)  # of 1, 2, 3 and 7
+    assert calibrated == SPELL(radius=calibrated.radius, factor=0.5, overcompensation=1.6, every=2)
+    assert not calibrated.needs_calibration
+
+
+def test_radius_is_measured_on_all_pairs_when_each_image_has_its_own_prompt():
+    assert SPELL().calibrated(torch.tensor([[0.0], [1.0], [5.0]]), torch.arange(3)).radius == pytest.approx(4.0)
+
+
+def test_radius_stays_when_it_is_a_number():
+    method = SPELL(radius=3)
+    assert not method.needs_calibration
+    assert method.calibrated(torch.zeros(1, 2), torch.zeros(1)) is method
+
+
+def test_nothing_is_to_be_measured_when_only_the_shield_repels():
+    method, x0 = SPELL(batch=False, memory=False), torch.ones(2, 3)
+    assert not method.needs_calibration
+    assert method.x0_delta(x0, at(x0, shield=Balls(torch.zeros(1, 3), 9.0))) is not None
+
+
+def test_error_says_how_to_measure_when_the_radius_is_still_auto():
+    with pytest.raises(OptionError, match=r"radius is 'auto' and was not measured; use method\.calibrated"):
+        SPELL().x0_delta(torch.ones(2, 3), at(torch.ones(2, 3)))
+
+
+@pytest.mark.parametrize(("latents", "message"), [(torch.ones(1, 3), "there is 1; make at least two"), (torch.ones(3, 3), "identical")])
+def test_error_says_why_when_the_radius_cannot_be_measured(latents, message):
+    with pytest.raises(OptionError, match=message):
+        SPELL().calibrated(latents, torch.zeros(len(latents)))
+
+
+@pytest.mark.parametrize("radius", [0, -1.0, math.inf, "median", None])
+def test_error_names_what_is_allowed_when_the_radius_is_not(radius):
+    with pytest.raises(OptionError, match=r"radius is .*; allowed: a number above 0 or 'auto'"):
+        SPELL(radius=radius)
+
+
+def test_error_names_both_sizes_when_something_stored_is_of_another_model():
+    x0 = torch.ones(2, 3)
+    with pytest.raises(OptionError, match=r"the shield holds latents of shape \(5,\) and this generation has 3"):
+        SPELL(radius=1.0).x0_delta(x0, at(x0, shield=Balls(torch.zeros(1, 5), 9.0)))
+    with pytest.raises(OptionError, match=r"size 7 and those of this generation 2"):
+        SPELL(radius=1.0).x0_delta(x0, at(x0, prompts=torch.ones(2, 2), memory=References(x0, torch.ones(2, 7))))
