@@ -1,0 +1,112 @@
+"""`unalike generate`: draw images into an output folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unalike.runs.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from unalike.runs.generate import Outcome, Progress
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")],
+    num: Annotated[int, typer.Option("--num", "-n", help="Images of each prompt.")] = GenerateSettings.num,
+    model: Annotated[str, typer.Option(help="A name of `unalike models`, a folder, or a hub id.")] = GenerateSettings.model,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A guidance method of `unalike methods`; repeat it for several. [default: the model's]")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength of every chosen method that has one.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METHOD.OPTION=VALUE", help="An option of a method; repeat it for several.")
+    ] = None,
+    memory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Differ from the generations in this file, and add these to it.")
+    ] = None,
+    shield: Annotated[Path | None, typer.Option(metavar="DIR", help="Stay out of this protected set.")] = None,
+    compare: Annotated[bool, typer.Option("--compare/--no-compare", help="Draw each image without guidance too.")] = False,
+    seed: Annotated[int, typer.Option(help="Image i of a prompt starts from the noise of seed + i.")] = GenerateSettings.seed,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps. [default: the model's]")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of classifier-free guidance. [default: the model's]")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images drawn at a time.")] = GenerateSettings.batch_size,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. [default: a new one, named after the prompt]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in the output folder.")] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")] = GenerateSettings.device,
+    dtype: Annotated[str, typer.Option(help="Precision of the model: float32, float16, bfloat16.")] = GenerateSettings.dtype,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")] = False,
+) -> None:
+    """Draw images that differ from each other, from earlier ones and from a protected set.
+
+    The output folder gets images/, run.json, samples.parquet, grid.png and report.html. Ctrl-C keeps the images that are finished, leaves
+    the memory file as it was, and ends with exit code 130.
+    """
+    settings = GenerateSettings(
+        prompts=tuple(prompts),
+        num=num,
+        model=model,
+        method=tuple(method or ()),
+        strength=strength,
+        set=tuple(set_ or ()),
+        memory=memory,
+        shield=shield,
+        compare=compare,
+        seed=seed,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        out=out,
+        overwrite=overwrite,
+        device=device,
+        dtype=dtype,
+    )
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their hints are about the host's own code, not about this command
+    with _progress_bar(hidden=quiet or as_json) as progress:
+        from unalike.runs.generate import generate as draw
+
+        outcome = draw(settings, progress)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+    elif quiet:
+        typer.echo(outcome.folder)
+    else:
+        typer.echo(_summary(outcome))
+    if not outcome.finished:
+        typer.echo(f"unalike: interrupted; {len(outcome.samples)} of {settings.total} images are in {outcome.folder}", err=True)
+        raise typer.Exit(130)
+
+
+@contextmanager
+def _progress_bar(*, hidden: bool) -> Iterator[Progress]:
+    if hidden:
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        yield lambda share: bar.update(task, description="drawing", total=1.0, completed=share)
+
+
+def _summary(outcome: Outcome) -> str:
+    record, folder = outcome.record, outcome.folder
+    lines = []
+    if outcome.samples:
+        guided, unguided = record["scores"]["guided"], record["scores"]["unguided"]
+        without = f", without guidance {unguided['vendi']:.2f}" if unguided else ""
+        lines.append(f"Vendi score {guided['vendi']:.2f} of {record['num']} images{without} (mean over prompts, on pixels)")
+        if unguided:
+            lines.append(f"{record['images']['plainly_changed']} of {len(outcome.samples)} images look different from their unguided twin")
+        lines += [f"images   {folder / 'images'}", f"grid     {folder / 'grid.png'}", f"report   {folder / 'report.html'}"]
+    return "\n".join(lines)

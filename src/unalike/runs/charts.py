@@ -1,0 +1,66 @@
+"""Small line charts as inline SVG, in the colours of the page around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+_WIDTH, _HEIGHT = 480, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
+
+
+def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str) -> str:
+    """The mean over series at each step as a line, from the smallest to the largest as a band, values shown as percentages.
+
+    Args:
+        series: equally long rows of numbers of at least 0, such as one row an image.
+        title: what a screen reader says of it.
+        x_label, y_label: of the axes.
+
+    Returns:
+        An `<svg>` element.
+
+    Example:
+        >>> band_chart([[0.1, 0.2], [0.3, 0.2]], title="t", x_label="step", y_label="size").startswith("<svg")
+        True
+    """
+    columns = list(zip(*series, strict=True))
+    means = [sum(c) / len(c) for c in columns]
+    top = max((max(c) for c in columns), default=0) or 1.0
+
+    def point(step: int, value: float) -> str:
+        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step / max(1, len(columns) - 1))
+        y = _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - value / top)
+        return f"{x:.1f},{y:.1f}"
+
+    upper = [point(i, max(c)) for i, c in enumerate(columns)]
+    lower = [point(i, min(c)) for i, c in enumerate(columns)]
+    base, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    middle = (_TOP + base) / 2
+    return "\n".join(
+        [
+            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" class="chart">',
+            f"<title>{escape(title)}</title>",
+            f'<path class="axis" d="M{_LEFT},{_TOP} V{base} H{right}"/>',
+            f'<polygon class="band" points="{" ".join(upper + lower[::-1])}"/>',
+            f'<polyline class="line" points="{" ".join(point(i, m) for i, m in enumerate(means))}"/>',
+            f'<text x="{_LEFT - 6}" y="{_TOP + 9}" text-anchor="end">{percent(top)}</text>',
+            f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">0</text>',
+            f'<text x="{_LEFT}" y="{base + 14}" text-anchor="middle">0</text>',
+            f'<text x="{right}" y="{base + 14}" text-anchor="end">{max(0, len(columns) - 1)}</text>',
+            f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
+            f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{escape(y_label)}</text>',
+            "</svg>",
+        ]
+    )
+
+
+def percent(share: float) -> str:
+    """A share in percent, to two digits.
+
+    Example:
+        >>> percent(0.1234), percent(0.00012), percent(0)
+        ('12%', '0.012%', '0%')
+    """
+    value = 100 * share
+    return f"{value:.0f}%" if value >= 10 or value == 0 else f"{value:.2g}%"

@@ -1,0 +1,163 @@
+"""The output folder of a run: images as they are finished, then the tables and pages about them.
+
+```
+OUT/
+  images/00000.png …     the images, in the order of the prompts and seeds
+  unguided/00000.png …   the same without guidance, where both were asked for
+  run.json               everything needed to repeat the run, and its scores
+  samples.parquet        a row an image
+  grid.png  report.html  to look at
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+
+RECORD = "run.json"
+_TOOL = "unalike"
+_SINGLE_FILES = ("samples.parquet", "grid.png", "report.html")
+_IMAGE_FOLDERS = ("images", "unguided")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that this run may write to. Made by `claim`.
+
+    Args:
+        path: the folder.
+        created: whether this run made it.
+    """
+
+    path: Path
+    created: bool
+
+    @classmethod
+    def claim(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
+        """Make sure that the folder is there and may be written to; nothing in it is touched yet.
+
+        Args:
+            path: made with its parents if it is not there.
+            overwrite: allow a folder that holds an earlier run.
+
+        Raises:
+            StoreError: when there is something else at `path`, it cannot be written, it has files and `overwrite` is false, or it has
+                files and none of them says that an earlier run wrote them.
+        """
+        try:
+            created = not path.exists()
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".{_TOOL}-probe"
+            probe.touch()
+            probe.unlink()
+            filled = any(path.iterdir())
+        except OSError as error:
+            raise StoreError(
+                f"output folder {str(path)!r} cannot be written: {error.strerror or error}; choose another with --out"
+            ) from error
+        folder = cls(path, created)
+        if filled and not overwrite:
+            raise StoreError(
+                f"output folder {str(path)!r} is not empty; choose another with --out, or replace the run in it with --overwrite"
+            )
+        if filled and folder.earlier_record() is None:
+            raise StoreError(f"output folder {str(path)!r} has files that no run of {_TOOL} wrote; choose another with --out")
+        return folder
+
+    def earlier_record(self) -> dict[str, Any] | None:
+        """What `run.json` of an earlier run says; None where there is none or another program wrote it."""
+        try:
+            record = json.loads((self.path / RECORD).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("tool") == _TOOL else None
+
+    def abandon(self) -> None:
+        """Remove the folder again if this run made it and has written nothing."""
+        if self.created and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def start(self, record: Mapping[str, Any]) -> None:
+        """Remove the files of an earlier run, and those alone, and write the first record of this one in place of its record."""
+        for path in self._files_of(self.earlier_record()):
+            path.unlink(missing_ok=True)
+        for name in _IMAGE_FOLDERS:
+            folder = self.path / name
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        self.write_record(record)
+
+    def _files_of(self, record: Mapping[str, Any] | None) -> Iterable[Path]:
+        if record is None:
+            return
+        for name in _SINGLE_FILES:
+            yield self.path / name
+        for folder in _IMAGE_FOLDERS:
+            for index in range(int(record.get("images", {}).get("planned", 0))):
+                yield self.path / folder / image_name(index)
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write `run.json`, whole or not at all."""
+        text = json.dumps({"tool": _TOOL, **record}, indent=2, ensure_ascii=False, allow_nan=False)
+        partial = self.path / f"{RECORD}.partial"
+        partial.write_text(text + "\n", "utf-8")
+        partial.replace(self.path / RECORD)
+
+    def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
+        """Write one image as PNG, whole or not at all, and return its path relative to the folder."""
+        relative = Path("images" if guided else "unguided") / image_name(index)
+        path = self.path / relative
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        image.save(partial, "PNG")
+        partial.replace(path)
+        return relative
+
+    def write_samples(self, table: pa.Table) -> None:
+        """Write `samples.parquet`."""
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, self.path / "samples.parquet")
+
+    def write_grid(self, image: Image) -> None:
+        """Write `grid.png`."""
+        image.save(self.path / "grid.png", "PNG")
+
+    def write_report(self, html: str) -> None:
+        """Write `report.html`."""
+        (self.path / "report.html").write_text(html, "utf-8")
+
+
+def image_name(index: int) -> str:
+    """The file name of an image.
+
+    Example:
+        >>> image_name(7)
+        '00007.png'
+    """
+    return f"{index:05}.png"
+
+
+def free_folder(prompt: str, parent: Path) -> Path:
+    """A folder of `parent` that is not there yet, named after the prompt.
+
+    Example:
+        >>> free_folder("Red heart!", Path("no/such/place")).name
+        'unalike-red-heart'
+    """
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
+    stem = "-".join([_TOOL, *words])[:48].rstrip("-")
+    path, number = parent / stem, 2
+    while path.exists():
+        path, number = parent / f"{stem}-{number}", number + 1
+    return path

@@ -1,0 +1,211 @@
+"""`unalike generate`: prompts in, an output folder out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unalike.attach import guide
+from unalike.attach.report import ImageReport, Nearest
+from unalike.attach.spaces import latent_model, prompt_model
+from unalike.errors import StoreError
+from unalike.memory import Memory
+from unalike.runs.folder import RunFolder, free_folder
+from unalike.runs.grid import Band, Cell, Panel, draw_grid
+from unalike.runs.page import report_page
+from unalike.runs.record import file_record, first_record, last_record
+from unalike.runs.sampler import Sampler
+from unalike.runs.samples import Picture, Planned, Sample, by_prompt, planned_images, prompt_scores, sample_table
+from unalike.runs.scoring import PLAINLY_CHANGED, change
+from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.shields import Shield
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: the output folder.
+        record: what its `run.json` holds.
+        samples: the finished images.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    samples: Sequence[Sample] = field(repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all images were drawn; false after Ctrl-C."""
+        return self.record["finished"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record with the folder and the paths of its files, ready for JSON."""
+        files = [s.picture.path for s in self.samples]
+        return {"out": str(self.folder), "files": files, **self.record}
+
+
+def generate(settings: GenerateSettings, progress: Progress | None = None) -> Outcome:
+    """Draw the images of the settings into an output folder.
+
+    Images are on disk as soon as their batch is finished. On Ctrl-C, and when a batch fails, the tables and pages are written for the
+    images that are finished, and `run.json` says `"finished": false`. The memory file is replaced only when all images are there, so
+    that an interrupted run can be repeated as it was.
+
+    Args:
+        settings: what to do.
+        progress: told the share of the work that is done.
+
+    Returns:
+        The folder and what is in it; `finished` is false after Ctrl-C.
+
+    Raises:
+        OptionError: for a setting, model or method that is not allowed.
+        StoreError: for an output folder that is in the way or cannot be written, and for a damaged memory, shield or model, or those of
+            another model.
+        UnsupportedError: for a pipeline or scheduler that cannot be guided.
+        NumericsError: when the model returns NaN or infinity.
+    """
+    methods = build_methods(settings)
+    memory = Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
+    shield = Shield.open(settings.shield) if settings.shield else None
+    folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
+    try:
+        sampler = Sampler.open(settings)
+        _check_memory(memory, sampler, settings)
+        guided = guide(sampler.pipe, *methods, memory=memory, shield=shield)
+    except BaseException:
+        folder.abandon()
+        raise
+    record = first_record(
+        settings,
+        sampler,
+        methods,
+        memory=_memory_record(memory, settings),
+        shield={"name": settings.shield.name, "size": len(shield), "radius": shield.radius} if settings.shield and shield else None,
+    )
+    folder.start(record)
+    job = _Job(settings, sampler, guided, folder, progress)
+    started, finished = time.perf_counter(), False
+    try:
+        job.draw_all()
+        if settings.memory:
+            memory.save(settings.memory)
+        finished = True
+    except KeyboardInterrupt:
+        pass
+    finally:
+        record = _finish(folder, record, job.samples, finished=finished, seconds=time.perf_counter() - started)
+    return Outcome(folder.path, record, job.samples)
+
+
+class _Job:
+    """The drawing itself, batch by batch; `samples` are the images that are on disk."""
+
+    def __init__(self, settings: GenerateSettings, sampler: Sampler, guided: Any, folder: RunFolder, progress: Progress | None) -> None:
+        self.settings = settings
+        self.sampler = sampler
+        self.guided = guided
+        self.folder = folder
+        self.samples: list[Sample] = []
+        self._progress = progress
+        self._work = settings.total * sampler.steps * (2 if settings.compare else 1)
+        self._done = 0
+
+    def draw_all(self) -> None:
+        """Draw all batches. The unguided images of a batch come first, so that whatever is on disk is complete."""
+        plan = planned_images(self.settings.prompts, self.settings.num, self.settings.seed)
+        for start in range(0, len(plan), self.settings.batch_size):
+            self._draw_batch(plan[start : start + self.settings.batch_size])
+
+    def _draw_batch(self, batch: Sequence[Planned]) -> None:
+        twins = self._draw(self.sampler.pipe, batch) if self.settings.compare else [None] * len(batch)
+        images = self._draw(self.guided, batch)
+        for planned, image, twin, report in zip(batch, images, twins, self.guided.report.images, strict=True):
+            twin_picture = None
+            if twin is not None:
+                twin_picture = Picture.of(twin, self.folder.write_image(planned.index, twin, guided=False).as_posix())
+            picture = Picture.of(image, self.folder.write_image(planned.index, image).as_posix())
+            difference = None if twin is None else change(image, twin)
+            self.samples.append(Sample(planned, picture, _in_run(report, batch), twin_picture, difference))
+
+    def _draw(self, call: Any, batch: Sequence[Planned]) -> list[Any]:
+        done = self._done
+
+        def step_done() -> None:
+            self._advance_to(self._done + len(batch))
+
+        images = self.sampler.draw(call, batch, step_done)
+        self._advance_to(done + len(batch) * self.sampler.steps)
+        return images
+
+    def _advance_to(self, done: int) -> None:
+        self._done = done
+        if self._progress is not None:
+            self._progress(min(1.0, done / self._work))
+
+
+def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
+    """The report with the numbers of the run in place of those of the batch."""
+    nearest = report.nearest
+    if nearest is not None and nearest.source == "batch":
+        nearest = Nearest(batch[nearest.index].index, "run", nearest.distance)
+    return replace(report, index=batch[report.index].index, nearest=nearest)
+
+
+def _check_memory(memory: Memory, sampler: Sampler, settings: GenerateSettings) -> None:
+    """Refuse a memory that has samples, and none that this model could be compared with."""
+    latents, prompts = latent_model(sampler.pipe), prompt_model(sampler.pipe)
+    if len(memory) and not any(space.startswith(f"{latents}/") and f" {prompts}/" in space for space in memory.spaces()):
+        raise StoreError(
+            f"memory file {settings.memory and settings.memory.name!r} holds images of another model and none of {settings.model!r}; "
+            "give each model a file of its own with --memory"
+        )
+
+
+def _memory_record(memory: Memory, settings: GenerateSettings) -> dict[str, Any] | None:
+    if settings.memory is None:
+        return None
+    if not settings.memory.exists():
+        return {"name": settings.memory.name, "sha256": None, "samples_before": 0}
+    return file_record(settings.memory, samples_before=len(memory))
+
+
+def _finish(folder: RunFolder, record: Mapping[str, Any], samples: Sequence[Sample], *, finished: bool, seconds: float) -> dict[str, Any]:
+    """Write everything about the finished images, and the record last."""
+    scores, twin_scores = prompt_scores(samples), prompt_scores(samples, twins=True)
+    record = last_record(record, samples, scores, twin_scores, finished=finished, seconds=seconds)
+    if samples:
+        shared = {name: record[name] for name in ("steps", "guidance_scale", "batch_size")}
+        shared |= {"model": record["model"]["name"], "methods": ", ".join(m["name"] for m in record["methods"])}
+        folder.write_samples(sample_table(samples, scores, shared))
+        folder.write_grid(draw_grid(_bands(samples), _legend(samples)))
+        folder.write_report(report_page(record, samples, scores, twin_scores))
+    folder.write_record(record)
+    return record
+
+
+def _bands(samples: Sequence[Sample]) -> list[Band]:
+    bands = []
+    for prompt, group in by_prompt(samples).items():
+        twins = Panel("without guidance", [Cell(s.twin.thumbnail) for s in group if s.twin])
+        guided = Panel("guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group])
+        bands.append(Band(prompt, [twins, guided] if twins.cells else [guided]))
+    return bands
+
+
+def _legend(samples: Sequence[Sample]) -> list[str]:
+    if all(s.twin is None for s in samples):
+        return []
+    changed = sum(s.plainly_changed for s in samples)
+    return [
+        f"Both sides start from the same noise. Framed: {changed} of {len(samples)} images look different from their unguided twin",
+        f"(root mean square difference of pixels above {PLAINLY_CHANGED:.0%} of the full range).",
+    ]

@@ -1,0 +1,183 @@
+"""`report.html`: one file that needs nothing else, with the images, the scores and what the guidance did."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from PIL import Image
+
+from unalike.runs.charts import band_chart, percent
+from unalike.runs.samples import Sample, by_prompt
+from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
+
+IMAGES_SHOWN = 512
+
+
+def report_page(
+    record: Mapping[str, Any], samples: Sequence[Sample], scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]
+) -> str:
+    """The page as HTML text.
+
+    Args:
+        record: what `run.json` holds.
+        samples: finished images; the first `IMAGES_SHOWN` are shown, and the page says so where there are more.
+        scores: diversity of each prompt's images.
+        twin_scores: that of their unguided twins; empty where there are none.
+    """
+    title = ", ".join(record["prompts"][:3]) + (" …" if len(record["prompts"]) > 3 else "")
+    style = resources.files("unalike.runs").joinpath("page.css").read_text("utf-8")
+    body = "\n".join(
+        [
+            f"<h1>{escape(title)}</h1>",
+            _lead(record, len(samples)),
+            _images(samples),
+            _scores(scores, twin_scores),
+            _guidance(samples),
+            _certificates(samples),
+            _settings(record),
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)} · unalike</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _lead(record: Mapping[str, Any], finished: int) -> str:
+    methods = ", ".join(m["name"] for m in record["methods"])
+    text = (
+        f"{finished} images of {len(record['prompts'])} prompt{'s' if len(record['prompts']) > 1 else ''}, drawn with "
+        f"{record['model']['name']} in {record['steps']} steps, guided by {methods}."
+    )
+    if not record["finished"]:
+        text += f" The run was stopped before all {record['images']['planned']} images were drawn."
+    return f"<p>{escape(text)}</p>"
+
+
+def _images(samples: Sequence[Sample]) -> str:
+    parts = ["<h2>Images</h2>"]
+    if any(s.twin for s in samples):
+        parts.append(
+            '<p class="note">Both sides start from the same noise. Framed images look different from their unguided twin: pixels differ by '
+            f"more than {percent(PLAINLY_CHANGED)} of the full range (root mean square).</p>"
+        )
+    if len(samples) > IMAGES_SHOWN:
+        parts.append(f'<p class="note">The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in the folder.</p>')
+    for prompt, group in by_prompt(samples[:IMAGES_SHOWN]).items():
+        twins = [
+            _figure(s.twin.thumbnail, f"{prompt}, seed {s.planned.seed}, without guidance", f"seed {s.planned.seed}")
+            for s in group
+            if s.twin
+        ]
+        guided = [
+            _figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed) for s in group
+        ]
+        panels = ([_panel("without guidance", twins)] if twins else []) + [_panel("guided", guided)]
+        parts.append(f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>')
+    return "\n".join(parts)
+
+
+def _caption(sample: Sample) -> str:
+    if sample.change is None:
+        return f"seed {sample.planned.seed}"
+    if sample.change == 0:
+        return f"seed {sample.planned.seed}, identical"
+    return f"seed {sample.planned.seed}, changed by {percent(sample.change)}"
+
+
+def _panel(heading: str, figures: Iterable[str]) -> str:
+    return f'<div class="panel">\n<h4>{escape(heading)}</h4>\n<ul class="grid">\n{"".join(figures)}</ul>\n</div>\n'
+
+
+def _figure(image: Image.Image, alt: str, caption: str, *, changed: bool = False) -> str:
+    state = ' class="changed"' if changed else ""
+    return (
+        f'<li{state}><figure><img src="{_data_uri(image)}" alt="{escape(alt)}" width="{image.width}" height="{image.height}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure></li>\n"
+    )
+
+
+def _data_uri(image: Image.Image) -> str:
+    small = max(image.size) <= 128
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG") if small else image.save(buffer, "WEBP", quality=85)
+    return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]) -> str:
+    head = ["prompt", "images", *(["Vendi, unguided"] if twin_scores else []), "Vendi", *(["RKE, unguided"] if twin_scores else []), "RKE"]
+    rows = []
+    for prompt, score in scores.items():
+        twin = twin_scores.get(prompt)
+        row = [prompt, str(score.images)]
+        row += [f"{twin.vendi:.2f}"] if twin else []
+        row += [f"{score.vendi:.2f}"]
+        row += [f"{twin.rke:.2f}"] if twin else []
+        row += [f"{score.rke:.2f}"]
+        rows.append(row)
+    caption = f"Effective number of different images: 1 when all are alike, the number of images when they have nothing in common. {BASIS}."
+    return f"<h2>Diversity</h2>\n{_table(caption, head, rows, numbers_from=1)}"
+
+
+def _guidance(samples: Sequence[Sample]) -> str:
+    parts = ["<h2>What the guidance did</h2>"]
+    for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
+        sizes = [s.report.corrections[method] for s in samples]
+        active = [s.report.active[method] for s in samples]
+        steps = max(map(len, sizes))
+        sizes = [row for row in sizes if len(row) == steps]
+        chart = band_chart(
+            sizes,
+            title=f"Size of the correction of {method} at each step: mean over {len(sizes)} images, and from the smallest to the largest",
+            x_label="step",
+            y_label="correction",
+        )
+        rows = [[str(i), percent(sum(c) / len(c)), percent(min(c)), percent(max(c))] for i, c in enumerate(zip(*sizes, strict=True))]
+        table = _table("as a share of the denoiser's own step", ["step", "mean", "smallest", "largest"], rows, numbers_from=0)
+        parts.append(
+            f'<h3>{escape(method)}</h3>\n<p class="note">Size of its correction as a share of the denoiser\'s own step: the mean over '
+            f"images as a line, the range as a band. It acted in {percent(sum(active) / len(active))} of all steps.</p>\n{chart}\n"
+            f"<details>\n<summary>The same as a table</summary>\n{table}\n</details>"
+        )
+    return "\n".join(parts) if len(parts) > 1 else ""
+
+
+def _certificates(samples: Sequence[Sample]) -> str:
+    rows = []
+    for s in samples:
+        c = s.report.certificate
+        if c is not None:
+            rows.append([s.picture.path, str(c.nearest_id), f"{c.distance:.4g}", f"{c.radius:.4g}", "yes" if c.moved else "no"])
+    if not rows:
+        return ""
+    caption = "The exact distance of each result to the nearest protected image, in latent space; outside means above the radius."
+    head = ["image", "nearest protected", "distance", "radius", "moved out at the end"]
+    return f"<h2>Protected set</h2>\n{_table(caption, head, rows, numbers_from=2)}"
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    return (
+        f"<h2>Settings</h2>\n<p>To draw these images again:</p>\n<pre>{escape(record['command'])}</pre>\n<details>\n"
+        f"<summary>Everything in run.json</summary>\n<pre>{escape(json.dumps(record, indent=2, ensure_ascii=False))}</pre>\n</details>"
+    )
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if i >= numbers_from else ''}{' scope=col' if tag == 'th' else ''}>{escape(text)}</{tag}>"
+            for i, text in enumerate(row)
+        )
+
+    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{cells(head, "th")}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+    )

@@ -1,0 +1,137 @@
+"""`run.json`: what a run was asked to do and everything needed to do it again. It holds no paths of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import unalike
+from unalike.guidance.base import Method
+from unalike.guidance.methods import options
+from unalike.runs.samples import Sample
+from unalike.runs.scoring import BASIS, Diversity
+from unalike.runs.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from unalike.runs.sampler import Sampler
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+
+
+def first_record(
+    settings: GenerateSettings,
+    sampler: Sampler,
+    methods: Sequence[Method],
+    *,
+    memory: Mapping[str, Any] | None,
+    shield: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The record of a run that has not drawn anything yet."""
+    return {
+        "version": unalike.__version__,
+        "command": command_line(settings, sampler, methods),
+        "finished": False,
+        "model": {"name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model, **sampler.describe()},
+        "prompts": list(settings.prompts),
+        "num": settings.num,
+        "seed": settings.seed,
+        "seeds": [settings.seed + i for i in range(settings.num)],
+        "steps": sampler.steps,
+        "guidance_scale": sampler.guidance_scale,
+        "batch_size": settings.batch_size,
+        "methods": [{"name": m.name, "options": _option_values(m)} for m in methods],
+        "memory": dict(memory) if memory else None,
+        "shield": dict(shield) if shield else None,
+        "compare": settings.compare,
+        "images": {"planned": settings.total, "finished": 0},
+        "libraries": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+    }
+
+
+def last_record(
+    record: Mapping[str, Any],
+    samples: Sequence[Sample],
+    scores: Mapping[str, Diversity],
+    twin_scores: Mapping[str, Diversity],
+    *,
+    finished: bool,
+    seconds: float,
+) -> dict[str, Any]:
+    """The same record with what came out."""
+    return {
+        **record,
+        "finished": finished,
+        "seconds": round(seconds, 2),
+        "images": {
+            **record["images"],
+            "finished": len(samples),
+            "plainly_changed": sum(s.plainly_changed for s in samples) if record["compare"] else None,
+        },
+        "scores": {
+            "basis": BASIS,
+            "guided": score_summary(scores),
+            "unguided": score_summary(twin_scores) if twin_scores else None,
+        },
+        "guidance": [_guidance_summary(name, samples) for name in dict.fromkeys(m for s in samples for m in s.report.corrections)],
+    }
+
+
+def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
+    """The scores of each prompt and their means, ready for JSON; the means are None where nothing was scored."""
+    values = list(scores.values())
+    return {
+        "vendi": _mean([s.vendi for s in values]),
+        "rke": _mean([s.rke for s in values]),
+        "prompts": {prompt: s.to_dict() for prompt, s in scores.items()},
+    }
+
+
+def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence[Method]) -> str:
+    """The command that repeats the run, with every setting that is not a fixed default spelled out; files and folders by name alone."""
+    model = Path(settings.model)
+    words = ["unalike", "generate", "--num", settings.num, "--model", model.name if model.is_dir() else settings.model]
+    words += ["--seed", settings.seed, "--steps", sampler.steps, "--batch-size", settings.batch_size]
+    if sampler.guidance_scale is not None:
+        words += ["--guidance-scale", sampler.guidance_scale]
+    for method in methods:
+        words += ["--method", method.name]
+    for method in methods:
+        for name, value in _option_values(method).items():
+            words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
+    for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
+        words += [name, path.name] if path else []
+    words += ["--compare"] if settings.compare else []
+    words += ["--dtype", settings.dtype, "--", *settings.prompts]
+    return shlex.join(str(word) for word in words)
+
+
+def file_record(path: Path, **facts: Any) -> dict[str, Any]:
+    """Name and SHA-256 of a file as it is now, so that a repeated run can tell whether it begins from the same one."""
+    with path.open("rb") as f:
+        return {"name": path.name, "sha256": hashlib.file_digest(f, "sha256").hexdigest(), **facts}
+
+
+def _option_values(method: Method) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in options(type(method))}
+
+
+def _guidance_summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Mean size of a method's correction at each step, as a share of the denoiser's own step, and how often it acted."""
+    rows = [s.report.corrections[name] for s in samples]
+    steps = max(map(len, rows))
+    return {
+        "method": name,
+        "correction_per_step": [_mean([row[i] for row in rows if i < len(row)]) for i in range(steps)],
+        "active": _mean([s.report.active[name] for s in samples]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    mean = sum(values) / len(values) if values else math.nan
+    return mean if math.isfinite(mean) else None

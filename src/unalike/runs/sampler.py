@@ -1,0 +1,109 @@
+"""A loaded pipeline and how it is called: which image gets which noise, in how many steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unalike.errors import OptionError, UnsupportedError
+from unalike.pipelines.catalogue import MODELS, load
+from unalike.runs.samples import Planned
+from unalike.runs.settings import GenerateSettings
+
+StepDone = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A pipeline with the number of steps and the guidance scale of a run.
+
+    Args:
+        pipe: a diffusers pipeline.
+        steps: sampling steps.
+        guidance_scale: None where the pipeline has none.
+    """
+
+    pipe: Any
+    steps: int
+    guidance_scale: float | None
+
+    @classmethod
+    def open(cls, settings: GenerateSettings) -> Sampler:
+        """Load the model of the settings onto its device.
+
+        Raises:
+            OptionError: for an unknown model or device, or a setting that the pipeline has not.
+            StoreError: when the model's files are damaged.
+            UnsupportedError: for a pipeline that draws something else than images from prompts.
+        """
+        pipe = load(settings.model, dtype=getattr(torch, settings.dtype))
+        pipe.set_progress_bar_config(disable=True)
+        parameters = inspect.signature(type(pipe).__call__).parameters
+        if "prompt" not in parameters or "generator" not in parameters:
+            raise UnsupportedError(f"{type(pipe).__name__} takes no prompt; `unalike generate` needs a text-to-image pipeline")
+        chosen: dict[str, Any] = {}
+        row = MODELS.get(settings.model)
+        for name, argument in (("steps", "num_inference_steps"), ("guidance_scale", "guidance_scale")):
+            value = getattr(settings, name)
+            if argument not in parameters:
+                if value is not None or name == "steps":
+                    raise OptionError(f"{name} is given, and {type(pipe).__name__} has no {argument}; leave it out or choose another model")
+                chosen[name] = None
+            elif value is not None:
+                chosen[name] = value
+            else:
+                chosen[name] = getattr(row, name) if row else parameters[argument].default
+        return cls(_on_device(pipe, settings.device), **chosen)
+
+    def draw(self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone) -> list[Image.Image]:
+        """The images of a batch, drawn by `call`: the pipeline itself or its guided form.
+
+        Each image has a generator of its own, so that its noise does not depend on what it is drawn together with.
+
+        Raises:
+            UnsupportedError: when what comes back is not one image a prompt.
+        """
+        arguments: dict[str, Any] = {
+            "prompt": [p.prompt for p in batch],
+            "generator": [torch.Generator().manual_seed(p.seed) for p in batch],
+            "num_inference_steps": self.steps,
+        }
+        if self.guidance_scale is not None:
+            arguments["guidance_scale"] = self.guidance_scale
+        if "callback_on_step_end" in inspect.signature(type(self.pipe).__call__).parameters:
+
+            def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+                step_done()
+                return tensors
+
+            arguments["callback_on_step_end"] = after_step
+        images = getattr(call(**arguments), "images", None)
+        if not isinstance(images, list) or len(images) != len(batch) or not all(isinstance(i, Image.Image) for i in images):
+            raise UnsupportedError(f"{type(self.pipe).__name__} did not return one image for each prompt; choose a text-to-image pipeline")
+        return images
+
+    def describe(self) -> dict[str, Any]:
+        """Class, scheduler, device and precision, for the record."""
+        return {
+            "pipeline": type(self.pipe).__name__,
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "device": self.pipe.device.type,
+            "dtype": str(self.pipe.dtype).removeprefix("torch."),
+        }
+
+
+def _on_device(pipe: Any, device: str) -> Any:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return pipe.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(
+            f"device is {device!r}, which this machine or torch does not have ({reason}); allowed: auto, cpu, cuda, cuda:1, mps"
+        ) from error

@@ -1,0 +1,157 @@
+"""The images of a run as rows: what `samples.parquet`, the grid and the report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+from torch import Tensor
+
+from unalike.attach.report import ImageReport
+from unalike.runs.scoring import PLAINLY_CHANGED, Diversity, diversity, pixel_features
+
+THUMBNAIL = 256
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An image to be drawn: its place in the run, its prompt, and the seed of its noise."""
+
+    index: int
+    prompt: str
+    prompt_index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, and the features that scores need."""
+
+    path: str
+    thumbnail: Image.Image
+    features: Tensor = field(repr=False)
+
+    @classmethod
+    def of(cls, image: Image.Image, path: str) -> Picture:
+        """The picture of an image that was written to `path`."""
+        thumbnail = image.convert("RGB")
+        thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        return cls(path, thumbnail, pixel_features(image))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A finished image: what was planned, the picture, its unguided twin and how far it is from it, and what guidance did."""
+
+    planned: Planned
+    picture: Picture
+    report: ImageReport
+    twin: Picture | None = None
+    change: float | None = None
+
+    @property
+    def plainly_changed(self) -> bool:
+        """Whether it looks different from its unguided twin at first glance."""
+        return self.change is not None and self.change > PLAINLY_CHANGED
+
+
+def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]:
+    """All images of a run in order, `num` of each prompt; image `i` of a prompt has the seed `seed + i`.
+
+    Example:
+        >>> [(p.prompt, p.seed) for p in planned_images(["cat", "dog"], 2, 5)]
+        [('cat', 5), ('cat', 6), ('dog', 5), ('dog', 6)]
+    """
+    return [Planned(k * num + i, prompt, k, seed + i) for k, prompt in enumerate(prompts) for i in range(num)]
+
+
+def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each prompt, in order."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.planned.prompt, []).append(sample)
+    return groups
+
+
+def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str, Diversity]:
+    """The diversity of each prompt's images, or of their unguided twins."""
+    groups = by_prompt(s for s in samples if s.twin is not None or not twins)
+    return {
+        prompt: diversity([s.twin.features if twins and s.twin else s.picture.features for s in group]) for prompt, group in groups.items()
+    }
+
+
+def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]) -> pa.Table:
+    """`samples.parquet`: a row an image.
+
+    Columns: `index`, `image` and `unguided_image` (paths), `prompt`, `prompt_index`, `seed`; `settings`, the same in every row; `change`
+    from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour in latent
+    space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples that the memory held before
+    the batch; `correction_NAME`, the mean size of that method's correction as a share of the denoiser's own step, and `active_NAME`, the
+    share of steps in which it acted; `certificate_*`, the distance to the protected set. Null where there is none.
+
+    Args:
+        samples: finished images.
+        scores: `prompt_scores` of them.
+        settings: columns that all rows share, of plain values.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for sample in samples:
+        row = _row(sample, scores[sample.planned.prompt])
+        for name in _SCHEMA.names:
+            columns[name].append(row[name])
+    table = pa.table(columns, schema=_SCHEMA)
+    for name, value in settings.items():
+        table = table.append_column(name, pa.array([value] * len(samples)))
+    for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
+        sizes = [s.report.corrections.get(method) for s in samples]
+        table = table.append_column(f"correction_{method}", pa.array([sum(z) / len(z) if z else None for z in sizes], pa.float64()))
+        table = table.append_column(f"active_{method}", pa.array([s.report.active.get(method) for s in samples], pa.float64()))
+    return table
+
+
+_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("image", pa.string()),
+        ("unguided_image", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_index", pa.int64()),
+        ("seed", pa.int64()),
+        ("change", pa.float64()),
+        ("prompt_vendi", pa.float64()),
+        ("prompt_rke", pa.float64()),
+        ("nearest_source", pa.string()),
+        ("nearest_index", pa.int64()),
+        ("nearest_distance", pa.float64()),
+        ("certificate_nearest", pa.string()),
+        ("certificate_distance", pa.float64()),
+        ("certificate_radius", pa.float64()),
+        ("certificate_moved", pa.bool_()),
+    ]
+)
+
+
+def _row(sample: Sample, scores: Diversity) -> dict[str, Any]:
+    nearest, certificate = sample.report.nearest, sample.report.certificate
+    return {
+        "index": sample.planned.index,
+        "image": sample.picture.path,
+        "unguided_image": sample.twin.path if sample.twin else None,
+        "prompt": sample.planned.prompt,
+        "prompt_index": sample.planned.prompt_index,
+        "seed": sample.planned.seed,
+        "change": sample.change,
+        "prompt_vendi": scores.vendi,
+        "prompt_rke": scores.rke,
+        "nearest_source": nearest.source if nearest else None,
+        "nearest_index": nearest.index if nearest else None,
+        "nearest_distance": nearest.distance if nearest else None,
+        "certificate_nearest": str(certificate.nearest_id) if certificate else None,
+        "certificate_distance": certificate.distance if certificate else None,
+        "certificate_radius": certificate.radius if certificate else None,
+        "certificate_moved": certificate.moved if certificate else None,
+    }
