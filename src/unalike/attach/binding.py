@@ -1,0 +1,192 @@
+"""Routes a scheduler's `step` through guidance while a pipeline runs, and puts everything back afterwards.
+
+`step` and `set_timesteps` are bound on the instance, so the scheduler keeps its class, its signature and its place in the pipeline, and a
+deep copy of it steps itself, unguided. The guidance edits the model's output by `delta / b`, which every solver reads as x0 moved by
+`delta`; where there is no delta, the very same object is passed on, so that "no guidance" is exact to the last bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unalike.attach import levels
+from unalike.attach.levels import Level
+from unalike.errors import AttachmentError, UnsupportedError
+
+_MARK = "_unalike_binding"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One evaluation of the model, as the scheduler gets it.
+
+    Attributes:
+        x0: predicted clean latents (R, …), at least float32; R counts the scheduler's rows, duplicates included.
+        x_t: the noisy latents (R, …) they were predicted from.
+        level: noise levels and the x0 map.
+        step: index of this call, from 0.
+        steps: how many calls there will be, as far as the schedule tells.
+    """
+
+    x0: Tensor
+    x_t: Tensor
+    level: Level
+    step: int
+    steps: int
+
+
+class Guidance(Protocol):
+    """What a binding asks at each call."""
+
+    def reset(self) -> None:
+        """A new schedule was set: nothing before it counts."""
+        ...
+
+    def correct(self, call: Call) -> Tensor | None:
+        """What to add to `call.x0` (R, …); None for nothing."""
+        ...
+
+    def finish(self, latents: Tensor) -> Tensor | None:
+        """What to return instead of the final latents (R, …); None to leave them."""
+        ...
+
+
+class Binding:
+    """Context manager: while it is open, the pipeline's scheduler is guided.
+
+    Args:
+        pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
+        guidance: asked at each call.
+
+    Raises:
+        AttachmentError: on entering when the scheduler is guided already; on leaving when the pipeline's scheduler was replaced meanwhile.
+        UnsupportedError: on entering for a scheduler without an x0 map; from a step that a scalar x0 map cannot describe.
+    """
+
+    def __init__(self, pipe: Any, guidance: Guidance) -> None:
+        self._pipe = pipe
+        self._scheduler = pipe.scheduler
+        self._guidance = guidance
+        self._position, self._done = -1, 0
+        self._saved: dict[str, Any] = {}
+
+    def __enter__(self) -> Binding:
+        scheduler = self._scheduler
+        levels.require(scheduler)
+        if getattr(scheduler.step, _MARK, False):
+            raise AttachmentError(
+                f"the {type(scheduler).__name__} of this pipeline is being guided already; let that call end first, "
+                "or give all methods to one guide(pipe, method, method)"
+            )
+        self._saved = {name: vars(scheduler)[name] for name in ("step", "set_timesteps") if name in vars(scheduler)}
+        for name, own in self._saved.items():
+            if getattr(own, "__self__", None) is not scheduler:
+                raise AttachmentError(
+                    f"{name} of this {type(scheduler).__name__} was replaced by something else than a method of it; remove that first, "
+                    f"as in del pipe.scheduler.{name}"
+                )
+        for name, routed in (("step", self._step), ("set_timesteps", self._set_timesteps)):
+            setattr(scheduler, name, self._bound(getattr(scheduler, name), routed))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for name in ("step", "set_timesteps"):
+            if name in self._saved:
+                setattr(self._scheduler, name, self._saved[name])
+            else:
+                vars(self._scheduler).pop(name, None)
+        if kind is None and self._pipe.scheduler is not self._scheduler:
+            raise AttachmentError(
+                f"the pipeline's scheduler was replaced by a {type(self._pipe.scheduler).__name__} while it was guided, so the guidance "
+                "was lost on the way; set pipe.scheduler before the call"
+            )
+
+    def _bound(self, own: Any, routed: Any) -> MethodType:
+        function, scheduler = own.__func__, self._scheduler
+
+        @functools.wraps(function)
+        def method(this: Any, *args: Any, **kwargs: Any) -> Any:
+            if this is not scheduler:  # a deep copy of the scheduler steps itself
+                return function(this, *args, **kwargs)
+            return routed(own, *args, **kwargs)
+
+        setattr(method, _MARK, True)
+        return MethodType(method, scheduler)
+
+    def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
+        result = own(*args, **kwargs)
+        self._position, self._done = -1, 0
+        self._guidance.reset()
+        return result
+
+    def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = inspect.signature(own).bind(*args, **kwargs).arguments
+        scheduler, timestep = self._scheduler, arguments["timestep"]
+        _refuse(scheduler, arguments)
+        self._position = levels.position(scheduler, timestep, self._position)
+        remaining = len(levels.schedule(scheduler)) - self._position
+        call = _call(scheduler, arguments, self._done, self._done + remaining)
+        delta = None if call.level.b == 0 else self._guidance.correct(call)  # at b = 0 the output has no say in x0
+        if delta is None:
+            result = own(*args, **kwargs)
+        else:
+            result = own(**{**arguments, "model_output": _edited(arguments["model_output"], delta / call.level.b)})
+        self._done += 1
+        if remaining == 1:
+            final = self._guidance.finish(result[0])
+            if final is not None:
+                result = _with_sample(result, final)
+        return result
+
+
+def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
+    sample, output = arguments["sample"], arguments["model_output"]
+    level = levels.level(scheduler, arguments["timestep"])
+    precise = torch.promote_types(sample.dtype, torch.float32)
+    x_t = sample.to(precise)
+    x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
+    return Call(x0=x0, x_t=x_t, level=level, step=step, steps=steps)
+
+
+def _mean_part(output: Tensor, channels: int) -> Tensor:
+    """The channels that predict the sample, where a learned variance follows them."""
+    return output[:, :channels] if output.shape[1] == 2 * channels else output
+
+
+def _edited(output: Tensor, change: Tensor) -> Tensor:
+    mean = _mean_part(output, change.shape[1])
+    edited = (mean.to(change.dtype) + change).to(output.dtype)
+    return edited if mean is output else torch.cat([edited, output[:, change.shape[1] :]], dim=1)
+
+
+def _with_sample(result: Any, sample: Tensor) -> Any:
+    if isinstance(result, tuple):
+        return (sample, *result[1:])
+    result.prev_sample = sample
+    return result
+
+
+def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
+    """Refuses what makes the x0 map no longer one pair of numbers for the whole batch."""
+    name = type(scheduler).__name__
+    if arguments.get("s_churn", 0) > 0:
+        raise UnsupportedError(
+            f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
+        )
+    if arguments.get("per_token_timesteps") is not None or (
+        isinstance(arguments["timestep"], Tensor) and arguments["timestep"].numel() > 1
+    ):
+        raise UnsupportedError(
+            f"{name} was stepped with a timestep for each token or image; only one timestep for the whole batch can be guided"
+        )
+    if arguments.get("pred_original_sample") is not None:
+        raise UnsupportedError(
+            f"{name} was given pred_original_sample, which overrides the model's output; leave it out to guide this pipeline"
+        )

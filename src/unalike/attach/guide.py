@@ -1,0 +1,216 @@
+"""`guide`: a diffusers pipeline that makes its images unlike each other, a memory and a protected set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.attach import levels
+from unalike.attach.binding import Binding
+from unalike.attach.calibration import calibrated, call_parameters, settings_key
+from unalike.attach.prompts import PromptEncoder, Prompts
+from unalike.attach.report import Report
+from unalike.attach.session import Models, Session, seeds_of
+from unalike.attach.spaces import latent_model, prompt_model
+from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.memory import Memory
+from unalike.shields import Shield
+
+_OWN = ("pipe", "methods", "memory", "shield", "prompt_encoder", "groups", "report", "_calibrations", "_known_models")
+
+
+def guide(
+    pipe: Any,
+    *methods: Method,
+    memory: Memory | None = None,
+    shield: Shield | None = None,
+    prompt_encoder: PromptEncoder | None = None,
+    groups: Sequence[int] | Tensor | None = None,
+) -> GuidedPipeline:
+    """The pipeline with guidance: call it like the pipeline itself.
+
+    Args:
+        pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.levels`).
+        *methods: applied in order at each step; none is fine, as with a shield alone.
+        memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
+        shield: protected latents; after the last step each image is checked, moved out if need be, and certified.
+        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the memories of
+            several models comparable.
+        groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
+
+    Raises:
+        UnsupportedError: for a pipeline without a scheduler, or one whose scheduler has no x0 map.
+        AttachmentError: for a pipeline that is guided already.
+        OptionError: for an argument of the wrong kind.
+        StoreError: for a shield or a memory of another model.
+
+    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images once for each setting of the call.
+
+    Example:
+        >>> guide("emoji")
+        Traceback (most recent call last):
+            ...
+        unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())
+    """
+    if isinstance(pipe, GuidedPipeline):
+        raise AttachmentError("this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())")
+    if getattr(pipe, "scheduler", None) is None or not callable(pipe):
+        raise UnsupportedError(
+            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())"
+        )
+    for method in methods:
+        if not isinstance(method, Method):
+            raise OptionError(f"{method!r} is not a guidance method; pass an object, as in guide(pipe, SPARKE(strength=0.05))")
+    for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
+        if value is not None and not isinstance(value, kind):
+            raise OptionError(
+                f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
+            )
+    if prompt_encoder is not None and not callable(prompt_encoder):
+        raise OptionError(
+            f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
+        )
+    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, prompt_encoder=prompt_encoder, groups=groups)
+
+
+class GuidedPipeline:
+    """A pipeline with guidance, made by `guide`.
+
+    Calling it takes the arguments of the pipeline and returns what the pipeline returns. The pipeline is changed only while a call runs
+    and put back whatever happens; a call that fails leaves the memory as it was. Every other attribute is the pipeline's own.
+
+    Attributes:
+        pipe: the pipeline.
+        methods, memory, shield, prompt_encoder, groups: as given to `guide`.
+        report: what the last call did; None before the first.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        methods: Sequence[Method],
+        *,
+        memory: Memory | None,
+        shield: Shield | None,
+        prompt_encoder: PromptEncoder | None,
+        groups: Sequence[int] | Tensor | None,
+    ) -> None:
+        self.pipe = pipe
+        self.methods = tuple(methods)
+        self.memory = memory
+        self.shield = shield
+        self.prompt_encoder = prompt_encoder
+        self.groups = groups
+        self.report: Report | None = None
+        self._calibrations: dict[Hashable, Method] = {}
+        self._known_models: tuple[list[Any], Models] | None = None
+        levels.require(pipe.scheduler)
+        self._require_fitting_stores()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
+
+        Raises:
+            UnalikeError: what is wrong with the guidance; the pipeline's own errors come through as they are.
+        """
+        arguments = inspect.signature(type(self.pipe).__call__).bind(self.pipe, *args, **kwargs).arguments
+        named = {**dict(list(arguments.items())[1:]), **arguments.get("kwargs", {})}
+        session, output = self._run(self._ready_methods(named), named, args, kwargs, keep=True)
+        report = session.report()
+        session.commit()
+        self.report = report
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.pipe, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.pipe, name, value)
+
+    def __repr__(self) -> str:
+        return f"GuidedPipeline({type(self.pipe).__name__}, {', '.join(map(repr, self.methods)) or 'no methods'})"
+
+    def to(self, *args: Any, **kwargs: Any) -> GuidedPipeline:
+        """Moves the pipeline, and returns this guided one."""
+        self.pipe = self.pipe.to(*args, **kwargs)
+        return self
+
+    def _run(
+        self, methods: Sequence[Method], named: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any], *, keep: bool
+    ) -> tuple[Session, Any]:
+        """One run of the pipeline; without `keep` nothing but the final latents matters."""
+        prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        session = Session(
+            methods,
+            models=self._models(),
+            prompts=prompts,
+            memory=self.memory if keep else None,
+            shield=self.shield if keep else None,
+            generator=_forked(named.get("generator")),
+            seeds=seeds_of(named.get("generator")),
+        )
+        with Binding(self.pipe, session), prompts:
+            output = self.pipe(*args, **kwargs)
+        return session, output
+
+    def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
+        """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
+        keys = {i: settings_key(m, self.pipe, named) for i, m in enumerate(self.methods) if m.needs_calibration}
+        missing = {key: self.methods[i] for i, key in keys.items() if key not in self._calibrations}
+        if missing:
+            ready = calibrated(list(missing.values()), named, self._unguided, call_parameters(self.pipe))
+            self._calibrations.update(zip(missing, ready, strict=True))
+        return [self._calibrations[keys[i]] if i in keys else m for i, m in enumerate(self.methods)]
+
+    def _unguided(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        session, _ = self._run((), arguments, (), arguments, keep=False)
+        if session.latents is None:
+            raise UnsupportedError(
+                "a method needs to be calibrated on finished samples, and this call does not run to the last step; set its radius "
+                "yourself, as in SPELL(radius=20.0)"
+            )
+        return session.latents, session.groups
+
+    def _models(self) -> Models:
+        """The names of the pipeline's models, read again only when a component was exchanged: offloaded weights cannot be read."""
+        parts = list(getattr(self.pipe, "components", {}).values())
+        known = self._known_models
+        if known is None or len(known[0]) != len(parts) or any(a is not b for a, b in zip(known[0], parts, strict=True)):
+            known = self._known_models = (parts, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
+        return known[1]
+
+    def _require_fitting_stores(self) -> None:
+        shield, model = self.shield, self._models().latents
+        if shield is None:
+            return
+        if "Inpaint" in type(self.pipe).__name__:
+            raise UnsupportedError(
+                f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
+                "guide it without a shield"
+            )
+        if shield.space.rpartition("/")[0] != model:
+            raise StoreError(
+                f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
+                "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
+            )
+
+
+def _forked(generator: Any) -> torch.Generator:
+    """A generator for the methods' own draws, which leaves the caller's alone: the same for the same seed."""
+    seeds = seeds_of(generator)
+    own = torch.Generator()
+    if seeds is None:
+        own.seed()
+    else:
+        own.manual_seed((seeds[0] * 0x9E3779B97F4A7C15 + 1) % 2**63)
+    return own

@@ -1,0 +1,118 @@
+"""Images into the latents that a pipeline would have to end in to draw them, and shields made of those."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from torch import Tensor
+
+from unalike.attach.spaces import latent_model, latent_space
+from unalike.errors import OptionError, UnsupportedError
+from unalike.shields import Shield
+
+_BATCH = 8
+_PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
+
+
+def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+    """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
+
+    The encoder's mode, not a sample, so the same image always has the same latent.
+
+    Args:
+        pipe: a diffusers pipeline with a `vae` for images.
+        images: PIL images, or a tensor (m, 3, H, W) in [0, 1].
+        size: height and width to resize to; that of the images to be generated. As they are unless given.
+
+    Raises:
+        OptionError: for no images, or images of different sizes.
+        UnsupportedError: for a pipeline without such an autoencoder, or with latents packed in an unknown way.
+
+    Cost: one pass of the encoder, 8 images at a time.
+    """
+    vae = getattr(pipe, "vae", None)
+    if vae is None or not hasattr(vae, "encode"):
+        raise UnsupportedError(
+            f"{type(pipe).__name__} has no vae with an encoder, so images cannot be turned into its latents; give latents"
+        )
+    pixels = _pixels(pipe, images, size)
+    with torch.no_grad():
+        parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    return torch.cat(parts)
+
+
+def shield_from_images(
+    pipe: Any,
+    images: Iterable[Any] | Tensor,
+    radius: float,
+    *,
+    ids: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Shield:
+    """A shield around images, for pipelines with this one's autoencoder.
+
+    Args:
+        pipe: a diffusers pipeline; its autoencoder encodes the images.
+        images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
+        radius: in the units of the latents.
+        ids: a name for each, to appear in certificates.
+        size: height and width to resize to; that of the images to be generated.
+
+    Raises:
+        OptionError: for no images, images of different sizes, or a radius that is not above 0.
+        UnsupportedError: as `encode_images`.
+    """
+    latents = encode_images(pipe, images, size=size).float()
+    return Shield(latents, space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=radius, ids=ids)
+
+
+def _pixels(pipe: Any, images: Iterable[Any] | Tensor, size: tuple[int, int] | None) -> Tensor:
+    given = images if isinstance(images, Tensor) else list(images)
+    if len(given) == 0:
+        raise OptionError("images is empty; give at least one image")
+    sizes = {image.size for image in given if hasattr(image, "convert")} if isinstance(given, list) else set()
+    if len(sizes) > 1 and size is None:
+        raise OptionError(f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated")
+    if isinstance(given, list):
+        given = [image.convert("RGB") if hasattr(image, "convert") else image for image in given]
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(vae_scale_factor=_scale_factor(pipe.vae))
+    height, width = size if size is not None else (None, None)
+    return processor.preprocess(given, height=height, width=width)
+
+
+def _scale_factor(vae: Any) -> int:
+    return 2 ** (len(vae.config.get("block_out_channels", (0,))) - 1)
+
+
+def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
+    encoded = vae.encode(pixels)
+    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    if latents.ndim != 4:
+        raise UnsupportedError(
+            f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those of images (C, H, W) are known"
+        )
+    return _packed(pipe, _normalised(vae, latents))
+
+
+def _normalised(vae: Any, latents: Tensor) -> Tensor:
+    scale = vae.config.get("scaling_factor") or 1.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        return (latents - mean) * scale / std
+    return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
+
+
+def _packed(pipe: Any, latents: Tensor) -> Tensor:
+    pack = getattr(pipe, "_pack_latents", None)
+    if pack is None:
+        return latents
+    if list(inspect.signature(pack).parameters) != _PACKING:
+        raise UnsupportedError(
+            f"{type(pipe).__name__} packs its latents in a way that is not known here; give latents as its scheduler sees them"
+        )
+    return pack(latents, *latents.shape)

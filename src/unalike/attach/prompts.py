@@ -1,0 +1,217 @@
+"""The prompts of a running pipeline call: texts, one embedding per image, and which images share a prompt."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError, UnsupportedError
+from unalike.kernels import unit_rows
+
+PromptEncoder = Callable[[list[str]], Tensor]
+"""`list of N prompts -> (N, p)`, for embeddings that several models share."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is known of the `B` images of a call.
+
+    Attributes:
+        images: B.
+        copies: how often the scheduler carries each image: 2 where a pipeline duplicates the batch for classifier-free guidance.
+        groups: (B,) int64, equal for images of the same prompt.
+        texts: a prompt or a class name for each image; None where the host has none.
+        embeddings: (B, p) float32, each of norm 1; None where the host has none.
+    """
+
+    images: int
+    copies: int
+    groups: Tensor
+    texts: list[str] | None
+    embeddings: Tensor | None
+
+
+class Prompts:
+    """Context manager that listens to `pipe.encode_prompt` during a call.
+
+    The first tensor of the first call is the embedding of the positive prompts; (R, L, p) is averaged over its L tokens, those of a mask
+    only where the pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
+    not depend on the padding, a memory of 10,000 prompts stays small, and in the encoders at hand most tokens summarise the whole prompt.
+    Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
+
+    Args:
+        pipe: a diffusers pipeline.
+        arguments: the arguments of the call by name.
+        encoder: embeds the texts instead of the pipeline's own encoder, or None.
+        groups: one number for each image, equal for images of the same prompt, or None to group equal prompts.
+    """
+
+    def __init__(
+        self, pipe: Any, arguments: dict[str, Any], encoder: PromptEncoder | None = None, groups: Sequence[int] | Tensor | None = None
+    ) -> None:
+        self._pipe = pipe
+        self._encoder = encoder
+        self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        self._labels = _labels(arguments)
+        self._keys: Sequence[Hashable] | None = self._labels
+        self._texts = _class_names(pipe, self._labels) if self._labels is not None else _texts(arguments.get("prompt"))
+        self._each = next((v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt") and v), 1)
+        self._rows: Tensor | None = None
+        if self._labels is None and self._texts is not None:
+            self._keys = list(_keys(arguments, len(self._texts)))
+        self._heard = False
+        self._replaced: Any = None
+
+    def __enter__(self) -> Prompts:
+        own = getattr(self._pipe, "encode_prompt", None)
+        if own is None or self._labels is not None:
+            return self
+
+        @functools.wraps(own)
+        def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            encoded = own(*args, **kwargs)
+            if not self._heard:
+                self._heard = True
+                self._listen(inspect.signature(own).bind(*args, **kwargs).arguments, encoded)
+            return encoded
+
+        self._replaced = vars(self._pipe).get("encode_prompt")
+        self._pipe.encode_prompt = encode_prompt
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        vars(self._pipe).pop("encode_prompt", None)
+        if self._replaced is not None:
+            self._pipe.encode_prompt = self._replaced
+
+    def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
+        texts = _texts(arguments.get("prompt"))
+        if texts is not None:
+            self._texts, self._keys = texts, list(_keys(arguments, len(texts)))
+        if self._encoder is None:
+            self._rows = _pooled(encoded)
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …), the scheduler's first.
+
+        Raises:
+            OptionError: when `groups` or the encoder's result does not fit the number of images.
+            UnsupportedError: when the number of prompts and that of images do not go together.
+        """
+        rows = len(sample)
+        known = self._known_images(rows)
+        copies = 2 if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else 1
+        images = rows // copies
+        if self._groups is not None and len(self._groups) != images:
+            raise OptionError(f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image")
+        texts = None if self._texts is None else _spread(self._texts, images, "prompts")
+        embeddings = self._embeddings(images)
+        keys = None if self._keys is None else _spread(self._keys, images, "prompts")
+        return Conditions(images, copies, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
+
+    def _known_images(self, rows: int) -> int:
+        for known in (self._groups, self._labels, self._rows):
+            if known is not None:
+                return len(known)
+        return rows if self._texts is None else len(self._texts) * self._each
+
+    def _embeddings(self, images: int) -> Tensor | None:
+        if self._encoder is not None:
+            return self._encoded(self._encoder, images)
+        if self._labels is not None:
+            classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or max(self._labels)
+            one_hot = torch.nn.functional.one_hot(torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1).float()
+            return _spread_rows(one_hot, images)
+        return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
+
+    def _encoded(self, encoder: PromptEncoder, images: int) -> Tensor:
+        if self._texts is None:
+            raise OptionError("prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out")
+        unique = list(dict.fromkeys(self._texts))
+        encoded = encoder(unique)
+        if not isinstance(encoded, Tensor) or encoded.ndim != 2 or len(encoded) != len(unique) or not torch.isfinite(encoded).all():
+            got = f"shape {tuple(encoded.shape)}" if isinstance(encoded, Tensor) else f"a {type(encoded).__name__}"
+            raise OptionError(f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)")
+        rows = encoded.detach().float()[[unique.index(t) for t in _spread(self._texts, images, "prompts")]]
+        return unit_rows(rows)
+
+
+def _texts(prompt: Any) -> list[str] | None:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list | tuple) and prompt and all(isinstance(p, str) for p in prompt):
+        return list(prompt)
+    return None
+
+
+def _keys(arguments: dict[str, Any], count: int) -> zip[tuple[str, ...]]:
+    """What tells the prompts apart: `prompt` with `prompt_2`, `prompt_3` where they are given."""
+    columns = [_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
+    full = [c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)]
+    return zip(*full, strict=True)
+
+
+def _labels(arguments: dict[str, Any]) -> list[int] | None:
+    labels = arguments.get("class_labels")
+    if labels is None:
+        return None
+    return [
+        int(i) for i in (labels.reshape(-1).tolist() if isinstance(labels, Tensor) else [labels] if isinstance(labels, int) else labels)
+    ]
+
+
+def _class_names(pipe: Any, labels: list[int]) -> list[str]:
+    names = {index: name for name, index in reversed((getattr(pipe, "labels", None) or {}).items())}
+    return [str(names.get(label, label)) for label in labels]
+
+
+def _pooled(encoded: Any) -> Tensor | None:
+    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned."""
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    first = next((p for p in parts if p is not None), None)
+    if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
+        return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
+    if not isinstance(first, Tensor):
+        return None
+    rows = first.detach().float()
+    if rows.ndim == 2:
+        return rows
+    rows = rows.reshape(len(rows), -1, rows.shape[-1])
+    mask = next((p for p in parts if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]), None)
+    if mask is None or mask.is_floating_point():
+        return rows.mean(1)
+    weight = mask.to(rows)[:, :, None]
+    return (rows * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:
+    if images % len(items):
+        raise UnsupportedError(
+            f"this call has {len(items)} {what} and {images} images, which do not go together; "
+            "pass groups= to guide, one number for each image"
+        )
+    return [item for item in items for _ in range(images // len(items))]
+
+
+def _spread_rows(rows: Tensor, images: int) -> Tensor:
+    if len(rows) > images and len(rows) % images == 0:
+        return rows[:: len(rows) // images]  # some video pipelines repeat the embedding for each frame
+    index = _spread(list(range(len(rows))), images, "prompt embeddings")
+    return rows[torch.tensor(index, device=rows.device)]
+
+
+def _grouped(given: Tensor | None, keys: list[Hashable] | None, embeddings: Tensor | None, images: int) -> Tensor:
+    if given is not None:
+        return given
+    if keys is not None:
+        order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        return torch.tensor([order[key] for key in keys], dtype=torch.int64)
+    if embeddings is not None:
+        return torch.unique(embeddings, dim=0, return_inverse=True)[1].cpu()
+    return torch.zeros(images, dtype=torch.int64)

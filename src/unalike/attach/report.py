@@ -1,0 +1,149 @@
+"""What a guided call did, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.guidance.run import Trace
+from unalike.shields.search import nearest
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The sample nearest to an image among its batch and the memory as it was before the call.
+
+    Attributes:
+        index: row in the batch, or in the memory's view of the space, oldest first.
+        source: "batch" or "memory".
+        distance: Euclidean, between final latents.
+    """
+
+    index: int
+    source: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """That an image's final latent lies outside every protected ball, measured exactly after the last step.
+
+    Attributes:
+        nearest_id: the nearest protected latent.
+        distance: Euclidean distance to it; at least `radius`.
+        radius: of the balls.
+        margin: `distance - radius`.
+        moved: whether it had to be moved out after the last step.
+        space: the latent space.
+    """
+
+    nearest_id: str
+    distance: float
+    radius: float
+    margin: float
+    moved: bool
+    space: str
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What was done to one image.
+
+    Attributes:
+        index: row in the batch.
+        prompt: its prompt or class name; None where the host has none.
+        group: equal for images of the same prompt.
+        corrections: per method and step, the size of the correction as a share of the denoiser's own step; 0 where it did nothing.
+        corrections_of_x0: the same as a share of the norm of the predicted clean latent.
+        active: per method, the share of steps at which it did something.
+        nearest: its nearest neighbour; None where there is no other sample.
+        certificate: None without a shield.
+    """
+
+    index: int
+    prompt: str | None
+    group: int
+    corrections: dict[str, list[float]]
+    corrections_of_x0: dict[str, list[float]]
+    active: dict[str, float]
+    nearest: Nearest | None
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a guided call did.
+
+    Attributes:
+        images: one entry for each image of the batch.
+        steps: number of model evaluations.
+        space: the latent space and that of the prompt embeddings, as `Memory` names them.
+        finished: whether the last step was reached; an interrupted run leaves nothing in the memory.
+    """
+
+    images: list[ImageReport] = field(default_factory=list)
+    steps: int = 0
+    space: str = ""
+    finished: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as nested dictionaries and lists, ready for JSON."""
+        return asdict(self)
+
+
+def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
+    """The nearest neighbour of each of the final latents (B, …) in the batch itself and in the memory (n, d); ties go to the batch."""
+    rows = latents.flatten(1)
+    found: list[Nearest | None] = [None] * len(rows)
+    for source, others in (("batch", rows if len(rows) > 1 else None), ("memory", memory)):
+        if others is None or len(others) == 0:
+            continue
+        index, distance = nearest(rows, others.to(rows.device), skip_own=source == "batch")
+        for i, (k, d) in enumerate(zip(index.tolist(), distance.tolist(), strict=True)):
+            best = found[i]
+            if best is None or d < best.distance:
+                found[i] = Nearest(k, source, d)
+    return found
+
+
+def image_reports(
+    traces: Sequence[Trace],
+    groups: Tensor,
+    texts: Sequence[str] | None,
+    neighbours: Sequence[Nearest | None],
+    certificates: Sequence[Certificate | None],
+) -> list[ImageReport]:
+    """One report for each image, from the traces of a run. Two methods of the same name are told apart as `name`, `name-2`, …"""
+    names = _distinct([trace.method for trace in traces])
+    of_step = {name: _by_image(trace.of_step, len(groups)) for name, trace in zip(names, traces, strict=True)}
+    of_x0 = {name: _by_image(trace.of_x0, len(groups)) for name, trace in zip(names, traces, strict=True)}
+    return [
+        ImageReport(
+            index=i,
+            prompt=None if texts is None else texts[i],
+            group=int(groups[i]),
+            corrections={name: of_step[name][i] for name in names},
+            corrections_of_x0={name: of_x0[name][i] for name in names},
+            active={name: sum(v > 0 for v in of_x0[name][i]) / max(1, len(of_x0[name][i])) for name in names},
+            nearest=neighbours[i],
+            certificate=certificates[i],
+        )
+        for i in range(len(groups))
+    ]
+
+
+def _by_image(rows: list[Tensor], images: int) -> list[list[float]]:
+    return torch.stack(rows).T.tolist() if rows else [[] for _ in range(images)]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result

@@ -1,0 +1,219 @@
+"""One guided call: what happens at each step of the scheduler, and what is left when the pipeline returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.attach.binding import Call
+from unalike.attach.prompts import Conditions, Prompts
+from unalike.attach.report import Certificate, Report, image_reports, nearest_neighbours
+from unalike.attach.spaces import latent_space, memory_space
+from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError
+from unalike.guidance.base import Balls, Method, References
+from unalike.guidance.run import Run
+from unalike.memory import Memory
+from unalike.shields import Shield
+
+
+@dataclass(frozen=True)
+class Models:
+    """Names of what makes the latents and what embeds the prompts (see `spaces`)."""
+
+    latents: str
+    prompts: str
+
+
+class Session:
+    """The guidance of one call, as `Binding` asks for it. Nothing outside it changes before `commit`.
+
+    Args:
+        methods: in order.
+        models: names of the pipeline's latent and prompt models.
+        prompts: listens to the pipeline's prompts.
+        memory: read at the first step; written by `commit` only.
+        shield: checked after the last step.
+        generator: for methods that draw random numbers.
+        seeds: the seeds of the call, for the memory's records; None where they are not known.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        models: Models,
+        prompts: Prompts,
+        memory: Memory | None = None,
+        shield: Shield | None = None,
+        generator: torch.Generator | None = None,
+        seeds: list[int] | None = None,
+    ) -> None:
+        self._methods = tuple(methods)
+        self._models = models
+        self._prompts = prompts
+        self._memory = memory
+        self._shield = shield
+        self._generator = generator
+        self._seeds = seeds
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the steps so far: the pipeline set a new schedule."""
+        self._run: Run | None = None
+        self._conditions: Conditions | None = None
+        self._space = ""
+        self._calls = 0
+        self._moved: Tensor | None = None
+        self._distances: tuple[Tensor, Tensor] | None = None
+        self.latents: Tensor | None = None
+
+    @property
+    def groups(self) -> Tensor:
+        """Prompt groups (B,) of the images."""
+        return self._begun()[1].groups
+
+    def correct(self, call: Call) -> Tensor | None:
+        """The sum of the methods' corrections for all rows of the scheduler; None for none."""
+        if self._run is None:
+            self._begin(call)
+        run, conditions = self._begun()
+        self._calls = call.step + 1
+        run.steps = call.steps
+        level, images = call.level, conditions.images
+        delta = run.correct(
+            call.x0[:images],
+            step=call.step,
+            x_t=call.x_t[:images],
+            alpha=level.alpha,
+            sigma=level.sigma,
+            next_alpha=level.next_alpha,
+            next_sigma=level.next_sigma,
+        )
+        return None if delta is None else _repeated(delta.to(call.x0), conditions.copies)
+
+    def finish(self, latents: Tensor) -> Tensor | None:
+        """Checks the final latents against the shield; what to return in their place where some had to be moved."""
+        run, conditions = self._begun()
+        own = latents[: conditions.images].detach()
+        if not torch.isfinite(own).all():
+            raise NumericsError(
+                f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "
+                "try float32, or bfloat16 in place of float16"
+            )
+        self.latents = own
+        if self._shield is None:
+            return None
+        self.latents, self._moved = self._shield.move_out(own)
+        self._distances = self._shield.nearest(self.latents)
+        return _repeated(self.latents, conditions.copies) if self._moved.any() else None
+
+    def report(self) -> Report:
+        """What was done.
+
+        Raises:
+            AttachmentError: when the scheduler was never stepped.
+            ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
+        """
+        run, conditions = self._begun()
+        if self.latents is None and self._shield is not None:
+            raise ShieldError(
+                f"the pipeline ended after step {self._calls} of {run.steps}, so its latents were not checked against the shield; "
+                "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
+            )
+        neighbours = [None] * conditions.images
+        if self.latents is not None:
+            neighbours = nearest_neighbours(self.latents, None if run.memory is None else run.memory.latents)
+        images = image_reports(run.traces, conditions.groups, conditions.texts, neighbours, self._certificates(conditions.images))
+        return Report(images=images, steps=self._calls, space=self._space, finished=self.latents is not None)
+
+    def commit(self) -> None:
+        """Adds the final latents to the memory, where there is one and the last step was reached."""
+        conditions = self._begun()[1]
+        if self._memory is None or self.latents is None:
+            return
+        seeds = self._seeds
+        if seeds is not None and len(seeds) != conditions.images:
+            seeds = seeds * conditions.images if len(seeds) == 1 else None
+        self._memory.add(self._space, self.latents, prompts=conditions.embeddings, texts=conditions.texts, seeds=seeds)
+
+    def _begun(self) -> tuple[Run, Conditions]:
+        if self._run is None or self._conditions is None:
+            raise AttachmentError(
+                "the pipeline never stepped its own scheduler, so nothing was guided; pipelines that step copies of it cannot be guided"
+            )
+        return self._run, self._conditions
+
+    def _begin(self, call: Call) -> None:
+        conditions, device = self._prompts.conditions(call.x_t), call.x0.device
+        space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
+        size = None if conditions.embeddings is None else conditions.embeddings.shape[1]
+        self._space = memory_space(space, self._models.prompts, size)
+        self._conditions = conditions
+        self._run = Run(
+            self._methods,
+            steps=call.steps,
+            groups=conditions.groups.to(device),
+            prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
+            memory=self._references(device),
+            shield=self._balls(space, device),
+            generator=self._generator,
+        )
+
+    def _references(self, device: torch.device) -> References | None:
+        if self._memory is None:
+            return None
+        require_same_models(self._memory, self._models, self._space)
+        view = self._memory.view(self._space)
+        if view is None:
+            return None
+        return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
+
+    def _balls(self, space: str, device: torch.device) -> Balls | None:
+        if self._shield is None:
+            return None
+        balls = self._shield.balls(space)
+        return Balls(balls.centres.to(device), balls.radius)
+
+    def _certificates(self, images: int) -> list[Certificate | None]:
+        shield = self._shield
+        if shield is None or self._moved is None or self._distances is None:
+            return [None] * images
+        rows = zip(self._distances[0].tolist(), self._distances[1].tolist(), self._moved.tolist(), strict=True)
+        return [Certificate(shield.ids[k], d, shield.radius, d - shield.radius, moved, shield.space) for k, d, moved in rows]
+
+
+def require_same_models(memory: Memory, models: Models, space: str) -> None:
+    """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same models are fine.
+
+    Raises:
+        StoreError: naming both.
+    """
+    held = memory.spaces()
+    if held and not any(_same_models(name, models) for name in held):
+        other = next(iter(held))
+        raise StoreError(
+            f"the memory holds samples of {other!r} and this pipeline makes {space!r}: another model's latents or prompt embeddings "
+            "cannot be compared; begin a new one with Memory() for this model"
+        )
+
+
+def _same_models(space: str, models: Models) -> bool:
+    latents, _, prompts = space.partition(" ")
+    return latents.rpartition("/")[0] == models.latents and prompts.rpartition("/")[0] == models.prompts
+
+
+def _repeated(rows: Tensor, copies: int) -> Tensor:
+    return rows if copies == 1 else rows.repeat(copies, *[1] * (rows.ndim - 1))
+
+
+def seeds_of(generator: Any) -> list[int] | None:
+    """The seeds that a pipeline's `generator` argument was made with: one, or one for each image."""
+    if isinstance(generator, torch.Generator):
+        return [generator.initial_seed()]
+    if isinstance(generator, list | tuple) and generator and all(isinstance(g, torch.Generator) for g in generator):
+        return [g.initial_seed() for g in generator]
+    return None

@@ -1,0 +1,245 @@
+"""A bounded bank of earlier generations that outlives the process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from unalike import tensorfile
+from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.guidance.base import References
+
+_KIND = "unalike.memory"
+_VERSION = 1
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_COLUMNS = ("latents", "prompts", "order")
+
+
+class Memory:
+    """The final latents of earlier generations with the embeddings of their prompts, kept apart by the space they live in.
+
+    Holds at most `capacity` samples over all spaces together; when more come, the oldest go first, whatever their space. Adding a batch
+    costs O(B d) on average: rows are appended to a buffer that doubles when it is full, and evicted by moving its beginning.
+
+    Args:
+        capacity: the most samples it holds.
+        dtype: "float32", or "float16" for half the space; what is compared is float32 in both cases.
+
+    Raises:
+        OptionError: for a capacity below 1 or another dtype.
+
+    Example:
+        >>> memory = Memory(capacity=3)
+        >>> memory.add("model/2", torch.eye(2), texts=["cat", "dog"])
+        >>> memory.add("model/2", torch.zeros(2, 2), texts=["owl", "fox"])
+        >>> len(memory), memory.texts("model/2")
+        (3, ['dog', 'owl', 'fox'])
+        >>> memory.view("model/2").latents.shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, capacity: int = 10_000, dtype: str = "float32") -> None:
+        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+            raise OptionError(f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)")
+        if dtype not in _DTYPES:
+            raise OptionError(f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')")
+        self.capacity = capacity
+        self.dtype = dtype
+        self._banks: dict[str, _Bank] = {}
+        self._added = 0
+
+    def __len__(self) -> int:
+        return sum(len(bank) for bank in self._banks.values())
+
+    def __repr__(self) -> str:
+        return f"Memory({len(self)} of {self.capacity} samples, {self.dtype}, spaces: {', '.join(self._banks) or 'none'})"
+
+    def spaces(self) -> dict[str, int]:
+        """The spaces it has samples of, and how many of each."""
+        return {space: len(bank) for space, bank in self._banks.items()}
+
+    def add(
+        self,
+        space: str,
+        latents: Tensor,
+        *,
+        prompts: Tensor | None = None,
+        texts: list[str] | None = None,
+        seeds: list[int] | None = None,
+    ) -> None:
+        """Appends a batch; all of it or, where something is wrong, nothing.
+
+        Args:
+            space: names the latent space and that of the prompt embeddings.
+            latents: final clean latents (B, …).
+            prompts: embeddings (B, p) of their prompts, or None; the same choice for all of a space.
+            texts: the prompts themselves, for people to read.
+            seeds: the seeds they were made from.
+
+        Raises:
+            OptionError: when the sizes do not fit each other or what the space holds already.
+            NumericsError: for NaN or infinite latents, or too large ones for float16.
+        """
+        rows = _storable("latents", latents, self.dtype)
+        embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
+        for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
+            if values is not None and len(values) != len(rows):
+                raise OptionError(f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, or None")
+        bank = self._banks.get(space)
+        if bank is not None:
+            bank.require(space, tuple(latents.shape[1:]), None if embeddings is None else embeddings.shape[1])
+        if len(rows) == 0:
+            return
+        if bank is None:
+            bank = self._banks[space] = _Bank(tuple(latents.shape[1:]))
+        order = torch.arange(self._added, self._added + len(rows))
+        bank.append({"latents": rows, "order": order} | ({} if embeddings is None else {"prompts": embeddings}), texts, seeds)
+        self._added += len(rows)
+        self._evict()
+
+    def view(self, space: str) -> References | None:
+        """The samples of a space, oldest first, in float32; None where it has none.
+
+        With float32 storage nothing is copied, and later additions do not change what was handed out.
+        """
+        bank = self._banks.get(space)
+        if bank is None:
+            return None
+        prompts = bank.rows("prompts")
+        return References(bank.rows("latents").float(), None if prompts.shape[1] == 0 else prompts.float())
+
+    def texts(self, space: str) -> list[str | None]:
+        """The prompts of a space's samples, oldest first, in the order of `view`."""
+        bank = self._banks.get(space)
+        return [] if bank is None else bank.texts[bank.start :]
+
+    def seeds(self, space: str) -> list[int | None]:
+        """The seeds of a space's samples, oldest first, in the order of `view`."""
+        bank = self._banks.get(space)
+        return [] if bank is None else bank.seeds[bank.start :]
+
+    def _evict(self) -> None:
+        excess = len(self) - self.capacity
+        if excess <= 0:
+            return
+        ages = torch.cat([bank.rows("order") for bank in self._banks.values()])
+        oldest_kept = ages.sort().values[excess]
+        for space, bank in list(self._banks.items()):
+            bank.drop(int((bank.rows("order") < oldest_kept).sum()))
+            if len(bank) == 0:
+                del self._banks[space]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one safetensors file with a manifest in its header, replacing what was there in one go or not at all.
+
+        Raises:
+            StoreError: when the file cannot be written.
+        """
+        tensors, spaces = {}, []
+        for number, (space, bank) in enumerate(self._banks.items()):
+            tensors |= {f"{number}.{name}": bank.rows(name) for name in _COLUMNS}
+            spaces.append({"space": space, "shape": bank.shape, "texts": bank.texts[bank.start :], "seeds": bank.seeds[bank.start :]})
+        manifest = {"capacity": self.capacity, "dtype": self.dtype, "spaces": spaces}
+        tensorfile.write(Path(path), _KIND, _VERSION, manifest, tensors)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The memory that `save` wrote to `path`.
+
+        Raises:
+            StoreError: when there is no such file, it is damaged, or it is something else than a memory.
+        """
+        path = Path(path)
+        manifest, tensors = tensorfile.read(path, _KIND, _VERSION)
+        try:
+            memory = cls(manifest["capacity"], manifest["dtype"])
+            for number, entry in enumerate(manifest["spaces"]):
+                columns = {name: tensors[f"{number}.{name}"] for name in _COLUMNS}
+                memory._banks[entry["space"]] = _Bank.restored(entry, columns, memory.dtype)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"the memory {path.name!r} is damaged: its manifest does not fit its contents ({error}); use a backup"
+            ) from error
+        memory._added = 1 + max((int(bank.rows("order").max()) for bank in memory._banks.values()), default=-1)
+        return memory
+
+
+@dataclass
+class _Bank:
+    """The samples of one space: buffers whose rows `start:stop` are alive; texts and seeds are lists of the same layout."""
+
+    shape: tuple[int, ...]
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    start: int = 0
+    stop: int = 0
+    texts: list[str | None] = field(default_factory=list)
+    seeds: list[int | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def rows(self, name: str) -> Tensor:
+        return self.buffers[name][self.start : self.stop]
+
+    def require(self, space: str, shape: tuple[int, ...], prompt_size: int | None) -> None:
+        kept = self.buffers["prompts"].shape[1]
+        if shape != self.shape:
+            raise OptionError(f"latents have shape {shape} and the memory's samples of {space!r} have {self.shape}; use another space name")
+        if (prompt_size or 0) != kept:
+            got, had = (f"embeddings of size {n}" if n else "no embeddings" for n in (prompt_size or 0, kept))
+            raise OptionError(f"prompts: {got} given and the memory's samples of {space!r} have {had}; use another space name")
+
+    def append(self, new: dict[str, Tensor], texts: list[str] | None, seeds: list[int] | None) -> None:
+        count = len(new["latents"])
+        new = {"prompts": new["latents"].new_zeros(count, 0), **new}
+        if not self.buffers or self.stop + count > len(self.buffers["order"]):
+            self._make_room(count, new)
+        for name, values in new.items():
+            self.buffers[name][self.stop : self.stop + count] = values
+        self.stop += count
+        self.texts.extend(texts if texts is not None else [None] * count)
+        self.seeds.extend(seeds if seeds is not None else [None] * count)
+
+    def _make_room(self, count: int, like: dict[str, Tensor]) -> None:
+        """Moves what is alive to new buffers of twice the size, so that views of the old ones stay as they are."""
+        alive, size = len(self), max(8, 2 * (len(self) + count))
+        for name, values in like.items():
+            buffer = values.new_empty(size, values.shape[1]) if values.ndim == 2 else values.new_empty(size)
+            if alive:
+                buffer[:alive] = self.rows(name)
+            self.buffers[name] = buffer
+        self.texts, self.seeds = self.texts[self.start :], self.seeds[self.start :]
+        self.start, self.stop = 0, alive
+
+    def drop(self, count: int) -> None:
+        self.start += count
+
+    @classmethod
+    def restored(cls, entry: dict[str, Any], columns: dict[str, Tensor], dtype: str) -> _Bank:
+        shape, count = tuple(int(n) for n in entry["shape"]), len(columns["order"])
+        sizes = {len(columns["latents"]), len(columns["prompts"]), len(entry["texts"]), len(entry["seeds"])}
+        if (
+            sizes != {count}
+            or count == 0
+            or columns["latents"].shape[1] != torch.Size(shape).numel()
+            or columns["latents"].dtype != _DTYPES[dtype]
+        ):
+            raise ValueError(f"sizes of {entry['space']!r}")
+        return cls(shape, dict(columns), 0, count, list(entry["texts"]), list(entry["seeds"]))
+
+
+def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
+    if not isinstance(values, Tensor) or values.ndim < 2:
+        got = f"of shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        raise OptionError(f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, latents)")
+    rows = values.detach().flatten(1).to(device="cpu", dtype=_DTYPES[dtype])
+    if not torch.isfinite(rows).all():
+        raise NumericsError(
+            f"{name} has NaN or infinite values in {dtype}; nothing was added. Memory(dtype='float32') holds larger numbers"
+        )
+    return rows

@@ -1,0 +1,93 @@
+"""One safetensors file with a JSON manifest in its header: written whole or not at all, and checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from unalike.errors import StoreError
+
+_KEY = "unalike"
+
+
+def write(path: Path, kind: str, version: int, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Writes the file, replacing what was there in one go; what was there stays when anything fails.
+
+    Args:
+        path: the file; its folder must exist.
+        kind: names the sort of thing, which `read` asks for.
+        version: of the format.
+        manifest: JSON-ready description of the contents.
+        tensors: the contents, on the CPU.
+
+    Raises:
+        StoreError: when the file cannot be written.
+    """
+    header = {**manifest, "kind": kind, "version": version, "checksum": _checksum(tensors)}
+    data = save({name: t.contiguous() for name, t in tensors.items()}, metadata={_KEY: json.dumps(header)})
+    write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file by way of a temporary one beside it.
+
+    Raises:
+        StoreError: when that is not possible.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path.name!r} ({error.strerror}); give a path in an existing folder that you may write to"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path.name!r} ({error.strerror}); what was there is unchanged") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The manifest and the tensors of a file that `write` wrote.
+
+    Raises:
+        StoreError: when there is no such file, it is of another kind or a later version, or it is damaged.
+    """
+    what = kind.removeprefix("unalike.")
+    if not path.is_file():
+        raise StoreError(f"there is no {what} at {path.name!r}; check the path, or begin a new one and save it there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            if header.get("kind") != kind:
+                raise StoreError(f"{path.name!r} is not a {what}" + (f" but a {header['kind']}" if "kind" in header else ""))
+            if header.get("version", 0) > version:
+                raise StoreError(f"the {what} {path.name!r} was written by a later release (format {header['version']}); upgrade unalike")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise StoreError(f"{path.name!r} is damaged or not a {what} ({error}); use a backup") from error
+    if header.get("checksum") != _checksum(tensors):
+        raise StoreError(f"the {what} {path.name!r} is damaged: its checksum does not fit its contents; use a backup")
+    return header, tensors
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    value = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        if tensor.numel():
+            value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)
+    return value
