@@ -94,8 +94,9 @@ def test_other_prompts_repel_only_when_same_prompt_is_false():
 
 
 def test_only_memories_of_the_same_prompt_repel_when_embeddings_are_known():
-    x0, memory, y = normal(2, 6), normal(3, 6, seed=1), torch.eye(2)
-    stored = References(memory, 3.0 * torch.stack([y[0], y[1], y[0]]) + 1e-3)  # the same prompts, scaled and rounded by storage
+    x0, memory, y = normal(2, 6), normal(4, 6, seed=1), torch.eye(2)
+    similar = torch.tensor([0.99, 0.14])  # another prompt close to the first: cosine 0.990
+    stored = References(memory, 3.0 * torch.stack([y[0], y[1], y[0], similar]) + 1e-3)  # scaled, and rounded by storage
     delta = SPELL(radius=9.0, batch=False).x0_delta(x0, at(x0, memory=stored, prompts=y, groups=torch.arange(2)))
     torch.testing.assert_close(delta, torch.stack([by_hand(x0[0], memory[[0, 2]], 9.0), by_hand(x0[1], memory[[1]], 9.0)]))
     everything = torch.stack([by_hand(x, memory, 9.0) for x in x0])

@@ -14,7 +14,7 @@ from unalike.guidance.base import Context, Method, option, stored_rows
 from unalike.kernels import unit_rows
 
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
-_BLOCK = 1 << 24  # values of stored latents read at once: 64 MiB in float32
+_BLOCK = 1 << 22  # values of stored latents measured at once: 16 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ class SPELL(Method):
         total = None
         for centres in self._centres(x, context):
             for image, rows in _touched(x, centres):
-                total = torch.zeros_like(x) if total is None else total
-                total[image] += _way_out(x[image], rows, centres.radius, x_t[image] - context.alpha * rows)
+                out = _way_out(x[image], rows, centres.radius, x_t[image], context.alpha)
+                if out is not None:
+                    total = torch.zeros_like(x) if total is None else total
+                    total[image] += out
         return None if total is None else (self.overcompensation * total).view_as(x0)
 
     def _centres(self, x: Tensor, context: Context) -> Iterator[_Centres]:
@@ -199,16 +201,18 @@ def _touched(x: Tensor, centres: _Centres) -> Iterator[tuple[int, Tensor]]:
         near &= centres.counts
     for image in near.any(dim=1).nonzero().flatten().tolist():
         for chosen in near[image].nonzero().flatten().split(max(1, _BLOCK // x.shape[1])):
-            rows = centres.rows[chosen]
-            inside = (x[image] - rows).norm(dim=1) < centres.radius
-            if inside.any():
-                yield image, rows[inside]
+            yield image, centres.rows[chosen]
 
 
-def _way_out(x: Tensor, rows: Tensor, radius: float, noise: Tensor) -> Tensor:
-    """`Σ_k (r - ||x - z_k||) · u_k` (d,) over centres `z_k` (k, d), `u_k` the direction from the centre, or of the noise (k, d) at it."""
+def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float) -> Tensor | None:
+    """`Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)` (d,) over centres `z_k` (k, d), by exact distances; None where it is inside of none."""
     away = x - rows
-    distance = away.norm(dim=1, keepdim=True)
-    for fallback in (noise, torch.ones_like(away)):
-        away = torch.where(away.norm(dim=1, keepdim=True) > 0, away, fallback)
-    return ((radius - distance) * unit_rows(away)).sum(dim=0)
+    distance = away.norm(dim=1)
+    inside = distance < radius
+    if not inside.any():
+        return None
+    out = torch.where(inside & (distance > 0), radius / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0) @ away
+    for centre in rows[distance == 0]:
+        noise = x_t - alpha * centre
+        out = out + radius * unit_rows(noise if noise.any() else torch.ones_like(noise))
+    return out
