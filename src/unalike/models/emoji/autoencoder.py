@@ -62,6 +62,7 @@ def encode(model: AutoencoderKL, images: Tensor, batch: int = 64) -> Tensor:
 
 def train(stage: str, work: Path, device: str, minutes: float) -> None:
     settings = CONFIG[stage]
+    torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
     images = load_images().float().div(127.5).sub(1)
     model = build().to(device)
     average = WeightAverage(model, settings["ema"])

@@ -93,6 +93,7 @@ def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
 
 
 def train(work: Path, device: str, minutes: float) -> None:
+    torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
     tokenizer = train_tokenizer(work / "tokenizer", vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
     sampler = CaptionSampler(CONFIG["captions"])
     tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, max_length=CONFIG["text_length"], return_tensors="pt").input_ids

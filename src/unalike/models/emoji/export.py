@@ -1,0 +1,58 @@
+"""Assemble the trained parts into a StableDiffusionPipeline on disk, in half precision: `python -m unalike.models.emoji.export --work DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from unalike.models.emoji.denoiser import CONFIG, Denoiser, frozen_autoencoder
+from unalike.models.training import Checkpoint, WeightAverage
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def assemble(work: Path) -> StableDiffusionPipeline:
+    """The pipeline with the averaged weights of the latest checkpoints in `work`, in float32."""
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    model = Denoiser(tokenizer)
+    average = WeightAverage(model, 0.0)
+    Checkpoint(work / "denoiser.safetensors").load_average(average)
+    average.copy_to(model)
+    return StableDiffusionPipeline(
+        vae=frozen_autoencoder(work),
+        text_encoder=model.text.eval(),
+        tokenizer=tokenizer,
+        unet=model.unet.eval(),
+        scheduler=DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def export(work: Path, out: Path) -> int:
+    """Write the pipeline to `out` in float16, replacing what is there, and return its size in bytes."""
+    pipe = assemble(work).to(torch.float16)
+    if out.exists():
+        shutil.rmtree(out)
+    pipe.save_pretrained(out)
+    for name in ("vocab.json", "merges.txt"):  # for transformers 4, which does not read tokenizer.json into a CLIPTokenizer
+        shutil.copy(work / "tokenizer" / name, out / "tokenizer" / name)
+    return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    arguments = parser.parse_args()
+    print(f"{export(arguments.work, arguments.out) / 1e6:.1f} MB in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

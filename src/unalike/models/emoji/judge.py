@@ -1,0 +1,101 @@
+"""Which emoji an image shows, if any: the judge behind every count of right and distinct images of the emoji model.
+
+A nearest image always exists, so that a judge which only names it calls a blend of two flags a flag. This one looks where an image
+differs most from the glyph that it resembles, and accepts it only if even there it does not differ by much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.models.emoji.data import SIDE, load_images
+
+CANDIDATES = 8
+"""Glyphs looked at closely: the most similar ones as a whole."""
+REACH = 2
+"""Shifts, in pixels each way, that an image is forgiven."""
+THRESHOLD = 0.15
+"""Largest local error of an accepted image, in units of the full range of a channel."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What images show.
+
+    Attributes:
+        index: (n,) int64, the picture in `load_images()` that each image resembles most.
+        error: (n,) float32, the local error against it: 0 for the picture itself, about 0.3 for a blend of two.
+        shown: (n,) bool, whether the error is below the threshold, so that the image counts as that picture.
+    """
+
+    index: Tensor
+    error: Tensor
+    shown: Tensor
+
+
+def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
+    """The glyph that each image shows, or that it shows none.
+
+    Candidates are the pictures of highest cosine similarity after blurring and removing the mean. For each of them the error is
+
+        min over shifts s of max over places p of mean over 6×6 pixels and channels around p of |image shifted by s - picture|
+
+    and the candidate with the smallest error is named.
+
+    Args:
+        images: (n, 3, 64, 64) with values in [0, 1].
+        threshold: largest error at which an image counts as showing the glyph.
+
+    Raises:
+        OptionError: for another shape or values outside [0, 1].
+
+    Cost: about 3 ms an image on one core.
+
+    Example:
+        >>> from unalike.models.emoji.data import load_images, truth
+        >>> heart = load_images()[truth("red heart")] / 255
+        >>> int(nearest(heart).index) == int(truth("red heart"))
+        True
+    """
+    if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
+        raise OptionError(f"images has shape {tuple(images.shape)}; allowed: (n, 3, {SIDE}, {SIDE})")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
+        raise OptionError("images has values outside [0, 1]; divide 8-bit pixels by 255 first")
+    matches = [_nearest(part.float()) for part in images.split(64)]
+    index = torch.cat([m[0] for m in matches]) if matches else torch.zeros(0, dtype=torch.int64)
+    error = torch.cat([m[1] for m in matches]) if matches else torch.zeros(0)
+    return Match(index, error, error < threshold)
+
+
+def _nearest(images: Tensor) -> tuple[Tensor, Tensor]:
+    features, halves = _references()
+    candidates = (_features(images) @ features.T).topk(CANDIDATES, dim=1).indices
+    pictures = halves[candidates]
+    best = torch.full(candidates.shape, torch.inf)
+    padded = F.pad(images, (REACH,) * 4, value=1.0)
+    for dy in range(2 * REACH + 1):
+        for dx in range(2 * REACH + 1):
+            shifted = F.avg_pool2d(padded[..., dy : dy + SIDE, dx : dx + SIDE], 2)
+            difference = (shifted[:, None] - pictures).abs().mean(2)
+            best = torch.minimum(best, F.avg_pool2d(difference, 3, stride=1).flatten(2).amax(2))
+    error, which = best.min(1)
+    return candidates.gather(1, which[:, None])[:, 0], error
+
+
+@cache
+def _references() -> tuple[Tensor, Tensor]:
+    pictures = load_images().float() / 255
+    return torch.cat([_features(p) for p in pictures.split(256)]), F.avg_pool2d(pictures, 2)
+
+
+def _features(images: Tensor) -> Tensor:
+    """Unit vectors (n, 3072): blurred to half the size, each without its mean."""
+    small = F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1), 2)
+    flat = (small - small.mean(dim=(1, 2, 3), keepdim=True)).flatten(1)
+    return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-6)
