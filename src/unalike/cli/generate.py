@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +67,11 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    for library in ("TRANSFORMERS", "DIFFUSERS"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their hints are about the host's own code, not about this command
     with _progress_bar(hidden=quiet or as_json) as progress:
+        from unalike.pipelines.catalogue import quieten_hosts
         from unalike.runs.generate import generate as draw
 
+        quieten_hosts(downloads=quiet or as_json)
         outcome = draw(settings, progress)
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))

@@ -100,6 +100,23 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Diffus
     raise OptionError(_unknown(name_or_path))
 
 
+def quieten_hosts(*, downloads: bool) -> None:
+    """Turn off the hints and loading bars of diffusers and transformers in this process, for a program that shows its own.
+
+    Args:
+        downloads: also turn off the bars of downloads from the hub, which may take minutes.
+    """
+    import diffusers
+    import huggingface_hub
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if not downloads:
+        huggingface_hub.utils.enable_progress_bars()
+
+
 def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
     from diffusers import DiffusionPipeline
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -9,13 +10,14 @@ _WIDTH, _HEIGHT = 480, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
 
 
-def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str) -> str:
+def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str, log: bool = False) -> str:
     """The mean over series at each step as a line, from the smallest to the largest as a band, values shown as percentages.
 
     Args:
         series: equally long rows of numbers of at least 0, such as one row an image.
         title: what a screen reader says of it.
         x_label, y_label: of the axes.
+        log: logarithmic scale over at most six powers of ten; what is below lies on the axis.
 
     Returns:
         An `<svg>` element.
@@ -27,11 +29,13 @@ def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y
     columns = list(zip(*series, strict=True))
     means = [sum(c) / len(c) for c in columns]
     top = max((max(c) for c in columns), default=0) or 1.0
+    smallest = min((v for c in columns for v in c if v > 0), default=top)
+    bottom = max(smallest, top / 1e6) / 1.2 if log else 0.0
 
     def point(step: int, value: float) -> str:
         x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step / max(1, len(columns) - 1))
-        y = _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - value / top)
-        return f"{x:.1f},{y:.1f}"
+        share = math.log(max(value, bottom) / bottom) / math.log(top / bottom) if log else value / top
+        return f"{x:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share):.1f}"
 
     upper = [point(i, max(c)) for i, c in enumerate(columns)]
     lower = [point(i, min(c)) for i, c in enumerate(columns)]
@@ -40,12 +44,11 @@ def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y
     return "\n".join(
         [
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" class="chart">',
-            f"<title>{escape(title)}</title>",
             f'<path class="axis" d="M{_LEFT},{_TOP} V{base} H{right}"/>',
             f'<polygon class="band" points="{" ".join(upper + lower[::-1])}"/>',
             f'<polyline class="line" points="{" ".join(point(i, m) for i, m in enumerate(means))}"/>',
             f'<text x="{_LEFT - 6}" y="{_TOP + 9}" text-anchor="end">{percent(top)}</text>',
-            f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">0</text>',
+            f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">{percent(bottom)}</text>',
             f'<text x="{_LEFT}" y="{base + 14}" text-anchor="middle">0</text>',
             f'<text x="{right}" y="{base + 14}" text-anchor="end">{max(0, len(columns) - 1)}</text>',
             f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',

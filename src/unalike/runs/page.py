@@ -17,6 +17,7 @@ from unalike.runs.samples import Sample, by_prompt
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
 
 IMAGES_SHOWN = 512
+_OF_IMAGE, _OF_STEP = "of the predicted image", "of the denoiser's own step"
 
 
 def report_page(
@@ -129,24 +130,38 @@ def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity
 def _guidance(samples: Sequence[Sample]) -> str:
     parts = ["<h2>What the guidance did</h2>"]
     for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
-        sizes = [s.report.corrections[method] for s in samples]
         active = [s.report.active[method] for s in samples]
-        steps = max(map(len, sizes))
-        sizes = [row for row in sizes if len(row) == steps]
-        chart = band_chart(
-            sizes,
-            title=f"Size of the correction of {method} at each step: mean over {len(sizes)} images, and from the smallest to the largest",
-            x_label="step",
-            y_label="correction",
-        )
-        rows = [[str(i), percent(sum(c) / len(c)), percent(min(c)), percent(max(c))] for i, c in enumerate(zip(*sizes, strict=True))]
-        table = _table("as a share of the denoiser's own step", ["step", "mean", "smallest", "largest"], rows, numbers_from=0)
+        of_image = [s.report.corrections_of_x0[method] for s in samples]
+        of_step = [s.report.corrections[method] for s in samples]
         parts.append(
-            f'<h3>{escape(method)}</h3>\n<p class="note">Size of its correction as a share of the denoiser\'s own step: the mean over '
-            f"images as a line, the range as a band. It acted in {percent(sum(active) / len(active))} of all steps.</p>\n{chart}\n"
-            f"<details>\n<summary>The same as a table</summary>\n{table}\n</details>"
+            f"<h3>{escape(method)}</h3>\n"
+            f'<p class="note">It acted in {percent(sum(active) / len(active))} of all steps. Lines: the size of its correction, mean over '
+            f"{len(samples)} images; bands: from the smallest to the largest.</p>\n"
+            f'<div class="panels">\n{_correction_chart(method, of_image, _OF_IMAGE, log=False)}'
+            f"{_correction_chart(method, of_step, _OF_STEP, log=True)}</div>\n"
+            f"<details>\n<summary>The same as a table</summary>\n{_correction_table(of_image, of_step)}\n</details>"
         )
     return "\n".join(parts) if len(parts) > 1 else ""
+
+
+def _correction_chart(method: str, rows: Sequence[Sequence[float]], share: str, *, log: bool) -> str:
+    chart = band_chart(
+        rows,
+        title=f"Correction of {method} at each step as a share {share}; the table below has the numbers",
+        x_label="step",
+        y_label="share",
+        log=log,
+    )
+    scale = ", logarithmic scale" if log else ""
+    return f'<div class="panel">\n<h4>share {escape(share)}{scale}</h4>\n{chart}\n</div>\n'
+
+
+def _correction_table(of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]) -> str:
+    rows = []
+    for i, columns in enumerate(zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)):
+        rows.append([str(i), *(percent(value) for c in columns for value in (sum(c) / len(c), min(c), max(c)))])
+    head = ["step", *(f"{what} {share}" for share in ("of image", "of step") for what in ("mean", "smallest", "largest"))]
+    return _table("Size of the correction as a share of the predicted image and of the denoiser's own step", head, rows, numbers_from=0)
 
 
 def _certificates(samples: Sequence[Sample]) -> str:

@@ -16,7 +16,7 @@ from unalike.guidance.base import Method
 from unalike.guidance.methods import options
 from unalike.runs.samples import Sample
 from unalike.runs.scoring import BASIS, Diversity
-from unalike.runs.settings import GenerateSettings
+from unalike.runs.settings import GenerateSettings, build_methods
 
 if TYPE_CHECKING:
     from unalike.runs.sampler import Sampler
@@ -93,7 +93,7 @@ def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
 
 
 def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence[Method]) -> str:
-    """The command that repeats the run, with every setting that is not a fixed default spelled out; files and folders by name alone."""
+    """The command that repeats the run: everything spelled out but defaults of methods; files and folders by their name alone."""
     model = Path(settings.model)
     words = ["unalike", "generate", "--num", settings.num, "--model", model.name if model.is_dir() else settings.model]
     words += ["--seed", settings.seed, "--steps", sampler.steps, "--batch-size", settings.batch_size]
@@ -101,9 +101,12 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
         words += ["--guidance-scale", sampler.guidance_scale]
     for method in methods:
         words += ["--method", method.name]
-    for method in methods:
+    plain = build_methods(GenerateSettings(prompts=settings.prompts, model=settings.model, method=tuple(m.name for m in methods)))
+    for method, default in zip(methods, plain, strict=True):
+        usual = _option_values(default)
         for name, value in _option_values(method).items():
-            words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
+            if value != usual[name]:
+                words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
     for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
         words += [name, path.name] if path else []
     words += ["--compare"] if settings.compare else []
@@ -122,14 +125,17 @@ def _option_values(method: Method) -> dict[str, Any]:
 
 
 def _guidance_summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Mean size of a method's correction at each step, as a share of the denoiser's own step, and how often it acted."""
-    rows = [s.report.corrections[name] for s in samples]
-    steps = max(map(len, rows))
+    """Mean size of a method's correction at each step, as two shares, and the share of steps in which it acted."""
     return {
         "method": name,
-        "correction_per_step": [_mean([row[i] for row in rows if i < len(row)]) for i in range(steps)],
+        "share_of_predicted_image": _means([s.report.corrections_of_x0[name] for s in samples]),
+        "share_of_denoiser_step": _means([s.report.corrections[name] for s in samples]),
         "active": _mean([s.report.active[name] for s in samples]),
     }
+
+
+def _means(rows: Sequence[Sequence[float]]) -> list[float | None]:
+    return [_mean(column) for column in zip(*rows, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

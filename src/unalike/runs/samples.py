@@ -90,7 +90,7 @@ def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], set
     Columns: `index`, `image` and `unguided_image` (paths), `prompt`, `prompt_index`, `seed`; `settings`, the same in every row; `change`
     from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour in latent
     space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples that the memory held before
-    the batch; `correction_NAME`, the mean size of that method's correction as a share of the denoiser's own step, and `active_NAME`, the
+    the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image, and `active_NAME`, the
     share of steps in which it acted; `certificate_*`, the distance to the protected set. Null where there is none.
 
     Args:
@@ -107,7 +107,7 @@ def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], set
     for name, value in settings.items():
         table = table.append_column(name, pa.array([value] * len(samples)))
     for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
-        sizes = [s.report.corrections.get(method) for s in samples]
+        sizes = [s.report.corrections_of_x0.get(method) for s in samples]
         table = table.append_column(f"correction_{method}", pa.array([sum(z) / len(z) if z else None for z in sizes], pa.float64()))
         table = table.append_column(f"active_{method}", pa.array([s.report.active.get(method) for s in samples], pa.float64()))
     return table
