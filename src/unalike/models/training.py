@@ -65,7 +65,9 @@ class Checkpoint:
 
     path: Path
 
-    def save(self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int, info: Mapping[str, float]) -> None:
+    def save(
+        self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int, info: Mapping[str, float]
+    ) -> None:
         tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in average.values.items()}
         for i, state in optimizer.state_dict()["state"].items():

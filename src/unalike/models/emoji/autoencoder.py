@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -112,7 +111,9 @@ def train(stage: str, work: Path, device: str, minutes: float) -> None:
         if step % 50 == 0:
             rate = batch * 50 / max(1e-9, time.monotonic() - stamp) if step > 50 and "stamp" in locals() else 0.0
             stamp = time.monotonic()
-            print(f"{stage} step {step}/{total} loss {loss.item():.4f} kl {kl.item():.2f} psnr {error:.2f} dB {rate:.1f} images/s", flush=True)
+            print(
+                f"{stage} step {step}/{total} loss {loss.item():.4f} kl {kl.item():.2f} psnr {error:.2f} dB {rate:.1f} images/s", flush=True
+            )
     average.copy_to(model)
     evaluate(model, images)
 

@@ -37,7 +37,7 @@ def read_emoji_test(path: Path) -> Iterator[dict[str, str]]:
             subgroup = line.removeprefix("# subgroup: ")
         elif match := LINE.match(line):
             text = "".join(chr(int(c, 16)) for c in match[1].split())
-            yield {"text": text, "name": match[3].replace("’", "'"), "group": group, "subgroup": subgroup}  # noqa: RUF001 - as in the tables
+            yield {"text": text, "name": match[3].replace("’", "'"), "group": group, "subgroup": subgroup}
 
 
 def read_keywords(*paths: Path) -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def read_keywords(*paths: Path) -> dict[str, list[str]]:
     for path in paths:
         for node in ElementTree.parse(path).iter("annotation"):
             if node.get("type") != "tts" and node.text:
-                keywords[node.attrib["cp"]] = [k.strip().replace("’", "'") for k in node.text.split("|")]  # noqa: RUF001
+                keywords[node.attrib["cp"]] = [k.strip().replace("’", "'") for k in node.text.split("|")]
     return keywords
 
 
@@ -97,6 +97,7 @@ def render(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 
 
 def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) -> None:
+    """Render every emoji and write both files."""
     if not features.check("raqm"):
         raise SystemExit("this Pillow has no Raqm, without which joined emoji fall apart: install libraqm and a Pillow built with it")
     font = ImageFont.truetype(str(font_path), STRIKE, layout_engine=ImageFont.Layout.RAQM)
@@ -122,6 +123,7 @@ def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) 
 
 
 def main() -> None:
+    """The command line."""
     cldr = Path("/usr/share/unicode/cldr/common")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--font", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))

@@ -96,7 +96,9 @@ def train(work: Path, device: str, minutes: float) -> None:
     torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
     tokenizer = train_tokenizer(work / "tokenizer", vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
     sampler = CaptionSampler(CONFIG["captions"])
-    tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, max_length=CONFIG["text_length"], return_tensors="pt").input_ids
+    tokens = tokenizer(
+        sampler.all_texts, padding="max_length", truncation=True, max_length=CONFIG["text_length"], return_tensors="pt"
+    ).input_ids
     mean, std = cached_latents(work)
     image_of = torch.tensor([entry.image for entry in entries()])
     model = Denoiser(tokenizer).to(device)

@@ -1,4 +1,4 @@
-"""Assemble the trained parts into a StableDiffusionPipeline on disk, in half precision: `python -m unalike.models.emoji.export --work DIR`."""
+"""Assemble the trained parts into a float16 StableDiffusionPipeline on disk: `python -m unalike.models.emoji.export --work DIR`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def export(work: Path, out: Path) -> int:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=WEIGHTS)

@@ -1,0 +1,168 @@
+"""Measure the shipped emoji model: `python -m unalike.models.emoji.measure --out record.json`.
+
+Three things are recorded: how well the autoencoder reconstructs, how often a full name gives that very picture, and, for forty prompts
+with many right pictures each, how many of them 32 samples find at three weights of classifier-free guidance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from unalike.models.emoji.data import captions, entries, load_images, normalised, truth
+from unalike.models.emoji.judge import nearest
+
+# fmt: off
+PROMPTS = (
+    "heart", "cat", "flag", "clock", "moon", "face", "hand", "bird", "animal", "flower", "fruit", "vegetable", "sweets", "drink",
+    "arrow", "circle", "square", "keycap", "zodiac", "ball", "shoe", "hat", "book", "car", "train", "boat", "building", "weather",
+    "musical instrument", "sign", "person running", "woman running", "person swimming", "farmer", "police officer", "thumbs up",
+    "family", "kiss", "people holding hands", "medal",
+)
+# fmt: on
+"""Forty one-to-many prompts, with 5 to 261 right pictures each."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the samples of one prompt showed.
+
+    Attributes:
+        samples: how many there are.
+        right: how many show a right picture.
+        distinct: how many different right pictures are among them.
+        possible: the most that could be: the smaller of the samples and the right pictures there are.
+    """
+
+    samples: int
+    right: int
+    distinct: int
+    possible: int
+
+
+def count(images: Tensor, prompt: str) -> Counts:
+    """Judge samples (n, 3, 64, 64) in [0, 1] of one prompt against its exact set of right pictures.
+
+    Raises:
+        OptionError: for a prompt without a known set.
+
+    Example:
+        >>> count(load_images()[truth("clock")][:5] / 255, "clock")
+        Counts(samples=5, right=5, distinct=5, possible=5)
+    """
+    right, match = truth(prompt), nearest(images)
+    hit = match.shown & torch.isin(match.index, right)
+    return Counts(len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right)))
+
+
+def draw(
+    call: Callable[..., Any], prompts: Sequence[str], *, seed: int, guidance_scale: float, steps: int = 25, batch: int = 32, **more: Any
+) -> Tensor:
+    """Samples (n, 3, 64, 64) in [0, 1], one a prompt; sample `i` comes from a generator of its own with the seed `seed + i`."""
+    parts = []
+    for begin in range(0, len(prompts), batch):
+        part = list(prompts[begin : begin + batch])
+        generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part))]
+        arguments = {"prompt": part, "generator": generators, "guidance_scale": guidance_scale, "num_inference_steps": steps, **more}
+        parts.append(call(**arguments, output_type="pt").images.float().cpu().clamp(0, 1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def autoencoder_psnr(pipe: Any) -> float:
+    """PSNR in dB over all pictures, from the mean squared error, decoding the posterior mean."""
+    squared = 0.0
+    for part in load_images().split(64):
+        x = part.float() / 127.5 - 1
+        y = pipe.vae.decode(pipe.vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        squared += float(((y - x) / 2).square().sum())
+    return float(-10 * torch.log10(torch.tensor(squared / load_images().numel())))
+
+
+def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) -> dict[str, float]:
+    """Share of full names whose sample is nearest to that very picture, and of those that the judge accepts as it.
+
+    `named` asks for what `Captions.full` calls the picture; `named_by_cldr` for its CLDR name alone, which for the default skin tone
+    also stands for the other tones. A picture that several emoji share counts for each of them.
+    """
+    wanted = list(range(0, len(entries()), every))
+    result: dict[str, float] = {}
+    texts = {"named": [captions()[i].full for i in wanted], "named_by_cldr": [entries()[i].name for i in wanted]}
+    images = torch.tensor([entries()[i].image for i in wanted])
+    for what, prompts in texts.items():
+        changed = [i for i, prompt in enumerate(prompts) if what == "named" or normalised(prompt) != normalised(texts["named"][i])]
+        steps_bar = track(range(0, len(changed), 32), description=what)
+        drawn = torch.cat(
+            [draw(pipe, [prompts[i] for i in changed[b : b + 32]], seed=b, guidance_scale=guidance_scale, steps=steps) for b in steps_bar]
+        )
+        match = nearest(drawn)
+        right = match.index == images[changed]
+        if what == "named":
+            all_right, all_shown = right, right & match.shown
+        else:
+            all_right, all_shown = all_right.clone(), all_shown.clone()
+            all_right[changed], all_shown[changed] = right, right & match.shown
+        result |= {what: all_right.float().mean().item(), f"{what}_and_shown": all_shown.float().mean().item()}
+    return result
+
+
+def one_to_many(pipe: Any, *, scales: Sequence[float], samples: int, steps: int, prompts: Sequence[str] = PROMPTS) -> list[dict[str, Any]]:
+    """A record a prompt and guidance scale, of `Counts` without guidance."""
+    records = []
+    for prompt in track(prompts, description="one-to-many"):
+        for scale in scales:
+            counts = count(draw(pipe, [prompt] * samples, seed=0, guidance_scale=scale, steps=steps), prompt)
+            records.append({"prompt": prompt, "guidance_scale": scale, **asdict(counts)})
+    return records
+
+
+def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Per guidance scale: precision (share of samples that are right), distinct right pictures, and those as a share of the possible."""
+    rows = []
+    for scale in sorted({r["guidance_scale"] for r in records}):
+        own = [r for r in records if r["guidance_scale"] == scale]
+        rows.append(
+            {
+                "guidance_scale": scale,
+                "precision": sum(r["right"] for r in own) / sum(r["samples"] for r in own),
+                "distinct": sum(r["distinct"] for r in own) / len(own),
+                "share_of_possible": sum(r["distinct"] / r["possible"] for r in own) / len(own),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    from unalike.pipelines.catalogue import load
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="emoji", help="a folder instead of the shipped model")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--every", type=int, default=1, help="ask for every such full name only")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    pipe = load(arguments.model)
+    pipe.set_progress_bar_config(disable=True)
+    record: dict[str, Any] = {
+        "steps": arguments.steps,
+        "scheduler": type(pipe.scheduler).__name__,
+        "autoencoder_psnr": autoencoder_psnr(pipe),
+    }
+    record["prompts"] = one_to_many(pipe, scales=(1.0, 3.0, 7.5), samples=arguments.samples, steps=arguments.steps)
+    record["summary"] = summary(record["prompts"])
+    record["full_names"] = full_names(pipe, guidance_scale=3.0, steps=arguments.steps, every=arguments.every)
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
