@@ -1,0 +1,73 @@
+import subprocess
+import sys
+
+import pytest
+
+import unalike as package
+
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "pyarrow"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models"], ["models", "--json"], ["generate", "--help"]])
+def test_heavy_libraries_are_not_imported_when_a_command_does_not_need_them(arguments):
+    code = f"""
+import sys
+sys.argv = ["unalike", *{arguments}]
+from unalike.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+found = {HEAVY} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
+
+
+def test_heavy_libraries_are_not_imported_when_the_package_is():
+    code = f"import sys, unalike; assert not {HEAVY} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version_is_that_of_the_package_when_asked_for(unalike):
+    assert unalike("--version") == (0, f"unalike {package.__version__}\n", "")
+
+
+def test_module_is_the_command_when_run_with_python():
+    done = subprocess.run([sys.executable, "-m", "unalike", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout == f"unalike {package.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["generate"], ["generate", "cat", "--nonsense"], ["generate", "cat", "--num", "many"]])
+def test_exit_code_is_2_when_the_command_line_is_malformed(unalike, arguments):
+    code, out, err = unalike(*arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [("OptionError", 2), ("StoreError", 2), ("UnsupportedError", 2), ("NumericsError", 1), ("ShieldError", 1), ("AttachmentError", 1)],
+)
+def test_exit_code_follows_the_kind_of_error_when_a_command_fails(unalike, monkeypatch, error, code):
+    from unalike import errors
+    from unalike.runs import generate
+
+    def fail(*_):
+        raise getattr(errors, error)("what went wrong")
+
+    monkeypatch.setattr(generate, "generate", fail)
+    assert unalike("generate", "cat", "--quiet") == (code, "", "unalike: what went wrong\n")
+
+
+def test_error_is_a_sentence_when_the_disk_is_full(unalike, monkeypatch):
+    from unalike.runs import generate
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(generate, "generate", fail)
+    code, out, err = unalike("generate", "cat", "--quiet")
+    assert (code, out) == (1, "")
+    assert "No space left on device" in err
+    assert len(err.splitlines()) == 1

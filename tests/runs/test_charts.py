@@ -1,0 +1,46 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from unalike.runs.charts import band_chart, percent
+
+
+def points(svg, kind):
+    (element,) = [e for e in ET.fromstring(svg) if e.get("class") == kind]
+    return [tuple(map(float, p.split(","))) for p in element.get("points").split()]
+
+
+def chart(series, **options):
+    return band_chart(series, title='a "chart" & more', x_label="step", y_label="share", **options)
+
+
+def test_line_is_the_mean_and_band_the_range_when_rows_differ():
+    svg = chart([[0.0, 0.2, 0.4], [0.2, 0.2, 0.0]])
+    bottom, top = points(chart([[0.0, 1.0]]), "line")
+    height = bottom[1] - top[1]
+    line = [(bottom[1] - y) / height * 0.4 for _, y in points(svg, "line")]
+    band = [(bottom[1] - y) / height * 0.4 for _, y in points(svg, "band")]
+    assert line == pytest.approx([0.1, 0.2, 0.2], abs=2e-3)
+    assert band == pytest.approx([0.2, 0.2, 0.4, 0.0, 0.2, 0.0], abs=2e-3)
+
+
+def test_equal_factors_are_equal_distances_when_logarithmic():
+    ys = [y for _, y in points(chart([[0.01, 0.1, 1.0]], log=True), "line")]
+    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
+    assert ys[0] > ys[2]
+
+
+def test_zero_lies_on_the_axis_when_logarithmic():
+    zero, small, _ = (y for _, y in points(chart([[0.0, 1e-9, 1.0]], log=True), "line"))
+    assert zero == small
+
+
+@pytest.mark.parametrize("series", [[[0.0, 0.0]], [[0.5]], [[]]])
+@pytest.mark.parametrize("log", [False, True])
+def test_chart_is_well_formed_when_there_is_little_to_draw(series, log):
+    assert ET.fromstring(chart(series, log=log)).get("aria-label") == 'a "chart" & more'
+
+
+@pytest.mark.parametrize(("share", "text"), [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1e-05%")])
+def test_percent_has_two_digits_when_below_ten(share, text):
+    assert percent(share) == text
