@@ -89,5 +89,5 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
         tensor = tensors[name]
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
         if tensor.numel():
-            value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)
+            value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
     return value

@@ -50,7 +50,7 @@ def test_every_picture_is_recognised_as_itself() -> None:
     ],
     ids=["noise 0.05", "noise 0.1", "shift 1", "shift 2", "paler", "blur 1"],
 )
-def test_degraded_pictures_are_recognised(degraded, share: float) -> None:  # noqa: ANN001
+def test_degraded_pictures_are_recognised(degraded, share: float) -> None:
     chosen, images = sample()
     match = nearest(degraded(images))
     assert ((match.index == chosen) & match.shown).float().mean() >= share

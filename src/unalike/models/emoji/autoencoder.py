@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from unalike.models.emoji.data import load_images
-from unalike.models.training import Checkpoint, WeightAverage, cosine_lr, epoch_order, step_generator
+from unalike.models.training import Checkpoint, Recipe, fit
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())["autoencoder"]
 
 
-def build() -> AutoencoderKL:
+def build() -> Any:
     """The untrained autoencoder in the shipped shape."""
     torch.manual_seed(CONFIG["seed"])
     channels = CONFIG["block_out_channels"]
-    model = AutoencoderKL(
+    autoencoder: Any = diffusers.AutoencoderKL  # its annotations ask for a single block
+    model = autoencoder(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -54,81 +56,73 @@ def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, images: Tensor, batch: int = 64) -> Tensor:
+def encode(model: Any, images: Tensor, batch: int = 64) -> Tensor:
     """Posterior means (n, channels, 8, 8) of images (n, 3, 64, 64) in [-1, 1], not yet scaled by `scaling_factor`."""
-    return torch.cat([model.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean for x in images.split(batch)])
+    return torch.cat([model.encode(_on_device(x, model)).latent_dist.mean.cpu() for x in images.split(batch)])
 
 
 def train(stage: str, work: Path, device: str, minutes: float) -> None:
-    settings = CONFIG[stage]
-    torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
+    """Train one of the stages from its checkpoint on, and print the PSNR of the result."""
     images = load_images().float().div(127.5).sub(1)
-    model = build().to(device)
-    average = WeightAverage(model, settings["ema"])
+    model = build()
     if stage == "decoder":
-        start = Checkpoint(work / "autoencoder-joint.safetensors")
-        if not start.path.exists():
-            raise SystemExit(f"{start.path} is missing: run the joint stage first")
-        start.load(model, average, torch.optim.AdamW(model.parameters()))
-        average.copy_to(model)
-        latents = encode(model, images.to(device))
-        noise = settings["latent_noise"] * latents.std()
+        Checkpoint(work / "autoencoder-joint.safetensors").load_average(model)
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings["lr"], betas=(0.9, 0.99), weight_decay=0.0)
-    checkpoint = Checkpoint(work / f"autoencoder-{stage}.safetensors")
-    step = checkpoint.load(model, average, optimizer)
-    begun, total, batch, error = time.monotonic(), settings["steps"], settings["batch"], 0.0
-    for index in epoch_order(len(images), seed=CONFIG["seed"], start=step, batch=batch):
-        out_of_time = time.monotonic() - begun > 60 * minutes
-        if step % 250 == 0 or step >= total or out_of_time:
-            checkpoint.save(model, average, optimizer, step, {"psnr": error})
-        if step >= total or out_of_time:
-            break
-        generator = step_generator(CONFIG["seed"], step)
-        x = images[index].to(device).contiguous(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_lr(step, total=total, peak=settings["lr"], warmup=settings["warmup"])
-        with torch.autocast(device, torch.bfloat16):
-            if stage == "joint":
-                posterior = model.encode(x).latent_dist
-                z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator).to(device)
-                kl = 0.5 * (posterior.mean.float().pow(2) + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-            else:
-                amount = torch.rand((len(index), 1, 1, 1), generator=generator)
-                z = latents[index] + noise * (amount * torch.randn(latents[index].shape, generator=generator)).to(device)
-                kl = torch.zeros((), device=device)
-            y = model.decode(z).sample.float()
-        loss = reconstruction_loss(y, x) + CONFIG["kl_weight"] * kl
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        average.update(model, step)
-        step += 1
-        error = 0.98 * error + 0.02 * psnr(y.detach(), x) if error else psnr(y.detach(), x)
-        if step % 50 == 0:
-            rate = batch * 50 / max(1e-9, time.monotonic() - stamp) if step > 50 and "stamp" in locals() else 0.0
-            stamp = time.monotonic()
-            print(
-                f"{stage} step {step}/{total} loss {loss.item():.4f} kl {kl.item():.2f} psnr {error:.2f} dB {rate:.1f} images/s", flush=True
-            )
-    average.copy_to(model)
+    model.to(device)
+    recipe = Recipe(seed=CONFIG["seed"], **CONFIG[stage])
+    loss_at = _joint_loss(model, images, recipe) if stage == "joint" else _decoder_loss(model, images, recipe)
+    fit(model, loss_at, recipe, Checkpoint(work / f"autoencoder-{stage}.safetensors"), minutes=minutes, save_every=250)
     evaluate(model, images)
 
 
+def _joint_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
+    def loss_at(step: int) -> Tensor:
+        x = _on_device(images[recipe.epoch_batch(step, len(images))], model)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            posterior = model.encode(x).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=recipe.generator(step)).to(x)
+            y = model.decode(posterior.mean + posterior.std * noise).sample
+        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        return reconstruction_loss(y.float(), x) + CONFIG["kl_weight"] * kl
+
+    return loss_at
+
+
+def _decoder_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
+    """Reconstruction from the frozen encoder's latents with noise of up to `latent_noise` of their standard deviation.
+
+    The noise prepares the decoder for latents that a denoiser drew.
+    """
+    latents = encode(model, images)
+    amount = CONFIG["latent_noise"] * latents.std()
+
+    def loss_at(step: int) -> Tensor:
+        index, generator = recipe.epoch_batch(step, len(images)), recipe.generator(step)
+        x, z = _on_device(images[index], model), latents[index]
+        z = z + amount * torch.rand(len(z), 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            y = model.decode(z.to(x)).sample
+        return reconstruction_loss(y.float(), x)
+
+    return loss_at
+
+
+def _on_device(images: Tensor, model: Any) -> Tensor:
+    return images.to(model.device).contiguous(memory_format=torch.channels_last)
+
+
 @torch.no_grad()
-def evaluate(model: AutoencoderKL, images: Tensor) -> float:
+def evaluate(model: Any, images: Tensor) -> float:
     """Print and return the PSNR of encoding (posterior mean) and decoding all images."""
-    device = next(model.parameters()).device
-    outputs = [model.decode(encode(model, x.to(device))).sample.cpu() for x in images.split(64)]
+    outputs = [model.decode(encode(model, x).to(model.device)).sample.cpu() for x in images.split(64)]
     value = psnr(torch.cat(outputs), images)
     print(f"PSNR of the averaged weights over {len(images)} images: {value:.2f} dB", flush=True)
     return value
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["joint", "decoder"])
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def normalised(prompt: str) -> str:
 @cache
 def load_images() -> Tensor:
     """All distinct pictures as uint8 (3650, 3, 64, 64), in the order of `Entry.image`."""
-    with resources.files(__package__).joinpath("dataset/images.webp").open("rb") as f, Image.open(f) as sheet:
+    with resources.files("unalike.models.emoji").joinpath("dataset/images.webp").open("rb") as f, Image.open(f) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
     tiles = pixels.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE)
@@ -82,8 +83,12 @@ def load_images() -> Tensor:
 @cache
 def entries() -> tuple[Entry, ...]:
     """The records of all 3,664 emoji, in Unicode's order."""
-    records = json.loads(resources.files(__package__).joinpath("dataset/entries.json").read_text(encoding="utf-8"))
-    return tuple(Entry(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}) for record in records)
+    records: list[dict[str, Any]] = json.loads(
+        resources.files("unalike.models.emoji").joinpath("dataset/entries.json").read_text(encoding="utf-8")
+    )
+    for record in records:
+        record |= {"tones": tuple(record["tones"]), "keywords": tuple(record["keywords"])}
+    return tuple(Entry(**record) for record in records)
 
 
 @cache
@@ -95,7 +100,7 @@ def concepts() -> dict[str, frozenset[str]]:
     Raises:
         OptionError: where the table names something that does not exist.
     """
-    table: dict[str, list[str]] = json.loads(resources.files(__package__).joinpath("concepts.json").read_text(encoding="utf-8"))
+    table: dict[str, list[str]] = json.loads(resources.files("unalike.models.emoji").joinpath("concepts.json").read_text(encoding="utf-8"))
     names = {entry.toneless for entry in entries()}
     found: dict[str, frozenset[str]] = {}
     for word, rules in table.items():

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -19,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from unalike.models.emoji import autoencoder
 from unalike.models.emoji.data import entries, load_images
 from unalike.models.emoji.text import END, START, CaptionSampler, entry_weights, train_tokenizer
-from unalike.models.training import Checkpoint, WeightAverage, cosine_lr, step_generator
+from unalike.models.training import Checkpoint, Recipe, fit
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())["denoiser"]
 
@@ -38,38 +39,36 @@ class Denoiser(nn.Module):
                 num_hidden_layers=CONFIG["text_layers"],
                 num_attention_heads=4,
                 max_position_embeddings=CONFIG["text_length"],
-                bos_token_id=tokenizer.convert_tokens_to_ids(START),
-                eos_token_id=tokenizer.convert_tokens_to_ids(END),
+                bos_token_id=tokenizer.vocab[START],
+                eos_token_id=tokenizer.vocab[END],
                 projection_dim=CONFIG["text_width"],
             )
         )
-        self.unet = UNet2DConditionModel(cross_attention_dim=CONFIG["text_width"], sample_size=8, **CONFIG["unet"])
-        self.unet.set_attn_processor(AttnProcessor())  # faster than the fused kernel on sequences this short
+        self.unet: Any = diffusers.UNet2DConditionModel(cross_attention_dim=CONFIG["text_width"], sample_size=8, **CONFIG["unet"])
+        self.text.set_attn_implementation("eager")  # on sequences this short plain attention trains faster than the fused kernel
+        self.unet.set_attn_processor(AttnProcessor())
         self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         return self.unet(noisy, timesteps, self.text(tokens).last_hidden_state).sample
 
 
-def scheduler() -> DDPMScheduler:
+def scheduler() -> Any:
     """The noise schedule of training and sampling."""
-    return DDPMScheduler(**CONFIG["scheduler"])
+    return diffusers.DDPMScheduler(**CONFIG["scheduler"])
 
 
-def frozen_autoencoder(work: Path) -> AutoencoderKL:
+def frozen_autoencoder(work: Path) -> Any:
     """The autoencoder of the joint stage, or of the decoder stage where that has begun, with unit-variance latents.
 
     The mean and standard deviation of each latent channel over the data are folded into the 1×1 convolutions on either side, so that
     `scaling_factor` is 1 and any diffusers pipeline reads the model unchanged.
     """
     model = autoencoder.build()
-    average = WeightAverage(model, 0.0)
-    Checkpoint(work / "autoencoder-joint.safetensors").load_average(average)
-    average.copy_to(model)
+    Checkpoint(work / "autoencoder-joint.safetensors").load_average(model)
     latents = autoencoder.encode(model, load_images().float().div(127.5).sub(1))
     if (decoder := Checkpoint(work / "autoencoder-decoder.safetensors")).path.exists():
-        decoder.load_average(average)
-        average.copy_to(model)
+        decoder.load_average(model)
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     with torch.no_grad():
         channels = len(mean)
@@ -93,60 +92,42 @@ def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
 
 
 def train(work: Path, device: str, minutes: float) -> None:
-    torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
+    """Train from the checkpoint on."""
     tokenizer = train_tokenizer(work / "tokenizer", vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
-    sampler = CaptionSampler(CONFIG["captions"])
-    tokens = tokenizer(
-        sampler.all_texts, padding="max_length", truncation=True, max_length=CONFIG["text_length"], return_tensors="pt"
-    ).input_ids
-    mean, std = cached_latents(work)
-    image_of = torch.tensor([entry.image for entry in entries()])
+    recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
     model = Denoiser(tokenizer).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
-    average = WeightAverage(model, CONFIG["ema"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=CONFIG["lr"], betas=(0.9, 0.99), weight_decay=CONFIG["weight_decay"])
-    checkpoint = Checkpoint(work / "denoiser.safetensors")
-    step = checkpoint.load(model, average, optimizer)
-    noise_schedule, weights = scheduler(), entry_weights()
-    total, batch, loss_mean, begun = CONFIG["steps"], CONFIG["batch"], 0.0, time.monotonic()
-    stamp, stamped = begun, step
-    while True:
-        out_of_time = time.monotonic() - begun > 60 * minutes
-        if step % 500 == 0 or step >= total or out_of_time:
-            checkpoint.save(model, average, optimizer, step, {"loss": loss_mean})
-        if step >= total or out_of_time:
-            break
-        generator = step_generator(CONFIG["seed"], step)
+    loss_at = _loss(model, tokenizer, cached_latents(work), recipe)
+    fit(model, loss_at, recipe, Checkpoint(work / "denoiser.safetensors"), minutes=minutes)
+
+
+def _loss(model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callable[[int], Tensor]:
+    """Mean squared error of the predicted velocity, with captions, latents, noise and noise levels drawn afresh at each step."""
+    sampler = CaptionSampler(CONFIG["captions"])
+    tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    image_of = torch.tensor([entry.image for entry in entries()])
+    noise_schedule, weights, (mean, std) = scheduler(), entry_weights(), latents
+    levels, batch, device = noise_schedule.config["num_train_timesteps"], recipe.batch, next(model.parameters()).device
+
+    def loss_at(step: int) -> Tensor:
+        generator = recipe.generator(step)
         chosen = torch.multinomial(weights, batch, replacement=True, generator=generator)
         text = tokens[sampler.draw(chosen, generator)].to(device)
         image = image_of[chosen]
         x0 = mean[image] + std[image] * torch.randn(mean[image].shape, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # stratified: every batch sees all noise levels
-        timesteps = (spread * noise_schedule.config["num_train_timesteps"]).long()
+        timesteps = (spread * levels).long()
         noisy = noise_schedule.add_noise(x0, noise, timesteps).to(device).contiguous(memory_format=torch.channels_last)
         target = noise_schedule.get_velocity(x0, noise, timesteps).to(device)
-        rate = cosine_lr(step, total=total, peak=CONFIG["lr"], warmup=CONFIG["warmup"])
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             velocity = model(noisy, timesteps.to(device), text)
-        loss = (velocity.float() - target).pow(2).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update(model, step)
-        step += 1
-        loss_mean = 0.99 * loss_mean + 0.01 * loss.item() if loss_mean else loss.item()
-        if step % 100 == 0:
-            now = time.monotonic()
-            speed = batch * (step - stamped) / (now - stamp)
-            stamp, stamped = now, step
-            print(f"step {step}/{total} loss {loss_mean:.4f} lr {rate:.2e} {speed:.0f} samples/s", flush=True)
+        return (velocity.float() - target).square().mean()
+
+    return loss_at
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -5,30 +5,30 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from unalike.models.emoji.denoiser import CONFIG, Denoiser, frozen_autoencoder
-from unalike.models.training import Checkpoint, WeightAverage
+from unalike.models.training import Checkpoint
 
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def assemble(work: Path) -> StableDiffusionPipeline:
+def assemble(work: Path) -> Any:
     """The pipeline with the averaged weights of the latest checkpoints in `work`, in float32."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     model = Denoiser(tokenizer)
-    average = WeightAverage(model, 0.0)
-    Checkpoint(work / "denoiser.safetensors").load_average(average)
-    average.copy_to(model)
-    return StableDiffusionPipeline(
+    Checkpoint(work / "denoiser.safetensors").load_average(model)
+    pipeline: Any = diffusers.StableDiffusionPipeline  # its annotations ask for parts that it does without
+    return pipeline(
         vae=frozen_autoencoder(work),
         text_encoder=model.text.eval(),
         tokenizer=tokenizer,
         unet=model.unet.eval(),
-        scheduler=DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing"),
+        scheduler=diffusers.DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

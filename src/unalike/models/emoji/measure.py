@@ -93,25 +93,27 @@ def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) 
     `named` asks for what `Captions.full` calls the picture; `named_by_cldr` for its CLDR name alone, which for the default skin tone
     also stands for the other tones. A picture that several emoji share counts for each of them.
     """
-    wanted = list(range(0, len(entries()), every))
-    result: dict[str, float] = {}
-    texts = {"named": [captions()[i].full for i in wanted], "named_by_cldr": [entries()[i].name for i in wanted]}
+    wanted = range(0, len(entries()), every)
     images = torch.tensor([entries()[i].image for i in wanted])
-    for what, prompts in texts.items():
-        changed = [i for i, prompt in enumerate(prompts) if what == "named" or normalised(prompt) != normalised(texts["named"][i])]
-        steps_bar = track(range(0, len(changed), 32), description=what)
-        drawn = torch.cat(
-            [draw(pipe, [prompts[i] for i in changed[b : b + 32]], seed=b, guidance_scale=guidance_scale, steps=steps) for b in steps_bar]
-        )
+    full, names = [captions()[i].full for i in wanted], [entries()[i].name for i in wanted]
+    called = _found(pipe, full, images, guidance_scale=guidance_scale, steps=steps)
+    short = [i for i, name in enumerate(names) if normalised(name) != normalised(full[i])]
+    by_name = called.clone()
+    by_name[short] = _found(pipe, [names[i] for i in short], images[short], guidance_scale=guidance_scale, steps=steps)
+    rows = {"named": called, "named_by_cldr": by_name}
+    result = {what: found[:, 0].float().mean().item() for what, found in rows.items()}
+    return result | {f"{what}_and_shown": found[:, 1].float().mean().item() for what, found in rows.items()}
+
+
+def _found(pipe: Any, prompts: Sequence[str], images: Tensor, *, guidance_scale: float, steps: int) -> Tensor:
+    """Whether each prompt's sample is nearest to its picture, and whether the judge accepts it as that too: (n, 2) bool."""
+    parts = [torch.zeros(0, 2, dtype=torch.bool)]
+    for begin in track(range(0, len(prompts), 32), description="full names"):
+        drawn = draw(pipe, prompts[begin : begin + 32], seed=begin, guidance_scale=guidance_scale, steps=steps)
         match = nearest(drawn)
-        right = match.index == images[changed]
-        if what == "named":
-            all_right, all_shown = right, right & match.shown
-        else:
-            all_right, all_shown = all_right.clone(), all_shown.clone()
-            all_right[changed], all_shown[changed] = right, right & match.shown
-        result |= {what: all_right.float().mean().item(), f"{what}_and_shown": all_shown.float().mean().item()}
-    return result
+        right = match.index == images[begin : begin + 32]
+        parts.append(torch.stack([right, right & match.shown], dim=1))
+    return torch.cat(parts)
 
 
 def one_to_many(pipe: Any, *, scales: Sequence[float], samples: int, steps: int, prompts: Sequence[str] = PROMPTS) -> list[dict[str, Any]]:

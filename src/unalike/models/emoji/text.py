@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTokenizer
 
@@ -18,24 +20,22 @@ def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokeni
     """A CLIP tokenizer (lower-case byte-pair encoding) learnt from all captions, written to `folder` and returned."""
     pattern = CLIPTokenizer()._tokenizer  # its normaliser and word splitting are the ones that the finished tokenizer will apply
     trainer = BpeTrainer(
-        vocab_size=vocabulary - 2, end_of_word_suffix="</w>", initial_alphabet=_byte_alphabet(), show_progress=False, special_tokens=[]
+        vocab_size=vocabulary - 2,
+        end_of_word_suffix="</w>",
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+        special_tokens=[],
     )
     texts = [text for own in captions() for text in (own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords)]
     pattern.train_from_iterator(texts, trainer)
     learnt = json.loads(pattern.to_str())["model"]
     vocab = dict(learnt["vocab"]) | {START: len(learnt["vocab"]), END: len(learnt["vocab"]) + 1}
-    merges = [tuple(m) for m in learnt["merges"]]
+    merges: Any = [tuple(m) for m in learnt["merges"]]
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
     tokenizer.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8")
     return tokenizer
-
-
-def _byte_alphabet() -> list[str]:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    return sorted(ByteLevel.alphabet())
 
 
 class CaptionSampler:
