@@ -1,0 +1,81 @@
+"""Imports run downward only, and each layer uses only the libraries that are its own."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "unalike"
+
+LAYERS = (
+    ("errors",),
+    ("kernels",),
+    ("scores",),
+    ("guidance", "tensorfile"),
+    ("memory", "shields"),
+    ("attach",),
+    ("pipelines",),
+    ("models",),
+    ("runs",),
+    ("cli", "studio"),
+    ("__main__",),
+)
+LIBRARIES = {
+    "errors": set(),
+    "kernels": {"torch"},
+    "scores": {"torch"},
+    "guidance": {"torch"},
+    "tensorfile": {"torch", "safetensors"},
+    "memory": {"torch"},
+    "shields": {"torch"},
+    "attach": {"torch", "diffusers"},
+    "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
+    "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich"},
+    "runs": {"torch", "numpy", "PIL", "pyarrow"},
+    "cli": {"typer", "rich"},
+}
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # that one names everything, and imports it late
+
+
+def layer(module: str) -> int:
+    """The number of the layer of `unalike.NAME…`; 0 for the package itself, which imports nothing by itself."""
+    names = module.split(".")
+    return 0 if len(names) == 1 else next(i for i, level in enumerate(LAYERS, 1) if names[1] in level)
+
+
+def home(path: Path) -> str:
+    """The first name below the package that a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> list[str]:
+    """All modules that a file imports, at its top, inside functions and for types."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            inside = [f"unalike.{alias.name}" for alias in node.names if (SOURCE / alias.name).with_suffix(".py").exists()]
+            found += inside if node.module == "unalike" and inside else [node.module or ""]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_downward_when_a_file_uses_the_package(path: Path):
+    own = layer(f"unalike.{home(path)}")
+    for module in imported(path):
+        if module.split(".")[0] == "unalike" and module.split(".")[1:2] != [home(path)]:
+            assert layer(module) < own, f"{path.relative_to(SOURCE)} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_libraries_of_the_layer_are_used_when_a_file_imports(path: Path):
+    used = {module.split(".")[0] for module in imported(path)} - {"unalike", ""} - sys.stdlib_module_names
+    assert used <= LIBRARIES.get(home(path), set()), f"{path.relative_to(SOURCE)} may not import {used - LIBRARIES.get(home(path), set())}"
+
+
+def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
+    (tmp_path / "low.py").write_text("from unalike import memory\n\ndef f():\n    import unalike.cli.app\n")
+    assert [layer(m) for m in imported(tmp_path / "low.py")] == [5, 10]

@@ -1,0 +1,75 @@
+"""The names that users' code and scripts stand on. A change here is a change for them."""
+
+import pytest
+import typer
+
+import unalike
+from unalike.cli.app import app
+
+NAMES = [
+    "GuidedPipeline",
+    "Memory",
+    "SPARKE",
+    "SPELL",
+    "Shield",
+    "VendiGuidance",
+    "__version__",
+    "errors",
+    "guide",
+    "kernels",
+    "load",
+    "scores",
+]
+
+COMMANDS = {
+    "generate": [
+        "--batch-size",
+        "--compare",
+        "--device",
+        "--dtype",
+        "--guidance-scale",
+        "--json",
+        "--memory",
+        "--method",
+        "--model",
+        "--no-compare",
+        "--num",
+        "--out",
+        "--overwrite",
+        "--quiet",
+        "--seed",
+        "--set",
+        "--shield",
+        "--steps",
+        "--strength",
+        "-n",
+        "-q",
+        "PROMPT…",
+    ],
+    "models": ["--json"],
+    "methods": ["--json"],
+    "cite": ["[METHOD]…"],
+}
+
+
+def test_names_are_the_agreed_ones_when_listed():
+    assert dir(unalike) == NAMES
+    assert sorted(unalike.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_can_be_had_when_asked_for(name):
+    assert getattr(unalike, name) is not None
+
+
+def test_message_lists_the_names_when_there_is_no_such_name():
+    with pytest.raises(AttributeError, match="no attribute 'sparkle'; it has SPARKE"):
+        unalike.sparkle  # noqa: B018
+
+
+def test_options_are_the_agreed_ones_when_the_command_line_is_built():
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
+        found[name] = sorted(named + [p.metavar for p in command.params if p.param_type_name == "argument"])
+    assert found == COMMANDS
