@@ -103,7 +103,8 @@ def position(scheduler: Any, timestep: Any, after: int) -> int:
         UnsupportedError: where the timestep is not in the schedule.
     """
     if hasattr(type(scheduler), "_init_step_index"):
-        if scheduler.step_index is None:
+        fresh = scheduler.step_index is None
+        if fresh:
             scheduler._init_step_index(timestep)
         return int(scheduler.step_index)
     times = [float(t) for t in schedule(scheduler)]

@@ -66,7 +66,7 @@ class Prompts:
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
-        self._replaced: Any = None
+        self._listening, self._replaced = False, None
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
@@ -81,12 +81,14 @@ class Prompts:
                 self._listen(inspect.signature(own).bind(*args, **kwargs).arguments, encoded)
             return encoded
 
-        self._replaced = vars(self._pipe).get("encode_prompt")
+        self._listening, self._replaced = True, vars(self._pipe).get("encode_prompt")
         self._pipe.encode_prompt = encode_prompt
         return self
 
     def __exit__(self, *_: object) -> None:
-        vars(self._pipe).pop("encode_prompt", None)
+        if not self._listening:
+            return
+        del self._pipe.encode_prompt
         if self._replaced is not None:
             self._pipe.encode_prompt = self._replaced
 

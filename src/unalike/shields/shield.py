@@ -22,7 +22,7 @@ _KIND = "unalike.shield"
 _VERSION = 1
 _VECTORS, _MANIFEST = "vectors.safetensors", "manifest.json"
 _MARGIN = 1e-6
-_ATTEMPTS = 24
+_ATTEMPTS = 64
 
 
 class Shield:
@@ -95,7 +95,7 @@ class Shield:
         that rounding led back inside. Latents outside are returned bit by bit. O(m d) for each latent that is inside.
 
         Raises:
-            ShieldError: when the precision of the latents is too coarse to stand outside.
+            ShieldError: when the way out leads beyond what the precision of the latents can express.
         """
         rows = self._rows(latents)
         _, distance = nearest(rows, self.centres)
@@ -118,12 +118,12 @@ class Shield:
             exits = ray_exit(x, directions, self.centres, radius)
             best = int(exits.argmin())
             placed = (x + exits[best] * directions[best]).view(like.shape).to(like)
-            if float(nearest(self._rows(placed[None]), self.centres)[1][0]) >= self.radius:
+            if torch.isfinite(placed).all() and float(nearest(self._rows(placed[None]), self.centres)[1][0]) >= self.radius:
                 return placed
             margin *= 2
         raise ShieldError(
             f"a latent in {str(like.dtype).removeprefix('torch.')} could not be placed outside balls of radius {self.radius:g}: "
-            "the numbers are too coarse for it; run the pipeline in float32, or use a larger radius"
+            "the way out leads beyond the largest number of that precision; run the pipeline in float32"
         )
 
     def _rows(self, latents: Tensor) -> Tensor:

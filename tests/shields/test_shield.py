@@ -1,0 +1,135 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
+from unalike.shields import Shield
+
+
+def distances(latents: Tensor, centres: Tensor) -> Tensor:
+    return torch.stack([(row.double() - centres.double()).norm(dim=1) for row in latents.flatten(1)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    d=st.sampled_from([2, 3, 8, 64]),
+    m=st.integers(1, 40),
+    spread=st.floats(0.0, 3.0),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]),
+)
+def test_result_is_outside_every_ball_when_they_overlap(seed: int, d: int, m: int, spread: float, dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(m, d, generator=g) * spread / math.sqrt(d)
+    centres = torch.cat([centres, centres, centres[:3]])
+    latents = torch.cat([centres[:2], torch.randn(4, d, generator=g) * 2 / math.sqrt(d)]).to(dtype)
+    shield = Shield(centres, space="s", radius=1.0)
+    result, moved = shield.move_out(latents)
+    assert result.dtype == dtype
+    assert distances(result, centres).min() >= 1.0
+    assert torch.equal(moved, distances(latents, centres).amin(1) < 1.0)
+    assert torch.equal(result[~moved], latents[~moved])
+
+
+def test_way_is_the_shortest_when_there_is_one_ball() -> None:
+    centre, x = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.3, 2.0, 3.4]])
+    result, _ = Shield(centre, space="s", radius=2.0).move_out(x)
+    torch.testing.assert_close(result, centre + torch.tensor([[0.3, 0.0, 0.4]]) / 0.5 * 2.0)
+
+
+def test_way_is_no_longer_than_any_single_centre_asks_when_two_overlap() -> None:
+    centres = torch.tensor([[0.0, 0.0], [0.8, 0.0]])
+    result, _ = Shield(centres, space="s", radius=1.0).move_out(torch.tensor([[0.3, 0.2]]))
+    walked = (result - torch.tensor([[0.3, 0.2]])).norm().item()
+    assert walked < 1.8 - 0.3  # through both along the line of centres
+    assert distances(result, centres).min() >= 1.0
+
+
+def test_same_tensor_comes_back_when_all_are_outside() -> None:
+    latents = torch.full((2, 1, 2), 9.0)
+    result, moved = Shield(torch.zeros(1, 1, 2), space="s", radius=1.0).move_out(latents)
+    assert result is latents
+    assert moved.tolist() == [False, False]
+
+
+def test_result_is_outside_when_the_precision_is_much_coarser_than_the_radius() -> None:
+    centre = torch.full((1, 2), 30000.0)
+    for dtype in (torch.float32, torch.float16):
+        result, moved = Shield(centre, space="s", radius=1e-6).move_out(centre.to(dtype))
+        assert moved.tolist() == [True]
+        assert 1e-6 <= distances(result, centre).item() <= 100
+
+
+def test_latent_is_refused_when_no_number_of_its_precision_is_outside() -> None:
+    with pytest.raises(ShieldError, match="float16 could not be placed"):
+        Shield(torch.tensor([[65000.0]]), space="s", radius=1000.0).move_out(torch.tensor([[65504.0]]).half())
+
+
+def test_nearest_and_balls_are_those_given_when_asked() -> None:
+    shield = Shield(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), space="s", radius=1.0)
+    index, distance = shield.nearest(torch.tensor([[3.0, 3.0]]))
+    assert (index.tolist(), distance.tolist()) == ([1], [1.0])
+    balls = shield.balls("s")
+    assert torch.equal(balls.centres, shield.centres)
+    assert balls.radius == 1.0
+    with pytest.raises(StoreError, match="'s' and this model makes 't'"):
+        shield.balls("t")
+    with pytest.raises(OptionError, match=r"shape \(3,\) and the protected ones \(2,\)"):
+        shield.nearest(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"radius": 0.0}, OptionError, "radius is 0.0"),
+        ({"radius": math.inf}, OptionError, "radius is inf"),
+        ({"radius": True}, OptionError, "radius is True"),
+        ({"space": ""}, OptionError, "space is empty"),
+        ({"ids": ["a"]}, OptionError, "ids has 1 entries for 2"),
+        ({"latents": torch.zeros(0, 2)}, OptionError, r"latents is of shape \(0, 2\)"),
+        ({"latents": torch.tensor([[math.nan], [0.0]])}, NumericsError, "NaN"),
+    ],
+)
+def test_argument_is_refused_when_it_is_not_allowed(change: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Shield(**{"latents": torch.zeros(2, 2), "space": "s", "radius": 1.0, **change})  # type: ignore[arg-type]
+
+
+def test_shield_is_the_same_when_saved_and_opened(tmp_path: Path) -> None:
+    shield = Shield(torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0)), space="s/2x2", radius=0.1, ids=["a", "b", "ü"])
+    shield.save(tmp_path / "new" / "set")
+    shield.save(tmp_path / "new" / "set")
+    opened = Shield.open(tmp_path / "new" / "set")
+    assert torch.equal(opened.centres, shield.centres)
+    assert (opened.space, opened.radius, opened.ids, opened.shape) == (shield.space, shield.radius, shield.ids, shield.shape)
+    assert sorted(p.name for p in (tmp_path / "new" / "set").iterdir()) == ["manifest.json", "vectors.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["radius", "vectors", "json", "lost"])
+def test_damage_is_reported_when_opened(tmp_path: Path, damage: str) -> None:
+    Shield(torch.arange(8.0).view(4, 2), space="s", radius=1.0).save(tmp_path)
+    manifest, vectors = tmp_path / "manifest.json", tmp_path / "vectors.safetensors"
+    if damage == "radius":
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "radius": 2.0}))
+    elif damage == "vectors":
+        vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x7f")
+    elif damage == "json":
+        manifest.write_text("{")
+    else:
+        vectors.unlink()
+    with pytest.raises(StoreError, match="damaged|there is no shield"):
+        Shield.open(tmp_path)
+
+
+def test_folder_is_refused_when_it_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"other files \(notes\.txt\)"):
+        Shield(torch.zeros(1, 2), space="s", radius=1.0).save(tmp_path)
+    with pytest.raises(StoreError, match="there is no shield"):
+        Shield.open(tmp_path)

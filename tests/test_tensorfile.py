@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unalike import tensorfile
+from unalike.errors import StoreError
+
+KIND = "unalike.memory"
+
+
+def test_contents_come_back_when_written(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).view(2, 3), "half": torch.ones(2, dtype=torch.float16), "none": torch.zeros(3, 0)}
+    tensorfile.write(tmp_path / "x", KIND, 1, {"note": "ü"}, tensors)
+    header, read = tensorfile.read(tmp_path / "x", KIND, 1)
+    assert header["note"] == "ü"
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in tensors)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    tensorfile.write(path, KIND, 1, {}, {"a": torch.zeros(2)})
+    before = path.read_bytes()
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        tensorfile.write(path, KIND, 1, {}, {"a": torch.ones(2)})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_folder_is_asked_for_when_it_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="existing folder"):
+        tensorfile.write(tmp_path / "no" / "x", KIND, 1, {}, {})
+
+
+def test_missing_file_is_reported_when_read(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no memory at 'x'"):
+        tensorfile.read(tmp_path / "x", KIND, 1)
+
+
+@pytest.mark.parametrize("change", ["cut", "flip", "text", "empty"])
+def test_damage_is_reported_when_read(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "x"
+    tensorfile.write(path, KIND, 1, {}, {"a": torch.arange(64.0)})
+    data = bytearray(path.read_bytes())
+    if change == "flip":
+        data[-5] ^= 1
+    path.write_bytes({"cut": data[:-9], "flip": data, "text": b"hello, world", "empty": b""}[change])
+    with pytest.raises(StoreError, match="damaged"):
+        tensorfile.read(path, KIND, 1)
+
+
+def test_other_kinds_are_refused_when_read(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "weights")
+    with pytest.raises(StoreError, match="'weights' is not a memory$"):
+        tensorfile.read(tmp_path / "weights", KIND, 1)
+    tensorfile.write(tmp_path / "s", "unalike.shield", 1, {}, {})
+    with pytest.raises(StoreError, match=r"not a memory but a unalike\.shield"):
+        tensorfile.read(tmp_path / "s", KIND, 1)
+
+
+def test_later_format_is_refused_when_read(tmp_path: Path) -> None:
+    tensorfile.write(tmp_path / "x", KIND, 2, {}, {})
+    with pytest.raises(StoreError, match=r"later release \(format 2\)"):
+        tensorfile.read(tmp_path / "x", KIND, 1)
