@@ -7,7 +7,7 @@ from unalike.runs.charts import band_chart, percent
 
 def points(svg, kind):
     (element,) = [e for e in ET.fromstring(svg) if e.get("class") == kind]
-    return [tuple(map(float, p.split(","))) for p in element.get("points").split()]
+    return [tuple(map(float, p.split(","))) for p in element.attrib["points"].split()]
 
 
 def chart(series, **options):

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from unalike.errors import OptionError
-from unalike.guidance.methods import METHODS
+from unalike.guidance.sparke import SPARKE
+from unalike.guidance.spell import SPELL
 from unalike.pipelines.catalogue import MODELS
 from unalike.runs.settings import GenerateSettings, build_methods, parse_assignment
 
@@ -59,7 +60,7 @@ def test_methods_are_those_of_the_catalogue_when_none_is_named():
 
 
 def test_method_has_its_own_defaults_when_the_model_is_not_in_the_catalogue():
-    assert methods(model="owner/name") == (METHODS["sparke"](),)
+    assert methods(model="owner/name") == (SPARKE(),)
 
 
 def test_methods_keep_their_order_when_several_are_named():
@@ -67,18 +68,15 @@ def test_methods_keep_their_order_when_several_are_named():
 
 
 def test_strength_goes_to_every_method_that_has_it_when_given():
-    sparke, spell = methods(method=("sparke", "spell"), strength=0.3)
-    assert sparke.strength == 0.3
-    assert spell == METHODS["spell"]()
+    assert methods(method=("sparke", "spell"), strength=0.3) == (SPARKE(strength=0.3), SPELL())
 
 
 def test_assigned_option_wins_when_strength_is_given_too():
-    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",))[0].strength == 0.4
+    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4),)
 
 
 def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
-    *_, spell = methods(shield=Path("protected"))
-    assert (spell.name, spell.shield, spell.batch, spell.memory) == ("spell", True, False, False)
+    assert methods(shield=Path("protected"))[-1] == SPELL(shield=True, batch=False, memory=False)
 
 
 @pytest.mark.parametrize(
