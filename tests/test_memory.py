@@ -112,7 +112,7 @@ def test_nothing_is_added_when_something_is_wrong() -> None:
         memory.add("s", torch.zeros(1, 2), prompts=torch.zeros(1, 3), texts=["a", "b"])
     with pytest.raises(OptionError, match=r"shape \(3,\).*have \(2,\)"):
         memory.add("s", torch.zeros(1, 3), prompts=torch.zeros(1, 3))
-    with pytest.raises(OptionError, match="no embeddings given.*embeddings of size 3"):
+    with pytest.raises(OptionError, match=r"no embeddings given.*embeddings of size 3"):
         memory.add("s", torch.zeros(1, 2))
     with pytest.raises(OptionError, match="latents is a list"):
         memory.add("s", [1.0])  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from transformers import (
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5Tokenizer,
 )
 
 LETTERS = list(string.ascii_lowercase)
@@ -52,15 +52,12 @@ def write(name: str, folder: Path) -> Path:
 
 
 def vae(channels: int = 4, **config: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        sample_size=16,
-        **config,
-    )
+    blocks: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    return AutoencoderKL(**blocks, norm_num_groups=4, latent_channels=channels, sample_size=16, **config)
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -86,13 +83,13 @@ def clip(kind: type = CLIPTextModel) -> Any:
     return kind(config).eval()
 
 
-def t5_tokenizer() -> T5TokenizerFast:
+def t5_tokenizer() -> T5Tokenizer:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in LETTERS)]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=LENGTH)
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=LENGTH)
 
 
 def t5() -> Any:
-    config = T5Config(vocab_size=4 + len(LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = T5Config(vocab_size=4 + len(LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     return T5EncoderModel(config).eval()
 
 
@@ -120,7 +117,7 @@ def sd(folder: Path) -> Any:
         text_encoder=clip(),
         tokenizer=clip_tokenizer(folder),
         unet=unet(cross_attention_dim=16, attention_head_dim=4),
-        scheduler=ddim(),
+        scheduler=ddim(),  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,

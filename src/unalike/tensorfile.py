@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -43,20 +42,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: when that is not possible.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except OSError as error:
         raise StoreError(
-            f"cannot write {path.name!r} ({error.strerror}); give a path in an existing folder that you may write to"
+            f"cannot write {path.name!r} ({error.strerror}); what was there is unchanged. Give a path in an existing folder that you may "
+            f"write to, with room for {len(data)} bytes"
         ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path.name!r} ({error.strerror}); what was there is unchanged") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:

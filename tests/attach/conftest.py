@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests import tiny
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

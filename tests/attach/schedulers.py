@@ -7,7 +7,6 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import torch
 from torch import Tensor
 
 STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -104,9 +103,9 @@ def timesteps(setting: Setting, scheduler: Any) -> Tensor:
     return scheduler.timesteps[:-1] if setting.family == "trigonometric" else scheduler.timesteps
 
 
-def noise_level(setting: Setting, t: Tensor) -> tuple[float, float]:
-    """`alpha`, `sigma` of the model's own input at timestep `t`."""
-    t = float(t)
+def noise_level(setting: Setting, timestep: Tensor) -> tuple[float, float]:
+    """`alpha`, `sigma` of the model's own input at a timestep."""
+    t = float(timestep)
     if setting.family == "betas":
         sigma = float(np.interp(t, np.arange(1000), TRAINING_SIGMAS))
         return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)

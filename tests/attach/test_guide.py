@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import diffusers
 import pytest
 import torch
+from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
-from tests.attach.conftest import prompted, seeded
 from unalike.attach import guide, shield_from_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import AttachmentError, NumericsError, OptionError, ShieldError, StoreError, UnsupportedError
@@ -188,6 +188,44 @@ def test_certificates_say_outside_when_a_shield_is_in_the_way(pipelines: Pipelin
         assert torch.equal(images.flatten(1), after.latents)
 
 
+def test_nothing_is_left_to_move_when_spell_has_kept_images_out(sd: Any) -> None:
+    arguments, memory = prompted("sd", ["cat"], 2), Memory()
+    drawn(guide(sd, memory=memory), arguments, count=2)
+    space = next(iter(memory.spaces()))
+    view = memory.view(space)
+    assert view is not None
+    shield = Shield(view.latents.view(2, 4, 8, 8), space=space.split()[0], radius=20.0)
+    guided = guide(sd, SPELL(radius=20.0, overcompensation=1.6, batch=False, memory=False), shield=shield)
+    drawn(guided, arguments, count=2)
+    assert guided.report is not None
+    for image in guided.report.images:
+        assert image.active["spell"] > 0
+        assert image.certificate is not None
+        assert image.certificate.distance >= 20.0
+        assert not image.certificate.moved
+
+
+def test_images_are_unchanged_when_no_ball_is_touched(sd: Any) -> None:
+    arguments = prompted("sd", ["cat"], 2)
+    shield = Shield(torch.full((1, 4, 8, 8), 1e3), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0)
+    assert torch.equal(drawn(guide(sd, SPELL(radius=1.0), shield=shield), arguments, count=2), drawn(sd, arguments, count=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_are_guided_when_the_model_runs_in_half_precision(sd: Any, dtype: torch.dtype) -> None:
+    seen = []
+    try:
+        sd.to(dtype)
+        guided = guide(sd, SPARKE(strength=0.1), Probe(act=lambda x0, context: seen.append(x0.dtype)), memory=Memory(dtype="float16"))
+        latents = drawn(guided, prompted("sd", ["cat"], 2), count=2)
+        plain = drawn(sd, prompted("sd", ["cat"], 2), count=2)
+    finally:
+        sd.to(torch.float32)
+    assert latents.dtype == dtype
+    assert not torch.equal(latents, plain)
+    assert set(seen) == {torch.float32}
+
+
 def test_last_step_is_found_when_only_the_tail_of_the_schedule_runs(sd: Any) -> None:
     pipe, memory, seen = diffusers.StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False), Memory(), []
     pipe.set_progress_bar_config(disable=True)
@@ -298,7 +336,7 @@ def test_shield_of_another_model_is_refused_when_attached(pipelines: Pipelines) 
     guide(pipelines("sd"), shield=shield)
     with pytest.raises(StoreError, match="the shield protects latents of"):
         guide(pipelines("flux"), shield=shield)
-    with pytest.raises(StoreError, match="4x8x8.*4x16x8"):
+    with pytest.raises(StoreError, match=r"4x8x8.*4x16x8"):
         drawn(guide(pipelines("sd"), shield=shield), {**prompted("sd", ["cat"], 1), "height": 32}, count=1)
 
 

@@ -1,12 +1,13 @@
 import math
+from itertools import pairwise
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from tests.attach.schedulers import SETTINGS, Setting, noise_level, one_image_model, prepared, timesteps
 from torch import Tensor
 
-from tests.attach.schedulers import SETTINGS, Setting, noise_level, one_image_model, prepared, timesteps
 from unalike.attach import levels
 from unalike.attach.binding import Binding, Call
 from unalike.errors import UnsupportedError
@@ -101,14 +102,15 @@ def test_levels_are_those_of_the_model_and_form_a_chain(setting: Setting, image:
     for level, t in zip(seen, timesteps(setting, scheduler), strict=True):
         alpha, sigma = noise_level(setting, t)
         assert math.atan2(level.sigma, level.alpha) == pytest.approx(math.atan2(sigma, alpha), abs=5e-3)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert (before.next_alpha, before.next_sigma) == pytest.approx((after.alpha, after.sigma), abs=1e-6)
     assert seen[-1].next_alpha == pytest.approx(1, abs=0.05)
     assert seen[-1].next_sigma < 0.2 * max(level.sigma for level in seen)
 
 
 def test_unknown_scheduler_is_refused_when_it_has_no_map() -> None:
-    with pytest.raises(UnsupportedError, match=r"IPNDMScheduler.*levels\.register\(IPNDMScheduler"), Binding(Host(diffusers.IPNDMScheduler()), Shift(None)):
+    host = Host(diffusers.IPNDMScheduler())
+    with pytest.raises(UnsupportedError, match=r"IPNDMScheduler.*levels\.register\(IPNDMScheduler"), Binding(host, Shift(None)):
         pass
 
 
@@ -131,16 +133,17 @@ def test_noise_prediction_is_refused_when_the_schedule_starts_without_signal() -
         levels.level(scheduler, scheduler.timesteps[0])
 
 
-def test_steps_counts_the_calls_that_happen_when_a_run_begins_in_the_middle() -> None:
-    for scheduler in (diffusers.DDIMScheduler(clip_sample=False), diffusers.EulerDiscreteScheduler(), diffusers.PNDMScheduler(skip_prk_steps=True)):
-        scheduler.set_timesteps(10)
-        guidance, x = Shift(None), torch.zeros(1, 3, 4, 4)
-        tail = scheduler.timesteps[6:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(6)
-        with Binding(Host(scheduler), guidance):
-            for t in tail:
-                scheduler.scale_model_input(x, t)
-                x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
-        assert [(call.step, call.steps) for call in guidance.calls] == [(i, len(tail)) for i in range(len(tail))]
-        assert guidance.final is x
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "PNDMScheduler"])
+def test_steps_counts_the_calls_that_happen_when_a_run_begins_in_the_middle(name: str) -> None:
+    scheduler = getattr(diffusers, name)(**{"skip_prk_steps": True} if name == "PNDMScheduler" else {})
+    scheduler.set_timesteps(10)
+    guidance, x = Shift(None), torch.zeros(1, 3, 4, 4)
+    tail = scheduler.timesteps[6:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(6)
+    with Binding(Host(scheduler), guidance):
+        for t in tail:
+            scheduler.scale_model_input(x, t)
+            x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
+    assert [(call.step, call.steps) for call in guidance.calls] == [(i, len(tail)) for i in range(len(tail))]
+    assert guidance.final is x

@@ -123,7 +123,7 @@ def test_damage_is_reported_when_opened(tmp_path: Path, damage: str) -> None:
         manifest.write_text("{")
     else:
         vectors.unlink()
-    with pytest.raises(StoreError, match="damaged|there is no shield"):
+    with pytest.raises(StoreError, match=r"damaged|there is no shield"):
         Shield.open(tmp_path)
 
 

@@ -127,8 +127,8 @@ class Binding:
         return result
 
     def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
-        arguments = inspect.signature(own).bind(*args, **kwargs).arguments
-        scheduler, timestep = self._scheduler, arguments["timestep"]
+        bound = inspect.signature(own).bind(*args, **kwargs)
+        arguments, scheduler, timestep = bound.arguments, self._scheduler, bound.arguments["timestep"]
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position
@@ -137,7 +137,8 @@ class Binding:
         if delta is None:
             result = own(*args, **kwargs)
         else:
-            result = own(**{**arguments, "model_output": _edited(arguments["model_output"], delta / call.level.b)})
+            arguments["model_output"] = _edited(arguments["model_output"], delta / call.level.b)
+            result = own(*bound.args, **bound.kwargs)
         self._done += 1
         if remaining == 1:
             final = self._guidance.finish(result[0])

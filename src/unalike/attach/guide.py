@@ -165,7 +165,7 @@ class GuidedPipeline:
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
-        keys = {i: settings_key(m, self.pipe, named) for i, m in enumerate(self.methods) if m.needs_calibration}
+        keys = {i: (settings_key(m, self.pipe, named), self._models()) for i, m in enumerate(self.methods) if m.needs_calibration}
         missing = {key: self.methods[i] for i, key in keys.items() if key not in self._calibrations}
         if missing:
             ready = calibrated(list(missing.values()), named, self._unguided, call_parameters(self.pipe))

@@ -107,12 +107,12 @@ def position(scheduler: Any, timestep: Any, after: int) -> int:
         if fresh:
             scheduler._init_step_index(timestep)
         return int(scheduler.step_index)
-    times = [float(t) for t in schedule(scheduler)]
+    times, now = schedule(scheduler).tolist(), float(timestep)
     for index in range(after + 1, len(times)):
-        if times[index] == float(timestep):
+        if times[index] == now:
             return index
     raise UnsupportedError(
-        f"{type(scheduler).__name__} was stepped at timestep {float(timestep):g}, which is not among the ones still to come; "
+        f"{type(scheduler).__name__} was stepped at timestep {now:g}, which is not among the ones still to come; "
         "only timesteps that set_timesteps made can be guided, in their order"
     )
 

@@ -98,6 +98,7 @@ class Report:
 def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
     """The nearest neighbour of each of the final latents (B, …) in the batch itself and in the memory (n, d); ties go to the batch."""
     rows = latents.flatten(1)
+    rows = rows.cpu() if rows.device.type == "mps" else rows  # which has no float64
     found: list[Nearest | None] = [None] * len(rows)
     for source, others in (("batch", rows if len(rows) > 1 else None), ("memory", memory)):
         if others is None or len(others) == 0:

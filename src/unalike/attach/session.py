@@ -98,7 +98,7 @@ class Session:
     def finish(self, latents: Tensor) -> Tensor | None:
         """Checks the final latents against the shield; what to return in their place where some had to be moved."""
         run, conditions = self._begun()
-        own = latents[: conditions.images].detach()
+        own = latents[: conditions.images].detach().clone()
         if not torch.isfinite(own).all():
             raise NumericsError(
                 f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "

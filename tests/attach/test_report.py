@@ -1,0 +1,35 @@
+import json
+
+import torch
+
+from unalike.attach.report import Certificate, Nearest, Report, image_reports, nearest_neighbours
+from unalike.guidance.run import Trace
+
+
+def test_neighbour_is_the_nearest_of_batch_and_memory_when_both_are_there() -> None:
+    latents = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]], [[10.0, 0.0]]])
+    memory = torch.tensor([[100.0, 0.0], [10.0, 1.0]])
+    assert nearest_neighbours(latents, memory) == [Nearest(1, "batch", 5.0), Nearest(0, "batch", 5.0), Nearest(1, "memory", 1.0)]
+    assert nearest_neighbours(latents[:1], None) == [None]
+    assert nearest_neighbours(latents[:1], memory[:0]) == [None]
+    assert nearest_neighbours(torch.zeros(2, 2), torch.zeros(1, 2)) == [Nearest(1, "batch", 0.0), Nearest(0, "batch", 0.0)]
+
+
+def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
+    first = Trace("spell", [torch.tensor([0.1, 0.0]), torch.tensor([0.2, 0.0])], [torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])])
+    second = Trace("spell", [torch.zeros(2)] * 2, [torch.zeros(2)] * 2)
+    certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s")
+    images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [None, Nearest(0, "batch", 1.0)], [certificate, None])
+    assert [image.prompt for image in images] == ["a", "b"]
+    assert images[0].corrections == {"spell": [1.0, 2.0], "spell-2": [0.0, 0.0]}
+    assert images[0].corrections_of_x0["spell"] == torch.tensor([0.1, 0.2]).tolist()
+    assert images[0].active == {"spell": 1.0, "spell-2": 0.0}
+    assert images[1].active == {"spell": 0.0, "spell-2": 0.0}
+
+
+def test_report_is_json_when_turned_into_a_dictionary() -> None:
+    images = image_reports([], torch.tensor([3]), None, [Nearest(0, "memory", 1.0)], [Certificate("a", 2.0, 1.0, 1.0, True, "s")])
+    found = json.loads(json.dumps(Report(images=images, steps=4, space="s p/1").to_dict()))
+    assert found["images"][0]["nearest"] == {"index": 0, "source": "memory", "distance": 1.0}
+    assert found["images"][0]["certificate"]["moved"] is True
+    assert (found["images"][0]["prompt"], found["images"][0]["group"], found["steps"], found["finished"]) == (None, 3, 4, True)

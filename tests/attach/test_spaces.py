@@ -1,0 +1,48 @@
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests import tiny
+
+from unalike.attach.spaces import fingerprint, latent_model, latent_space, memory_space, prompt_model
+from unalike.errors import UnsupportedError
+
+
+@pytest.fixture(scope="module")
+def vae() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return tiny.vae()
+
+
+def test_fingerprint_is_the_same_when_only_the_precision_differs(vae: torch.nn.Module) -> None:
+    assert fingerprint(vae) == fingerprint(copy.deepcopy(vae).half()) == fingerprint(copy.deepcopy(vae).bfloat16())
+
+
+def test_fingerprint_differs_when_weights_or_settings_do(vae: torch.nn.Module) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other_weights = tiny.vae()
+    other_scale = copy.deepcopy(vae)
+    other_scale.register_to_config(scaling_factor=0.5)  # type: ignore[operator]
+    assert len({fingerprint(vae), fingerprint(other_weights), fingerprint(other_scale)}) == 3
+
+
+def test_fingerprint_is_refused_when_the_weights_are_elsewhere(vae: torch.nn.Module) -> None:
+    with pytest.raises(UnsupportedError, match="meta device"):
+        fingerprint(copy.deepcopy(vae).to("meta"))
+
+
+def test_spaces_are_named_when_a_pipeline_has_no_autoencoder_or_encoder() -> None:
+    pipe = SimpleNamespace(components={"unet": torch.nn.Linear(2, 2)})
+    assert latent_model(pipe) == "pixels"
+    assert prompt_model(pipe) == "labels"
+    assert memory_space(latent_space("pixels", (3, 8, 8)), "labels", None) == "pixels/3x8x8 labels/0"
+
+
+def test_prompt_space_is_the_encoders_when_one_is_given() -> None:
+    def embed(texts: list[str]) -> torch.Tensor:
+        return torch.zeros(len(texts), 2)
+
+    assert prompt_model(SimpleNamespace(components={}), embed).endswith("embed")
