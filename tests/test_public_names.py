@@ -2,6 +2,7 @@
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 import unalike
 from unalike.cli.app import app
@@ -69,8 +70,8 @@ def test_message_lists_the_names_when_there_is_no_such_name():
 
 def test_options_are_the_agreed_ones_when_the_command_line_is_built():
     found, group = {}, typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
+    assert isinstance(group, TyperGroup)
     for name, command in group.commands.items():
         named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
-        found[name] = sorted(named + [p.metavar for p in command.params if p.param_type_name == "argument"])
+        found[name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
     assert found == COMMANDS

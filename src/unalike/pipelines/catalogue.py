@@ -60,7 +60,7 @@ MODELS: dict[str, Model] = {
 }
 
 
-def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> DiffusionPipeline:
+def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
     """A diffusers pipeline, ready to be guided.
 
     Args:
@@ -69,7 +69,7 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Diffus
         **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given.
 
     Returns:
-        The pipeline, on the CPU unless `options` say otherwise.
+        The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say otherwise.
 
     Raises:
         OptionError: for a name that is none of these, or for options together with a finished pipeline.

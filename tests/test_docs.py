@@ -1,0 +1,69 @@
+"""What the README and the pages of docs say is so: their programs run, their commands work, their links and tables are right."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unalike.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str, pages: list[Path]) -> list[str]:
+    return [text for page in pages for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+COMMANDS = [line[2:] for text in blocks("console", [ROOT / "README.md"]) for line in text.splitlines() if line.startswith("$ unalike ")]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs_when_started_as_a_program(example, tmp_path):
+    subprocess.run([sys.executable, "-W", "error", str(example)], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_readme_works_when_typed(command, tmp_path):
+    subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "report.html").exists()
+
+
+def test_readme_has_commands_to_try():
+    assert COMMANDS
+
+
+@pytest.mark.parametrize("block", blocks("python", PAGES), ids=lambda b: b.strip().splitlines()[0])
+def test_program_of_the_docs_is_part_of_an_example_that_runs(block):
+    assert any(block in example.read_text("utf-8") for example in EXAMPLES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere_when_they_are_local(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_table_of_options_is_current():
+    written = runpy.run_path(str(ROOT / "docs" / "generate.py"))["options_page"]()
+    assert (ROOT / "docs" / "options.md").read_text("utf-8") == written, "run: python docs/generate.py"
+
+
+def test_every_command_is_in_the_readme():
+    listed = re.findall(r"^\| `unalike (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert listed == [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def test_changelog_names_the_version_of_the_package_or_what_is_unreleased():
+    import unalike
+
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## {unalike.__version__}" in text or "## Unreleased" in text
+    assert f"version: {unalike.__version__}" in (ROOT / "CITATION.cff").read_text("utf-8")
