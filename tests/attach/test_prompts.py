@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,12 @@ def test_images_are_counted_once_when_the_batch_is_duplicated_for_guidance() -> 
     assert conditions.embeddings is not None
     assert conditions.embeddings.argmax(1).tolist() == [7, 3]
     assert conditions.embeddings.sum(1).tolist() == [1, 1]
+
+
+def test_classes_are_called_by_name_when_the_pipeline_knows_it() -> None:
+    pipe = SimpleNamespace(labels={"goldfish": 1, "Carassius auratus": 1, "tench": 0})
+    prompts = Prompts(pipe, {"class_labels": [1, 0, 5]})
+    assert prompts.conditions(torch.zeros(3, 2)).texts == ["goldfish", "tench", "5"]
 
 
 def test_prompts_are_known_when_the_pipeline_has_no_encode_prompt() -> None:
