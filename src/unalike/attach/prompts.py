@@ -42,8 +42,8 @@ class Prompts:
 
     The first tensor of the first call is the embedding of the positive prompts; (R, L, p) is averaged over its L tokens, those of a mask
     only where the pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
-    not depend on the padding, a memory of 10,000 prompts stays small, and padding tokens, which follow the prompt and have read all of it, summarise
-    it: for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
+    not depend on the padding and a memory of 10,000 prompts stays small. Little is lost: padding follows the prompt, has read all of it
+    and summarises it, so that for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
     Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
 
     Args:
