@@ -51,15 +51,14 @@ class Setting:
 
 
 def sweep() -> Iterator[Setting]:
-    """The settings that `--tune` tries: eight a method, all at CFG 7.5, and eight lower weights of CFG."""
-    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0):
-        yield Setting(f"cfg {scale:g}", guidance_scale=scale)
-    for strength in (0.05, 0.1, 0.2, 0.3):
-        for stop in (1.0, 0.5):
-            yield Setting(f"sparke {strength:g} until {stop:g}", methods={"sparke": {"strength": strength, "stop": stop}})
-    for factor in (0.5, 0.8, 1.0, 1.2):
-        for stop in (1.0, 0.5):
-            yield Setting(f"spell {factor:g} until {stop:g}", methods={"spell": {"factor": factor, "stop": stop}})
+    """The settings that `--tune` tries: twelve a method at CFG 7.5, and twelve lower weights of CFG."""
+    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5):
+        yield Setting(f"CFG {scale:g}", guidance_scale=scale)
+    for limit in (None, 0.5, 0.2):
+        for strength in (0.05, 0.1, 0.2, 0.4):
+            yield Setting(f"SPARKE {strength:g} limit {limit}", methods={"sparke": {"strength": strength, "limit": limit}})
+        for factor in (0.5, 0.75, 1.0, 1.25):
+            yield Setting(f"SPELL {factor:g} limit {limit}", methods={"spell": {"factor": factor, "limit": limit}})
 
 
 def run(pipe: Any, setting: Setting, prompt: str, *, samples: int, steps: int) -> dict[str, Any]:
