@@ -10,6 +10,8 @@ settings = {"num_inference_steps": 25, "guidance_scale": 3.0, "generator": torch
 protected = pipe(prompt=["red heart", "cat face"], **settings).images
 shield = shield_from_images(pipe, protected, radius=12.0, ids=["red heart", "cat face"])
 
+shield.save("protected")  # unalike.Shield.open brings it back; so does the command line, with --shield protected
+
 guided = unalike.guide(pipe, unalike.SPELL(batch=False, memory=False), shield=shield)
 images = guided(prompt=["red heart", "cat face", "house"], **settings).images
 

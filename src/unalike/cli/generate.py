@@ -30,7 +30,9 @@ def generate(
     memory: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Differ from the generations in this file, and add these to it.")
     ] = None,
-    shield: Annotated[Path | None, typer.Option(metavar="DIR", help="Stay out of this protected set.")] = None,
+    shield: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Stay out of the protected set in this folder, written by Shield.save.")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare/--no-compare", help="Draw each image without guidance too.")] = False,
     seed: Annotated[int, typer.Option(help="Image i of a prompt starts from the noise of seed + i.")] = GenerateSettings.seed,
     steps: Annotated[int | None, typer.Option(help="Sampling steps. [default: the model's]")] = None,
