@@ -311,10 +311,10 @@ def test_radius_is_measured_when_spell_asks_for_it(pipelines: Pipelines, name: s
     assert guided.report.images[0].active["spell"] > 0
 
 
-def test_memory_of_another_model_is_refused_when_the_call_begins(pipelines: Pipelines) -> None:
+def test_memory_of_another_model_is_refused_when_the_pipeline_is_guided(pipelines: Pipelines) -> None:
     memory = Memory()
     drawn(guide(pipelines("sd"), memory=memory), prompted("sd", ["cat"], 1), count=1)
-    with pytest.raises(StoreError, match=r"holds samples of 'AutoencoderKL-.*and this pipeline makes 'AutoencoderKL-"):
+    with pytest.raises(StoreError, match=r"of another model \(AutoencoderKL-.*none of this one \(AutoencoderKL-"):
         drawn(guide(pipelines("flux"), memory=memory), prompted("flux", ["cat"], 1), count=1)
     drawn(guide(pipelines("sd"), memory=memory), {**prompted("sd", ["cat"], 1), "height": 32}, count=1)
     assert sorted(memory.spaces().values()) == [1, 1]

@@ -14,7 +14,7 @@ from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
-from unalike.attach.session import Models, Session, seeds_of
+from unalike.attach.session import Models, Session, require_same_models, seeds_of
 from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.base import Method
@@ -191,6 +191,8 @@ class GuidedPipeline:
 
     def _require_fitting_stores(self) -> None:
         shield, model = self.shield, self._models().latents
+        if self.memory is not None:
+            require_same_models(self.memory, self._models())
         if shield is None:
             return
         if "Inpaint" in type(self.pipe).__name__:

@@ -166,7 +166,7 @@ class Session:
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
             return None
-        require_same_models(self._memory, self._models, self._space)
+        require_same_models(self._memory, self._models)
         view = self._memory.view(self._space)
         if view is None:
             return None
@@ -186,7 +186,7 @@ class Session:
         return [Certificate(shield.ids[k], d, shield.radius, d - shield.radius, moved, shield.space) for k, d, moved in rows]
 
 
-def require_same_models(memory: Memory, models: Models, space: str) -> None:
+def require_same_models(memory: Memory, models: Models) -> None:
     """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same models are fine.
 
     Raises:
@@ -196,8 +196,8 @@ def require_same_models(memory: Memory, models: Models, space: str) -> None:
     if held and not any(_same_models(name, models) for name in held):
         other = next(iter(held))
         raise StoreError(
-            f"the memory holds samples of {other!r} and this pipeline makes {space!r}: another model's latents or prompt embeddings "
-            "cannot be compared; begin a new one with Memory() for this model"
+            f"the memory holds samples of another model ({other}) and none of this one ({models.latents} {models.prompts}), and they "
+            "cannot be compared; begin a new one with Memory(), or give each model a file of its own with --memory"
         )
 
 

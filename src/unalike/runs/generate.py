@@ -10,8 +10,6 @@ from typing import Any
 
 from unalike.attach import guide
 from unalike.attach.report import ImageReport, Nearest
-from unalike.attach.spaces import latent_model, prompt_model
-from unalike.errors import StoreError
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder
 from unalike.runs.grid import Band, Cell, Panel, draw_grid
@@ -79,7 +77,6 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
     try:
         sampler = Sampler.open(settings)
-        _check_memory(memory, sampler, settings)
         guided = guide(sampler.pipe, *methods, memory=memory, shield=shield)
     except BaseException:
         folder.abandon()
@@ -158,16 +155,6 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
     if nearest is not None and nearest.source == "batch":
         nearest = Nearest(batch[nearest.index].index, "run", nearest.distance)
     return replace(report, index=batch[report.index].index, nearest=nearest)
-
-
-def _check_memory(memory: Memory, sampler: Sampler, settings: GenerateSettings) -> None:
-    """Refuse a memory that has samples, and none that this model could be compared with."""
-    latents, prompts = latent_model(sampler.pipe), prompt_model(sampler.pipe)
-    if len(memory) and not any(space.startswith(f"{latents}/") and f" {prompts}/" in space for space in memory.spaces()):
-        raise StoreError(
-            f"memory file {settings.memory and settings.memory.name!r} holds images of another model and none of {settings.model!r}; "
-            "give each model a file of its own with --memory"
-        )
 
 
 def _memory_record(memory: Memory, settings: GenerateSettings) -> dict[str, Any] | None:

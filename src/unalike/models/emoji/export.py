@@ -28,7 +28,7 @@ def assemble(work: Path) -> Any:
         text_encoder=model.text.eval(),
         tokenizer=tokenizer,
         unet=model.unet.eval(),
-        scheduler=diffusers.DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing"),
+        scheduler=diffusers.DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

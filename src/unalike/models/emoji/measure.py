@@ -157,6 +157,8 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     record: dict[str, Any] = {
         "steps": arguments.steps,
+        "samples": arguments.samples,
+        "every": arguments.every,
         "scheduler": type(pipe.scheduler).__name__,
         "autoencoder_psnr": autoencoder_psnr(pipe),
     }
