@@ -197,6 +197,12 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
     assert "Protected set" in (tmp_path / "second" / "report.html").read_text("utf-8")
 
 
+def test_measured_radius_is_recorded_when_it_was_auto(settings):
+    record = generate(settings(num=2, method=("spell",))).record
+    assert record["methods"][0]["options"]["radius"] == "auto"
+    assert record["methods_as_used"][0]["options"]["radius"] > 0
+
+
 def test_step_is_named_when_the_model_returns_nan(settings, tiny_sd: StableDiffusionPipeline, tmp_path):
     torch.nn.init.constant_(tiny_sd.unet.conv_out.bias, float("nan"))
     tiny_sd.save_pretrained(tmp_path / "broken")

@@ -83,12 +83,14 @@ class Report:
         steps: number of model evaluations.
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         finished: whether the last step was reached; an interrupted run leaves nothing in the memory.
+        methods: name and options of each method as it was used, with what was measured for it (`radius="auto"`).
     """
 
     images: list[ImageReport] = field(default_factory=list)
     steps: int = 0
     space: str = ""
     finished: bool = True
+    methods: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""

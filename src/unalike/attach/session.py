@@ -15,6 +15,7 @@ from unalike.attach.report import Certificate, Report, image_reports, nearest_ne
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError
 from unalike.guidance.base import Balls, Method, References
+from unalike.guidance.methods import described
 from unalike.guidance.run import Run
 from unalike.memory import Memory
 from unalike.shields import Shield
@@ -128,7 +129,8 @@ class Session:
         if self.latents is not None:
             neighbours = nearest_neighbours(self.latents, None if run.memory is None else run.memory.latents)
         images = image_reports(run.traces, conditions.groups, conditions.texts, neighbours, self._certificates(conditions.images))
-        return Report(images=images, steps=self._calls, space=self._space, finished=self.latents is not None)
+        used = [described(method) for method in self._methods]
+        return Report(images=images, steps=self._calls, space=self._space, finished=self.latents is not None, methods=used)
 
     def commit(self) -> None:
         """Adds the final latents to the memory, where there is one and the last step was reached."""

@@ -30,6 +30,16 @@ def options(method: type[Method]) -> list[Field[Any]]:
     return sorted((f for f in fields(method) if f.metadata), key=lambda f: f.name in shared)
 
 
+def described(method: Method) -> dict[str, Any]:
+    """Name and option values of a method, ready for JSON; options that take tensors are left out.
+
+    Example:
+        >>> described(SPELL(radius=20.0))["options"]["radius"]
+        20.0
+    """
+    return {"name": method.name, "options": {f.name: getattr(method, f.name) for f in options(type(method))}}
+
+
 def build(name: str, /, **settings: Any) -> Method:
     """The method of that name with those options.
 

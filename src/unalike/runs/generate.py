@@ -99,6 +99,8 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     except KeyboardInterrupt:
         pass
     finally:
+        if guided.report is not None:
+            record["methods_as_used"] = guided.report.methods
         record = _finish(folder, record, job.samples, finished=finished, seconds=time.perf_counter() - started)
     return Outcome(folder.path, record, job.samples)
 

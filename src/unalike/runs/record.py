@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import unalike
 from unalike.guidance.base import Method
-from unalike.guidance.methods import options
+from unalike.guidance.methods import described
 from unalike.runs.samples import Sample
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import GenerateSettings, build_methods
@@ -45,7 +45,7 @@ def first_record(
         "steps": sampler.steps,
         "guidance_scale": sampler.guidance_scale,
         "batch_size": settings.batch_size,
-        "methods": [{"name": m.name, "options": _option_values(m)} for m in methods],
+        "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
         "shield": dict(shield) if shield else None,
         "compare": settings.compare,
@@ -103,8 +103,8 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
         words += ["--method", method.name]
     plain = build_methods(GenerateSettings(prompts=settings.prompts, model=settings.model, method=tuple(m.name for m in methods)))
     for method, default in zip(methods, plain, strict=True):
-        usual = _option_values(default)
-        for name, value in _option_values(method).items():
+        usual = described(default)["options"]
+        for name, value in described(method)["options"].items():
             if value != usual[name]:
                 words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
     for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
@@ -118,10 +118,6 @@ def file_record(path: Path, **facts: Any) -> dict[str, Any]:
     """Name and SHA-256 of a file as it is now, so that a repeated run can tell whether it begins from the same one."""
     with path.open("rb") as f:
         return {"name": path.name, "sha256": hashlib.file_digest(f, "sha256").hexdigest(), **facts}
-
-
-def _option_values(method: Method) -> dict[str, Any]:
-    return {f.name: getattr(method, f.name) for f in options(type(method))}
 
 
 def _guidance_summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
