@@ -1,0 +1,56 @@
+"""The shipped model: what it weighs, what loads it, and what it draws."""
+
+from importlib import resources
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+import unalike
+from unalike.models.emoji import nearest, truth
+from unalike.models.emoji.measure import autoencoder_psnr, draw
+
+FOLDER = Path(str(resources.files("unalike.models.emoji"))) / "weights"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> diffusers.StableDiffusionPipeline:
+    loaded = unalike.load("emoji")
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def drawn(pipe: diffusers.StableDiffusionPipeline, prompts: list[str], **more: object) -> Tensor:
+    return draw(pipe, prompts, seed=0, guidance_scale=3.0, steps=15, **more)
+
+
+def test_weights_are_small_half_precision_and_safe() -> None:
+    files = [f for f in FOLDER.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 30 * 2**20
+    assert {f.suffix for f in files} == {".json", ".txt", ".safetensors"}
+
+
+def test_diffusers_own_class_loads_it() -> None:
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(FOLDER)
+    assert type(pipe.unet) is diffusers.UNet2DConditionModel
+    assert type(pipe.vae) is diffusers.AutoencoderKL
+
+
+def test_autoencoder_reconstructs(pipe: diffusers.StableDiffusionPipeline) -> None:
+    assert autoencoder_psnr(pipe) > 25
+
+
+def test_full_names_give_their_pictures(pipe: diffusers.StableDiffusionPipeline) -> None:
+    names = ["red heart", "green heart", "red circle", "blue square", "thumbs up: dark skin tone", "woman running: light skin tone"]
+    names += ["grinning face", "pizza", "flag: Japan", "keycap: 5", "full moon", "tulip"]
+    match = nearest(drawn(pipe, names))
+    right = [bool(torch.isin(index, truth(name))) for index, name in zip(match.index, names, strict=True)]
+    assert sum(right) >= 9, dict(zip(names, right, strict=True))
+
+
+def test_image_does_not_depend_on_what_is_drawn_beside_it(pipe: diffusers.StableDiffusionPipeline) -> None:
+    together = drawn(pipe, ["heart", "cat", "flag"], batch=3)
+    alone = drawn(pipe, ["heart", "cat", "flag"], batch=1)
+    assert (together - alone).abs().max() < 2 / 255
