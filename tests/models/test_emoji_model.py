@@ -22,8 +22,8 @@ def pipe() -> diffusers.StableDiffusionPipeline:
     return loaded
 
 
-def drawn(pipe: diffusers.StableDiffusionPipeline, prompts: list[str], **more: object) -> Tensor:
-    return draw(pipe, prompts, seed=0, guidance_scale=3.0, steps=15, **more)
+def drawn(pipe: diffusers.StableDiffusionPipeline, prompts: list[str], batch: int = 32) -> Tensor:
+    return draw(pipe, prompts, seed=0, guidance_scale=3.0, steps=15, batch=batch)
 
 
 def test_weights_are_small_half_precision_and_safe() -> None:
