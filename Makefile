@@ -18,7 +18,9 @@ check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check
 
 bench: $(VENV)/.installed-dev
-	@for benchmark in benchmarks/*.py; do $(bin)/python "$$benchmark" || exit 1; done
+	@mkdir -p benchmarks/results
+	@for benchmark in benchmarks/*.py; do \
+		$(bin)/python "$$benchmark" --out "benchmarks/results/$$(basename "$$benchmark" .py).json" || exit 1; done
 
 $(bin)/python:
 	@python=$$(scripts/find-python) && "$$python" -m venv $(VENV)

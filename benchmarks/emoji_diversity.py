@@ -1,7 +1,7 @@
 """Distinct right images among 32 samples of 40 one-to-many prompts on the shipped emoji model: unguided, guided, and with lower CFG.
 
 `python benchmarks/emoji_diversity.py --out result.json` takes the settings of `emoji_diversity.json`; they were chosen with `--tune`, on
-prompts that are not among the forty. It goes on from a result file that is there. A picture counts where the judge accepts it (see
+prompts that are not among the forty. An interrupted run goes on from its result file. A picture counts where the judge accepts it (see
 `unalike.models.emoji.judge`), so that blends do not.
 """
 
@@ -117,7 +117,7 @@ def compare(
         earlier = json.loads(out.read_text())
         if {k: earlier.get(k) for k in state} != state:
             raise SystemExit(f"{out} holds a run with other settings; give another --out or remove it")
-        records = earlier["records"]
+        records = earlier["records"] if len(earlier["records"]) < len(settings) * len(prompts) else []
     pipe = load(model)
     pipe.set_progress_bar_config(disable=True)
     done = {(r["setting"], r["prompt"]) for r in records}
