@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unalike.models.emoji.data import load_images
+from unalike.models.emoji.measure import autoencoder_psnr
 from unalike.models.training import Checkpoint, Recipe, fit
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())["autoencoder"]
@@ -43,11 +44,6 @@ def build() -> Any:
     return model.to(memory_format=torch.channels_last)
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1], from the mean squared error over all of them."""
-    return float(-10 * torch.log10(((a.clamp(-1, 1) - b) / 2).pow(2).mean()))
-
-
 def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
     """L1 + MSE + L1 of the horizontal and vertical differences, for images in [-1, 1]."""
     error = y - x
@@ -61,8 +57,8 @@ def encode(model: Any, images: Tensor, batch: int = 64) -> Tensor:
     return torch.cat([model.encode(_on_device(x, model)).latent_dist.mean.cpu() for x in images.split(batch)])
 
 
-def train(stage: str, work: Path, device: str, minutes: float) -> None:
-    """Train one of the stages from its checkpoint on, and print the PSNR of the result."""
+def train(stage: str, work: Path, device: str, minutes: float) -> float:
+    """Train one of the stages from its checkpoint on, and return the PSNR of the averaged weights in dB."""
     images = load_images().float().div(127.5).sub(1)
     model = build()
     if stage == "decoder":
@@ -73,7 +69,7 @@ def train(stage: str, work: Path, device: str, minutes: float) -> None:
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG[stage])
     loss_at = _joint_loss(model, images, recipe) if stage == "joint" else _decoder_loss(model, images, recipe)
     fit(model, loss_at, recipe, Checkpoint(work / f"autoencoder-{stage}.safetensors"), minutes=minutes, save_every=250)
-    evaluate(model, images)
+    return autoencoder_psnr(model)
 
 
 def _joint_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
@@ -112,15 +108,6 @@ def _on_device(images: Tensor, model: Any) -> Tensor:
     return images.to(model.device).contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
-def evaluate(model: Any, images: Tensor) -> float:
-    """Print and return the PSNR of encoding (posterior mean) and decoding all images."""
-    outputs = [model.decode(encode(model, x).to(model.device)).sample.cpu() for x in images.split(64)]
-    value = psnr(torch.cat(outputs), images)
-    print(f"PSNR of the averaged weights over {len(images)} images: {value:.2f} dB", flush=True)
-    return value
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,7 +116,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
     arguments = parser.parse_args()
-    train(arguments.stage, arguments.work, arguments.device, arguments.minutes)
+    value = train(arguments.stage, arguments.work, arguments.device, arguments.minutes)
+    print(f"PSNR of the averaged weights: {value:.2f} dB")
 
 
 if __name__ == "__main__":
