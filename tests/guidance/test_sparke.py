@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.guidance import sparke
 from unalike.guidance.base import Context, References
 from unalike.guidance.sparke import SPARKE, x0_edit
 
@@ -240,6 +241,18 @@ def test_memory_is_not_copied_when_a_run_goes_on():
     context = at(x0, memory=memory)
     SPARKE(objective="rke").x0_delta(x0, context)
     assert context.state["memory"].rows is memory.latents
+
+
+@BOTH_KERNELS
+@pytest.mark.parametrize("spread", [1.0, 40.0])
+def test_result_is_the_same_when_the_memory_comes_in_blocks(kernel, spread, monkeypatch):
+    """A narrow kernel's largest weight comes late, so that the running sum has to be rescaled."""
+    x0, y, memory = normal(3, 4, 2), normal(3, 3, seed=2), References(normal(50, 8, seed=1), normal(50, 3, seed=3))
+    method = SPARKE(kernel=kernel, bandwidth=0.8 / spread, prompt_bandwidth=0.35)
+    whole = method.x0_delta(x0, at(x0, prompts=y, memory=memory, groups=torch.arange(3)))
+    monkeypatch.setattr(sparke, "_BLOCK", 8)  # one row at a time
+    assert whole is not None
+    torch.testing.assert_close(method.x0_delta(x0, at(x0, prompts=y, memory=memory, groups=torch.arange(3))), whole)
 
 
 # Reference sets and the regulariser

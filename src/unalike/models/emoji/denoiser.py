@@ -116,7 +116,7 @@ def _loss(model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tens
         x0 = mean[image] + std[image] * torch.randn(mean[image].shape, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # stratified: every batch sees all noise levels
-        timesteps = (spread * levels).long()
+        timesteps = (spread ** CONFIG["noise_skew"] * levels).long()
         noisy = noise_schedule.add_noise(x0, noise, timesteps).to(device).contiguous(memory_format=torch.channels_last)
         target = noise_schedule.get_velocity(x0, noise, timesteps).to(device)
         with torch.autocast(device.type, torch.bfloat16):

@@ -41,7 +41,8 @@ def export(work: Path, out: Path) -> int:
     if out.exists():
         shutil.rmtree(out)
     pipe.save_pretrained(out)
-    for name in ("vocab.json", "merges.txt"):  # for transformers 4, which does not read tokenizer.json into a CLIPTokenizer
+    (out / "tokenizer" / "tokenizer.json").unlink()  # says the same as the two smaller files that every CLIP tokenizer reads
+    for name in ("vocab.json", "merges.txt"):
         shutil.copy(work / "tokenizer" / name, out / "tokenizer" / name)
     return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
 
