@@ -25,8 +25,7 @@ from unalike.models.emoji.measure import PROMPTS, count, draw
 from unalike.pipelines.catalogue import load
 
 VALIDATION = (
-    "dog", "bear", "horse", "tree", "leaf", "cake", "star", "cloud", "house", "truck", "phone", "money", "mailbox", "tool", "bag",
-    "angry face", "teacher", "person walking", "waving hand", "couple",
+    "dog", "tree", "star", "cloud", "house", "phone", "money", "tool", "angry face", "teacher", "person walking", "waving hand",
 )  # fmt: skip
 """One-to-many prompts to choose settings by; none of them is among `PROMPTS`."""
 
@@ -51,13 +50,13 @@ class Setting:
 
 
 def sweep() -> Iterator[Setting]:
-    """The settings that `--tune` tries: twelve a method at CFG 7.5, and twelve lower weights of CFG."""
-    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5):
+    """The settings that `--tune` tries: nine a method at CFG 7.5, and nine lower weights of CFG."""
+    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 5.5, 6.5):
         yield Setting(f"CFG {scale:g}", guidance_scale=scale)
-    for limit in (None, 0.5, 0.2):
-        for strength in (0.05, 0.1, 0.2, 0.4):
+    for limit in (None, 0.3, 0.1):
+        for strength in (0.05, 0.1, 0.2):
             yield Setting(f"SPARKE {strength:g} limit {limit}", methods={"sparke": {"strength": strength, "limit": limit}})
-        for factor in (0.5, 0.75, 1.0, 1.25):
+        for factor in (0.5, 0.75, 1.0):
             yield Setting(f"SPELL {factor:g} limit {limit}", methods={"spell": {"factor": factor, "limit": limit}})
 
 

@@ -6,6 +6,7 @@ measurements that are in the repository.
 
 import json
 import re
+import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
@@ -16,6 +17,7 @@ from unalike.guidance.methods import METHODS, options
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def pages() -> dict[Path, str]:
@@ -23,7 +25,12 @@ def pages() -> dict[Path, str]:
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
-    return {ROOT / "docs" / "options.md": options_page(), card: filled(card.read_text("utf-8"), tables)}
+    readme, results = ROOT / "README.md", {"diversity": diversity_table(), "cost": cost_table()}
+    return {
+        ROOT / "docs" / "options.md": options_page(),
+        card: filled(card.read_text("utf-8"), tables),
+        readme: filled(readme.read_text("utf-8"), results),
+    }
 
 
 def filled(page: str, tables: Mapping[str, str]) -> str:
@@ -86,6 +93,25 @@ def emoji_prompts(record: Mapping[str, Any]) -> str:
         cells = " | ".join(f"{own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
         lines.append(f"| {prompt} | {own[scales[0]]['possible']} | {cells} |")
     return "\n".join(lines)
+
+
+def diversity_table() -> str:
+    """The methods on the shipped model, a row a setting."""
+    code, result = _benchmark("emoji_diversity")
+    settings = [code["Setting"](**row) for row in result["settings"]]
+    return code["table"](result["records"], settings)
+
+
+def cost_table() -> str:
+    """Milliseconds a guidance step takes, a row a number of stored samples and batch size."""
+    code, result = _benchmark("guidance_cost")
+    return code["table"]([code["Row"](**row) for row in result["rows"]]).split("\n\n")[1]
+
+
+def _benchmark(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a benchmark defines, and the result of its last run."""
+    result = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text("utf-8"))
+    return runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name=name), result
 
 
 if __name__ == "__main__":

@@ -46,9 +46,11 @@ def test_every_picture_is_recognised_as_itself() -> None:
         (lambda x: shifted(x, 1, -1), 0.97),
         (lambda x: shifted(x, 2, 0), 0.97),
         (lambda x: 0.9 * x + 0.05, 1.0),
-        (lambda x: blurred(x, 1.0).clamp(0, 1), 0.9),
+        (lambda x: blurred(x, 1.0).clamp(0, 1), 0.95),
+        (lambda x: blurred(x, 1.5).clamp(0, 1), 0.75),
+        (lambda x: 0.8 * x + 0.2 * x.roll(1, dims=0), 0.95),
     ],
-    ids=["noise 0.05", "noise 0.1", "shift 1", "shift 2", "paler", "blur 1"],
+    ids=["noise 0.05", "noise 0.1", "shift 1", "shift 2", "paler", "blur 1", "blur 1.5", "a fifth of another"],
 )
 def test_degraded_pictures_are_recognised(degraded, share: float) -> None:
     chosen, images = sample()
@@ -59,7 +61,8 @@ def test_degraded_pictures_are_recognised(degraded, share: float) -> None:
 def test_blends_and_halves_of_unrelated_pictures_are_refused() -> None:
     _, images = sample()
     others = images.roll(1, dims=0)
-    assert nearest(0.5 * images + 0.5 * others).shown.float().mean() <= 0.02
+    assert nearest(0.5 * images + 0.5 * others).shown.float().mean() <= 0.05
+    assert nearest(0.6 * images + 0.4 * others).shown.float().mean() <= 0.1
     assert nearest(torch.cat([images[..., :32], others[..., 32:]], dim=-1)).shown.float().mean() <= 0.02
 
 

@@ -64,3 +64,11 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[1] == rates[2] == 1.0
     assert 0.4 < rates[3] < 0.6
     assert abs(rates[4] - 0.02) < 1e-9
+
+
+def test_learning_rate_rises_again_where_a_training_goes_on() -> None:
+    recipe = Recipe(steps=1500, batch=1, lr=1.0, warmup=100, ema=0.9, restarts=[(1000, 0.5)])
+    assert abs(recipe.rate(999) - 0.02) < 1e-3
+    assert recipe.rate(1000) == 0.005
+    assert recipe.rate(1100) == 0.5
+    assert abs(recipe.rate(1499) - 0.01) < 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,15 @@ class Recipe:
     """How long and how fast a module is trained.
 
     Args:
-        steps: optimiser steps in all; the learning rate falls along a cosine to a fiftieth of `lr` at the last one.
+        steps: optimiser steps in all; the learning rate falls along a cosine to a fiftieth of its peak at the last one.
         batch: samples a step.
         lr: peak learning rate of AdamW (betas 0.9 and 0.99).
         warmup: steps of linear rise to it.
         ema: decay of the weight average.
         seed: of everything random.
         weight_decay: of AdamW.
+        restarts: pairs of a step and a peak: there the cosine so far ends, and one from that peak begins (Loshchilov and Hutter 2017,
+            arXiv:1608.03983). So a training that is over can go on.
     """
 
     steps: int
@@ -37,13 +39,17 @@ class Recipe:
     ema: float
     seed: int = 0
     weight_decay: float = 0.0
+    restarts: Sequence[tuple[int, float]] = ()
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        begins = [(0, self.lr), *self.restarts, (self.steps, 0.0)]
+        leg = max(i for i, (begin, _) in enumerate(begins[:-1]) if begin <= step)
+        begin, peak = begins[leg]
+        if step < begin + self.warmup:
+            return peak * (step - begin + 1) / self.warmup
+        progress = min(1.0, (step - begin - self.warmup) / max(1, begins[leg + 1][0] - begin - self.warmup))
+        return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def generator(self, step: int) -> torch.Generator:
         """The generator of everything random in one step, so that a resumed run repeats an uninterrupted one."""
