@@ -52,9 +52,9 @@ MODELS: dict[str, Model] = {
             summary="text to 64×64 pictures in the style of the Noto emoji; shipped with the package, needs no download and no GPU",
             pipeline="StableDiffusionPipeline",
             steps=25,
-            guidance_scale=3.0,
+            guidance_scale=2.5,
             size=(64, 64),
-            methods={"sparke": {"strength": 0.1}},
+            methods={"sparke": {"strength": 0.06, "stop": 0.6}},
         ),
     )
 }
