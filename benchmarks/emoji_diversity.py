@@ -53,11 +53,11 @@ def sweep() -> Iterator[Setting]:
     """The settings that `--tune` tries: nine a method at CFG 7.5, and nine lower weights of CFG."""
     for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 5.5, 6.5):
         yield Setting(f"CFG {scale:g}", guidance_scale=scale)
-    for limit in (None, 0.3, 0.1):
+    for stop in (1.0, 0.6, 0.3):
         for strength in (0.05, 0.1, 0.2):
-            yield Setting(f"SPARKE {strength:g} limit {limit}", methods={"sparke": {"strength": strength, "limit": limit}})
+            yield Setting(f"SPARKE {strength:g} until {stop:g}", methods={"sparke": {"strength": strength, "stop": stop}})
         for factor in (0.5, 0.75, 1.0):
-            yield Setting(f"SPELL {factor:g} limit {limit}", methods={"spell": {"factor": factor, "limit": limit}})
+            yield Setting(f"SPELL {factor:g} until {stop:g}", methods={"spell": {"factor": factor, "stop": stop}})
 
 
 def run(pipe: Any, setting: Setting, prompt: str, *, samples: int, steps: int) -> dict[str, Any]:

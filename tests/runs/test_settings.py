@@ -68,11 +68,11 @@ def test_methods_keep_their_order_when_several_are_named():
 
 
 def test_strength_goes_to_every_method_that_has_it_when_given():
-    assert methods(method=("sparke", "spell"), strength=0.3) == (SPARKE(strength=0.3), SPELL())
+    assert methods(method=("sparke", "spell"), strength=0.3) == (SPARKE(strength=0.3, stop=0.6), SPELL())  # the stop is the model's
 
 
 def test_assigned_option_wins_when_strength_is_given_too():
-    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4),)
+    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4, stop=0.6),)
 
 
 def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
