@@ -1,7 +1,7 @@
 """Distinct right images among 32 samples of 40 one-to-many prompts on the shipped emoji model: unguided, guided, and with lower CFG.
 
-`python benchmarks/emoji_diversity.py --out result.json` takes the settings of `emoji_diversity.json`; they were chosen with `--tune`, on
-prompts that are not among the forty. An interrupted run goes on from its result file. A picture counts where the judge accepts it (see
+`python benchmarks/emoji_diversity.py --out result.json` takes the settings of `emoji_diversity.json`, which were chosen on prompts that
+are not among the forty; `--tune` sweeps over those. An interrupted run goes on from its result file. A picture counts where the judge accepts it (see
 `unalike.models.emoji.judge`), so that blends do not.
 """
 

@@ -22,7 +22,7 @@ REACH = 2
 """Shifts, in pixels each way, that an image is forgiven."""
 THRESHOLD = 0.2
 """Largest local error of an accepted image, in units of the full range of a channel: what a mixture of 70% of a glyph and 30% of another
-has. Nine in ten images that are four fifths of a glyph are below it, and most that are three fifths are not."""
+has. Nearly all images that are four fifths of a glyph are below it, and nearly all that are three fifths are not."""
 
 
 @dataclass(frozen=True)
