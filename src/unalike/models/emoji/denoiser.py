@@ -105,7 +105,7 @@ def _loss(model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tens
     sampler = CaptionSampler(CONFIG["captions"])
     tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     image_of = torch.tensor([entry.image for entry in entries()])
-    noise_schedule, weights, (mean, std) = scheduler(), entry_weights(), latents
+    noise_schedule, weights, (mean, std) = scheduler(), entry_weights(**CONFIG["weights"]), latents
     levels, batch, device = noise_schedule.config["num_train_timesteps"], recipe.batch, next(model.parameters()).device
 
     def loss_at(step: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,7 @@ class CaptionSampler:
         return torch.tensor(drawn)
 
 
-def entry_weights() -> torch.Tensor:
-    """Sampling weight (3664,) of each entry: `n^-0.5` for one of the `n` variants (tone, gender) of the same base name."""
-    counts: dict[str, int] = {}
-    for entry in entries():
-        counts[entry.base] = counts.get(entry.base, 0) + 1
-    return torch.tensor([counts[entry.base] ** -0.5 for entry in entries()])
+def entry_weights(*, exponent: float, groups: dict[str, float]) -> torch.Tensor:
+    """Sampling weight (3664,) of each entry: `n^exponent` for one of the `n` skin tones of the same emoji, times its group's factor or 1."""
+    tones = Counter(entry.toneless for entry in entries())
+    return torch.tensor([tones[entry.toneless] ** exponent * groups.get(entry.group, 1.0) for entry in entries()])
