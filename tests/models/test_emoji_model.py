@@ -29,7 +29,7 @@ def drawn(pipe: diffusers.StableDiffusionPipeline, prompts: list[str], batch: in
 
 def test_weights_are_small_half_precision_and_safe() -> None:
     files = [f for f in FOLDER.rglob("*") if f.is_file()]
-    assert sum(f.stat().st_size for f in files) <= 30 * 2**20
+    assert sum(f.stat().st_size for f in files) <= 30e6
     assert {f.suffix for f in files} == {".json", ".txt", ".safetensors"}
 
 

@@ -1,0 +1,69 @@
+"""Draws the pictures of the README and of the emoji model's card with the shipped model: `python docs/pictures.py`, two minutes on two cores.
+
+None of the samples is picked: the seeds are the first ones.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from unalike.models.emoji.data import captions
+from unalike.models.emoji.measure import draw
+from unalike.pipelines.catalogue import load
+from unalike.runs.generate import generate
+from unalike.runs.settings import GenerateSettings
+
+PICTURES = Path(__file__).parent / "pictures"
+COMPARED = ("heart", "thumbs up", "train")
+HEADS = (
+    "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink", "car", "zodiac", "kiss",
+    "police officer",
+)  # fmt: skip
+SEEDS = 12
+
+
+def compare() -> Image.Image:
+    """What `unalike generate … --compare` draws for a few prompts."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(GenerateSettings(prompts=COMPARED, compare=True, out=Path(folder) / "out"))
+        return Image.open(Path(folder) / "out" / "grid.png").convert("RGB")
+
+
+def heads(pipe: Any, guidance_scale: float) -> Image.Image:
+    """Samples of head words without guidance, a row a prompt, a column a seed."""
+    rows = [draw(pipe, [prompt] * SEEDS, seed=0, guidance_scale=guidance_scale) for prompt in HEADS]
+    return sheet(HEADS, rows)
+
+
+def names(pipe: Any) -> Image.Image:
+    """One sample of every thirtieth full name at CFG 3, and no text: the names are those of the data set, in its order."""
+    full = [own.full for own in captions()[::30]]
+    drawn = draw(pipe, full, seed=0, guidance_scale=3.0)
+    return sheet([""] * len(drawn.split(16)), drawn.split(16), label=0)
+
+
+def sheet(labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, label: int = 130) -> Image.Image:
+    """Pictures (n, 3, 64, 64) in [0, 1], a row for each label."""
+    page = Image.new("RGB", (label + side * max(len(row) for row in rows), side * len(rows)), "white")
+    for i, (text, row) in enumerate(zip(labels, rows, strict=True)):
+        ImageDraw.Draw(page).text((8, side * i + side // 2 - 8), text, "#1b1b1f", ImageFont.load_default(size=15))
+        for j, picture in enumerate((255 * row).round().byte().permute(0, 2, 3, 1)):
+            page.paste(Image.fromarray(picture.numpy()), (label + side * j, side * i))
+    return page
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    pipe = load("emoji")
+    pipe.set_progress_bar_config(disable=True)
+    pages = {"compare": compare(), "heads-cfg3": heads(pipe, 3.0), "heads-cfg7.5": heads(pipe, 7.5), "names": names(pipe)}
+    for name, page in pages.items():
+        page.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
