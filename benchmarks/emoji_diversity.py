@@ -1,8 +1,8 @@
 """Distinct right images among 32 samples of 40 one-to-many prompts on the shipped emoji model: unguided, guided, and with lower CFG.
 
 `python benchmarks/emoji_diversity.py --out result.json` takes the settings of `emoji_diversity.json`, which were chosen on prompts that
-are not among the forty; `--tune` sweeps over those. An interrupted run goes on from its result file. A picture counts where the judge accepts it (see
-`unalike.models.emoji.judge`), so that blends do not.
+are not among the forty; `--tune` sweeps over those. An interrupted run goes on from its result file. A picture counts where the judge
+accepts it (see `unalike.models.emoji.judge`), so that blends do not.
 """
 
 from __future__ import annotations
@@ -50,14 +50,18 @@ class Setting:
 
 
 def sweep() -> Iterator[Setting]:
-    """The settings that `--tune` tries: nine a method at CFG 7.5, and nine lower weights of CFG."""
-    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 5.5, 6.5):
+    """The settings that `--tune` tries: lower weights of CFG, and nine settings of each method at a weight of 7.5 and at a low one."""
+    for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5):
         yield Setting(f"CFG {scale:g}", guidance_scale=scale)
-    for stop in (1.0, 0.6, 0.3):
-        for strength in (0.05, 0.1, 0.2):
-            yield Setting(f"SPARKE {strength:g} until {stop:g}", methods={"sparke": {"strength": strength, "stop": stop}})
-        for factor in (0.5, 0.75, 1.0):
-            yield Setting(f"SPELL {factor:g} until {stop:g}", methods={"spell": {"factor": factor, "stop": stop}})
+    for scale in (7.5, 2.5):
+        for stop in (1.0, 0.6, 0.3):
+            for strength in (0.05, 0.1, 0.2):
+                options: dict[str, Any] = {"strength": strength, "stop": stop}
+                yield Setting(f"SPARKE {strength:g} until {stop:g}, CFG {scale:g}", guidance_scale=scale, methods={"sparke": options})
+        for limit in (None, 0.3, 0.1):
+            for factor in (0.5, 0.75, 1.0):
+                options = {"factor": factor, "limit": limit}
+                yield Setting(f"SPELL {factor:g}, limit {limit}, CFG {scale:g}", guidance_scale=scale, methods={"spell": options})
 
 
 def run(pipe: Any, setting: Setting, prompt: str, *, samples: int, steps: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and of the emoji model's card with the shipped model: `python docs/pictures.py`, two minutes on two cores.
+"""Draws the pictures of the README and of the emoji model's card: `python docs/pictures.py`, two minutes on two cores.
 
 None of the samples is picked: the seeds are the first ones.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unalike.models.emoji.data import captions
+from unalike.models.emoji.data import captions, entries, load_images
 from unalike.models.emoji.measure import draw
 from unalike.pipelines.catalogue import load
 from unalike.runs.generate import generate
@@ -40,10 +40,12 @@ def heads(pipe: Any, guidance_scale: float) -> Image.Image:
 
 
 def names(pipe: Any) -> Image.Image:
-    """One sample of every thirtieth full name at CFG 3, and no text: the names are those of the data set, in its order."""
-    full = [own.full for own in captions()[::30]]
-    drawn = draw(pipe, full, seed=0, guidance_scale=3.0)
-    return sheet([""] * len(drawn.split(16)), drawn.split(16), label=0)
+    """A sample of every sixtieth full name at CFG 3, above the glyph of that name."""
+    every = range(0, len(entries()), 60)
+    drawn = draw(pipe, [captions()[i].full for i in every], seed=0, guidance_scale=3.0)
+    glyphs = load_images()[[entries()[i].image for i in every]] / 255
+    rows = [part for both in zip(drawn.split(16), glyphs.split(16), strict=True) for part in both]
+    return sheet(["drawn", "meant"] * (len(rows) // 2), rows, label=70)
 
 
 def sheet(labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, label: int = 130) -> Image.Image:
@@ -57,6 +59,7 @@ def sheet(labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, labe
 
 
 def main() -> None:
+    """Draw and save all of them."""
     PICTURES.mkdir(exist_ok=True)
     pipe = load("emoji")
     pipe.set_progress_bar_config(disable=True)

@@ -8,8 +8,11 @@ import unalike
 from unalike.cli.app import app
 
 NAMES = [
+    "CADS",
     "GuidedPipeline",
+    "IntervalGuidance",
     "Memory",
+    "ParticleGuidance",
     "SPARKE",
     "SPELL",
     "Shield",
@@ -19,6 +22,7 @@ NAMES = [
     "guide",
     "kernels",
     "load",
+    "metrics",
     "scores",
 ]
 
@@ -64,7 +68,7 @@ def test_name_can_be_had_when_asked_for(name):
 
 
 def test_message_lists_the_names_when_there_is_no_such_name():
-    with pytest.raises(AttributeError, match="no attribute 'sparkle'; it has SPARKE"):
+    with pytest.raises(AttributeError, match="no attribute 'sparkle'; it has CADS, SPARKE"):
         unalike.sparkle  # noqa: B018
 
 

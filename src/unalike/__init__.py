@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unalike import errors, kernels, scores
+    from unalike import errors, kernels, metrics, scores
     from unalike.attach import GuidedPipeline, guide
+    from unalike.guidance.cads import CADS
+    from unalike.guidance.interval import IntervalGuidance
+    from unalike.guidance.particle import ParticleGuidance
     from unalike.guidance.sparke import SPARKE
     from unalike.guidance.spell import SPELL
     from unalike.guidance.vendi import VendiGuidance
@@ -21,10 +24,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CADS",
     "SPARKE",
     "SPELL",
     "GuidedPipeline",
+    "IntervalGuidance",
     "Memory",
+    "ParticleGuidance",
     "Shield",
     "VendiGuidance",
     "__version__",
@@ -32,12 +38,16 @@ __all__ = [
     "guide",
     "kernels",
     "load",
+    "metrics",
     "scores",
 ]
 
 _HOMES = {
+    "CADS": "unalike.guidance.cads",
     "GuidedPipeline": "unalike.attach",
+    "IntervalGuidance": "unalike.guidance.interval",
     "Memory": "unalike.memory",
+    "ParticleGuidance": "unalike.guidance.particle",
     "SPARKE": "unalike.guidance.sparke",
     "SPELL": "unalike.guidance.spell",
     "Shield": "unalike.shields",
@@ -45,7 +55,7 @@ _HOMES = {
     "guide": "unalike.attach",
     "load": "unalike.pipelines.catalogue",
 }
-_MODULES = ("errors", "kernels", "scores")
+_MODULES = ("errors", "kernels", "metrics", "scores")
 
 
 def __getattr__(name: str) -> Any:

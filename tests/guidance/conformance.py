@@ -114,15 +114,47 @@ def refused(method: type[Method]) -> list[tuple[str, Any]]:
     return cases
 
 
-class MethodConformance:
-    """`active` are settings that change every image of `scene` at every step, `idle` settings (one or several) that change none."""
+class OptionConformance:
+    """What holds for every method: `active` are settings that it acts with."""
 
     method: ClassVar[str]
     active: ClassVar[dict[str, Any]]
-    idle: ClassVar[tuple[dict[str, Any], ...]]
 
     def build(self, **settings: Any) -> Method:
         return build(self.method, **{**self.active, **settings})
+
+    def test_error_names_the_option_when_its_value_is_not_allowed(self) -> None:
+        cases = refused(type(self.build()))
+        assert len(cases) > 8
+        for name, value in cases:
+            with pytest.raises(OptionError, match=rf"\b{name} is {re.escape(repr(value))}; allowed: "):
+                self.build(**{name: value})
+
+    def test_error_names_start_and_stop_when_the_window_is_empty(self) -> None:
+        with pytest.raises(OptionError, match="start must be below stop"):
+            self.build(start=0.5, stop=0.5)
+
+    def test_every_option_has_a_help_text_and_a_default(self) -> None:
+        for f in options(type(self.build())):
+            assert f.metadata["help"]
+            assert f.default is not MISSING
+
+    def test_class_is_described_for_the_table(self) -> None:
+        method = type(self.build())
+        assert method.name == self.method
+        assert method.summary
+        assert "\n" not in method.summary
+        assert method.citation.startswith("@")
+        assert "title = {" in method.citation
+
+
+class MethodConformance(OptionConformance):
+    """For methods that correct x0.
+
+    `active` are settings that change every image of `scene` at every step, `idle` settings (one or several) that change none.
+    """
+
+    idle: ClassVar[tuple[dict[str, Any], ...]]
 
     def test_result_is_bit_identical_when_idle(self) -> None:
         for settings in self.idle:
@@ -171,23 +203,6 @@ class MethodConformance:
         setting = {**scene(1), "memory": None}
         assert torch.equal(sample(self.build(), **setting).images, sample(**setting).images)
 
-    def test_result_changes_when_alone_with_a_memory(self) -> None:
-        assert not torch.equal(sample(self.build(), **scene(1)).images, sample(**scene(1)).images)
-
-    def test_image_is_that_of_a_batch_of_one_when_the_batch_is_not_seen(self) -> None:
-        setting = scene()
-        together = sample(self.build(batch=False), **setting).images
-        for i in range(len(together)):
-            alone = {**setting, **{k: setting[k][i : i + 1] for k in ("noise", "groups", "prompts")}}
-            torch.testing.assert_close(sample(self.build(batch=False), **alone).images[0], together[i], rtol=1e-4, atol=1e-4)
-
-    def test_result_differs_when_batch_or_memory_is_left_out(self) -> None:
-        images = [sample(self.build(**s), **scene()).images for s in ({}, {"batch": False}, {"memory": False})]
-        assert not torch.allclose(images[0], images[1])
-        assert not torch.allclose(images[0], images[2])
-        neither = sample(self.build(batch=False, memory=False), **scene()).images
-        assert torch.equal(neither, sample(**scene()).images)
-
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_correction_is_that_of_float32_when_inputs_are_of_half_precision(self, dtype: torch.dtype) -> None:
         setting = scene()
@@ -217,32 +232,29 @@ class MethodConformance:
         assert torch.equal(setting["memory"].latents, untouched["memory"].latents)
         assert torch.equal(setting["memory"].prompts, untouched["memory"].prompts)
 
+
+class MemoryConformance(MethodConformance):
+    """What every method that sees a memory too has to do; it has the options `batch` and `memory`."""
+
+    def test_result_changes_when_alone_with_a_memory(self) -> None:
+        assert not torch.equal(sample(self.build(), **scene(1)).images, sample(**scene(1)).images)
+
+    def test_image_is_that_of_a_batch_of_one_when_the_batch_is_not_seen(self) -> None:
+        setting = scene()
+        together = sample(self.build(batch=False), **setting).images
+        for i in range(len(together)):
+            alone = {**setting, **{k: setting[k][i : i + 1] for k in ("noise", "groups", "prompts")}}
+            torch.testing.assert_close(sample(self.build(batch=False), **alone).images[0], together[i], rtol=1e-4, atol=1e-4)
+
+    def test_result_differs_when_batch_or_memory_is_left_out(self) -> None:
+        images = [sample(self.build(**s), **scene()).images for s in ({}, {"batch": False}, {"memory": False})]
+        assert not torch.allclose(images[0], images[1])
+        assert not torch.allclose(images[0], images[2])
+        neither = sample(self.build(batch=False, memory=False), **scene()).images
+        assert torch.equal(neither, sample(**scene()).images)
+
     def test_error_names_both_sizes_when_the_memory_is_of_another_model(self) -> None:
         setting = scene()
         setting["memory"] = References(torch.randn(3, 20), setting["prompts"][:3])
         with pytest.raises(OptionError, match=r"20.*12"):
             sample(self.build(), **setting)
-
-    def test_error_names_the_option_when_its_value_is_not_allowed(self) -> None:
-        cases = refused(type(self.build()))
-        assert len(cases) > 8
-        for name, value in cases:
-            with pytest.raises(OptionError, match=rf"\b{name} is {re.escape(repr(value))}; allowed: "):
-                self.build(**{name: value})
-
-    def test_error_names_start_and_stop_when_the_window_is_empty(self) -> None:
-        with pytest.raises(OptionError, match="start must be below stop"):
-            self.build(start=0.5, stop=0.5)
-
-    def test_every_option_has_a_help_text_and_a_default(self) -> None:
-        for f in options(type(self.build())):
-            assert f.metadata["help"]
-            assert f.default is not MISSING
-
-    def test_class_is_described_for_the_table(self) -> None:
-        method = type(self.build())
-        assert method.name == self.method
-        assert method.summary
-        assert "\n" not in method.summary
-        assert method.citation.startswith("@")
-        assert "title = {" in method.citation

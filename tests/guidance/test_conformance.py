@@ -1,44 +1,64 @@
-from tests.guidance.conformance import MethodConformance
+from tests.guidance.conformance import MemoryConformance, MethodConformance, OptionConformance
 
 from unalike.guidance.methods import METHODS
 
 
-class TestSPARKE(MethodConformance):
+class TestSPARKE(MemoryConformance):
     method = "sparke"
     active = {"strength": 0.1}  # noqa: RUF012
     idle = ({"strength": 0},)
 
 
-class TestSPARKEOnNoisyLatents(MethodConformance):
+class TestSPARKEOnNoisyLatents(MemoryConformance):
     method = "sparke"
     active = {"strength": 0.03, "target": "x_t"}  # noqa: RUF012
     idle = ({"strength": 0.0},)
 
 
-class TestSPARKEWithCosineAndNoPrompts(MethodConformance):
+class TestSPARKEWithCosineAndNoPrompts(MemoryConformance):
     method = "sparke"
     active = {"strength": 0.1, "objective": "rke", "kernel": "cosine"}  # noqa: RUF012
     idle = ({"strength": 0},)
 
 
-class TestVendiGuidance(MethodConformance):
+class TestVendiGuidance(MemoryConformance):
     method = "vendi"
     active = {"strength": 0.1, "bandwidth": 1.0}  # noqa: RUF012
     idle = ({"strength": 0},)
 
 
-class TestConditionalVendiGuidance(MethodConformance):
+class TestConditionalVendiGuidance(MemoryConformance):
     method = "vendi"
     active = {"strength": 0.1, "conditional": True}  # noqa: RUF012
     idle = ({"strength": 0},)
 
 
-class TestSPELL(MethodConformance):
+class TestSPELL(MemoryConformance):
     method = "spell"
     active = {"radius": 50.0, "overcompensation": 0.1}  # noqa: RUF012
     idle = ({"radius": 1e-6}, {"overcompensation": 0})
 
 
+class TestParticleGuidance(MethodConformance):
+    method = "particle"
+    active = {"strength": 1.0}  # noqa: RUF012
+    idle = ({"strength": 0},)
+
+
+class TestCADS(OptionConformance):
+    method = "cads"
+    active = {}  # noqa: RUF012
+
+
+class TestIntervalGuidance(OptionConformance):
+    method = "interval"
+    active = {}  # noqa: RUF012
+
+
+def covered(conformance: type) -> set[str]:
+    own = {conformance.method} if hasattr(conformance, "method") else set()
+    return own.union(*(covered(c) for c in conformance.__subclasses__()))
+
+
 def test_every_method_of_the_table_is_covered():
-    covered = {cls.method for cls in MethodConformance.__subclasses__()}
-    assert covered == set(METHODS)
+    assert covered(OptionConformance) == set(METHODS)

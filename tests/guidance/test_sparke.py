@@ -374,3 +374,31 @@ def test_loss_falls_after_a_small_step(seed, objective, kernel):
     assert delta is not None
     prompts = None if objective == "rke" else y
     assert loss(kernel, torch.cat([x + delta, bank]), prompts) < loss(kernel, torch.cat([x, bank]), prompts)
+
+
+@BOTH_KERNELS
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_samples_of_unlike_prompts_are_left_out_when_even_at_worst_they_weigh_nothing(kernel, spread):
+    each, tolerance = 16, 1e-3
+    themes = torch.eye(12, dtype=torch.float64)[:8]
+    y = themes.repeat_interleave(each, dim=0) + spread * normal(8 * each, 12) / 12
+    x = normal(1, 40)
+    stored = x + 1e-3 * normal(8 * each, 40, seed=1)  # unlike prompts have all but the same latents,
+    stored[:each] = -x + 0.3 * normal(each, 40, seed=2)  # like ones are as far away as can be
+    means, kept = [], []
+    for share in (0.0, tolerance):
+        method, context = SPARKE(kernel=kernel, tolerance=share), at(x, prompts=themes[:1], memory=References(stored, y))
+        method.x0_delta(x, context)
+        kept.append(len(context.state["memory"].rows))
+        means.append(method._mean(x / x.norm(), [context.state["memory"]]))
+    assert kept[0] == 8 * each
+    assert kept[1] == each if spread == 0 else kept[1] >= each
+    assert (means[0] - means[1]).norm() <= 2 * tolerance
+
+
+def test_samples_of_every_prompt_of_the_batch_are_kept_when_others_are_left_out():
+    themes = torch.eye(9, dtype=torch.float64)
+    memory = References(normal(90, 20), themes.repeat_interleave(10, dim=0))
+    context = at(normal(3, 20, seed=1), prompts=themes[[4, 2, 4]], memory=memory)
+    SPARKE().x0_delta(context.x_t, context)
+    assert torch.equal(context.state["memory"].rows, torch.cat([memory.latents[20:30], memory.latents[40:50]]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Protocol
@@ -37,6 +38,15 @@ class Call:
 
     x0: Tensor
     x_t: Tensor
+    level: Level
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Coming:
+    """The step that an evaluation of the model is for, before it has happened; attributes as in `Call`."""
+
     level: Level
     step: int
     steps: int
@@ -119,6 +129,27 @@ class Binding:
 
         setattr(method, _MARK, True)
         return MethodType(method, scheduler)
+
+    def coming(self, timestep: float) -> Coming:
+        """What the evaluation of the model that is about to happen is for.
+
+        Args:
+            timestep: what the model is given as such: the scheduler's own, or that on a scale from 0 to 1, upward or downward.
+
+        Raises:
+            UnsupportedError: where it is not among the timesteps still to come.
+        """
+        scheduler, first = self._scheduler, self._position + 1
+        times = levels.schedule(scheduler).tolist()
+        near = [(min(abs(times[i] - t) for t in (timestep, 1000 * timestep, 1000 * (1 - timestep))), i) for i in range(first, len(times))]
+        off, index = min(near, default=(math.inf, 0))
+        if off > max(1e-3, 0.005 * abs(times[index])):
+            raise UnsupportedError(
+                f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
+                "methods that act on prompts need to know at which step they are: leave them out for this pipeline"
+            )
+        levels.position(scheduler, levels.schedule(scheduler)[index], self._position)  # sets the step index, as the step itself would
+        return Coming(levels.level(scheduler, levels.schedule(scheduler)[index]), self._done, self._done + len(times) - index)
 
     def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         result = own(*args, **kwargs)

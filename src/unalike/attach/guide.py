@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unalike.attach import levels
 from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
+from unalike.attach.denoiser import Denoiser
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
@@ -156,10 +156,9 @@ class GuidedPipeline:
             prompts=prompts,
             memory=self.memory if keep else None,
             shield=self.shield if keep else None,
-            generator=_forked(named.get("generator")),
             seeds=seeds_of(named.get("generator")),
         )
-        with Binding(self.pipe, session), prompts:
+        with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = self.pipe(*args, **kwargs)
         return session, output
 
@@ -205,14 +204,3 @@ class GuidedPipeline:
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
-
-
-def _forked(generator: Any) -> torch.Generator:
-    """A generator for the methods' own draws, which leaves the caller's alone: the same for the same seed."""
-    seeds = seeds_of(generator)
-    own = torch.Generator()
-    if seeds is None:
-        own.seed()
-    else:
-        own.manual_seed((seeds[0] * 0x9E3779B97F4A7C15 + 1) % 2**63)
-    return own

@@ -24,14 +24,12 @@ class Conditions:
 
     Attributes:
         images: B.
-        copies: how often the scheduler carries each image: 2 where a pipeline duplicates the batch for classifier-free guidance.
         groups: (B,) int64, equal for images of the same prompt.
         texts: a prompt or a class name for each image; None where the host has none.
         embeddings: (B, p) float32, each of norm 1; None where the host has none.
     """
 
     images: int
-    copies: int
     groups: Tensor
     texts: list[str] | None
     embeddings: Tensor | None
@@ -51,6 +49,9 @@ class Prompts:
         arguments: the arguments of the call by name.
         encoder: embeds the texts instead of the pipeline's own encoder, or None.
         groups: one number for each image, equal for images of the same prompt, or None to group equal prompts.
+
+    Attributes:
+        positive: what the model is given for the positive prompts, as the pipeline encoded it: (R, …) embeddings, or (R,) class labels.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Prompts:
         self._texts = _class_names(pipe, self._labels) if self._labels is not None else _texts(arguments.get("prompt"))
         self._each = next((v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt") and v), 1)
         self._rows: Tensor | None = None
+        self.positive: Tensor | None = None if self._labels is None else torch.tensor(self._labels)
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
@@ -97,11 +99,12 @@ class Prompts:
         texts = _texts(arguments.get("prompt"))
         if texts is not None:
             self._texts, self._keys = texts, list(_keys(arguments, len(texts)))
+        self.positive = _first(encoded)
         if self._encoder is None:
             self._rows = _pooled(encoded)
 
     def conditions(self, sample: Tensor) -> Conditions:
-        """What is known of the images of `sample` (R, …), the scheduler's first.
+        """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
 
         Raises:
             OptionError: when `groups` or the encoder's result does not fit the number of images.
@@ -116,7 +119,7 @@ class Prompts:
         texts = None if self._texts is None else _spread(self._texts, images, "prompts")
         embeddings = self._embeddings(images)
         keys = None if self._keys is None else _spread(self._keys, images, "prompts")
-        return Conditions(images, copies, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
+        return Conditions(images, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
 
     def _known_images(self, rows: int) -> int:
         for known in (self._groups, self._labels, self._rows):
@@ -174,10 +177,14 @@ def _class_names(pipe: Any, labels: list[int]) -> list[str]:
     return [str(names.get(label, label)) for label in labels]
 
 
+def _first(encoded: Any) -> Any:
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    return next((p for p in parts if p is not None), None)
+
+
 def _pooled(encoded: Any) -> Tensor | None:
     """One vector (R, p) for each prompt, from whatever `encode_prompt` returned."""
-    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
-    first = next((p for p in parts if p is not None), None)
+    parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
     if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
         return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
     if not isinstance(first, Tensor):

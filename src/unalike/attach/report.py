@@ -124,6 +124,7 @@ def image_reports(
     names = _distinct([trace.method for trace in traces])
     of_step = {name: _by_image(trace.of_step, len(groups)) for name, trace in zip(names, traces, strict=True)}
     of_x0 = {name: _by_image(trace.of_x0, len(groups)) for name, trace in zip(names, traces, strict=True)}
+    active = {name: _by_image(trace.active, len(groups)) for name, trace in zip(names, traces, strict=True)}
     return [
         ImageReport(
             index=i,
@@ -131,7 +132,7 @@ def image_reports(
             group=int(groups[i]),
             corrections={name: of_step[name][i] for name in names},
             corrections_of_x0={name: of_x0[name][i] for name in names},
-            active={name: sum(v > 0 for v in of_x0[name][i]) / max(1, len(of_x0[name][i])) for name in names},
+            active={name: sum(active[name][i]) / max(1, len(active[name][i])) for name in names},
             nearest=neighbours[i],
             certificate=certificates[i],
         )
@@ -139,7 +140,7 @@ def image_reports(
     ]
 
 
-def _by_image(rows: list[Tensor], images: int) -> list[list[float]]:
+def _by_image(rows: list[Tensor], images: int) -> list[list[Any]]:
     return torch.stack(rows).T.tolist() if rows else [[] for _ in range(images)]
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.binding import Call
+from unalike.attach.binding import Call, Coming
 from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, Report, image_reports, nearest_neighbours
 from unalike.attach.spaces import latent_space, memory_space
-from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError
+from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
 from unalike.guidance.base import Balls, Method, References
 from unalike.guidance.methods import described
-from unalike.guidance.run import Run
+from unalike.guidance.run import Prepared, Run
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -38,8 +38,7 @@ class Session:
         prompts: listens to the pipeline's prompts.
         memory: read at the first step; written by `commit` only.
         shield: checked after the last step.
-        generator: for methods that draw random numbers.
-        seeds: the seeds of the call, for the memory's records; None where they are not known.
+        seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Session:
         prompts: Prompts,
         memory: Memory | None = None,
         shield: Shield | None = None,
-        generator: torch.Generator | None = None,
         seeds: list[int] | None = None,
     ) -> None:
         self._methods = tuple(methods)
@@ -58,7 +56,6 @@ class Session:
         self._prompts = prompts
         self._memory = memory
         self._shield = shield
-        self._generator = generator
         self._seeds = seeds
         self.reset()
 
@@ -79,8 +76,8 @@ class Session:
 
     def correct(self, call: Call) -> Tensor | None:
         """The sum of the methods' corrections for all rows of the scheduler; None for none."""
-        if self._run is None:
-            self._begin(call)
+        if not self._calls:
+            self._see_latents(call)
         run, conditions = self._begun()
         self._calls = call.step + 1
         run.steps = call.steps
@@ -94,7 +91,27 @@ class Session:
             next_alpha=level.next_alpha,
             next_sigma=level.next_sigma,
         )
-        return None if delta is None else _repeated(delta.to(call.x0), conditions.copies)
+        return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
+
+    def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
+        """How the model is to be evaluated on its input `sample` (R, …) with the prompts' embeddings, each (B, …)."""
+        run = self._run or self._begin(sample)
+        images, level = len(run.groups), coming.level
+        if any(len(part) != images for part in embeddings):
+            raise UnsupportedError(
+                f"this call makes {images} images and the model is given {[len(part) for part in embeddings]} embeddings of their "
+                "prompts; methods that act on prompts need one for each image: leave them out for this pipeline"
+            )
+        run.steps = coming.steps
+        return run.prepare(
+            embeddings,
+            step=coming.step,
+            x_t=sample[:images],
+            alpha=level.alpha,
+            sigma=level.sigma,
+            next_alpha=level.next_alpha,
+            next_sigma=level.next_sigma,
+        )
 
     def finish(self, latents: Tensor) -> Tensor | None:
         """Checks the final latents against the shield; what to return in their place where some had to be moved."""
@@ -110,7 +127,7 @@ class Session:
             return None
         self.latents, self._moved = self._shield.move_out(own)
         self._distances = self._shield.nearest(self.latents)
-        return _repeated(self.latents, conditions.copies) if self._moved.any() else None
+        return _repeated(self.latents, len(latents)) if self._moved.any() else None
 
     def report(self) -> Report:
         """What was done.
@@ -149,21 +166,25 @@ class Session:
             )
         return self._run, self._conditions
 
-    def _begin(self, call: Call) -> None:
-        conditions, device = self._prompts.conditions(call.x_t), call.x0.device
-        space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
-        size = None if conditions.embeddings is None else conditions.embeddings.shape[1]
-        self._space = memory_space(space, self._models.prompts, size)
+    def _begin(self, sample: Tensor) -> Run:
+        """The run for the images of `sample` (R, …), before anything is known of their latents."""
+        conditions, device = self._prompts.conditions(sample), sample.device
         self._conditions = conditions
         self._run = Run(
             self._methods,
-            steps=call.steps,
+            steps=1,
             groups=conditions.groups.to(device),
             prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
-            memory=self._references(device),
-            shield=self._balls(space, device),
-            generator=self._generator,
+            generators=_forked(self._seeds, conditions.images),
         )
+        return self._run
+
+    def _see_latents(self, call: Call) -> None:
+        """Gives the run what there is in the space of its latents."""
+        run, device = self._run or self._begin(call.x_t), call.x0.device
+        space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
+        self._space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
+        run.memory, run.shield = self._references(device), self._balls(space, device)
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
@@ -208,8 +229,20 @@ def _same_models(space: str, models: Models) -> bool:
     return latents.rpartition("/")[0] == models.latents and prompts.rpartition("/")[0] == models.prompts
 
 
-def _repeated(rows: Tensor, copies: int) -> Tensor:
-    return rows if copies == 1 else rows.repeat(copies, *[1] * (rows.ndim - 1))
+def _repeated(rows: Tensor, count: int) -> Tensor:
+    """The images (B, …) as often as a scheduler carries them that has `count` rows: twice where it has the doubled batch too."""
+    return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
+
+
+def _forked(seeds: list[int] | None, images: int) -> list[torch.Generator]:
+    """A generator for each image, for the methods' own draws, which leaves the caller's alone: the same for the same seed."""
+    if seeds is None:
+        generators = [torch.Generator() for _ in range(images)]
+        for generator in generators:
+            generator.seed()
+        return generators
+    own = seeds if len(seeds) == images else [seeds[0] + i for i in range(images)]
+    return [torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + 1) % 2**63) for seed in own]
 
 
 def seeds_of(generator: Any) -> list[int] | None:

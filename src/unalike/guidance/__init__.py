@@ -1,13 +1,33 @@
-"""Guidance methods: corrections of a sampler's predicted clean latents that make images unlike each other and unlike stored ones.
+"""Guidance methods: corrections of a sampler's predicted clean latents, or of what the model is told, that make images unlike each other.
 
 `methods` is the table of all of them, `base` what a method is, `run` one guided generation on any host, and one file a method.
 """
 
 from unalike.guidance.base import Balls, Context, Method, References
+from unalike.guidance.cads import CADS
+from unalike.guidance.interval import IntervalGuidance
 from unalike.guidance.methods import METHODS, build, options
-from unalike.guidance.run import Run, Trace
+from unalike.guidance.particle import ParticleGuidance
+from unalike.guidance.run import Prepared, Run, Trace
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.guidance.vendi import VendiGuidance
 
-__all__ = ["METHODS", "SPARKE", "SPELL", "Balls", "Context", "Method", "References", "Run", "Trace", "VendiGuidance", "build", "options"]
+__all__ = [
+    "CADS",
+    "METHODS",
+    "SPARKE",
+    "SPELL",
+    "Balls",
+    "Context",
+    "IntervalGuidance",
+    "Method",
+    "ParticleGuidance",
+    "Prepared",
+    "References",
+    "Run",
+    "Trace",
+    "VendiGuidance",
+    "build",
+    "options",
+]

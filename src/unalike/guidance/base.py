@@ -1,13 +1,15 @@
 """What a guidance method is, what it sees at a step, and how its options are declared.
 
 A method is a frozen dataclass of options. At each step of the sampler it may return a correction of the model's prediction of the clean
-latent, `x0`; everything else (schedulers, prompts, memory files) is the business of whoever calls it. Anything that a method has to
-remember between steps lives in `Context.state`, which the run owns, so that one method object serves any number of runs.
+latent, `x0`; or, before the model is asked, other embeddings of the prompts, or that there be no classifier-free guidance. Everything else
+(schedulers, prompts, memory files) is the business of whoever calls it. Anything that a method has to remember between steps lives in
+`Context.state`, which the run owns, so that one method object serves any number of runs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -53,7 +55,7 @@ class Context:
         groups: (B,) int64, equal for images of the same prompt.
         memory: earlier generations, or None.
         shield: the protected set, or None.
-        generator: where a method has to take its randomness from.
+        generators: where a method has to take its randomness from, one for each image; see `noise`.
         state: this method's own, empty at the start of a run.
     """
 
@@ -68,8 +70,20 @@ class Context:
     prompts: Tensor | None = None
     memory: References | None = None
     shield: Balls | None = None
-    generator: torch.Generator | None = None
+    generators: Sequence[torch.Generator] = ()
     state: dict[str, Any] = field(default_factory=dict)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from its own generator.
+
+        So an image's noise does not depend on the others of its batch.
+
+        Raises:
+            OptionError: where there is not one generator for each image.
+        """
+        if len(self.generators) != len(like):
+            raise OptionError(f"there are {len(self.generators)} generators for {len(like)} images; pass generators=, one for each image")
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like)
 
 
 def option(
@@ -127,7 +141,30 @@ class Method:
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None for none at all."""
-        raise TypeError(f"{type(self).__name__} does not say how it corrects x0: define x0_delta(x0, context)")
+        if not self.acts_on_prompts:
+            raise TypeError(
+                f"{type(self).__name__} does not say what it does: define x0_delta(x0, context), condition(embeddings, context) or "
+                "cfg_enabled(context)"
+            )
+        return None
+
+    def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
+        """Other embeddings (B, …) of the prompts for the model at this step, in place of `embeddings` (B, …); None to leave them.
+
+        Called before the model, once for each tensor of embeddings that it takes (tokens, pooled, a class in each block). The context has
+        the model's own input as `x_t`, and neither memory nor shield.
+        """
+        return None
+
+    def cfg_enabled(self, context: Context) -> bool:
+        """Whether classifier-free guidance is on at this step; the context is that of `condition`."""
+        return True
+
+    @property
+    def acts_on_prompts(self) -> bool:
+        """Whether the method has a `condition` or a `cfg_enabled` of its own, for which the host has to be able to reach the prompts."""
+        own = type(self)
+        return own.condition is not Method.condition or own.cfg_enabled is not Method.cfg_enabled
 
     @property
     def needs_calibration(self) -> bool:

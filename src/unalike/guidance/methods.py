@@ -8,11 +8,16 @@ from typing import Any
 
 from unalike.errors import OptionError
 from unalike.guidance.base import Method
+from unalike.guidance.cads import CADS
+from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.particle import ParticleGuidance
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.guidance.vendi import VendiGuidance
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (SPARKE, VendiGuidance, SPELL)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
+}
 """Name → class. A new method is one file and one entry here."""
 
 
@@ -49,10 +54,11 @@ def build(name: str, /, **settings: Any) -> Method:
     Example:
         >>> build("spell", radius=20.0).radius
         20.0
-        >>> build("sparks")
+        >>> build("sparks")  # doctest: +NORMALIZE_WHITESPACE
         Traceback (most recent call last):
         ...
-        unalike.errors.OptionError: method is 'sparks'; allowed: 'sparke', 'vendi', 'spell'; did you mean 'sparke'?
+        unalike.errors.OptionError: method is 'sparks'; allowed: 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did you
+        mean 'sparke'?
     """
     if name not in METHODS:
         raise OptionError(_unknown("method", name, list(METHODS)))

@@ -19,7 +19,7 @@ from unalike.guidance.base import Balls, Context, Method, References, denoiser_s
 
 @dataclass
 class Trace:
-    """What one method did: per step a row (B,) of correction sizes, 0 where it did nothing.
+    """What one method did: per step a row (B,) of correction sizes, 0 where it corrected nothing, and a row of whether it did anything.
 
     `of_x0` is `||delta|| / ||x0||`; `of_step` is `||delta||` as a share of the denoiser's own step (see `denoiser_step`).
     """
@@ -27,6 +27,20 @@ class Trace:
     method: str
     of_x0: list[Tensor] = field(default_factory=list)
     of_step: list[Tensor] = field(default_factory=list)
+    active: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How the model is to be evaluated at a step.
+
+    Attributes:
+        embeddings: of the prompts, as the methods leave them; None in the place of those that no method changes.
+        cfg: whether classifier-free guidance is on.
+    """
+
+    embeddings: tuple[Tensor | None, ...]
+    cfg: bool
 
 
 class Run:
@@ -39,7 +53,7 @@ class Run:
         prompts: (B, p) float32 embeddings, or None.
         memory: earlier generations, or None.
         shield: protected regions, or None.
-        generator: for methods that draw random numbers.
+        generators: for methods that draw random numbers, one for each image.
     """
 
     def __init__(
@@ -51,7 +65,7 @@ class Run:
         prompts: Tensor | None = None,
         memory: References | None = None,
         shield: Balls | None = None,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.methods = tuple(methods)
         self.steps = steps
@@ -59,9 +73,45 @@ class Run:
         self.prompts = prompts
         self.memory = memory
         self.shield = shield
-        self.generator = generator
+        self.generators = generators
         self.traces = [Trace(m.name) for m in self.methods]
         self._states: list[dict[str, Any]] = [{} for _ in self.methods]
+        self._prepared: set[int] = set()  # methods that changed how the model is evaluated at the coming step
+
+    def prepare(
+        self,
+        embeddings: Sequence[Tensor],
+        *,
+        step: int,
+        x_t: Tensor,
+        alpha: float,
+        sigma: float,
+        next_alpha: float,
+        next_sigma: float,
+    ) -> Prepared:
+        """What the methods make of the prompts' embeddings, each (B, …), and of classifier-free guidance, before the model is evaluated.
+
+        Raises:
+            NumericsError: when changed embeddings are not finite.
+        """
+        current: list[Tensor | None] = [None] * len(embeddings)
+        cfg, self._prepared = True, set()
+        for i, (method, state) in enumerate(zip(self.methods, self._states, strict=True)):
+            if not (method.acts_on_prompts and method.acts(step, self.steps)):
+                continue
+            context = self._context(step, x_t, alpha, sigma, next_alpha, next_sigma, state)
+            for k, original in enumerate(embeddings):
+                before = current[k]
+                changed = method.condition(original if before is None else before, context)
+                if changed is not None:
+                    if not torch.isfinite(changed).all():
+                        raise NumericsError(f"{method.name} made NaN or infinite prompt embeddings at step {step} of {self.steps}")
+                    current[k] = changed
+                    self._prepared.add(i)
+            if not method.cfg_enabled(context):
+                cfg = False
+                self._prepared.add(i)
+        return Prepared(tuple(current), cfg)
 
     def correct(
         self, x0: Tensor, *, step: int, x_t: Tensor, alpha: float, sigma: float, next_alpha: float, next_sigma: float
@@ -76,29 +126,17 @@ class Run:
                 f"the model's prediction at step {step} of {self.steps} has NaN or infinite values; "
                 "try float32, or bfloat16 in place of float16"
             )
-        current, total = x0.float(), None
-        for method, trace, state in zip(self.methods, self.traces, self._states, strict=True):
+        current, total, prepared = x0.float(), None, self._prepared
+        self._prepared = set()
+        for i, (method, trace, state) in enumerate(zip(self.methods, self.traces, self._states, strict=True)):
             delta = None
-            context = Context(
-                step=step,
-                steps=self.steps,
-                alpha=alpha,
-                sigma=sigma,
-                next_alpha=next_alpha,
-                next_sigma=next_sigma,
-                x_t=x_t,
-                groups=self.groups,
-                prompts=self.prompts,
-                memory=self.memory,
-                shield=self.shield,
-                generator=self.generator,
-                state=state,
-            )
+            context = self._context(step, x_t, alpha, sigma, next_alpha, next_sigma, state)
             if method.acts(step, self.steps):
                 delta = method.x0_delta(current, context)
             if delta is None:
                 trace.of_x0.append(torch.zeros(len(x0)))
                 trace.of_step.append(torch.zeros(len(x0)))
+                trace.active.append(torch.full((len(x0),), i in prepared))
                 continue
             delta = limited(delta.float(), current, context, method.limit)
             if not torch.isfinite(delta).all():
@@ -108,6 +146,26 @@ class Run:
             size, tiny = per_image_norm(delta), torch.finfo(torch.float32).tiny
             trace.of_x0.append((size / per_image_norm(current).clamp_min(tiny)).cpu())
             trace.of_step.append((size / denoiser_step(current, context).clamp_min(tiny)).cpu())
+            trace.active.append((size > 0).cpu() | (i in prepared))
             current = current + delta
             total = delta if total is None else total + delta
         return total
+
+    def _context(
+        self, step: int, x_t: Tensor, alpha: float, sigma: float, next_alpha: float, next_sigma: float, state: dict[str, Any]
+    ) -> Context:
+        return Context(
+            step=step,
+            steps=self.steps,
+            alpha=alpha,
+            sigma=sigma,
+            next_alpha=next_alpha,
+            next_sigma=next_sigma,
+            x_t=x_t,
+            groups=self.groups,
+            prompts=self.prompts,
+            memory=self.memory,
+            shield=self.shield,
+            generators=self.generators,
+            state=state,
+        )

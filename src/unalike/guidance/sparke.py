@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ _BLOCK = 2**20  # numbers of a block of stored rows, 4 MiB: a processor's cache 
 class _Stored:
     """Samples to be unlike: rows (n, d) as they are, `1 / ||row||` (n,), and what prompts add for each image of the batch (B, n).
 
-    Rows are never copied to be normalised: their norms are divided out of the sums over them instead.
+    Rows are not copied to be normalised: their norms are divided out of the sums over them instead.
     """
 
     rows: Tensor
@@ -53,7 +54,10 @@ class SPARKE(Method):
     (arXiv:2406.04551); regulariser: Eyring et al. 2024 (arXiv:2406.04312). Departures: whole batches with a prompt each, the x0 target
     (the default, at every step), reference sets averaged by their own sums so that their size does not matter.
 
-    Cost: one pass over the stored latents per step, O(B (n + B) d) time; beside the memory itself O(B (n + d)) space. No autograd.
+    Cost: one pass per step over those `m` of the `n` stored latents whose prompts matter to an image of the batch, O(B (m + B) d) time.
+    The rest is left out: with `tolerance`, they are so many as weigh at most that share of the others together whatever their latents are,
+    which moves the mean over the stored vectors by at most `2 · tolerance`. Where fewer than half matter they are copied at the first
+    step, so that beside the memory itself O(B (n + d) + m d) space is needed. No autograd.
 
     Args:
         strength: size of a step as a share of the norm of the latent; 0 changes nothing.
@@ -68,6 +72,7 @@ class SPARKE(Method):
         reference_prompts: embeddings (m, p) of its prompts; None where it counts the same for every prompt.
         reference_weight: above 0 to move away from the reference set, below 0 to approach it.
         regularizer: weight of the norm's regulariser, on the scale of a direction between unit vectors.
+        tolerance: weight that stored samples with unlike prompts may have together, as a share of the others', to be left out; 0 for none.
 
     Raises:
         OptionError: for an option outside its allowed values; from `x0_delta` where "cond-rke" lacks prompt embeddings, or stored
@@ -105,6 +110,7 @@ class SPARKE(Method):
     reference_prompts: Tensor | None = field(default=None, repr=False)
     reference_weight: float = option(0.0, "above 0: away from the reference set; below 0: towards it")
     regularizer: float = option(0.0, "weight of the term that holds the norm of the latent", low=0)
+    tolerance: float = option(1e-3, "share of the weight of stored samples that may be left out", low=0, high=0.1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,8 +193,25 @@ class SPARKE(Method):
                 if context.prompts is None or source.prompts is None:
                     raise OptionError(_no_prompts("this generation" if context.prompts is None else f"the {what}"))
                 terms = self._prompt_terms(context.prompts, source.prompts, (len(clean), len(rows)), clean)
+            if (matter := self._matter(terms)) is not None:
+                rows, terms = rows[matter], terms[:, matter]
             kept = context.state[what] = _Stored(rows, _inverse_norms(rows), terms)
         return kept
+
+    def _matter(self, terms: Tensor) -> Tensor | None:
+        """Indices of the stored samples that matter to some image, by their prompt terms (B, n); None where those are more than half.
+
+        `k_Z²` lies between `exp(-4 / bandwidth²)` and 1 on the unit sphere, so a set with a share `s` of the prompts' weight has at most
+        `s / (1 - s) · exp(4 / bandwidth²)` times the weight of the others; with cosine kernels, which only shrink weights, `s / (1 - s)`.
+        """
+        if self.kernel == "gaussian":
+            share, range_ = torch.softmax(terms.double(), dim=1), math.exp(min(4 / self.bandwidth**2, 700))
+        else:
+            share, range_ = terms.double() / terms.double().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny), 1.0
+        ascending = share.sort(dim=1)
+        small = ascending.values.cumsum(dim=1) <= self.tolerance / (range_ + self.tolerance)
+        left_out = torch.zeros_like(small).scatter(1, ascending.indices, small).all(dim=0)
+        return None if 2 * left_out.sum() <= len(left_out) else (~left_out).nonzero().flatten()
 
     def _batch_terms(self, clean: Tensor, context: Context) -> Tensor:
         terms = context.state.get("batch")

@@ -84,6 +84,6 @@ class CaptionSampler:
 
 
 def entry_weights(*, exponent: float, groups: dict[str, float]) -> torch.Tensor:
-    """Sampling weight (3664,) of each entry: `n^exponent` for one of the `n` skin tones of the same emoji, times its group's factor or 1."""
+    """Sampling weight (3664,) of each entry: `n^exponent` for one of `n` skin tones of an emoji, times the factor of its group, if any."""
     tones = Counter(entry.toneless for entry in entries())
     return torch.tensor([tones[entry.toneless] ** exponent * groups.get(entry.group, 1.0) for entry in entries()])

@@ -1,0 +1,85 @@
+"""Precision, recall, density and coverage: balls around samples up to their k-th neighbour stand for where a set lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.metrics.features import BLOCK, distance_blocks, pair
+
+
+@dataclass(frozen=True)
+class Manifolds:
+    """How two sets lie in each other.
+
+    Attributes:
+        precision: share of generated samples inside a real sample's ball, 0 to 1; larger: fewer samples that are not like real ones.
+        recall: share of real samples inside a generated sample's ball, 0 to 1; larger: more of the real set's variety is reached.
+        density: mean number of real balls that a generated sample is in, over `k`; 0 and up, 1 where the sets are alike.
+        coverage: share of real samples with a generated sample in their ball, 0 to 1; unlike recall it cannot be raised by outliers.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK) -> Manifolds:
+    """Precision, recall, density and coverage of generated samples against real ones.
+
+    With `B(x, r)` the closed ball and `r_k(x; X)` the distance from `x` to its k-th nearest neighbour in `X` without itself:
+
+        precision = mean_j 1[∃ i: g_j ∈ B(x_i, r_k(x_i; real))]     recall = mean_i 1[∃ j: x_i ∈ B(g_j, r_k(g_j; generated))]
+        density = mean_j (1/k) Σ_i 1[g_j ∈ B(x_i, r_k(x_i; real))]  coverage = mean_i 1[∃ j: g_j ∈ B(x_i, r_k(x_i; real))]
+
+    Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991) for precision and recall, which use k = 3; Naeem et al. 2020 (arXiv:2002.09797) for
+    density and coverage, which use k = 5. Figures of different `k` or numbers of samples do not compare.
+
+    Args:
+        real: features (n, …) of real samples.
+        generated: features (m, …) of generated ones, by the same extractor.
+        k: which neighbour ends a ball; below n and m.
+        block: distances held at a time.
+
+    Raises:
+        OptionError: for a `k` that is not below both numbers of samples, and features that are not finite or do not fit together.
+
+    Cost: O((n + m)² d) time; `block` float64 numbers beside the features.
+
+    Example:
+        >>> import torch
+        >>> X = torch.arange(8.0).view(8, 1)
+        >>> manifolds(X, X[:4] + 0.25, k=1)
+        Manifolds(precision=1.0, recall=0.625, density=2.0, coverage=0.625)
+    """
+    x, g = pair("real", real, "generated", generated)
+    if not 1 <= k < min(len(x), len(g)):
+        raise OptionError(
+            f"k is {k}; it must be at least 1 and below both numbers of samples ({len(x)} real, {len(g)} generated), as in k=3"
+        )
+    around_real, around_generated = _radii(x, k, block), _radii(g, k, block)
+    balls, recalled, covered = torch.zeros(len(g)), torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool)
+    for part, distances in distance_blocks(x, g, block=block):
+        inside = distances <= around_real[part, None]
+        balls += inside.sum(dim=0).cpu()
+        covered[part] = inside.any(dim=1).cpu()
+        recalled[part] = (distances <= around_generated).any(dim=1).cpu()
+    return Manifolds(
+        precision=(balls > 0).double().mean().item(),
+        recall=recalled.double().mean().item(),
+        density=balls.double().mean().item() / k,
+        coverage=covered.double().mean().item(),
+    )
+
+
+def _radii(x: Tensor, k: int, block: int) -> Tensor:
+    """The distance (n,) of each row to its k-th nearest other row."""
+    radii = x.new_empty(len(x))
+    for part, distances in distance_blocks(x, x, block=block):
+        distances.diagonal(part.start).fill_(torch.inf)
+        radii[part] = distances.kthvalue(k, dim=1).values
+    return radii
