@@ -51,6 +51,13 @@ def test_options_arrive_when_given(generate):
     assert (document["seeds"], document["steps"], document["guidance_scale"], document["batch_size"]) == ([4, 5], 3, 2.0, 1)
 
 
+@pytest.mark.parametrize("method", ["cads", "interval", "particle"])
+def test_images_are_drawn_by_any_method_of_the_table(generate, method):
+    document = json.loads(generate("cat", "-n", 2, "--method", method, "--guidance-scale", 3, "--json").out)
+    assert document["finished"] is True
+    assert document["guidance"][0]["active"] > 0
+
+
 BAD = {
     "unknown model": (["cat", "--model", "emojy"], "did you mean 'emoji'"),
     "unknown method": (["cat", "--method", "sparks"], "did you mean 'sparke'"),

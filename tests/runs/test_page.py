@@ -51,14 +51,14 @@ def record(**changes):
     return {**plain, **changes}
 
 
-def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), side=16):
+def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0.5, side=16):
     report = ImageReport(
         index=index,
         prompt=NASTY,
         group=0,
         corrections={"sparke": [10 * s for s in sizes]},
         corrections_of_x0={"sparke": list(sizes)},
-        active={"sparke": 0.5},
+        active={"sparke": active},
         nearest=None,
         certificate=certificate,
     )
@@ -137,6 +137,12 @@ def test_colours_follow_the_reader_when_light_or_dark_is_preferred():
     assert "prefers-color-scheme: dark" in read([sample()]).text
 
 
-@pytest.mark.parametrize("sizes", [(0.0, 0.0), (0.1,)])
-def test_page_is_whole_when_a_method_did_nothing_or_had_one_step(sizes):
-    assert len(read([sample(sizes=sizes)]).all("svg")) == 2
+def test_page_is_whole_when_there_was_one_step():
+    assert len(read([sample(sizes=(0.1,))]).all("svg")) == 2
+
+
+@pytest.mark.parametrize(("active", "words"), [(0.5, "by what it had the model told of the prompts"), (0.0, "and corrected nothing")])
+def test_words_stand_for_the_charts_when_a_method_corrected_no_image(active, words):
+    page = read([sample(sizes=(0.0, 0.0), active=active)])
+    assert not page.all("svg")
+    assert words in page.text

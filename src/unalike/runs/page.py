@@ -133,10 +133,17 @@ def _guidance(samples: Sequence[Sample]) -> str:
         active = [s.report.active[method] for s in samples]
         of_image = [s.report.corrections_of_x0[method] for s in samples]
         of_step = [s.report.corrections[method] for s in samples]
+        acted = f"It acted in {percent(sum(active) / len(active))} of all steps"
+        if not any(map(any, of_image)):
+            what = (
+                "by what it had the model told of the prompts; it corrects no predicted image" if any(active) else "and corrected nothing"
+            )
+            parts.append(f'<h3>{escape(method)}</h3>\n<p class="note">{acted}, {what}.</p>')
+            continue
         parts.append(
             f"<h3>{escape(method)}</h3>\n"
-            f'<p class="note">It acted in {percent(sum(active) / len(active))} of all steps. Lines: the size of its correction, mean over '
-            f"{len(samples)} images; bands: from the smallest to the largest.</p>\n"
+            f'<p class="note">{acted}. Lines: the size of its correction, mean over {len(samples)} images; bands: from the smallest to '
+            f"the largest.</p>\n"
             f'<div class="panels">\n{_correction_chart(method, of_image, _OF_IMAGE, log=False)}'
             f"{_correction_chart(method, of_step, _OF_STEP, log=True)}</div>\n"
             f"<details>\n<summary>The same as a table</summary>\n{_correction_table(of_image, of_step)}\n</details>"
