@@ -107,7 +107,7 @@ class Denoiser:
         for (place, name), rows in zip(places, self._prepared.embeddings, strict=False):
             if rows is not None:
                 place[name] = self._replaced(place[name], rows)
-        return bound.args[1:], bound.kwargs
+        return bound.args[1 : 1 + len(args)], {name: arguments.get(name, value) for name, value in kwargs.items()}
 
     def _replaced(self, values: Tensor, rows: Tensor) -> Tensor:
         """`values` (R, …) with those of the positive prompts replaced."""
