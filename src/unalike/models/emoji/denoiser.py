@@ -93,7 +93,11 @@ def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
 
 def train(work: Path, device: str, minutes: float) -> None:
     """Train from the checkpoint on."""
-    tokenizer = train_tokenizer(work / "tokenizer", vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
+    folder = work / "tokenizer"  # learnt once: between equally frequent pairs the order of merges is not the same each time
+    if (folder / "vocab.json").exists():
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+    else:
+        tokenizer = train_tokenizer(folder, vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
     model = Denoiser(tokenizer).to(device)
     loss_at = _loss(model, tokenizer, cached_latents(work), recipe)
