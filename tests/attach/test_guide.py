@@ -397,9 +397,17 @@ def test_prompt_encoder_and_groups_are_used_when_given(sd: Any) -> None:
 
 
 def test_methods_draw_the_same_numbers_when_the_seed_is_the_same(sd: Any) -> None:
-    numbers: list[float] = []
-    guided = guide(sd, Probe(act=lambda x0, context: numbers.append(float(torch.rand(1, generator=context.generator)))))
+    numbers: list[Tensor] = []
+    guided = guide(sd, Probe(act=lambda x0, context: numbers.append(context.noise(x0)[:, 0, 0, 0])))
+    for count in (1, 3):
+        drawn(guided, prompted("sd", ["cat"], count), 5, count)
+    assert [n[0] for n in numbers[:4]] == [n[0] for n in numbers[4:]]  # whatever the size of the batch
+    assert len({float(v) for n in numbers for v in n}) == 4 * 3
+
+
+def test_methods_draw_new_numbers_when_there_is_no_seed(sd: Any) -> None:
+    numbers: list[Tensor] = []
+    guided = guide(sd, Probe(act=lambda x0, context: numbers.append(context.noise(x0))))
     for _ in range(2):
-        drawn(guided, prompted("sd", ["cat"], 1), 5, 1)
-    assert numbers[:4] == numbers[4:]
-    assert len(set(numbers)) == 4
+        guided(**prompted("sd", ["cat"], 1))
+    assert not torch.equal(numbers[0], numbers[4])

@@ -100,6 +100,7 @@ class Run:
             if not (method.acts_on_prompts and method.acts(step, self.steps)):
                 continue
             context = self._context(step, x_t, alpha, sigma, next_alpha, next_sigma, state)
+            context.memory = context.shield = None  # which hold latents, and the model's input need not be one
             for k, original in enumerate(embeddings):
                 before = current[k]
                 changed = method.condition(original if before is None else before, context)
