@@ -5,7 +5,9 @@
 All but Vendi guidance follow the same loss, Cond-IRKE with Gaussian kernels on latents and prompts scaled to norm 1, and the run stops if
 their directions differ. Only ratios within one run mean anything; repetitions are interleaved and medians taken.
 
-sparke       `SPARKE.x0_delta` for the whole batch, which also counts the other images of the batch (the others do not).
+sparke       `SPARKE.x0_delta` for the whole batch, which also counts the other images of the batch (the others do not). Prompts here are
+             variations of eight unlike ones: for one image it leaves out seven eighths of what is stored, for eight images nothing.
+sparke-all   the same with nothing left out, `tolerance=0`.
 published    what the public implementations do at each step: one image after another; the new sample appended to a copy of the stored
              ones, its kernels by differences of all rows, both Gram matrices grown by a row and a column and scaled by n, the score of
              the new sample from differences again, and the gradient by automatic differentiation. Their prompt encoder, which runs at
@@ -88,8 +90,12 @@ class Row:
     extra_bytes: int | None
 
 
-def sparke(problem: Problem, batch: bool = True) -> Step:
-    return _closed_form(SPARKE(strength=STRENGTH, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH, batch=batch), problem)
+def sparke(problem: Problem, **options: Any) -> Step:
+    return _closed_form(SPARKE(strength=STRENGTH, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH, **options), problem)
+
+
+def sparke_all(problem: Problem) -> Step:
+    return sparke(problem, tolerance=0.0)
 
 
 def vendi(problem: Problem) -> Step:
@@ -160,6 +166,7 @@ def _step(x: Tensor, gradient: Tensor) -> Tensor:
 
 METHODS: dict[str, Callable[[Problem], Step]] = {
     "sparke": sparke,
+    "sparke-all": sparke_all,
     "published": published,
     "new-row": new_row,
     "whole-gram": whole_gram,
