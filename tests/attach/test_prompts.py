@@ -89,7 +89,7 @@ def test_images_are_counted_once_when_the_batch_is_duplicated_for_guidance() -> 
     prompts = Prompts(object(), {"class_labels": torch.tensor([7, 3])})
     half = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     conditions = prompts.conditions(torch.cat([half, half]))
-    assert (conditions.images, conditions.copies, conditions.texts) == (2, 2, ["7", "3"])
+    assert (conditions.images, conditions.texts) == (2, ["7", "3"])
     assert conditions.embeddings is not None
     assert conditions.embeddings.argmax(1).tolist() == [7, 3]
     assert conditions.embeddings.sum(1).tolist() == [1, 1]
@@ -105,7 +105,7 @@ def test_prompts_are_known_when_the_pipeline_has_no_encode_prompt() -> None:
     with Prompts(object(), {"prompt": ["a", "b"], "num_images_per_prompt": 2}) as prompts:
         pass
     conditions = prompts.conditions(torch.zeros(4, 3))
-    assert (conditions.images, conditions.copies) == (4, 1)
+    assert conditions.images == 4
     assert conditions.embeddings is None
     assert conditions.groups.tolist() == [0, 0, 1, 1]
 

@@ -16,14 +16,15 @@ def test_neighbour_is_the_nearest_of_batch_and_memory_when_both_are_there() -> N
 
 
 def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
-    first = Trace("spell", [torch.tensor([0.1, 0.0]), torch.tensor([0.2, 0.0])], [torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])])
-    second = Trace("spell", [torch.zeros(2)] * 2, [torch.zeros(2)] * 2)
+    acted, idle = torch.tensor([True, False]), torch.tensor([False, False])
+    first = Trace("spell", [0.1 * acted, 0.2 * acted], [1.0 * acted, 2.0 * acted], [acted, acted])
+    second = Trace("spell", [0.0 * idle] * 2, [0.0 * idle] * 2, [idle, acted])
     certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s")
     images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [None, Nearest(0, "batch", 1.0)], [certificate, None])
     assert [image.prompt for image in images] == ["a", "b"]
     assert images[0].corrections == {"spell": [1.0, 2.0], "spell-2": [0.0, 0.0]}
     assert images[0].corrections_of_x0["spell"] == torch.tensor([0.1, 0.2]).tolist()
-    assert images[0].active == {"spell": 1.0, "spell-2": 0.0}
+    assert images[0].active == {"spell": 1.0, "spell-2": 0.5}
     assert images[1].active == {"spell": 0.0, "spell-2": 0.0}
 
 
