@@ -1,4 +1,4 @@
-# make demo    set up if needed, then one prompt with and without guidance, and where the pictures are
+# make demo    set up if needed, then two prompts with and without guidance, and where the pictures are
 # make test    set up if needed, then all tests
 # make check   formatting, lint, types (what continuous integration runs beside the tests)
 # make bench   the benchmarks; the tables in the README come from them
@@ -9,7 +9,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .PHONY: demo test check bench
 demo: $(VENV)/.installed
-	@$(bin)/unalike generate heart --compare --out $(OUT) --overwrite
+	@$(bin)/unalike generate heart "thumbs up" --compare --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-dev
 	@$(bin)/python -m pytest -q

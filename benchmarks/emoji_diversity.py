@@ -75,11 +75,11 @@ def run(pipe: Any, setting: Setting, prompt: str, *, samples: int, steps: int) -
 
 
 def table(records: Sequence[dict[str, Any]], settings: Sequence[Setting]) -> str:
-    """The comparison in Markdown, with 95% intervals of the difference to the first setting from a bootstrap over prompts."""
+    """The comparison with the first setting in Markdown, with 95% intervals from a bootstrap over prompts."""
     by_setting = {s.name: {r["prompt"]: r for r in records if r["setting"] == s.name} for s in settings}
     base = by_setting[settings[0].name]
     lines = [
-        "| setting | distinct right | against unguided | share of possible | precision | points of precision | time |",
+        f"| setting | distinct right | against {settings[0].name} | share of possible | precision | points of precision | time |",
         "|---|---|---|---|---|---|---|",
     ]
     for setting in settings:

@@ -25,7 +25,7 @@ def pages() -> dict[Path, str]:
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
-    readme, results = ROOT / "README.md", {"diversity": diversity_table(), "cost": cost_table()}
+    readme, results = ROOT / "README.md", {**diversity_tables(), "cost": cost_table()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         card: filled(card.read_text("utf-8"), tables),
@@ -95,11 +95,12 @@ def emoji_prompts(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def diversity_table() -> str:
-    """The methods on the shipped model, a row a setting."""
+def diversity_tables() -> dict[str, str]:
+    """The methods on the shipped model: all against unguided sampling, and those at the lower weight of CFG against that weight alone."""
     code, result = _benchmark("emoji_diversity")
     settings = [code["Setting"](**row) for row in result["settings"]]
-    return code["table"](result["records"], settings)
+    low = [s for s in settings if s.guidance_scale < settings[0].guidance_scale]
+    return {"diversity": code["table"](result["records"], settings), "diversity at low CFG": code["table"](result["records"], low)}
 
 
 def cost_table() -> str:

@@ -18,7 +18,7 @@ from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings
 
 PICTURES = Path(__file__).parent / "pictures"
-COMPARED = ("heart", "thumbs up", "train")
+COMPARED = ("heart", "thumbs up", "hand")
 HEADS = (
     "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink", "car", "zodiac", "kiss",
     "police officer",
@@ -65,7 +65,7 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     pages = {"compare": compare(), "heads-cfg3": heads(pipe, 3.0), "heads-cfg7.5": heads(pipe, 7.5), "names": names(pipe)}
     for name, page in pages.items():
-        page.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
+        page.save(PICTURES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
