@@ -267,9 +267,9 @@ def test_error_says_so_when_the_embeddings_are_not_those_of_the_pipeline(pipelin
     sd = pipelines("sd")
 
     class Silent(Separate):
-        encode_prompt = None
+        encode_prompt: Any = None  # pyright: ignore[reportAssignmentType]
 
-        def __call__(self, prompt: list[str], order: str, generator: Any = None) -> tuple[Tensor]:
+        def __call__(self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None) -> tuple[Tensor]:
             self.scheduler.set_timesteps(4)
             self.unet(torch.zeros(1, 4, 8, 8), self.scheduler.timesteps[0], torch.zeros(1, 3, self.unet.config.cross_attention_dim))
             raise AssertionError
@@ -282,7 +282,7 @@ def test_error_names_the_timestep_when_it_is_not_in_the_schedule(pipelines: Pipe
     sd = pipelines("sd")
 
     class Odd(Separate):
-        def __call__(self, prompt: list[str], order: str, generator: Any = None) -> tuple[Tensor]:
+        def __call__(self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None) -> tuple[Tensor]:
             self.scheduler.set_timesteps(4)
             self.unet(torch.zeros(1, 4, 8, 8), 617, self.encode_prompt(prompt))
             raise AssertionError

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ def embeddings(images: int = 2) -> Tensor:
     return 3 + 2 * torch.randn(images, 7, 50, generator=torch.Generator().manual_seed(9))
 
 
-def annealed(step: int, y: Tensor, **options: float) -> Tensor:
+def annealed(step: int, y: Tensor, **options: Any) -> Tensor:
     changed = CADS(**options).condition(y, at(step, len(y)))
     assert changed is not None
     return changed
@@ -92,6 +94,6 @@ def test_error_says_so_when_there_are_no_generators() -> None:
         ({"limit": 0.5}, r"limit is 0\.5, and x0 is not corrected"),
     ],
 )
-def test_error_names_the_options_when_they_do_not_go_together(options: dict[str, float], message: str) -> None:
+def test_error_names_the_options_when_they_do_not_go_together(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         CADS(**options)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,6 +32,6 @@ def test_guidance_is_off_when_there_is_no_signal() -> None:
         ({"limit": 0.5}, r"limit is 0\.5, and there is no correction"),
     ],
 )
-def test_error_names_the_options_when_they_do_not_go_together(options: dict[str, float], message: str) -> None:
+def test_error_names_the_options_when_they_do_not_go_together(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         IntervalGuidance(**options)

@@ -99,11 +99,12 @@ class Denoiser:
             return args, kwargs
         places = _places(arguments) if labels is None else []
         if coming.step != self._step:
-            self._classes, embedders = {}, [] if labels is None else _embedders(module)
-            embeddings = [place[name][self._rows] for place, name in places] + [m(labels[self._rows]) for m in embedders]
+            self._classes = {}
+            classes = {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
+            embeddings = [*(place[name][self._rows] for place, name in places), *classes.values()]
             self._prepared, self._step = self._session.prepare(coming, sample, embeddings), coming.step
             new = self._prepared.embeddings[len(places) :]
-            self._classes = {m: rows for m, rows in zip(embedders, new, strict=True) if rows is not None}
+            self._classes = {m: rows for m, rows in zip(classes, new, strict=True) if rows is not None}
         for (place, name), rows in zip(places, self._prepared.embeddings, strict=False):
             if rows is not None:
                 place[name] = self._replaced(place[name], rows)
