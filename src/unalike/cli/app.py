@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import unalike
+from unalike.cli.bench import bench
 from unalike.cli.cite import cite
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(bench)
 app.command()(models)
 app.command()(methods)
 app.command()(cite)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unalike.cli.progress import progress_bar
 from unalike.runs.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from unalike.runs.generate import Outcome, Progress
+    from unalike.runs.generate import Outcome
 
 
 def generate(
@@ -69,7 +68,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    with _progress_bar(hidden=quiet or as_json) as progress:
+    with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.catalogue import quieten_hosts
         from unalike.runs.generate import generate as draw
 
@@ -84,20 +83,6 @@ def generate(
     if not outcome.finished:
         typer.echo(f"unalike: interrupted; {len(outcome.samples)} of {settings.total} images are in {outcome.folder}", err=True)
         raise typer.Exit(130)
-
-
-@contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator[Progress]:
-    if hidden:
-        yield lambda share: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-        yield lambda share: bar.update(task, description="drawing", total=1.0, completed=share)
 
 
 def _summary(outcome: Outcome) -> str:
