@@ -34,7 +34,7 @@ LIBRARIES = {
     "shields": {"torch"},
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
-    "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich"},
+    "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
     "runs": {"torch", "numpy", "PIL", "pyarrow"},
     "bench": {"torch", "numpy", "PIL", "pyarrow", "matplotlib", "rich"},
     "cli": {"typer", "rich"},

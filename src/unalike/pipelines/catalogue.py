@@ -56,6 +56,15 @@ MODELS: dict[str, Model] = {
             size=(64, 64),
             methods={"sparke": {"strength": 0.15, "stop": 0.6}},
         ),
+        Model(
+            name="digits",
+            summary="class to 16×16 pictures of handwritten digits, for the prompts 0 to 9 or zero to nine; shipped with the package",
+            pipeline="DiTPipeline",
+            steps=25,
+            guidance_scale=2.0,
+            size=(16, 16),
+            methods={"sparke": {"strength": 0.1, "stop": 0.6}},
+        ),
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from unalike.errors import OptionError, UnsupportedError
 from unalike.pipelines.catalogue import MODELS, load
+from unalike.runs.classes import class_ids
 from unalike.runs.samples import Planned
 from unalike.runs.settings import GenerateSettings
 
@@ -26,27 +27,32 @@ class Sampler:
         pipe: a diffusers pipeline.
         steps: sampling steps.
         guidance_scale: None where the pipeline has none.
+        classes: the class of each prompt, for a pipeline that is called with class labels; None for one that is called with prompts.
     """
 
     pipe: Any
     steps: int
     guidance_scale: float | None
+    classes: Mapping[str, int] | None = None
 
     @classmethod
     def open(cls, settings: GenerateSettings) -> Sampler:
         """Load the model of the settings onto its device.
 
         Raises:
-            OptionError: for an unknown model or device, or a setting that the pipeline has not.
+            OptionError: for an unknown model, device or class, or a setting that the pipeline has not.
             StoreError: when the model's files are damaged.
-            UnsupportedError: for a pipeline that draws something else than images from prompts.
+            UnsupportedError: for a pipeline that draws something else than images from prompts or class labels.
         """
         pipe = load(settings.model, dtype=getattr(torch, settings.dtype))
         pipe.set_progress_bar_config(disable=True)
         parameters = inspect.signature(type(pipe).__call__).parameters
-        if "prompt" not in parameters or "generator" not in parameters:
-            raise UnsupportedError(f"{type(pipe).__name__} takes no prompt; `unalike generate` needs a text-to-image pipeline")
-        chosen: dict[str, Any] = {}
+        by_class = "prompt" not in parameters and "class_labels" in parameters
+        if not (by_class or "prompt" in parameters) or "generator" not in parameters:
+            raise UnsupportedError(
+                f"{type(pipe).__name__} takes neither a prompt nor class labels; `unalike generate` needs a pipeline that draws from those"
+            )
+        chosen: dict[str, Any] = {"classes": class_ids(pipe, settings.prompts) if by_class else None}
         row = MODELS.get(settings.model)
         for name, argument in (("steps", "num_inference_steps"), ("guidance_scale", "guidance_scale")):
             value = getattr(settings, name)
@@ -68,8 +74,9 @@ class Sampler:
         Raises:
             UnsupportedError: when what comes back is not one image a prompt.
         """
+        prompts = [p.prompt for p in batch]
         arguments: dict[str, Any] = {
-            "prompt": [p.prompt for p in batch],
+            **({"prompt": prompts} if self.classes is None else {"class_labels": [self.classes[p] for p in prompts]}),
             "generator": [torch.Generator().manual_seed(p.seed) for p in batch],
             "num_inference_steps": self.steps,
         }

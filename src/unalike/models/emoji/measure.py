@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from unalike.models.counts import Counts, summary
 from unalike.models.emoji.data import captions, entries, load_images, normalised, truth
 from unalike.models.emoji.judge import nearest
 
@@ -29,23 +30,6 @@ PROMPTS = (
 )
 # fmt: on
 """Forty one-to-many prompts, with 5 to 261 right pictures each."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the samples of one prompt showed.
-
-    Attributes:
-        samples: how many there are.
-        right: how many show a right picture.
-        distinct: how many different right pictures are among them.
-        possible: the most that could be: the smaller of the samples and the right pictures there are.
-    """
-
-    samples: int
-    right: int
-    distinct: int
-    possible: int
 
 
 def count(images: Tensor, prompt: str) -> Counts:
@@ -124,22 +108,6 @@ def one_to_many(pipe: Any, *, scales: Sequence[float], samples: int, steps: int,
             counts = count(draw(pipe, [prompt] * samples, seed=0, guidance_scale=scale, steps=steps), prompt)
             records.append({"prompt": prompt, "guidance_scale": scale, **asdict(counts)})
     return records
-
-
-def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Per guidance scale: precision (share of samples that are right), distinct right pictures, and those as a share of the possible."""
-    rows = []
-    for scale in sorted({r["guidance_scale"] for r in records}):
-        own = [r for r in records if r["guidance_scale"] == scale]
-        rows.append(
-            {
-                "guidance_scale": scale,
-                "precision": sum(r["right"] for r in own) / sum(r["samples"] for r in own),
-                "distinct": sum(r["distinct"] for r in own) / len(own),
-                "share_of_possible": sum(r["distinct"] / r["possible"] for r in own) / len(own),
-            }
-        )
-    return rows
 
 
 def main() -> None:

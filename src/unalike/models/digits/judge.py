@@ -1,0 +1,102 @@
+"""Which digit an image shows, if any, and which real picture of it it resembles most: the judge behind every count of right images.
+
+A nearest picture always exists, and a classifier of ten classes always names one. So an image counts as a digit only if a classifier that
+also knows spoilt pictures is sure of it, and a real picture of that digit is near.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from unalike.models.counts import Counts
+from unalike.models.digits.classifier import check, classify
+from unalike.models.digits.damage import shifted
+from unalike.models.digits.data import load_images, load_labels, truth
+
+REACH = 1
+"""Shifts, in pixels each way, that an image is forgiven."""
+CONFIDENCE = 0.9
+"""Least probability of its digit that an accepted image has."""
+DISTANCE = 0.25
+"""Largest distance of an accepted image from the nearest real picture of its digit, in units of the full range."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What images show.
+
+    Attributes:
+        label: (n,) int64, the most probable digit.
+        confidence: (n,) float32, its probability, where the classifier may also say that there is none.
+        index: (n,) int64, the picture in `load_images()` of that digit that each image is nearest to.
+        distance: (n,) float32, root-mean-square difference to it after the best shift: 0 for the picture itself.
+        shown: (n,) bool, whether the classifier is sure and the picture is near, so that the image counts as that digit.
+    """
+
+    label: Tensor
+    confidence: Tensor
+    index: Tensor
+    distance: Tensor
+    shown: Tensor
+
+
+def nearest(images: Tensor, *, confidence: float = CONFIDENCE, distance: float = DISTANCE) -> Match:
+    """The digit that each image shows, or that it shows none, and the real picture of it that is nearest:
+
+        distance = min over pictures of the digit and shifts s of the root mean square over pixels of (image shifted by s - picture)
+
+    Args:
+        images: (n, 3, 16, 16) with values in [0, 1].
+        confidence: least probability at which an image counts.
+        distance: largest distance at which it does.
+
+    Raises:
+        OptionError: for another shape or values outside [0, 1].
+
+    Cost: about 1 ms an image on one core.
+
+    Example:
+        >>> match = nearest(load_images()[10:13] / 255)
+        >>> match.label, match.index
+        (tensor([0, 1, 2]), tensor([10, 11, 12]))
+    """
+    probability, label = classify(check(images)).max(1)
+    found = [_nearest(part.float(), own) for part, own in zip(images.split(64), label.split(64), strict=True)]
+    index, away = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+    return Match(label, probability, index, away, (probability >= confidence) & (away <= distance))
+
+
+def count(images: Tensor, label: int | str) -> Counts:
+    """Judge samples (n, 3, 16, 16) in [0, 1] of one class against all real pictures of it.
+
+    A sample is right if it shows that digit; `distinct` counts the real pictures that are the nearest ones of right samples.
+
+    Raises:
+        OptionError: for a label that is no class.
+
+    Example:
+        >>> count(load_images()[truth("three")][:5] / 255, "three")
+        Counts(samples=5, right=5, distinct=5, possible=5)
+    """
+    right, match = truth(label), nearest(images)
+    hit = match.shown & torch.isin(match.index, right)
+    return Counts(len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right)))
+
+
+def _nearest(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    best = torch.full((len(images), len(load_labels())), torch.inf)
+    for dy in range(-REACH, REACH + 1):
+        for dx in range(-REACH, REACH + 1):
+            best = torch.minimum(best, torch.cdist(shifted(images, dy, dx).mean(1).flatten(1), _references()))
+    best[labels[:, None] != load_labels()] = torch.inf
+    closest, index = best.min(1)
+    return index, closest / _references().shape[1] ** 0.5
+
+
+@cache
+def _references() -> Tensor:
+    return load_images()[:, 0].flatten(1).float() / 255
