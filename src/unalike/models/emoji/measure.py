@@ -31,6 +31,11 @@ PROMPTS = (
 # fmt: on
 """Forty one-to-many prompts, with 5 to 261 right pictures each."""
 
+VALIDATION = (
+    "tree", "star", "cloud", "tool", "money", "celebration", "Japanese", "game", "fantasy", "handshake", "teacher", "person walking",
+)  # fmt: skip
+"""Twelve others to choose settings by, with 5 to 40 right pictures each."""
+
 
 def count(images: Tensor, prompt: str) -> Counts:
     """Judge samples (n, 3, 64, 64) in [0, 1] of one prompt against its exact set of right pictures.
