@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.bench.base import read_rows
 from unalike.bench.cost.measure import LOOSE, PROMPTS, STEPS, Row
 from unalike.bench.cost.rivals import RIVALS
 from unalike.bench.figure import COLOURS, MARKERS, drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _LABELS = {
     "sparke": "SPARKE",
@@ -28,6 +31,8 @@ _PROMPT_LABELS = {
     "all": "SPARKE, nothing left out",
     "copy": "copying the memory",
 }
+
+_SAME = {"all": "sparke-all", "loose": "spell"}  # whose colours they have in the figure of the rivals: the same line, and one that is free
 
 
 def draw_figures(folder: Path) -> None:
@@ -47,11 +52,12 @@ def _steps(path: Path, rows: Sequence[Row]) -> None:
     with drawn(path, 8.2, 3.9) as figure:
         panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
         for panel, batch in zip(panels, batches, strict=True):
-            for i, name in enumerate(RIVALS):
+            for name in RIVALS:
                 points = sorted((r.n, 1e3 * (r.seconds or 0)) for r in rows if (r.d, r.batch, r.method) == (d, batch, name))
                 if points:
-                    panel.plot(*zip(*points, strict=True), label=_LABELS[name], **_look(i, name))
-            panel.set(xscale="log", yscale="log", xlabel="stored samples", title=f"batch of {batch}, latents of {d:,} numbers")
+                    panel.plot(*zip(*points, strict=True), label=_LABELS[name], **_look(name))
+            panel.set(yscale="log", xlabel="stored samples", title=f"batch of {batch}, latents of {d:,} numbers")
+            _mark(panel, [r.n for r in rows if (r.d, r.batch) == (d, batch)])
         panels[0].set_ylabel("milliseconds a step, whole batch")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
 
@@ -63,19 +69,30 @@ def _prompts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     each = Counter(r["similar"] for r in single if r["similar"] != n).most_common(1)[0][0]
     with drawn(path, 8.2, 3.6) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
-        for i, name in enumerate(_PROMPT_LABELS):
+        for name in _PROMPT_LABELS:
             own = [r for r in single if r["method"] == name]
             shares = sorted((100 * r["similar"] / n, 1e3 * r["seconds"]) for r in own if r["n"] == n)
             sizes = sorted((r["n"], 1e3 * r["seconds"]) for r in own if r["similar"] == each)
-            left.plot(*zip(*shares, strict=True), label=_PROMPT_LABELS[name], **_look(i, name))
-            right.plot(*zip(*sizes, strict=True), **_look(i, name))
-        left.set(xscale="log", yscale="log", xlabel="percent of the stored samples with the image's prompt", title=f"{n:,} stored samples")
-        right.set(xscale="log", xlabel="stored samples", title=f"{each:,} of them with the image's prompt")
+            left.plot(*zip(*shares, strict=True), label=_PROMPT_LABELS[name], **_look(name))
+            right.plot(*zip(*sizes, strict=True), **_look(name))
+        left.set(yscale="log", xlabel="of them with the image's prompt, %", title=f"{n:,} stored samples")
+        right.set(xlabel="stored samples", title=f"{each:,} of them with the image's prompt")
+        _mark(left, [100 * r["similar"] / n for r in single if r["n"] == n])
+        _mark(right, [r["n"] for r in single if r["similar"] == each])
         left.set_ylabel("milliseconds a step, one image")
         figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
 
 
-def _look(i: int, name: str) -> dict[str, Any]:
+def _mark(panel: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each value that was measured, written out."""
+    panel.set_xscale("log")
+    at = sorted(set(values))
+    panel.set_xticks(at, [f"{x:,.0f}" if x >= 1 else f"{x:.2g}" for x in at], rotation=30, ha="right")
+    panel.minorticks_off()
+
+
+def _look(name: str) -> dict[str, Any]:
     if name == "copy":
         return {"color": "#000000", "linestyle": ":", "linewidth": 1.2}
+    i = list(RIVALS).index(_SAME.get(name, name))
     return {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 4.5, "linewidth": 1.4}

@@ -131,7 +131,7 @@ def _findings(rows: Sequence[Row]) -> str:
         if ratios:
             where = " and ".join(f"{n:,}" for n in sorted({key[1] for key in at}))
             lines.append(
-                f"- {name} takes {min(ratios):,.1f} to {max(ratios):,.1f} times as long as SPARKE at {where} stored latents of "
+                f"- {name} takes {_span(ratios, ',.1f')} times as long as SPARKE at {where} stored latents of "
                 f"{README['d']:,} numbers, batches of {' and '.join(str(b) for b in sorted({key[2] for key in at}))}."
             )
     for batch in sorted({key[2] for key in seconds}):
@@ -140,7 +140,12 @@ def _findings(rows: Sequence[Row]) -> str:
         ]
         if read:
             lines.append(
-                f"- With nothing left out, a batch of {batch} takes {min(read):.2f} to {max(read):.2f} times as long as copying the memory, as "
-                f"many bytes as reading it twice (memories of more than {CACHED / 2**20:.0f} MiB)."
+                f"- With nothing left out, a batch of {batch} takes {_span(read, '.2f')} times as long as copying the memory, which moves "
+                f"as many bytes as reading it twice (memories of more than {CACHED / 2**20:.0f} MiB)."
             )
     return "\n".join(lines) if lines else "Too small a run to say more than the tables."
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
