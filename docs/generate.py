@@ -12,6 +12,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from unalike.bench.cost.page import readme_table
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
 
@@ -25,7 +26,7 @@ def pages() -> dict[Path, str]:
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
-    readme, results = ROOT / "README.md", {**diversity_tables(), "cost": cost_table()}
+    readme, results = ROOT / "README.md", {**diversity_tables(), **cost_tables()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         card: filled(card.read_text("utf-8"), tables),
@@ -103,10 +104,10 @@ def diversity_tables() -> dict[str, str]:
     return {"diversity": code["table"](result["records"], settings), "diversity at low CFG": code["table"](result["records"], low)}
 
 
-def cost_table() -> str:
-    """Milliseconds a guidance step takes, a row a number of stored samples and batch size."""
-    code, result = _benchmark("guidance_cost")
-    return code["table"]([code["Row"](**row) for row in result["rows"]]).split("\n\n")[1]
+def cost_tables() -> dict[str, str]:
+    """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none before `unalike bench cost` has run."""
+    folder = BENCHMARKS / "results" / "cost"
+    return {"cost": readme_table(folder)} if folder.exists() else {}
 
 
 def _benchmark(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -402,3 +402,40 @@ def test_samples_of_every_prompt_of_the_batch_are_kept_when_others_are_left_out(
     context = at(normal(3, 20, seed=1), prompts=themes[[4, 2, 4]], memory=memory)
     SPARKE().x0_delta(context.x_t, context)
     assert torch.equal(context.state["memory"].rows, torch.cat([memory.latents[20:30], memory.latents[40:50]]))
+
+
+@BOTH_KERNELS
+def test_each_image_reads_only_what_matters_to_it_when_a_batch_has_many_prompts(kernel):
+    themes, each = torch.eye(12, dtype=torch.float64)[:8], 16
+    memory = References(normal(8 * each, 40, seed=1), themes.repeat_interleave(each, dim=0))
+    x, order = normal(8, 40), torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    method, context = SPARKE(kernel=kernel), at(x, prompts=themes[order], memory=memory, groups=order)
+    together = method.x0_delta(x, context)
+    read = {int(images): index for images, index in context.state["memory"].parts}
+    assert {image: index.tolist() for image, index in read.items()} == {
+        i: list(range(each * theme, each * (theme + 1))) for i, theme in enumerate(order.tolist())
+    }
+    assert context.state["memory"].rows is memory.latents
+    assert together is not None
+    for i, theme in enumerate(order.tolist()):  # the batch counts too, whatever its prompts
+        own = References(memory.latents[read[i]], memory.prompts[read[i]])
+        rest = [j for j in range(8) if j != i]
+        stored = References(torch.cat([own.latents, x[rest]]), torch.cat([own.prompts, themes[order[rest]]]))
+        alone = method.x0_delta(x[i : i + 1], at(x[i : i + 1], prompts=themes[theme][None], memory=stored))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-8)
+
+
+def test_everything_is_read_when_like_prompts_turn_out_to_have_far_latents():
+    themes, unlike = torch.eye(3, dtype=torch.float64), 1_000
+    y = torch.cat([themes[:1].repeat(16, 1), themes[1:2].repeat(unlike, 1)])
+    x = normal(1, 40)
+    near, far = x + 1e-3 * normal(unlike, 40, seed=1), -x + 0.3 * normal(16, 40, seed=2)
+    deltas, read = {}, {}
+    for name, like in (("far", far), ("near", -far)):
+        for share in (0.0, 1e-3):
+            context = at(x, prompts=themes[:1], memory=References(torch.cat([like, near]), y))
+            deltas[name, share] = SPARKE(tolerance=share).x0_delta(x, context)
+            read[name, share] = len(context.state["memory"].rows)
+    assert read["far", 1e-3] == read["near", 1e-3] == 16
+    assert torch.equal(deltas["far", 1e-3], deltas["far", 0.0])
+    assert not torch.equal(deltas["near", 1e-3], deltas["near", 0.0])

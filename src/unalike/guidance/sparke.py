@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,22 +12,11 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.base import Context, Method, References, option, stored_rows
+from unalike.guidance.stored import Block, Stored, parts
 from unalike.kernels import unit_rows
 
 _NEGLIGIBLE = 1e-8
 _BLOCK = 2**20  # numbers of a block of stored rows, 4 MiB: a processor's cache holds it
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Samples to be unlike: rows (n, d) as they are, `1 / ||row||` (n,), and what prompts add for each image of the batch (B, n).
-
-    Rows are not copied to be normalised: their norms are divided out of the sums over them instead.
-    """
-
-    rows: Tensor
-    inverse_norms: Tensor
-    prompt_terms: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +44,11 @@ class SPARKE(Method):
     (arXiv:2406.04551); regulariser: Eyring et al. 2024 (arXiv:2406.04312). Departures: whole batches with a prompt each, the x0 target
     (the default, at every step), reference sets averaged by their own sums so that their size does not matter.
 
-    Cost: one pass per step over those `m` of the `n` stored latents whose prompts matter to an image of the batch, O(B (m + B) d) time.
-    The rest is left out: with `tolerance`, they are so many as weigh at most that share of the others together whatever their latents are,
-    which moves the mean over the stored vectors by at most `2 · tolerance`. Where fewer than half matter they are copied at the first
-    step, so that beside the memory itself O(B (n + d) + m d) space is needed. No autograd.
+    Cost: one pass per step over those `m` of the `n` stored latents whose prompts matter to an image, O(B (m + B) d) time for the batch;
+    images with unlike prompts read different ones. The rest is left out: with `tolerance`, they are so many as weigh at most that share
+    of the others together whatever their latents are, which moves the mean over the stored vectors by at most `2 · tolerance`. Each step
+    checks that and reads them too where it fails, as for an image that lies opposite to all with its prompt. Where fewer than half matter
+    to the batch they are copied at the first step, so that beside the memory itself O(B (n + d) + m d) space is needed. No autograd.
 
     Args:
         strength: size of a step as a share of the norm of the latent; 0 changes nothing.
@@ -140,7 +131,7 @@ class SPARKE(Method):
         shift = (self.strength * size * direction).view_as(x0)
         return shift if self.target == "x0" else x0_edit(shift, context)
 
-    def _mean(self, f: Tensor, sets: list[_Stored]) -> Tensor:
+    def _mean(self, f: Tensor, sets: list[Stored]) -> Tensor:
         """The kernel-weighted mean (B, d) of all stored unit vectors, in one pass over the rows.
 
         A large memory is read from the machine's memory once: each block gives its weights and takes part in the sum while it is in the
@@ -149,39 +140,53 @@ class SPARKE(Method):
         total, mass = torch.zeros_like(f), f.new_zeros(len(f), 1)
         top = torch.full_like(mass, torch.finfo(f.dtype).min)
         for s in sets:
-            size = max(1, _BLOCK // f.shape[1]) if f.device.type == "cpu" else len(s.rows)
-            for rows, inverse, prompt in zip(
-                s.rows.split(size), s.inverse_norms.split(size), s.prompt_terms.split(size, dim=1), strict=True
-            ):
-                gram = (f @ rows.T) * inverse
-                if self.kernel == "gaussian":
-                    logits = gram * (2 / self.bandwidth**2) + prompt
-                    higher = torch.maximum(top, logits.amax(dim=1, keepdim=True))
-                    weights, shrink, top = (logits - higher).exp(), (top - higher).exp(), higher
-                    mass = mass * shrink + weights.sum(dim=1, keepdim=True)
-                    total *= shrink
-                else:
-                    weights = prompt * gram
-                    mass = mass + prompt.sum(dim=1, keepdim=True)
-                total.addmm_(weights * inverse, rows)
+            for images, index in s.parts:
+                blocks = s.blocks(images, index, _BLOCK)
+                total[images], mass[images], top[images] = self._added(blocks, f[images], total[images], mass[images], top[images])
+        if self._too_much_left_out(sets, mass, top):
+            return self._mean(f, [s.whole or s for s in sets])
         return total / mass.clamp_min(torch.finfo(f.dtype).tiny)
 
-    def _stored(self, clean: Tensor, context: Context) -> list[_Stored]:
+    def _too_much_left_out(self, sets: list[Stored], mass: Tensor, top: Tensor) -> bool:
+        """Whether what is left out may weigh more than `tolerance` times what was read, its latents being as near as can be (`k_Z = 1`)."""
+        left_out = [s.left_out for s in sets if s.left_out is not None]
+        if not left_out:
+            return False
+        most = torch.stack(left_out).logsumexp(dim=0) + 2 / self.bandwidth**2
+        return bool((most > math.log(self.tolerance or torch.finfo(torch.float64).tiny) + mass.log() + top).any())
+
+    def _added(self, blocks: Iterator[Block], f: Tensor, total: Tensor, mass: Tensor, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted sum, sum of weights and largest logit of images `f` with those of more rows; `total` is changed in place."""
+        for rows, inverse, prompt in blocks:
+            gram = (f @ rows.T) * inverse
+            if self.kernel == "gaussian":
+                logits = gram * (2 / self.bandwidth**2) + prompt
+                higher = torch.maximum(top, logits.amax(dim=1, keepdim=True))
+                weights, shrink, top = (logits - higher).exp(), (top - higher).exp(), higher
+                mass = mass * shrink + weights.sum(dim=1, keepdim=True)
+                total *= shrink
+            else:
+                weights = prompt * gram
+                mass = mass + prompt.sum(dim=1, keepdim=True)
+            total.addmm_(weights * inverse, rows)
+        return total, mass, top
+
+    def _stored(self, clean: Tensor, context: Context) -> list[Stored]:
         sets = []
         if self.memory and context.memory is not None and len(context.memory):
             sets.append(self._kept("memory", context.memory, clean, context))
         if self.batch and len(clean) > 1:
             terms = self._batch_terms(clean, context)
             own = torch.eye(len(clean), dtype=torch.bool, device=clean.device)
-            sets.append(_Stored(clean, _inverse_norms(clean), terms.masked_fill(own, -torch.inf if self.kernel == "gaussian" else 0)))
+            sets.append(Stored(clean, terms.masked_fill(own, -torch.inf if self.kernel == "gaussian" else 0)))
         return sets
 
-    def _reference(self, clean: Tensor, context: Context) -> _Stored | None:
+    def _reference(self, clean: Tensor, context: Context) -> Stored | None:
         if self.reference is None:
             return None
         return self._kept("reference", References(self.reference.flatten(1), self.reference_prompts), clean, context)
 
-    def _kept(self, what: str, source: References, clean: Tensor, context: Context) -> _Stored:
+    def _kept(self, what: str, source: References, clean: Tensor, context: Context) -> Stored:
         """A fixed set, prepared at the first step of a run and kept in its state."""
         kept = context.state.get(what)
         if kept is None:
@@ -193,25 +198,36 @@ class SPARKE(Method):
                 if context.prompts is None or source.prompts is None:
                     raise OptionError(_no_prompts("this generation" if context.prompts is None else f"the {what}"))
                 terms = self._prompt_terms(context.prompts, source.prompts, (len(clean), len(rows)), clean)
-            if (matter := self._matter(terms)) is not None:
-                rows, terms = rows[matter], terms[:, matter]
-            kept = context.state[what] = _Stored(rows, _inverse_norms(rows), terms)
+            kept = context.state[what] = self._without_negligible(Stored(rows, terms))
         return kept
 
-    def _matter(self, terms: Tensor) -> Tensor | None:
-        """Indices of the stored samples that matter to some image, by their prompt terms (B, n); None where those are more than half.
+    def _without_negligible(self, whole: Stored) -> Stored:
+        """The set without samples whose prompts do not matter; itself where leaving them out saves no time."""
+        matters = self._matters(whole.prompt_terms)
+        to_any = matters.any(dim=0)
+        left_out = None
+        if self.kernel == "gaussian":  # cosine's weights are those of the prompts, so that there is nothing to be checked later
+            left_out = whole.prompt_terms.masked_fill(matters, -torch.inf).logsumexp(dim=1, keepdim=True)
+        if 2 * to_any.sum() < len(to_any):
+            rows, terms = whole.rows[to_any], whole.prompt_terms[:, to_any]
+            return Stored(rows, terms, parts(matters[:, to_any]), left_out, whole)
+        own = parts(matters)
+        return whole if own[0][1] is None else replace(whole, parts=own, left_out=left_out, whole=whole)
 
-        `k_Z²` lies between `exp(-4 / bandwidth²)` and 1 on the unit sphere, so a set with a share `s` of the prompts' weight has at most
-        `s / (1 - s) · exp(4 / bandwidth²)` times the weight of the others; with cosine kernels, which only shrink weights, `s / (1 - s)`.
+    def _matters(self, terms: Tensor) -> Tensor:
+        """Which stored samples matter to each image (B, n), by their prompt terms (B, n); the others are left out.
+
+        As `k_Z² <= 1`, samples with a share `s` of the prompts' weight have at most `s / (1 - s) · exp(2 (1 - c) / bandwidth²)` times the
+        weight of the others, whose cosines with the image average `c` or more. `c = -1/8` is taken, for few images of a model lie further
+        apart; `_too_much_left_out` checks it at each step. Cosine kernels only shrink weights: `s / (1 - s)`.
         """
         if self.kernel == "gaussian":
-            share, range_ = torch.softmax(terms.double(), dim=1), math.exp(min(4 / self.bandwidth**2, 700))
+            share, range_ = torch.softmax(terms.double(), dim=1), math.exp(min(2.25 / self.bandwidth**2, 700))
         else:
             share, range_ = terms.double() / terms.double().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny), 1.0
         ascending = share.sort(dim=1)
         small = ascending.values.cumsum(dim=1) <= self.tolerance / (range_ + self.tolerance)
-        left_out = torch.zeros_like(small).scatter(1, ascending.indices, small).all(dim=0)
-        return None if 2 * left_out.sum() <= len(left_out) else (~left_out).nonzero().flatten()
+        return ~torch.zeros_like(small).scatter(1, ascending.indices, small)
 
     def _batch_terms(self, clean: Tensor, context: Context) -> Tensor:
         terms = context.state.get("batch")
@@ -273,11 +289,6 @@ def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
     if moved <= 1e-6 * next_alpha:
         return None
     return shift * (carried / moved)
-
-
-def _inverse_norms(rows: Tensor) -> Tensor:
-    norms = rows.norm(dim=1)
-    return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0)  # a row of zeros has no direction
 
 
 def _no_prompts(whose: str) -> str:

@@ -1,0 +1,74 @@
+"""What methods that act on prompts do to the prediction of x0, which they never touch themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unalike.attach import levels
+from unalike.guidance.base import Context, Method, denoiser_step, per_image_norm
+
+
+class Unchanged:
+    """Context manager: knows what the denoiser of a Stable Diffusion pipeline would have predicted without the methods of a guided call.
+
+    It remembers what the pipeline gives the denoiser before the methods change it, and asks the denoiser again with that.
+
+    Args:
+        pipe: the pipeline, which is to be called with a guidance scale above 1.
+        guidance_scale: that of the call.
+    """
+
+    def __init__(self, pipe: Any, guidance_scale: float) -> None:
+        self._pipe = pipe
+        self._guidance_scale = guidance_scale
+        self._asked: tuple[Sequence[Any], Mapping[str, Any]] = ((), {})
+        self._hook: Any = None
+
+    def __enter__(self) -> Unchanged:
+        self._hook = self._pipe.unet.register_forward_pre_hook(self._remember, with_kwargs=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _remember(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._asked = (args, dict(kwargs))
+
+    @torch.no_grad()
+    def x0(self, x_t: Tensor) -> Tensor:
+        """The prediction (B, …) for the noisy latents (B, …) of the current step."""
+        args, kwargs = self._asked
+        without_prompt, with_prompt = self._pipe.unet.forward(*args, **kwargs)[0].chunk(2)  # forward itself calls no hooks
+        output = without_prompt + self._guidance_scale * (with_prompt - without_prompt)
+        level = levels.level(self._pipe.scheduler, args[1])
+        return level.a * x_t + level.b * output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Method):
+    """Corrects nothing, and keeps how far the prediction is from the unchanged one, as a share of the denoiser's own step.
+
+    To be given to `guide` after the methods whose effect it measures.
+
+    Args:
+        unchanged: open during the call.
+        of_step: gets a row (B,) a step.
+    """
+
+    name: ClassVar[str] = "effect"
+    summary: ClassVar[str] = "measures what the methods before it do to the prediction"
+    citation: ClassVar[str] = ""
+
+    unchanged: Unchanged
+    of_step: list[Tensor] = field(default_factory=list)
+
+    def x0_delta(self, x0: Tensor, context: Context) -> None:
+        """None, always."""
+        before = self.unchanged.x0(context.x_t)
+        size = per_image_norm(x0 - before) / denoiser_step(before, context).clamp_min(torch.finfo(torch.float32).tiny)
+        self.of_step.append(size)

@@ -1,0 +1,79 @@
+"""Stored samples as SPARKE reads them: block by block, and for each image only those that matter to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ALL = ((slice(None), None),)
+
+Block = tuple[Tensor, Tensor, Tensor]
+"""Rows (m, d), their inverse norms (m,) and what prompts add for some images (b, m)."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Samples to be unlike.
+
+    Rows are not copied to be normalised: their norms are divided out of the sums over them instead.
+
+    Attributes:
+        rows: latents (n, d) as they are.
+        prompt_terms: what prompts add for each image of the batch (B, n).
+        parts: images with the indices of the rows that are read for them, None for all rows.
+        left_out: (B, 1), the logarithm of the weight that the prompts of what is left out have together; None where that needs no check.
+        whole: the set with what is left out.
+    """
+
+    rows: Tensor
+    prompt_terms: Tensor
+    parts: tuple[tuple[Any, Tensor | None], ...] = _ALL
+    left_out: Tensor | None = None
+    whole: Stored | None = None
+
+    @cached_property
+    def inverse_norms(self) -> Tensor:
+        """`1 / ||row||` (n,), and 0 for a row of zeros, which has no direction."""
+        norms = self.rows.norm(dim=1)
+        return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0)
+
+    def blocks(self, images: Any, index: Tensor | None, numbers: int) -> Iterator[Block]:
+        """The rows of one of the `parts`, about so many numbers at a time; scattered ones are brought together in one buffer.
+
+        A GPU, which has no use for small blocks, gets all at once.
+        """
+        size = max(1, numbers // self.rows.shape[1]) if self.rows.device.type == "cpu" else len(self.rows)
+        terms = self.prompt_terms[images]
+        if index is None:
+            yield from zip(self.rows.split(size), self.inverse_norms.split(size), terms.split(size, dim=1), strict=True)
+            return
+        buffer = self.rows.new_empty(min(size, len(index)), self.rows.shape[1])
+        for some in index.split(size):
+            rows = torch.index_select(self.rows, 0, some, out=buffer[: len(some)])
+            yield rows, self.inverse_norms[some], terms[:, some]
+
+
+def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:
+    """Images to which the same rows matter (B, n), with the indices of those rows; all images with all rows where that is as fast.
+
+    On a processor, bringing a scattered row together costs about as much as what is computed of it for four images. A GPU computes so
+    fast that only the reading of rows counts, and each has to be read once in any case.
+
+    Example:
+        >>> import torch
+        >>> halves = torch.arange(12)[:, None] % 2 == torch.arange(6) // 3  # images of two prompts, each with its own half of six rows
+        >>> parts(halves)[1]
+        (tensor([ 0,  2,  4,  6,  8, 10]), tensor([0, 1, 2]))
+        >>> parts(halves[:2])  # two images read everything together as fast
+        ((slice(None, None, None), None),)
+    """
+    sets, which = matters.unique(dim=0, return_inverse=True)
+    sizes = torch.bincount(which, minlength=len(sets))
+    if matters.device.type != "cpu" or ((4 + sizes) * sets.sum(dim=1)).sum() >= matters.numel():
+        return _ALL
+    return tuple(((which == k).nonzero().flatten(), rows.nonzero().flatten()) for k, rows in enumerate(sets))
