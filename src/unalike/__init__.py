@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unalike import errors, kernels, metrics, scores
     from unalike.attach import GuidedPipeline, guide
+    from unalike.guidance.auto import Auto
     from unalike.guidance.cads import CADS
     from unalike.guidance.interval import IntervalGuidance
     from unalike.guidance.particle import ParticleGuidance
@@ -27,6 +28,7 @@ __all__ = [
     "CADS",
     "SPARKE",
     "SPELL",
+    "Auto",
     "GuidedPipeline",
     "IntervalGuidance",
     "Memory",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Auto": "unalike.guidance.auto",
     "CADS": "unalike.guidance.cads",
     "GuidedPipeline": "unalike.attach",
     "IntervalGuidance": "unalike.guidance.interval",

@@ -68,12 +68,13 @@ def sample(
 ) -> Sampled:
     """Deterministic sampling from `noise` (B, …), in its dtype, with the methods' corrections added to the exact prediction."""
     groups = torch.zeros(len(noise), dtype=torch.int64) if groups is None else groups
-    run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, memory=memory, shield=shield)
+    generators = [torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise]  # an image's own, wherever it stands
+    run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, memory=memory, shield=shield, generators=generators)
     trajectory = [noise * level(path, 0)[1]]
     for step in range(STEPS):
         x_t, (alpha, sigma), (next_alpha, next_sigma) = trajectory[-1], level(path, step), level(path, step + 1)
         x0 = posterior_mean(x_t, alpha, sigma).to(noise.dtype)
-        delta = run.correct(x0, step=step, x_t=x_t, alpha=alpha, sigma=sigma, next_alpha=next_alpha, next_sigma=next_sigma)
+        delta = run.correct(x0, step=step, x_t=x_t, alpha=alpha, sigma=sigma, next_alpha=next_alpha, next_sigma=next_sigma, one_step=True)
         if delta is not None:
             x0 = x0 + delta.to(x0.dtype)
         trajectory.append(next_alpha * x0 + next_sigma * (x_t - alpha * x0) / sigma)

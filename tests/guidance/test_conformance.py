@@ -1,6 +1,18 @@
-from tests.guidance.conformance import MemoryConformance, MethodConformance, OptionConformance
+from tests.guidance.conformance import STEPS, MemoryConformance, MethodConformance, OptionConformance, sample, scene
 
 from unalike.guidance.methods import METHODS
+
+
+class TestAutoWithoutNoise(MemoryConformance):
+    method = "auto"
+    active = {"strength": 0.1, "noise_to_signal": 1e-6, "renew": 0.0, "limit": None}  # noqa: RUF012
+    idle = ({"strength": 0}, {"noise_to_signal": 1e6, "start": 0.5})
+
+    def test_every_image_changes_at_every_step_when_active(self) -> None:
+        """All but the last one, after which nothing would be cleaned up."""
+        guided, plain = sample(self.build(), **scene()), sample(**scene())
+        assert guided.active_steps() == list(range(STEPS - 1))
+        assert ((guided.images - plain.images).flatten(1).norm(dim=1) > 1e-3).all()
 
 
 class TestSPARKE(MemoryConformance):

@@ -1,13 +1,13 @@
 import pytest
 
 from unalike.errors import OptionError
-from unalike.guidance import CADS, SPARKE, SPELL, IntervalGuidance, ParticleGuidance, VendiGuidance
+from unalike.guidance import CADS, SPARKE, SPELL, Auto, IntervalGuidance, ParticleGuidance, VendiGuidance
 from unalike.guidance.base import Method
 from unalike.guidance.methods import METHODS, build, options
 
 
 def test_table_names_each_class_by_its_own_name():
-    assert list(METHODS.values()) == [SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance]
+    assert list(METHODS.values()) == [Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance]
     assert all(name == method.name for name, method in METHODS.items())
 
 
@@ -34,13 +34,13 @@ def test_options_leave_out_tensors_and_build_takes_them():
 def test_error_lists_methods_and_suggests_the_closest_when_the_name_is_unknown(given):
     with pytest.raises(
         OptionError,
-        match=f"method is '{given}'; allowed: 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did you mean 'sparke'",
+        match=f"method is '{given}'; allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did you mean 'sparke'",
     ):
         build(given)
 
 
 def test_error_suggests_nothing_when_no_name_is_close():
-    with pytest.raises(OptionError, match=r"allowed: 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'$"):
+    with pytest.raises(OptionError, match=r"allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'$"):
         build("qqq")
 
 

@@ -34,6 +34,7 @@ class Call:
         level: noise levels and the x0 map.
         step: index of this call, from 0.
         steps: how many calls there will be, as far as the schedule tells.
+        one_step: whether the scheduler goes from this x0 and `x_t` straight to the next noise level, without noise of its own.
     """
 
     x0: Tensor
@@ -41,6 +42,7 @@ class Call:
     level: Level
     step: int
     steps: int
+    one_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> C
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
-    return Call(x0=x0, x_t=x_t, level=level, step=step, steps=steps)
+    return Call(x0=x0, x_t=x_t, level=level, step=step, steps=steps, one_step=levels.one_step(scheduler, arguments))
 
 
 def _mean_part(output: Tensor, channels: int) -> Tensor:

@@ -8,7 +8,7 @@ call goes. A class that is not in the table is refused: `register` adds one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,19 @@ _ENTRIES: dict[type, _Entry] = {}
 
 def _all_timesteps(scheduler: Any) -> Tensor:
     return scheduler.timesteps
+
+
+def one_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of the scheduler with these arguments is one deterministic step of first order from x0 and the noisy latents alone.
+
+    It is for DDIM without η and for Euler's method on noise levels or straight paths. All others have a memory, noise of their own, or
+    several evaluations a step; and none is where predictions are clipped, for then an edit of x0 is not what it seems.
+    """
+    known = (diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler, diffusers.FlowMatchEulerDiscreteScheduler)
+    if not isinstance(scheduler, known):
+        return False
+    switches = ("stochastic_sampling", "clip_sample", "thresholding")
+    return not (arguments.get("eta", 0) > 0 or any(getattr(scheduler.config, name, False) for name in switches))
 
 
 def register(scheduler_class: type, level: LevelMap, schedule: Callable[[Any], Tensor] = _all_timesteps) -> None:

@@ -90,6 +90,7 @@ class Session:
             sigma=level.sigma,
             next_alpha=level.next_alpha,
             next_sigma=level.next_sigma,
+            one_step=call.one_step,
         )
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 

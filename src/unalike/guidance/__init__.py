@@ -3,6 +3,7 @@
 `methods` is the table of all of them, `base` what a method is, `run` one guided generation on any host, and one file a method.
 """
 
+from unalike.guidance.auto import Auto
 from unalike.guidance.base import Balls, Context, Method, References
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
@@ -18,6 +19,7 @@ __all__ = [
     "METHODS",
     "SPARKE",
     "SPELL",
+    "Auto",
     "Balls",
     "Context",
     "IntervalGuidance",

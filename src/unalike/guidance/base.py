@@ -56,6 +56,8 @@ class Context:
         memory: earlier generations, or None.
         shield: the protected set, or None.
         generators: where a method has to take its randomness from, one for each image; see `noise`.
+        one_step: whether the sampler goes straight from this `x_t` and x0 to the next noise level, without earlier predictions and without
+            noise of its own; only then noise can be drawn anew.
         state: this method's own, empty at the start of a run.
     """
 
@@ -71,6 +73,7 @@ class Context:
     memory: References | None = None
     shield: Balls | None = None
     generators: Sequence[torch.Generator] = ()
+    one_step: bool = False
     state: dict[str, Any] = field(default_factory=dict)
 
     def noise(self, like: Tensor) -> Tensor:
@@ -141,10 +144,10 @@ class Method:
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None for none at all."""
-        if not self.acts_on_prompts:
+        if not self.acts_on_prompts and type(self).renewal is Method.renewal:
             raise TypeError(
-                f"{type(self).__name__} does not say what it does: define x0_delta(x0, context), condition(embeddings, context) or "
-                "cfg_enabled(context)"
+                f"{type(self).__name__} does not say what it does: define x0_delta(x0, context), renewal(context), "
+                "condition(embeddings, context) or cfg_enabled(context)"
             )
         return None
 
@@ -159,6 +162,10 @@ class Method:
     def cfg_enabled(self, context: Context) -> bool:
         """Whether classifier-free guidance is on at this step; the context is that of `condition`."""
         return True
+
+    def renewal(self, context: Context) -> float:
+        """How much of the noise is to be drawn anew at this step, from 0, none, to 1, as much as ancestral sampling does (see `renewed`)."""
+        return 0.0
 
     @property
     def acts_on_prompts(self) -> bool:
@@ -232,6 +239,51 @@ def denoiser_step(x0: Tensor, context: Context) -> Tensor:
     if context.alpha == 0:
         return per_image_norm(x0)
     return per_image_norm(x0.float() - context.x_t.float() / context.alpha)
+
+
+def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
+    """The edit (B, …) of `x0` (B, …) by which a deterministic step of the sampler draws part of the noise anew.
+
+    The step goes from `x_t = alpha · x0 + sigma · e` to `next_alpha · x0 + next_sigma · e`. With fresh noise `z` it shall go to
+
+        next_alpha · x0 + √(next_sigma² - s²) · e + s · z,    s = share · next_sigma · √(1 - (alpha · next_sigma / (next_alpha · sigma))²)
+
+    which for `share = 1` is a draw of the noisier chain's posterior, ancestral sampling, and for 0 the deterministic step. An edit of x0
+    by `delta` moves the result by `(next_alpha - alpha · next_sigma / sigma) · delta`.
+
+    Source: Song, Meng and Ermon 2021, Eq. 12 and 16, with η as `share` (arXiv:2010.02502), written for any alpha and sigma.
+
+    Args:
+        x0: the prediction, corrected.
+        share: η, from 0 to 1.
+        context: the noise levels, the noisy latents and where randomness comes from.
+
+    Returns:
+        None where nothing is drawn anew: at share 0, at the last step, where the noise level does not fall, and where the sampler is not
+        of one step.
+
+    Example:
+        >>> import torch
+        >>> context = Context(
+        ...     step=0, steps=1, alpha=0.6, sigma=0.8, next_alpha=1, next_sigma=0, x_t=torch.zeros(1, 1), groups=torch.zeros(1), one_step=True
+        ... )
+        >>> renewed(torch.ones(1, 1), 1.0, context) is None  # no noise is left after the last step
+        True
+    """
+    if share == 0 or not renewable(context):
+        return None
+    alpha, sigma, next_alpha, next_sigma = context.alpha, context.sigma, context.next_alpha, context.next_sigma
+    carried = alpha * next_sigma / (next_alpha * sigma)
+    s = share * next_sigma * math.sqrt(1 - carried**2)
+    e = (context.x_t.to(x0) - alpha * x0) / sigma
+    change = (math.sqrt(next_sigma**2 - s**2) - next_sigma) * e + s * context.noise(x0)
+    return change / (next_alpha * (1 - carried))
+
+
+def renewable(context: Context) -> bool:
+    """Whether noise can be drawn anew at this step: the sampler is of one step, and some noise is left after it, less than before."""
+    alpha, sigma, next_alpha, next_sigma = context.alpha, context.sigma, context.next_alpha, context.next_sigma
+    return context.one_step and next_sigma > 0 and alpha * next_sigma < (1 - 1e-6) * next_alpha * sigma
 
 
 def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:

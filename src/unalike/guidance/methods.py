@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from unalike.errors import OptionError
+from unalike.guidance.auto import Auto
 from unalike.guidance.base import Method
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
@@ -16,7 +17,7 @@ from unalike.guidance.spell import SPELL
 from unalike.guidance.vendi import VendiGuidance
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
+    method.name: method for method in (Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
 }
 """Name → class. A new method is one file and one entry here."""
 
@@ -57,8 +58,8 @@ def build(name: str, /, **settings: Any) -> Method:
         >>> build("sparks")  # doctest: +NORMALIZE_WHITESPACE
         Traceback (most recent call last):
         ...
-        unalike.errors.OptionError: method is 'sparks'; allowed: 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did you
-        mean 'sparke'?
+        unalike.errors.OptionError: method is 'sparks'; allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did
+        you mean 'sparke'?
     """
     if name not in METHODS:
         raise OptionError(_unknown("method", name, list(METHODS)))

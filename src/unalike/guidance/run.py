@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import NumericsError
-from unalike.guidance.base import Balls, Context, Method, References, denoiser_step, limited, per_image_norm
+from unalike.guidance.base import Balls, Context, Method, References, denoiser_step, limited, per_image_norm, renewable, renewed
 
 
 @dataclass
@@ -115,9 +115,21 @@ class Run:
         return Prepared(tuple(current), cfg)
 
     def correct(
-        self, x0: Tensor, *, step: int, x_t: Tensor, alpha: float, sigma: float, next_alpha: float, next_sigma: float
+        self,
+        x0: Tensor,
+        *,
+        step: int,
+        x_t: Tensor,
+        alpha: float,
+        sigma: float,
+        next_alpha: float,
+        next_sigma: float,
+        one_step: bool = False,
     ) -> Tensor | None:
         """The sum of all corrections (B, …) in float32 for predictions `x0` (B, …); None where no method changes anything.
+
+        Where methods ask for noise to be drawn anew, the most that one asks for is, once, after all corrections; the edit that does it is
+        part of the sum and of no method's trace of sizes, for it corrects nothing. `one_step` is that of `Context`.
 
         Raises:
             NumericsError: when the prediction or a correction is not finite.
@@ -128,12 +140,16 @@ class Run:
                 "try float32, or bfloat16 in place of float16"
             )
         current, total, prepared = x0.float(), None, self._prepared
-        self._prepared = set()
+        self._prepared, shares = set(), [0.0]
+        levels = (step, x_t, alpha, sigma, next_alpha, next_sigma)
         for i, (method, trace, state) in enumerate(zip(self.methods, self.traces, self._states, strict=True)):
             delta = None
-            context = self._context(step, x_t, alpha, sigma, next_alpha, next_sigma, state)
+            context = self._context(*levels, state, one_step)
             if method.acts(step, self.steps):
                 delta = method.x0_delta(current, context)
+                shares.append(method.renewal(context))
+                if shares[-1] > 0 and renewable(context):
+                    prepared.add(i)
             if delta is None:
                 trace.of_x0.append(torch.zeros(len(x0)))
                 trace.of_step.append(torch.zeros(len(x0)))
@@ -150,10 +166,21 @@ class Run:
             trace.active.append((size > 0).cpu() | (i in prepared))
             current = current + delta
             total = delta if total is None else total + delta
-        return total
+        edit = renewed(current, max(shares), self._context(*levels, {}, one_step))
+        if edit is None:
+            return total
+        return edit if total is None else total + edit
 
     def _context(
-        self, step: int, x_t: Tensor, alpha: float, sigma: float, next_alpha: float, next_sigma: float, state: dict[str, Any]
+        self,
+        step: int,
+        x_t: Tensor,
+        alpha: float,
+        sigma: float,
+        next_alpha: float,
+        next_sigma: float,
+        state: dict[str, Any],
+        one_step: bool = False,
     ) -> Context:
         return Context(
             step=step,
@@ -168,5 +195,6 @@ class Run:
             memory=self.memory,
             shield=self.shield,
             generators=self.generators,
+            one_step=one_step,
             state=state,
         )

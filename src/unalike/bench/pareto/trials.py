@@ -10,6 +10,7 @@ from typing import Any
 
 Methods = Mapping[str, Mapping[str, Any]]
 INDEPENDENT = "independent sampling"
+ANCESTRAL = "ancestral sampling"
 AUTO = "Auto"
 
 
@@ -53,7 +54,7 @@ class Trial:
 def families(task: str) -> dict[str, list[Trial]]:
     """Eight trials for each method: for most of them two strengths at four weights of classifier-free guidance.
 
-    Strengths are around those of the publications, or where methods of ours and the publications' leave the images whole on these models.
+    Ancestral sampling is `Auto` with nothing to be unlike, which leaves the noise that it draws anew. Strengths are around those of the publications, or where methods of ours and the publications' leave the images whole on these models.
     """
     scales = (1.5, 2.0, 3.0, 7.5) if task == "emoji" else (1.0, 1.5, 2.0, 4.0)
     weights = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5, 7.5) if task == "emoji" else (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
@@ -71,7 +72,8 @@ def families(task: str) -> dict[str, list[Trial]]:
         ),
         "SPARKE on x0": _grid("SPARKE on x0", scales, "sparke", *({"strength": strength, "stop": 0.6} for strength in (0.1, 0.2))),
         "SPELL": _grid("SPELL", scales, "spell", {"factor": 0.25}, {"factor": 0.5}),
-        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 1.0}),
+        ANCESTRAL: [Trial(ANCESTRAL, weight, {"auto": {"batch": False, "memory": False}}) for weight in weights],
+        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.2}),
     }
 
 
