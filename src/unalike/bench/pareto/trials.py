@@ -66,14 +66,14 @@ def families(task: str) -> dict[str, list[Trial]]:
         ),
         "CADS": _grid("CADS", scales, "cads", {"noise_scale": 0.1}, {"noise_scale": 0.25}),
         "ParticleGuidance": _grid("ParticleGuidance", scales, "particle", {"strength": 10.0}, {"strength": 30.0}),
-        "VendiGuidance": _grid("VendiGuidance", scales, "vendi", {"strength": 0.05}, {"strength": 0.2}),
+        "VendiGuidance": _grid("VendiGuidance", scales, "vendi", {"strength": 0.02}, {"strength": 0.05}),
         "SPARKE as published": _grid(
-            "SPARKE as published", scales, "sparke", *({"target": "x_t", "every": 5, "strength": strength} for strength in (0.05, 0.2))
+            "SPARKE as published", scales, "sparke", *({"target": "x_t", "every": 5, "strength": strength} for strength in (0.02, 0.05))
         ),
         "SPARKE on x0": _grid("SPARKE on x0", scales, "sparke", *({"strength": strength, "stop": 0.6} for strength in (0.1, 0.2))),
-        "SPELL": _grid("SPELL", scales, "spell", {"factor": 0.25}, {"factor": 0.5}),
+        "SPELL": _grid("SPELL", scales, "spell", {"factor": 0.1}, {"factor": 0.25}),
         ANCESTRAL: [Trial(ANCESTRAL, weight, {"auto": {"batch": False, "memory": False}}) for weight in weights],
-        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.2}),
+        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.4}),
     }
 
 
