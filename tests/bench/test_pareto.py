@@ -71,7 +71,10 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     about = {"stage": "test", "task": "emoji", "frechet": 3.0, "frechet_low": 2.0, "frechet_high": 4.0}
     write_rows(tmp_path / "pooled.parquet", [about | {"key": t.key} for t in (base, better)])
     text = page(tmp_path)
-    assert "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.00 |" in text
+    assert (
+        "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.00 |"
+        in text
+    )
     assert "| CADS | 1 | 0.200 (0.200 to 0.200) |" in text
     assert "3.0 (2.0 to 4.0)" in text
 

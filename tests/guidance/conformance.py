@@ -68,7 +68,9 @@ def sample(
 ) -> Sampled:
     """Deterministic sampling from `noise` (B, …), in its dtype, with the methods' corrections added to the exact prediction."""
     groups = torch.zeros(len(noise), dtype=torch.int64) if groups is None else groups
-    generators = [torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise]  # an image's own, wherever it stands
+    generators = [
+        torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise
+    ]  # an image's own, wherever it stands
     run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, memory=memory, shield=shield, generators=generators)
     trajectory = [noise * level(path, 0)[1]]
     for step in range(STEPS):

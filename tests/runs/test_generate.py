@@ -89,8 +89,8 @@ def test_table_has_a_row_an_image_when_finished(settings, tmp_path):
         image, twin = pixels(tmp_path / "out" / row["image"]), pixels(tmp_path / "out" / row["unguided_image"])
         assert row["change"] == pytest.approx(np.sqrt(np.mean(((image - twin) / 255) ** 2)))
         assert (row["prompt_vendi"], row["prompt_rke"]) == (scores[row["prompt"]]["vendi"], scores[row["prompt"]]["rke"])
-        assert row["methods"] == "sparke"
-        assert row["correction_sparke"] > 0
+        assert row["methods"] == "auto"
+        assert row["correction_auto"] > 0
     assert {r["nearest_index"] for r in rows[:3]} <= {0, 1, 2}
     assert (rows[3]["nearest_source"], rows[0]["nearest_source"]) == ("memory", "run")
 
@@ -190,7 +190,7 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
     second = generate(settings(num=1, shield=tmp_path / "shield", out=tmp_path / "second"))
     assert first.record["shield"] is None
     assert second.record["shield"] == {"name": "shield", "size": 2, "radius": 2.0}
-    assert [m["name"] for m in second.record["methods"]] == ["sparke", "spell"]
+    assert [m["name"] for m in second.record["methods"]] == ["auto", "spell"]
     rows = pq.read_table(tmp_path / "second" / "samples.parquet").to_pylist()
     assert [r["certificate_nearest"] for r in rows] == ["a", "b"]
     assert all(r["certificate_distance"] >= r["certificate_radius"] == 2.0 for r in rows)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from unalike.errors import OptionError
+from unalike.guidance.auto import Auto
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.pipelines.catalogue import MODELS
@@ -60,7 +61,7 @@ def test_methods_are_those_of_the_catalogue_when_none_is_named():
 
 
 def test_method_has_its_own_defaults_when_the_model_is_not_in_the_catalogue():
-    assert methods(model="owner/name") == (SPARKE(),)
+    assert methods(model="owner/name") == (Auto(),)
 
 
 def test_methods_keep_their_order_when_several_are_named():
@@ -68,11 +69,11 @@ def test_methods_keep_their_order_when_several_are_named():
 
 
 def test_strength_goes_to_every_method_that_has_it_when_given():
-    assert methods(method=("sparke", "spell"), strength=0.3) == (SPARKE(strength=0.3, stop=0.6), SPELL())  # the stop is the model's
+    assert methods(method=("sparke", "spell"), strength=0.3) == (SPARKE(strength=0.3), SPELL())
 
 
 def test_assigned_option_wins_when_strength_is_given_too():
-    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4, stop=0.6),)
+    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4),)
 
 
 def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():

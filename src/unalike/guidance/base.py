@@ -164,7 +164,7 @@ class Method:
         return True
 
     def renewal(self, context: Context) -> float:
-        """How much of the noise is to be drawn anew at this step, from 0, none, to 1, as much as ancestral sampling does (see `renewed`)."""
+        """How much of the noise to draw anew at this step, from 0, none, to 1, as much as ancestral sampling does (see `renewed`)."""
         return 0.0
 
     @property
@@ -264,9 +264,8 @@ def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
 
     Example:
         >>> import torch
-        >>> context = Context(
-        ...     step=0, steps=1, alpha=0.6, sigma=0.8, next_alpha=1, next_sigma=0, x_t=torch.zeros(1, 1), groups=torch.zeros(1), one_step=True
-        ... )
+        >>> levels = {"alpha": 0.6, "sigma": 0.8, "next_alpha": 1, "next_sigma": 0}
+        >>> context = Context(step=0, steps=1, x_t=torch.zeros(1, 1), groups=torch.zeros(1), one_step=True, **levels)
         >>> renewed(torch.ones(1, 1), 1.0, context) is None  # no noise is left after the last step
         True
     """

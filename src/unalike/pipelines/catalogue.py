@@ -54,7 +54,7 @@ MODELS: dict[str, Model] = {
             steps=25,
             guidance_scale=2.5,
             size=(64, 64),
-            methods={"sparke": {"strength": 0.15, "stop": 0.6}},
+            methods={"auto": {}},
         ),
         Model(
             name="digits",
@@ -63,7 +63,7 @@ MODELS: dict[str, Model] = {
             steps=25,
             guidance_scale=2.0,
             size=(16, 16),
-            methods={"sparke": {"strength": 0.1, "stop": 0.6}},
+            methods={"auto": {}},
         ),
     )
 }

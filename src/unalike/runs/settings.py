@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 _LARGEST_SEED = 2**63 - 1
-_DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"sparke": {}}
+_DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ samples it takes to find nine tenths of the right pictures of a prompt. A run go
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unalike.bench.fronts import hypervolume
 from unalike.bench.pareto.figures import draw_figures
 from unalike.bench.pareto.measure import Job, Search, finished, measure, search, workers
 from unalike.bench.pareto.page import page
-from unalike.bench.pareto.tasks import TASKS, Task, Unit
+from unalike.bench.pareto.tasks import TASKS, Task
 from unalike.bench.pareto.trials import AUTO, INDEPENDENT, Trial, families
 
 WITH_MEMORY = ("SPARKE on x0", "SPELL", AUTO)
@@ -39,7 +39,7 @@ class Size:
 
     samples: int = 32
     limit: int = 128
-    chosen: int = 3
+    chosen: int = 2
     thin: int | None = None
 
 
@@ -138,15 +138,15 @@ def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
 
 
 def _point(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    return torch.tensor([[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows], dtype=torch.float64).mean(dim=0)
+    return torch.tensor([[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows], dtype=torch.float64).mean(
+        dim=0
+    )
 
 
 def _thinned(task: Task, size: Size) -> Task:
     """The task at the size of a smoke run, or as it is."""
     if size.thin is None:
         return task
-    from dataclasses import replace
-
     return replace(task, validation=task.validation[:1], test=task.test[: size.thin], validation_samples=size.samples, small=task.small[:1])
 
 

@@ -23,7 +23,7 @@ def draw_figures(folder: Path) -> None:
 def _front(path: Path, results: Results) -> None:
     """The tested settings with intervals, and a line through those of a method that no other of its own beats."""
     families = results.families()
-    order = list(dict.fromkeys(Trial.from_key(key).family for key in results.keys()))
+    order = list(dict.fromkeys(Trial.from_key(key).family for key in results.settings()))
     with drawn(path, 8.5, 5) as figure:
         panel = figure.subplots()
         for name, keys in families.items():
@@ -45,5 +45,3 @@ def _front(path: Path, results: Results) -> None:
         panel.annotate("unguided", (base[0], base[1]), textcoords="offset points", xytext=(8, -10), fontsize=8)
         panel.set(xlabel="share of the possible that was found", ylabel="precision", xlim=(0, None), ylim=(0, None))
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +23,7 @@ from unalike.guidance.base import Method
 from unalike.guidance.methods import build
 from unalike.memory import Memory
 from unalike.metrics import frechet_distance, in_batch_similarity, manifolds
+from unalike.pipelines.catalogue import quieten_hosts
 from unalike.scores import vendi
 
 J, R = TypeVar("J"), TypeVar("R")
@@ -50,10 +52,14 @@ class Measured:
 
 @contextmanager
 def workers() -> Iterator[ProcessPoolExecutor]:
-    """A process for each core, with one thread each, so that times compare and no core waits."""
-    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    """A process for each core, with one thread each, so that times compare and no core waits. They end with the block, also on Ctrl-C."""
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     try:
         yield pool
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # a job takes minutes
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -65,7 +71,9 @@ def finished(pool: ProcessPoolExecutor, do: Callable[[J], R], jobs: Sequence[J])
         yield waiting[done], done.result()
 
 
-def _one_thread() -> None:
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    quieten_hosts(downloads=True)
     torch.set_num_threads(1)
 
 

@@ -43,16 +43,16 @@ class Results:
     @property
     def unguided(self) -> str:
         """The key of what all is compared with: the tested setting without a method and with the highest weight."""
-        return max((key for key in self.keys() if not Trial.from_key(key).methods), key=lambda key: Trial.from_key(key).guidance_scale)
+        return max((key for key in self.settings() if not Trial.from_key(key).methods), key=lambda key: Trial.from_key(key).guidance_scale)
 
-    def keys(self) -> list[str]:
+    def settings(self) -> list[str]:
         """The keys of all tested settings."""
         return list(dict.fromkeys(row["key"] for row in self.test))
 
     def families(self) -> dict[str, list[str]]:
         """The tested settings of each method; those with memory are a method of their own."""
         found: dict[str, list[str]] = {}
-        for key in self.keys():
+        for key in self.settings():
             found.setdefault(name_of(key), []).append(key)
         return found
 
@@ -61,11 +61,14 @@ class Results:
         return torch.stack([_points(by_unit(self.test, key)) for key in keys], dim=1)
 
     def precise(self, keys: Sequence[str]) -> str:
-        """Of a method's settings the one that found the most on the validation prompts at a precision that is at most ROOM below that of
-        unguided sampling there; where none kept that, the most precise one."""
+        """Of a method's settings the one that found the most on the validation prompts while its precision there was at most ROOM below
+        that of unguided sampling; where none kept that, the most precise one.
+        """
         floor = float(self._validated(self.unguided)[1]) - ROOM
         kept = [key for key in keys if float(self._validated(key)[1]) >= floor]
-        return max(kept, key=lambda key: float(self._validated(key)[0])) if kept else max(keys, key=lambda key: float(self._validated(key)[1]))
+        return (
+            max(kept, key=lambda key: float(self._validated(key)[0])) if kept else max(keys, key=lambda key: float(self._validated(key)[1]))
+        )
 
     def _validated(self, key: str) -> Tensor:
         """A setting's mean point on the validation prompts, or that of the same one without memory, which stands for it."""

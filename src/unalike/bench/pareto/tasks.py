@@ -115,7 +115,9 @@ def open_pipeline(name: str) -> Any:
     pipe.set_progress_bar_config(disable=True)
     denoiser: nn.Module = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     denoiser.to(torch.bfloat16)
-    denoiser.register_forward_pre_hook(lambda module, args, kwargs: (_cast(args, torch.bfloat16), _cast(kwargs, torch.bfloat16)), with_kwargs=True)
+    denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: (_cast(args, torch.bfloat16), _cast(kwargs, torch.bfloat16)), with_kwargs=True
+    )
     denoiser.register_forward_hook(lambda module, args, output: _cast(output, torch.float32))
     return pipe
 

@@ -106,9 +106,7 @@ def judged(vae: Any) -> list[dict[str, Any]]:
     for what, changed in {**damaged(images, labels), "reconstructed by the autoencoder": reconstructed(vae, images)}.items():
         match = nearest(changed.clamp(0, 1))
         right = match.shown & (match.label == labels)
-        rows.append(
-            {"damage": what, "right": right.float().mean().item(), "wrong": (match.shown & ~right).float().mean().item()}
-        )
+        rows.append({"damage": what, "right": right.float().mean().item(), "wrong": (match.shown & ~right).float().mean().item()})
     return rows
 
 
