@@ -1,6 +1,5 @@
 import json
 import shlex
-import shutil
 import socket
 from pathlib import Path
 
@@ -239,14 +238,37 @@ def test_folder_is_named_after_the_prompt_when_none_is_given(settings, tmp_path,
     assert generate(settings(prompts=("a cat",), num=1, out=None)).folder == tmp_path / "unalike-a-cat-2"
 
 
-def test_pipeline_is_refused_when_it_takes_no_prompt(settings, tmp_path):
+def test_pipeline_is_refused_when_it_takes_neither_prompts_nor_classes(settings, tmp_path):
+    from diffusers import DDIMPipeline, UNet2DModel
     from tests import tiny
 
     from unalike.errors import UnsupportedError
 
-    with pytest.raises(UnsupportedError, match="takes no prompt"):
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, **blocks)
+    DDIMPipeline(unet, tiny.ddim()).save_pretrained(tmp_path / "unconditional")
+    with pytest.raises(UnsupportedError, match="takes neither a prompt nor class labels"):
+        generate(settings(model=str(tmp_path / "unconditional")))
+
+
+def test_classes_are_drawn_when_the_pipeline_takes_class_labels(settings, tmp_path):
+    from tests import tiny
+
+    folder = tiny.write("dit", tmp_path)
+    outcome = generate(settings(model=str(folder), prompts=("goldfish", "0"), num=1, compare=True))
+    pipe = tiny.load(folder)
+    for i, label in enumerate((1, 0)):
+        expected = pipe([label], num_inference_steps=3, guidance_scale=3.0, generator=torch.Generator().manual_seed(0)).images[0]
+        difference = np.abs(pixels(outcome.folder / "unguided" / f"{i:05}.png") - np.asarray(expected, dtype=np.int16))
+        assert difference.max() <= 1
+
+
+def test_nothing_is_left_behind_when_the_prompt_is_no_class(settings, tmp_path):
+    from tests import tiny
+
+    with pytest.raises(OptionError, match=r"prompt 'cat' is no class that DiTPipeline draws; .*tench"):
         generate(settings(model=str(tiny.write("dit", tmp_path))))
-    shutil.rmtree(tmp_path / "dit")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux"])
