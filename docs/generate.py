@@ -111,7 +111,7 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
         f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} held-out pictures rightly.",
         f"- {record['samples']} samples of each class in {record['steps']} steps, all by their class for precision to coverage:",
         "",
-        "| CFG | named rightly | accepted by the judge | distinct right pictures | share of the possible | precision | recall | density | coverage |",
+        "| CFG | named rightly | accepted | distinct right pictures | share of the possible | precision | recall | density | coverage |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["summary"]:

@@ -114,9 +114,7 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
     """Slightly changed pictures, all of which still show their digit: turned, scaled, moved, paler, softer, noisy."""
     n = len(images)
-    moved = damage.turned(
-        images, _uniform(generator, -12, 12, n), _uniform(generator, 0.88, 1.1, n), _uniform(generator, -1.2, 1.2, n, 2)
-    )
+    moved = damage.turned(images, _uniform(generator, -12, 12, n), _uniform(generator, 0.88, 1.1, n), _uniform(generator, -1.2, 1.2, n, 2))
     softness = _uniform(generator, 0, 1, n, 1, 1, 1)
     soft = torch.lerp(moved, damage.blurred(moved, 0.7), softness)
     amount = _uniform(generator, 0, 0.3, n, 1, 1, 1)

@@ -106,15 +106,14 @@ def judged(vae: Any) -> list[dict[str, Any]]:
     for what, changed in {**damaged(images, labels), "reconstructed by the autoencoder": reconstructed(vae, images)}.items():
         match = nearest(changed.clamp(0, 1))
         right = match.shown & (match.label == labels)
-        rows.append(
-            {"damage": what, "right": right.float().mean().item(), "wrong": (match.shown & ~right).float().mean().item()}
-        )
+        rows.append({"damage": what, "right": right.float().mean().item(), "wrong": (match.shown & ~right).float().mean().item()})
     return rows
 
 
 def per_class(pipe: Any, *, scales: Sequence[float], samples: int, steps: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A record a class and guidance scale, of `Counts` and how many samples the classifier names rightly; and how near the samples of
-    each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together."""
+    each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together.
+    """
     records, sets = [], []
     real, labels = features(load_images() / 255), load_labels()
     for scale in track(scales, description="classes"):
