@@ -18,6 +18,7 @@ from unalike.guidance.methods import METHODS, options
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
+DIGITS = ROOT / "src" / "unalike" / "models" / "digits"
 BENCHMARKS = ROOT / "benchmarks"
 
 
@@ -26,10 +27,12 @@ def pages() -> dict[Path, str]:
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
+    digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
     readme, results = ROOT / "README.md", {**diversity_tables(), **cost_tables()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         card: filled(card.read_text("utf-8"), tables),
+        DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
         readme: filled(readme.read_text("utf-8"), results),
     }
 
@@ -94,6 +97,37 @@ def emoji_prompts(record: Mapping[str, Any]) -> str:
         cells = " | ".join(f"{own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
         lines.append(f"| {prompt} | {own[scales[0]]['possible']} | {cells} |")
     return "\n".join(lines)
+
+
+def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of the card of the digits: what the judge accepts, the samples over all classes, and each class by itself."""
+    classifier = record["classifier"]
+    judge = [
+        f"| of {classifier['pictures']} held-out pictures | accepted as their digit | as another |",
+        "|---|---|---|",
+        *(f"| {row['damage']} | {row['right']:.1%} | {row['wrong']:.1%} |" for row in record["judge"]),
+    ]
+    samples = [
+        f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all pictures.",
+        f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} held-out pictures rightly.",
+        f"- {record['samples']} samples of each class in {record['steps']} steps, all by their class for precision to coverage:",
+        "",
+        "| CFG | named rightly | accepted | distinct right pictures | share of the possible | precision | recall | density | coverage |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["summary"]:
+        shares = " | ".join(f"{row[name]:.2f}" for name in ("feature_precision", "recall", "density", "coverage"))
+        samples.append(
+            f"| {row['guidance_scale']:g} | {row['accuracy']:.1%} | {row['precision']:.1%} "
+            f"| {row['distinct']:.1f} of {record['samples']} samples | {row['share_of_possible']:.0%} | {shares} |"
+        )
+    scales = sorted({r["guidance_scale"] for r in record["classes"]})
+    classes = ["| class | " + " | ".join(f"CFG {s:g}" for s in scales) + " |", "|---|" + "---|" * len(scales)]
+    for label in sorted({r["label"] for r in record["classes"]}):
+        own = {r["guidance_scale"]: r for r in record["classes"] if r["label"] == label}
+        cells = " | ".join(f"{own[s]['named']} named, {own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
+        classes.append(f"| {label} | {cells} |")
+    return {"judge": "\n".join(judge), "samples": "\n".join(samples), "classes": "\n".join(classes)}
 
 
 def diversity_tables() -> dict[str, str]:

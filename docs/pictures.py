@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and of the emoji model's card: `python docs/pictures.py`, two minutes on two cores.
+"""Draws the pictures of the README and of the models' cards: `python docs/pictures.py`, two minutes on two cores.
 
 None of the samples is picked: the seeds are the first ones.
 """
@@ -11,6 +11,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from unalike.models import digits
+from unalike.models.digits.measure import draw as draw_digits
 from unalike.models.emoji.data import captions, entries, load_images
 from unalike.models.emoji.measure import draw
 from unalike.pipelines.catalogue import load
@@ -48,6 +50,23 @@ def names(pipe: Any) -> Image.Image:
     return sheet(["drawn", "meant"] * (len(rows) // 2), rows, label=70)
 
 
+def handwriting(pipe: Any) -> Image.Image:
+    """The first six real pictures of each digit, and six samples at each of three guidance scales, enlarged three times."""
+    side, columns, head = 48, 6, 30
+    scales = (1.0, 2.0, 4.0)
+    page = Image.new("RGB", ((side * columns + 12) * (1 + len(scales)), head + side * 10), "white")
+    for i, title in enumerate(["real", *(f"CFG {scale:g}" for scale in scales)]):
+        left = i * (side * columns + 12)
+        ImageDraw.Draw(page).text((left + 4, 6), title, "#1b1b1f", ImageFont.load_default(size=15))
+        for label in range(10):
+            real = digits.load_images()[digits.truth(label)[:columns]] / 255
+            row = real if i == 0 else draw_digits(pipe, [label] * columns, seed=0, guidance_scale=scales[i - 1])
+            for j, picture in enumerate((255 * row).round().byte().permute(0, 2, 3, 1)):
+                tile = Image.fromarray(picture.numpy()).resize((side, side), Image.Resampling.NEAREST)
+                page.paste(tile, (left + side * j, head + side * label))
+    return page
+
+
 def sheet(labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, label: int = 130) -> Image.Image:
     """Pictures (n, 3, 64, 64) in [0, 1], a row for each label."""
     page = Image.new("RGB", (label + side * max(len(row) for row in rows), side * len(rows)), "white")
@@ -64,6 +83,9 @@ def main() -> None:
     pipe = load("emoji")
     pipe.set_progress_bar_config(disable=True)
     pages = {"compare": compare(), "heads-cfg3": heads(pipe, 3.0), "heads-cfg7.5": heads(pipe, 7.5), "names": names(pipe)}
+    pipe = load("digits")
+    pipe.set_progress_bar_config(disable=True)
+    pages["digits"] = handwriting(pipe)
     for name, page in pages.items():
         page.save(PICTURES / f"{name}.png", optimize=True)
 

@@ -112,7 +112,8 @@ def judged(vae: Any) -> list[dict[str, Any]]:
 
 def per_class(pipe: Any, *, scales: Sequence[float], samples: int, steps: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A record a class and guidance scale, of `Counts` and how many samples the classifier names rightly; and how near the samples of
-    each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together."""
+    each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together.
+    """
     records, sets = [], []
     real, labels = features(load_images() / 255), load_labels()
     for scale in track(scales, description="classes"):
