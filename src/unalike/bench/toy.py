@@ -189,10 +189,10 @@ def page(folder: Path) -> str:
     parts = [
         "## Toy: mixtures with an exact score",
         f"{BENCHMARK.question} `unalike bench toy`",
-        f"Each world has {PROMPTS} prompts of {MODES} modes of unequal weight in the plane, some of them common to two prompts. The denoiser "
-        "is exact, so that what is lost is lost by the guidance. A mode is covered where a sample lies within three standard deviations of "
-        "it; precision is the share of samples that are that near to some mode of their prompt. Methods without a memory draw all samples "
-        "at once.",
+        f"Each world has {PROMPTS} prompts of {MODES} modes of unequal weight in the plane, some of them common to two prompts. The model "
+        "is exact, so that what is lost is lost by the guidance. A mode is covered where a sample lies within three standard deviations "
+        "of it; precision is the share of samples that are as near to some mode of their prompt. Methods without a memory draw all "
+        "samples at once.",
         f"Every method had {tried} trials (independent sampling one) on worlds that are not those of the tables. Settings that no other "
         f"trial of the method beat in coverage and precision there were measured on {worlds} test worlds: the table has the one that "
         f"covered most at a precision at most {100 * ROOM:.0f} points below that of independent sampling (the most precise one where none "
