@@ -19,6 +19,7 @@ LAYERS = (
     ("pipelines",),
     ("models",),
     ("runs",),
+    ("bench",),
     ("cli", "studio"),
     ("__main__",),
 )
@@ -35,6 +36,7 @@ LIBRARIES = {
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich"},
     "runs": {"torch", "numpy", "PIL", "pyarrow"},
+    "bench": {"torch", "numpy", "PIL", "pyarrow", "matplotlib", "rich"},
     "cli": {"typer", "rich"},
 }
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # that one names everything, and imports it late
@@ -80,4 +82,4 @@ def test_only_libraries_of_the_layer_are_used_when_a_file_imports(path: Path):
 
 def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
     (tmp_path / "low.py").write_text("from unalike import memory\n\ndef f():\n    import unalike.cli.app\n")
-    assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 11]
+    assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 12]
