@@ -45,6 +45,12 @@ class TestConditionalVendiGuidance(MemoryConformance):
     idle = ({"strength": 0},)
 
 
+class TestVendiGuidanceOfOrderTwo(MemoryConformance):
+    method = "vendi"
+    active = {"strength": 0.1, "order": 2}  # noqa: RUF012
+    idle = ({"strength": 0},)
+
+
 class TestSPELL(MemoryConformance):
     method = "spell"
     active = {"radius": 50.0, "overcompensation": 0.1}  # noqa: RUF012

@@ -25,6 +25,12 @@ def test_guidance_is_off_when_there_is_no_signal() -> None:
     assert enabled(0.0, 1.0) is False
 
 
+@pytest.mark.parametrize(("sigma", "wanted"), [(0.28, False), (0.29, True), (5.42, True), (5.43, False)])
+def test_interval_is_the_published_one_when_none_is_given(sigma: float, wanted: bool) -> None:
+    context = Context(step=0, steps=4, alpha=1.0, sigma=sigma, next_alpha=1.0, next_sigma=0.0, x_t=torch.zeros(1, 2), groups=torch.zeros(1))
+    assert IntervalGuidance().cfg_enabled(context) is wanted
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

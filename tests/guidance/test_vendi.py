@@ -31,14 +31,16 @@ def context(x0: Tensor, prompts: Tensor | None = None, memory: References | None
     )
 
 
-def score(z: Tensor, y: Tensor | None) -> Tensor:
-    """The Vendi score of latents scaled to norm 1, bandwidths 0.7 and 0.9, written out pair by pair."""
+def score(z: Tensor, y: Tensor | None, order: int = 1) -> Tensor:
+    """The Vendi score, at order 2 the RKE score, of latents scaled to norm 1, bandwidths 0.7 and 0.9, written out pair by pair."""
 
     def gram(x: Tensor, bandwidth: float) -> Tensor:
         f = x / x.norm(dim=1, keepdim=True)
         return torch.exp(-((f[:, None] - f[None]) ** 2).sum(2) / (2 * bandwidth**2))
 
     K = gram(z, 0.7) if y is None else gram(z, 0.7) * gram(y, 0.9)
+    if order == 2:
+        return 1 / (K / len(K)).square().sum()
     eigenvalues = torch.linalg.eigvalsh(K / len(K))
     return torch.exp(-(eigenvalues * eigenvalues.log()).sum())
 
@@ -46,9 +48,10 @@ def score(z: Tensor, y: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("n", [0, 5])
-def test_direction_is_the_gradient_of_the_score_when_differentiated_automatically(conditional: bool, batch: bool, n: int):
+@pytest.mark.parametrize("order", [1, 2])
+def test_direction_is_the_gradient_of_the_score_when_differentiated_automatically(conditional: bool, batch: bool, n: int, order: int):
     x0, y, stored, stored_y = rows(3, 8, 0), rows(3, 4, 1), rows(n, 8, 2), rows(n, 4, 3)
-    method = VendiGuidance(strength=0.1, conditional=conditional, batch=batch, bandwidth=0.7, prompt_bandwidth=0.9)
+    method = VendiGuidance(strength=0.1, order=order, conditional=conditional, batch=batch, bandwidth=0.7, prompt_bandwidth=0.9)
     delta = method.x0_delta(x0.view(3, 2, 2, 2), context(x0, y, References(stored, stored_y)))
     if n == 0 and not batch:
         assert delta is None
@@ -58,19 +61,20 @@ def test_direction_is_the_gradient_of_the_score_when_differentiated_automaticall
         others = [i for i in range(3) if i != b] if batch else []
         x = x0[b : b + 1].clone().requires_grad_()
         prompts = torch.cat([stored_y, y[others], y[b : b + 1]]) if conditional else None
-        (gradient,) = torch.autograd.grad(score(torch.cat([stored, x0[others], x]), prompts), x)
+        (gradient,) = torch.autograd.grad(score(torch.cat([stored, x0[others], x]), prompts, order), x)
         expected = 0.1 * x0[b].norm() * gradient[0] / gradient.norm()
         torch.testing.assert_close(delta[b].flatten(), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_direction_follows_finite_differences_when_stored_samples_repeat():
+@pytest.mark.parametrize("order", [1, 2])
+def test_direction_follows_finite_differences_when_stored_samples_repeat(order: int):
     x0, stored = rows(1, 5, 0), rows(3, 5, 1).repeat(3, 1)  # six eigenvalues are 0, where the logarithm has no value
-    delta = VendiGuidance(strength=1.0, bandwidth=0.7).x0_delta(x0, context(x0, memory=References(stored)))
+    delta = VendiGuidance(strength=1.0, order=order, bandwidth=0.7).x0_delta(x0, context(x0, memory=References(stored)))
     assert delta is not None
 
     def at(x: Tensor) -> float:
         z = torch.cat([stored, x])
-        return scores.vendi(z / z.norm(dim=1, keepdim=True), kernel=Gaussian(0.7))
+        return scores.vendi(z / z.norm(dim=1, keepdim=True), order, kernel=Gaussian(0.7))
 
     steps = 1e-5 * torch.eye(5, dtype=torch.float64)
     gradient = torch.tensor([(at(x0 + h) - at(x0 - h)) / 2e-5 for h in steps], dtype=torch.float64)
@@ -91,6 +95,20 @@ def test_entropy_gradient_follows_finite_differences_when_entries_move():
         h[i, j] = h[j, i] = 1e-6
         assert 2 * gradient[i, j].item() == pytest.approx((entropy(K + h) - entropy(K - h)) / 2e-6, rel=1e-5)
     torch.testing.assert_close(entropy_gradient(K, slice(3, None)), gradient[3:])
+
+
+def test_directions_differ_when_orders_do():
+    x0, memory = rows(2, 6, 0), References(rows(9, 6, 1))
+    one, two = (VendiGuidance(order=order).x0_delta(x0, context(x0, memory=memory)) for order in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert torch.cosine_similarity(one, two, dim=1).max() < 0.999
+
+
+def test_memory_has_no_gram_when_the_order_needs_none():
+    x0, used = rows(2, 6, 0), context(rows(2, 6, 0), memory=References(rows(4, 6, 1)))
+    VendiGuidance(order=2).x0_delta(x0, used)
+    assert used.state["stored"].gram is None
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -207,7 +225,8 @@ def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(prompts: Tensor |
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("strength", -0.1), ("bandwidth", 0), ("prompt_bandwidth", -1), ("strength", math.nan), ("batch", "yes")]
+    ("option", "value"),
+    [("strength", -0.1), ("bandwidth", 0), ("prompt_bandwidth", -1), ("strength", math.nan), ("batch", "yes"), ("order", 3)],
 )
 def test_options_are_refused_when_out_of_range(option: str, value: Any):
     with pytest.raises(OptionError, match=f"VendiGuidance: {option} is "):

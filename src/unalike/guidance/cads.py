@@ -23,7 +23,8 @@ class CADS(Method):
     (pooled ones) and those of classes are treated alike; the embedding of the empty prompt is left as it is.
 
     Source: Sadat, Buhmann, Bradley, Hilliges and Weber 2024, Eq. 5 to 7 (arXiv:2310.17347). Departure: mean and standard deviation are
-    those of each image's own embedding, so that images of a batch do not depend on each other.
+    those of each image's own embedding, so that images of a batch do not depend on each other. The defaults are those of a widely
+    used implementation (v0xie, sd-webui-cads).
 
     Cost: that of drawing the noise.
 

@@ -31,6 +31,8 @@ class ParticleGuidance(Method):
     Source: Corso, Xu, De Bortoli, Barzilay and Jaakkola 2024, fixed potential (arXiv:2310.13102), bandwidth rule of Liu and Wang 2016.
     Departures: one median for each prompt in place of one for each image, which makes the potential symmetric, and `log m` in place of
     `log (m - 1)`, which is 0 for two images.
+    The authors' code for Stable Diffusion 1.5 (gcorso/particle-guidance) draws four images a prompt in 30 steps and acts while `σ / α ≥ 1`
+    alone, which `stop` can do here; its weight is 0 unless one is given, so that the default of `strength` is ours.
 
     Cost: O(B² d) per step in latent space; in feature space one forward and backward pass of `features` more.
 

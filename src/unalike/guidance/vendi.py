@@ -1,4 +1,4 @@
-"""Vendi guidance: ascend the Vendi score of the batch and the memory, the baseline that SPARKE is compared with."""
+"""Vendi guidance: ascend the Vendi or RKE score of the batch and the memory, the baseline that SPARKE is compared with."""
 
 from __future__ import annotations
 
@@ -44,35 +44,39 @@ def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What does not change between the steps of a run: the memory as unit rows, its prompts as unit rows, their Gram matrix."""
+    """What does not change between the steps of a run: the memory as unit rows, its prompts as unit rows; at order 1 their Gram matrix."""
 
     source: References | None
     features: Tensor
     prompts: Tensor | None
-    gram: Tensor
+    gram: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VendiGuidance(Method):
-    """Moves each image up the gradient of the Vendi score of all images, `exp(H_1(K_Z))`, or of `exp(H_1(K_Z ∘ K_Y))` with prompts.
+    """Moves each image up the gradient of the Vendi score of all images, `exp(H_q(K_Z))`, or of `exp(H_q(K_Z ∘ K_Y))` with prompts.
 
     With `f = x0 / ||x0||` and Gaussian kernels on unit vectors, the gradient by the new sample `b` is
 
-        g_b = Σ_i w_bi (f_i - f_b),    w = ∂H_1/∂K ∘ K,    K = K_Z or K_Z ∘ K_Y,
+        g_b = Σ_i w_bi (f_i - f_b),    w = ∂H_q/∂K ∘ K,    K = K_Z or K_Z ∘ K_Y,
+        ∂H_1/∂K = -(log(K / n) + I) / n,    ∂H_2/∂K = -2 K / ||K||_F²,
 
     up to a positive factor, over the stored samples and, with `batch`, the other images of the batch, each with its own prompt. It is
     projected on the tangent space of the sphere, scaled to norm 1 per image, and `delta = strength · ||x0|| · g / ||g||`.
 
     Source: Askari Hemmat et al. 2024, "Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance"
-    (arXiv:2406.04551), with the score of Friedman and Dieng 2023 (arXiv:2210.02410). Departures: latents in place of image features
-    behind a decoder, a normalised step, and the gradient in closed form in place of automatic differentiation.
+    (arXiv:2406.04551), with the score of Friedman and Dieng 2023 (arXiv:2210.02410), at order 2 that of Jalali, Li and Farnia 2023 (RKE).
+    Departures: latents in place of image features behind a decoder, a normalised step, and the gradient in closed form in place of
+    automatic differentiation.
 
-    Cost: per step O((n + B) B d) for `B` images, `n` stored samples and latents of size `d`, and one eigendecomposition, O((n + B)³), for
-    the whole batch, which sees one Gram matrix. With `batch=False` each image has a Gram matrix of its own: O(B (n + 1)³). The memory's
-    own Gram matrix, O(n² d), is computed once a run. Use SPARKE for more than about a thousand samples.
+    Cost: per step O((n + B) B d) for `B` images, `n` stored samples and latents of size `d`; at order 1 besides one eigendecomposition,
+    O((n + B)³), for the whole batch, which sees one Gram matrix. With `batch=False` each image has a Gram matrix of its own:
+    O(B (n + 1)³). The memory's own Gram matrix, O(n² d), is computed once a run. Use order 2 or SPARKE for more than about a thousand
+    samples.
 
     Args:
         strength: size of a correction as a share of `||x0||`; 0 changes nothing.
+        order: `q`, 1 for the Vendi score or 2 for the RKE score, which weighs frequent kinds of images more and needs no eigenvalues.
         conditional: whether prompts count: samples then repel only as far as their prompts are alike.
         bandwidth: of the Gaussian kernel on latents scaled to norm 1.
         prompt_bandwidth: of the Gaussian kernel on prompt embeddings scaled to norm 1.
@@ -94,7 +98,7 @@ class VendiGuidance(Method):
     """
 
     name: ClassVar[str] = "vendi"
-    summary: ClassVar[str] = "ascends the Vendi score of batch and memory; cubic in their number, a baseline for SPARKE"
+    summary: ClassVar[str] = "ascends the Vendi or RKE score of batch and memory; Vendi is cubic in their number, a baseline for SPARKE"
     citation: ClassVar[str] = """@inproceedings{askarihemmat2024improving,
   title = {Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance},
   author = {Askari Hemmat, Reyhane and Hall, Melissa and Sun, Alicia and Ross, Candace and Drozdzal, Michal and Romero-Soriano, Adriana},
@@ -105,6 +109,7 @@ class VendiGuidance(Method):
 }"""
 
     strength: float = option(0.05, "size of a correction, as a share of the norm of x0", low=0)
+    order: int = option(1, "of the score: 1 is Vendi, 2 is RKE, whose cost is not cubic", low=1, high=2)
     conditional: bool = option(False, "count samples only as far as their prompts are alike")
     bandwidth: float = option(0.8, "of the Gaussian kernel on latents scaled to norm 1", above=0)
     prompt_bandwidth: float = option(0.35, "of the Gaussian kernel on prompt embeddings scaled to norm 1", above=0)
@@ -123,10 +128,10 @@ class VendiGuidance(Method):
             return None
         rows = self._kernel(f, y, stored.features, stored.prompts)
         if self.batch:
-            weights = _weights(stored.gram, torch.cat([rows, self._kernel(f, y, f, y)], dim=1))
+            weights = _weights(torch.cat([rows, self._kernel(f, y, f, y)], dim=1), stored.gram)
             g = weights[:, :n] @ stored.features + weights[:, n:] @ f
         else:
-            weights = torch.cat([_weights(stored.gram, torch.cat([row, row.new_ones(1)])[None]) for row in rows])
+            weights = torch.cat([_weights(torch.cat([row, row.new_ones(1)])[None], stored.gram) for row in rows])
             g = weights[:, :n] @ stored.features
         g = g - (g * f).sum(dim=1, keepdim=True) * f
         size, rounding = g.norm(dim=1, keepdim=True), 16 * torch.finfo(g.dtype).eps * weights.abs().sum(dim=1, keepdim=True)
@@ -168,16 +173,22 @@ class VendiGuidance(Method):
                     f"{y.shape[1]}; both must come from the same encoder: pass that one as prompt_encoder to guide, or set "
                     "VendiGuidance(conditional=False)"
                 )
-        gram = self._kernel(features, prompts, features, prompts)
+        gram = self._kernel(features, prompts, features, prompts) if self.order == 1 else None
         context.state["stored"] = stored = _Stored(source, features, prompts, gram)
         return stored
 
 
-def _weights(stored: Tensor, rows: Tensor) -> Tensor:
-    """`∂H_1/∂K ∘ K` for the last `m` samples: `stored` is the Gram matrix (n, n) of the others, `rows` those of the last (m, n + m)."""
-    n = len(stored)
-    gram = torch.cat([torch.cat([stored, rows[:, :n].T], dim=1), rows])
-    weights = entropy_gradient(gram, slice(n, None)).to(rows) * rows
+def _weights(rows: Tensor, stored: Tensor | None) -> Tensor:
+    """`∂H_q/∂K ∘ K` for the last `m` samples, up to a factor above 0: `rows` (m, n + m) of `K` are theirs.
+
+    `stored` is the Gram matrix (n, n) of the others, for order 1; None for order 2, which needs the rows alone.
+    """
+    n = rows.shape[1] - len(rows)
+    if stored is None:
+        weights = -rows.square()
+    else:
+        gram = torch.cat([torch.cat([stored, rows[:, :n].T], dim=1), rows])
+        weights = entropy_gradient(gram, slice(n, None)).to(rows) * rows
     weights[:, n:].fill_diagonal_(0)  # a sample has no distance to itself; its weight would only add rounding error
     return weights
 

@@ -1,0 +1,137 @@
+"""Feature maps whose inner products are kernels, and the covariance of features, which has the spectrum of the kernel matrix.
+
+With features `φ(x)`, `k(x, y) = <φ(x), φ(y)>`, the m × m matrix `C = Σ φ φᵀ / n` and the n × n matrix `K / n` have the same eigenvalues
+above 0. A cosine kernel has `φ(x) = x / ||x||`, exactly; a Gaussian one has random features, and a product of kernels the product of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.kernels import Cosine, Gaussian, Kernel, unit_rows
+from unalike.scores.grams import check_pairs
+
+LARGEST = 4096  # features: a covariance of 128 MiB, whose eigenvalues take minutes on one core
+GROUPS = 8  # of frequencies, over which errors are measured
+_HELD = 2**22  # feature values at a time, 32 MiB
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A kernel's features: of a Gaussian kernel the frequencies (r, d), drawn from N(0, 1 / bandwidth²); of a cosine kernel none.
+
+    Source: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines".
+    """
+
+    size: int
+    frequencies: Tensor | None
+
+
+def feature_maps(kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: int, seed: int) -> list[FeatureMap]:
+    """The feature map of each kernel on rows of `sizes` numbers; equal arguments give equal frequencies, on every machine.
+
+    Raises:
+        OptionError: for a kernel that has no features here, or a number of frequencies that is not a multiple of the groups.
+    """
+    check_frequencies(frequencies)
+    generator, maps = torch.Generator().manual_seed(seed), []
+    for kernel, size in zip(kernels, sizes, strict=True):
+        check_kernel(kernel)
+        drawn = None
+        if isinstance(kernel, Gaussian):
+            drawn = torch.randn(frequencies, size, generator=generator, dtype=torch.float64) / kernel.bandwidth
+        maps.append(FeatureMap(size, drawn))
+    return maps
+
+
+def check_frequencies(frequencies: int) -> None:
+    """Raise unless the frequencies can be split into groups of one size."""
+    if frequencies < GROUPS or frequencies % GROUPS:
+        raise OptionError(
+            f"frequencies is {frequencies}; it must be a multiple of {GROUPS} above 0, for errors are measured over {GROUPS} groups: "
+            "pass frequencies=512"
+        )
+
+
+def check_kernel(kernel: Kernel) -> None:
+    """Raise unless the kernel has features."""
+    if not isinstance(kernel, Gaussian | Cosine):
+        raise OptionError(
+            f"the kernel is {kernel!r}; features are known for Gaussian and Cosine: pass one of them, or use unalike.scores.vendi, which "
+            "takes any"
+        )
+
+
+def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
+    """Features (n, r, w) of the product of the kernels, with r = 1 where none of them is random.
+
+    Phases of Gaussian kernels add up, for their product is a Gaussian kernel of the rows side by side, each over its bandwidth; what is
+    left is `(cos, sin) / √r`. Unit rows of cosine kernels multiply it as outer products.
+    """
+    random = [x @ m.frequencies.to(x).T for m, x in zip(maps, tables, strict=True) if m.frequencies is not None]
+    product = torch.ones_like(tables[0][:, :1, None])
+    if random:
+        phases = torch.stack(random).sum(dim=0)
+        product = torch.stack([phases.cos(), phases.sin()], dim=2) / phases.shape[1] ** 0.5
+    for m, x in zip(maps, tables, strict=True):
+        if m.frequencies is None:
+            product = (product[:, :, :, None] * unit_rows(x)[:, None, None, :]).flatten(2)
+    return product
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """The sum `Σ φ φᵀ` (m, m) over `n` samples; `blocks` frequencies, or 1 where the features are exact. Sums of two add up."""
+
+    total: Tensor
+    n: int
+    blocks: int
+
+    def __add__(self, other: Covariance) -> Covariance:
+        return Covariance(self.total + other.total.to(self.total), self.n + other.n, self.blocks)
+
+    def matrix(self, kept: Tensor | None = None) -> Tensor:
+        """`C` (r, w, r, w), of the kept frequencies alone where they are given, scaled to trace 1."""
+        width = len(self.total) // self.blocks
+        C = (self.total / self.n).view(self.blocks, width, self.blocks, width)
+        return C if kept is None or self.blocks == 1 else C[kept][:, :, kept] * (self.blocks / len(kept))
+
+
+def covariance(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Covariance:
+    """The covariance of the features of rows (n, d) each, computed in blocks of rows.
+
+    Raises:
+        OptionError: where the tables differ in length, their rows do not have the maps' sizes, or there are too many features.
+
+    Cost: O(n m²) time for m features, O(m²) memory.
+    """
+    for table in tables[1:]:
+        check_pairs(tables[0], table)
+    blocks = max((len(m.frequencies) for m in maps if m.frequencies is not None), default=1)
+    m = check_features(maps, blocks)
+    total = torch.zeros(m, m, dtype=torch.float64, device=tables[0].device)
+    rows = max(1, _HELD // m)
+    for start in range(0, len(tables[0]), rows):
+        phi = features(maps, [table[start : start + rows] for table in tables]).flatten(1)
+        total.addmm_(phi.T, phi)
+    return Covariance(total, len(tables[0]), blocks)
+
+
+def check_features(maps: Sequence[FeatureMap], blocks: int) -> int:
+    """The number of features, after checking that their covariance fits."""
+    count = 1 if blocks == 1 else 2 * blocks
+    parts = [] if blocks == 1 else [f"2 · {blocks} waves"]
+    for size in (m.size for m in maps if m.frequencies is None):
+        count, parts = count * size, [*parts, f"{size} numbers a row"]
+    if count > LARGEST:
+        raise OptionError(
+            f"the features of the kernel are {count} ({' × '.join(parts)}); at most {LARGEST} are allowed, as time and memory grow with "
+            "their square: take fewer frequencies, project long rows to fewer numbers, or pass "
+            "unalike.kernels.Gaussian(unalike.scores.median_bandwidth(X)) in place of Cosine(): a product of Gaussians has 2 · frequencies"
+        )
+    return count

@@ -1,0 +1,89 @@
+"""Rényi entropies of a kernel matrix, or of any symmetric matrix with eigenvalues of sum 1."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.scores.grams import TOLERANCE, normalised
+
+
+def entropy(gram: Tensor, order: float = 1.0) -> float:
+    """Rényi entropy `H_q(K)` in nats of a normalised kernel matrix, from 0 (all samples alike) to log n; it falls as the order grows.
+
+    Source: Sánchez Giraldo, Rao and Príncipe 2014, "Measures of Entropy from Data Using Infinitely Divisible Kernels" (arXiv:1211.2459).
+
+    Args:
+        gram: `K` (n, n), symmetric with a unit diagonal, positive semi-definite.
+        order: `q`, at least 0, `math.inf` included.
+
+    Raises:
+        OptionError: for a negative order or a matrix of another form.
+
+    Cost: O(n³) for the eigenvalues; O(n²) at order 2, which needs none.
+
+    Example:
+        >>> import torch
+        >>> entropy(torch.eye(4)) == math.log(4)
+        True
+    """
+    check_order(order)
+    K = normalised("gram", gram)
+    if order == 2:
+        return -math.log(purity(K))
+    return spectral_entropy(_support(K), order)
+
+
+def spectral_entropy(eigenvalues: Tensor, order: float) -> float:
+    """`H_q` of eigenvalues above 0 with the sum 1.
+
+    Example:
+        >>> import torch
+        >>> spectral_entropy(torch.tensor([0.5, 0.5]), math.inf) == math.log(2)
+        True
+    """
+    if order == math.inf:
+        return -math.log(eigenvalues.max().item())
+    logs = eigenvalues.log()
+    if abs(order - 1) < 1e-9:  # log Σ λ^q and 1 - q both vanish; the limit is Shannon's entropy
+        return max(0.0, -(eigenvalues * logs).sum().item())
+    return max(0.0, torch.logsumexp(order * logs, dim=0).item() / (1 - order))
+
+
+def check_order(order: float) -> None:
+    """Raise unless it is an order that entropies have."""
+    if not order >= 0:
+        raise OptionError(f"order is {order}; it must be a number of at least 0, math.inf included, as in order=1")
+
+
+def purity(K: Tensor) -> float:
+    """`||K / n||_F²`, the sum of the squared eigenvalues of `K / n`."""
+    return (K.double().square().sum() / len(K) ** 2).item()
+
+
+def _support(K: Tensor) -> Tensor:
+    """The eigenvalues of `K / n` above the rounding error of its entries, scaled to sum 1, in float64."""
+    n = len(K)
+    eigenvalues = torch.linalg.eigvalsh(K.double() / n)
+    if eigenvalues[0] < -TOLERANCE:
+        raise OptionError(
+            f"the Gram matrix has the eigenvalue {n * eigenvalues[0].item():.3g}; a kernel's matrix has none below 0: "
+            "compute it with a positive definite kernel, such as unalike.kernels.Gaussian(0.8)"
+        )
+    return above_rounding(eigenvalues, torch.finfo(K.dtype).eps)
+
+
+def above_rounding(eigenvalues: Tensor, entries: float) -> Tensor:
+    """The eigenvalues, in ascending order, of a matrix whose eigenvalues sum to 1 that are not mere rounding; scaled to sum 1 again.
+
+    Args:
+        eigenvalues: (m,) in float64.
+        entries: the relative rounding error of that matrix's entries.
+    """
+    # entries off by a share eps move an eigenvalue by eps at most (Weyl), for they sum to 1 on the diagonal; the solver adds its own error
+    rounding = entries + len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]
+    kept = eigenvalues[eigenvalues > rounding]
+    return kept / kept.sum()
