@@ -18,6 +18,7 @@ LAYERS = (
     ("attach",),
     ("pipelines",),
     ("models",),
+    ("extractors",),
     ("runs",),
     ("cli", "studio"),
     ("__main__",),
@@ -34,6 +35,7 @@ LIBRARIES = {
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich"},
+    "extractors": {"torch", "diffusers", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow"},
     "cli": {"typer", "rich"},
 }
@@ -80,4 +82,4 @@ def test_only_libraries_of_the_layer_are_used_when_a_file_imports(path: Path):
 
 def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
     (tmp_path / "low.py").write_text("from unalike import memory\n\ndef f():\n    import unalike.cli.app\n")
-    assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 11]
+    assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 12]
