@@ -15,6 +15,7 @@ from unalike.cli.cite import cite
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
+from unalike.cli.score import score
 from unalike.errors import OptionError, StoreError, UnalikeError, UnsupportedError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(score)
 app.command()(models)
 app.command()(methods)
 app.command()(cite)

@@ -69,7 +69,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    with _progress_bar(hidden=quiet or as_json) as progress:
+    with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.catalogue import quieten_hosts
         from unalike.runs.generate import generate as draw
 
@@ -87,7 +87,8 @@ def generate(
 
 
 @contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator[Progress]:
+def progress_bar(doing: str, *, hidden: bool) -> Iterator[Progress]:
+    """A bar on the standard error stream that says "loading" until it is told a share of the work, then what is being done."""
     if hidden:
         yield lambda share: None
         return
@@ -97,7 +98,7 @@ def _progress_bar(*, hidden: bool) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)
-        yield lambda share: bar.update(task, description="drawing", total=1.0, completed=share)
+        yield lambda share: bar.update(task, description=doing, total=1.0, completed=share)
 
 
 def _summary(outcome: Outcome) -> str:

@@ -113,4 +113,3 @@ def _nearest(images: Tensor) -> tuple[Tensor, Tensor]:
 def _references() -> tuple[Tensor, Tensor]:
     pictures = load_images().float() / 255
     return torch.cat([features(p) for p in pictures.split(256)]), F.avg_pool2d(pictures, 2)
-
