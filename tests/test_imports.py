@@ -18,6 +18,7 @@ LAYERS = (
     ("attach",),
     ("pipelines",),
     ("models",),
+    ("extractors",),
     ("runs",),
     ("bench",),
     ("cli", "studio"),
@@ -35,6 +36,7 @@ LIBRARIES = {
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
+    "extractors": {"torch", "diffusers", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow"},
     "bench": {"torch", "numpy", "PIL", "pyarrow", "matplotlib", "rich"},
     "cli": {"typer", "rich"},

@@ -23,10 +23,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -67,8 +70,8 @@ def clip_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH)
 
 
-def clip(kind: type = CLIPTextModel) -> Any:
-    config = CLIPTextConfig(
+def clip_text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=2 + 2 * len(LETTERS),
         hidden_size=16,
         intermediate_size=16,
@@ -80,7 +83,23 @@ def clip(kind: type = CLIPTextModel) -> Any:
         eos_token_id=1,
         pad_token_id=1,
     )
-    return kind(config).eval()
+
+
+def clip(kind: type = CLIPTextModel) -> Any:
+    return kind(clip_text_config()).eval()
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP of both towers for images of 16×16, with a tokenizer of the alphabet, from seed 0."""
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8, projection_dim=16
+    )
+    config = CLIPConfig(text_config=clip_text_config().to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    clip_tokenizer(folder).save_pretrained(folder)
+    return folder
 
 
 def t5_tokenizer() -> T5Tokenizer:

@@ -95,10 +95,11 @@ def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
         raise UnsupportedError(
             f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those of images (C, H, W) are known"
         )
-    return _packed(pipe, _normalised(vae, latents))
+    return _packed(pipe, normalised(vae, latents))
 
 
-def _normalised(vae: Any, latents: Tensor) -> Tensor:
+def normalised(vae: Any, latents: Tensor) -> Tensor:
+    """What an autoencoder encoded, (n, c, h, w), scaled and shifted into the latents that a denoiser is trained on."""
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:

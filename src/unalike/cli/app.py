@@ -16,6 +16,7 @@ from unalike.cli.cite import cite
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
+from unalike.cli.score import score
 from unalike.errors import OptionError, StoreError, UnalikeError, UnsupportedError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(score)
 app.command()(bench)
 app.command()(models)
 app.command()(methods)

@@ -71,6 +71,19 @@ def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> floa
         >>> auth_pct(torch.tensor([[0.1], [5.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
         50.0
     """
+    return 100 * authentic(generated, training, block=block).double().mean().item()
+
+
+def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Tensor:
+    """What `auth_pct` is the percentage of: whether each generated sample (m,) is no closer to its nearest than another is to that one.
+
+    Args, Raises and Cost: as for `auth_pct`.
+
+    Example:
+        >>> import torch
+        >>> authentic(torch.tensor([[0.1], [5.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
+        tensor([False,  True])
+    """
     if len(training) < 2:
         raise OptionError(f"training has {len(training)} samples; at least 2 are needed, to compare distances among them")
     distance, index = nearest_distances(generated, training, block=block)
@@ -79,4 +92,4 @@ def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> floa
     for part, distances in distance_blocks(x, x, block=block):
         distances.diagonal(part.start).fill_(torch.inf)
         among[part] = distances.amin(dim=1)
-    return 100 * (distance >= among[index]).double().mean().item()
+    return distance >= among[index]

@@ -56,6 +56,41 @@ def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK
         >>> manifolds(X, X[:4] + 0.25, k=1)
         Manifolds(precision=1.0, recall=0.625, density=2.0, coverage=0.625)
     """
+    found = membership(real, generated, k, block=block)
+    return Manifolds(
+        precision=(found.balls > 0).double().mean().item(),
+        recall=found.recalled.double().mean().item(),
+        density=found.balls.double().mean().item() / k,
+        coverage=found.covered.double().mean().item(),
+    )
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Which samples lie in which balls; `Manifolds` are its means.
+
+    Attributes:
+        balls: (m,) how many real balls each generated sample is in.
+        recalled: (n,) bool, whether each real sample is in a generated one's ball.
+        covered: (n,) bool, whether each real sample has a generated one in its ball.
+    """
+
+    balls: Tensor
+    recalled: Tensor
+    covered: Tensor
+
+
+def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK) -> Membership:
+    """What `manifolds` averages, sample by sample, on the CPU.
+
+    Args, Raises and Cost: as for `manifolds`.
+
+    Example:
+        >>> import torch
+        >>> X = torch.arange(8.0).view(8, 1)
+        >>> membership(X, X[:4] + 0.25, k=1).balls
+        tensor([2., 2., 2., 2.])
+    """
     x, g = pair("real", real, "generated", generated)
     if not 1 <= k < min(len(x), len(g)):
         raise OptionError(
@@ -68,12 +103,7 @@ def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK
         balls += inside.sum(dim=0).cpu()
         covered[part] = inside.any(dim=1).cpu()
         recalled[part] = (distances <= around_generated).any(dim=1).cpu()
-    return Manifolds(
-        precision=(balls > 0).double().mean().item(),
-        recall=recalled.double().mean().item(),
-        density=balls.double().mean().item() / k,
-        coverage=covered.double().mean().item(),
-    )
+    return Membership(balls, recalled, covered)
 
 
 def _radii(x: Tensor, k: int, block: int) -> Tensor:

@@ -58,6 +58,45 @@ def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y
     )
 
 
+def dot_chart(rows: Sequence[tuple[str, float, float | None, float | None]], *, title: str, start: float = 0.0) -> str:
+    """A dot a row on a common scale, with a line for its interval.
+
+    Args:
+        rows: label, value, and the ends of the interval or None; at least one.
+        title: what a screen reader says of it.
+        start: where the scale begins; values are at least that.
+
+    Returns:
+        An `<svg>` element.
+
+    Example:
+        >>> dot_chart([("cat", 2.0, 1.5, 3.0)], title="t", start=1).count("circle")
+        1
+    """
+    left, step = 170, 18
+    height = _TOP + step * len(rows) + 22
+    top = max(high if high is not None else value for _, value, _, high in rows)
+    top = top if top > start else start + 1
+
+    def x(value: float) -> float:
+        return round(left + (_WIDTH - left - 2 * _RIGHT) * (value - start) / (top - start), 1)
+
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" class="chart">']
+    base = _TOP + step * len(rows)
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        value = start + share * (top - start)
+        parts.append(f'<line class="grid-line" x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{base}"/>')
+        parts.append(f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{value:.3g}</text>')
+    for i, (label, value, low, high) in enumerate(rows):
+        y = _TOP + step * i + step / 2
+        short = label if len(label) <= 26 else label[:25] + "…"
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(short)}</text>')
+        if low is not None and high is not None:
+            parts.append(f'<line class="line" x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot" cx="{x(value)}" cy="{y}" r="4"/>')
+    return "\n".join([*parts, "</svg>"])
+
+
 def percent(share: float) -> str:
     """A share in percent, to two digits.
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
-from PIL import Image
-
 from unalike.runs.charts import band_chart, percent
+from unalike.runs.html import document, figure, panel, table
 from unalike.runs.samples import Sample, by_prompt
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
 
@@ -32,7 +28,6 @@ def report_page(
         twin_scores: that of their unguided twins; empty where there are none.
     """
     title = ", ".join(record["prompts"][:3]) + (" …" if len(record["prompts"]) > 3 else "")
-    style = resources.files("unalike.runs").joinpath("page.css").read_text("utf-8")
     body = "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
@@ -44,11 +39,7 @@ def report_page(
             _settings(record),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} · unalike</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, body)
 
 
 def _lead(record: Mapping[str, Any], finished: int) -> str:
@@ -73,14 +64,14 @@ def _images(samples: Sequence[Sample]) -> str:
         parts.append(f'<p class="note">The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in the folder.</p>')
     for prompt, group in by_prompt(samples[:IMAGES_SHOWN]).items():
         twins = [
-            _figure(s.twin.thumbnail, f"{prompt}, seed {s.planned.seed}, without guidance", f"seed {s.planned.seed}")
+            figure(s.twin.thumbnail, f"{prompt}, seed {s.planned.seed}, without guidance", f"seed {s.planned.seed}")
             for s in group
             if s.twin
         ]
         guided = [
-            _figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed) for s in group
+            figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed) for s in group
         ]
-        panels = ([_panel("without guidance", twins)] if twins else []) + [_panel("guided", guided)]
+        panels = ([panel("without guidance", twins)] if twins else []) + [panel("guided", guided)]
         parts.append(f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>')
     return "\n".join(parts)
 
@@ -91,25 +82,6 @@ def _caption(sample: Sample) -> str:
     if sample.change == 0:
         return f"seed {sample.planned.seed}, identical"
     return f"seed {sample.planned.seed}, changed by {percent(sample.change)}"
-
-
-def _panel(heading: str, figures: Iterable[str]) -> str:
-    return f'<div class="panel">\n<h4>{escape(heading)}</h4>\n<ul class="grid">\n{"".join(figures)}</ul>\n</div>\n'
-
-
-def _figure(image: Image.Image, alt: str, caption: str, *, changed: bool = False) -> str:
-    state = ' class="changed"' if changed else ""
-    return (
-        f'<li{state}><figure><img src="{_data_uri(image)}" alt="{escape(alt)}" width="{image.width}" height="{image.height}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure></li>\n"
-    )
-
-
-def _data_uri(image: Image.Image) -> str:
-    small = max(image.size) <= 128
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG") if small else image.save(buffer, "WEBP", quality=85)
-    return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]) -> str:
@@ -124,7 +96,7 @@ def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity
         row += [f"{score.rke:.2f}"]
         rows.append(row)
     caption = f"Effective number of different images: 1 when all are alike, the number of images when they have nothing in common. {BASIS}."
-    return f"<h2>Diversity</h2>\n{_table(caption, head, rows, numbers_from=1)}"
+    return f"<h2>Diversity</h2>\n{table(caption, head, rows, numbers_from=1)}"
 
 
 def _guidance(samples: Sequence[Sample]) -> str:
@@ -146,7 +118,7 @@ def _guidance(samples: Sequence[Sample]) -> str:
             f"the largest.</p>\n"
             f'<div class="panels">\n{_correction_chart(method, of_image, _OF_IMAGE, log=False)}'
             f"{_correction_chart(method, of_step, _OF_STEP, log=True)}</div>\n"
-            f"<details>\n<summary>The same as a table</summary>\n{_correction_table(of_image, of_step)}\n</details>"
+            f"<details>\n<summary>The same as a table</summary>\n{_correctiontable(of_image, of_step)}\n</details>"
         )
     return "\n".join(parts) if len(parts) > 1 else ""
 
@@ -163,12 +135,12 @@ def _correction_chart(method: str, rows: Sequence[Sequence[float]], share: str, 
     return f'<div class="panel">\n<h4>share {escape(share)}{scale}</h4>\n{chart}\n</div>\n'
 
 
-def _correction_table(of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]) -> str:
+def _correctiontable(of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]) -> str:
     rows = []
     for i, columns in enumerate(zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)):
         rows.append([str(i), *(percent(value) for c in columns for value in (sum(c) / len(c), min(c), max(c)))])
     head = ["step", *(f"{what} {share}" for share in ("of image", "of step") for what in ("mean", "smallest", "largest"))]
-    return _table("Size of the correction as a share of the predicted image and of the denoiser's own step", head, rows, numbers_from=0)
+    return table("Size of the correction as a share of the predicted image and of the denoiser's own step", head, rows, numbers_from=0)
 
 
 def _certificates(samples: Sequence[Sample]) -> str:
@@ -181,25 +153,11 @@ def _certificates(samples: Sequence[Sample]) -> str:
         return ""
     caption = "The exact distance of each result to the nearest protected image, in latent space; outside means above the radius."
     head = ["image", "nearest protected", "distance", "radius", "moved out at the end"]
-    return f"<h2>Protected set</h2>\n{_table(caption, head, rows, numbers_from=2)}"
+    return f"<h2>Protected set</h2>\n{table(caption, head, rows, numbers_from=2)}"
 
 
 def _settings(record: Mapping[str, Any]) -> str:
     return (
         f"<h2>Settings</h2>\n<p>To draw these images again:</p>\n<pre>{escape(record['command'])}</pre>\n<details>\n"
         f"<summary>Everything in run.json</summary>\n<pre>{escape(json.dumps(record, indent=2, ensure_ascii=False))}</pre>\n</details>"
-    )
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=number' if i >= numbers_from else ''}{' scope=col' if tag == 'th' else ''}>{escape(text)}</{tag}>"
-            for i, text in enumerate(row)
-        )
-
-    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{cells(head, "th")}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )

@@ -1,0 +1,129 @@
+"""What every extractor is: a way from images to vectors, and what is to be known to read distances between them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.attach.spaces import fingerprint
+from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.kernels import Cosine, Kernel
+
+
+class Extractor(ABC):
+    """A way from images to feature vectors.
+
+    A new extractor sets the four attributes, passes its network, if it has one, to `__init__`, and gives `embed`.
+
+    Attributes:
+        name: as in the table, such as "clip".
+        basis: what the features are, in one sentence for reports.
+        resizing: what happens to an image of another size or shape, likewise.
+        kernel: the kernel whose Gram matrix the diversity scores are taken of.
+        unit: distances between features are reported divided by it, so that they mean something; 1 leaves them as they are.
+        unit_name: what distances in that unit are.
+
+    Args:
+        model: the network, moved to the device and set to evaluation; None where there is none.
+        device: "auto" for the GPU where there is one, or a device of torch such as "cuda:1".
+        batch_size: images embedded at a time.
+
+    Raises:
+        OptionError: for a device that is not there, or a batch of none.
+    """
+
+    name: str
+    basis: str
+    resizing: str
+    kernel: Kernel = Cosine()
+    unit: float = 1.0
+    unit_name: str = "Euclidean distance of features"
+
+    def __init__(self, model: torch.nn.Module | None = None, *, device: str = "auto", batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size}; it must be a whole number of at least 1, as in batch_size=32")
+        self.device = torch_device(device)
+        self.batch_size = batch_size
+        self.model: Any = None if model is None else model.to(self.device).eval().requires_grad_(False)
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """The features (n, d) of one batch (n, 3, h, w) in [0, 1] on the extractor's device."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What to write into records: the name, and of a network its class and ten digits that change with its weights."""
+        return self.name if self.model is None else f"{self.name}/{type(self.model).__name__}-{fingerprint(self.model)}"
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """The features (n, d) of images (n, 3, h, w) in [0, 1], in float32 on the CPU, `batch_size` images at a time.
+
+        Raises:
+            OptionError: for images of another shape or range.
+            NumericsError: where the network makes NaN or infinity of them.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+            raise OptionError(
+                f"images is {images.dtype} of the shape {tuple(images.shape)}; allowed: floats (n, 3, h, w), as in pixels / 255"
+            )
+        if not (images.min() >= 0 and images.max() <= 1):
+            raise OptionError(f"images has values from {images.min():.3g} to {images.max():.3g}; allowed: 0 to 1, as in pixels / 255")
+        found = torch.cat([self.embed(part.float().to(self.device)).float().cpu() for part in images.split(self.batch_size)])
+        if not torch.isfinite(found).all():
+            bad = (~found.isfinite().all(dim=1)).nonzero()[0].item()
+            raise NumericsError(f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; choose other features")
+        return found
+
+    def prompt_features(self, prompts: Sequence[str]) -> Tensor | None:
+        """Embeddings (n, d) of prompts in the same space as `features`, for CLIPScore; None where the extractor has no text encoder."""
+        return None
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name; "auto" is the GPU where there is one, else the CPU.
+
+    Raises:
+        OptionError: for a device that torch does not know or the machine does not have.
+
+    Example:
+        >>> torch_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, cuda, cuda:1, mps") from error
+    return device
+
+
+def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
+    """A model or tokenizer of the class `kind` from a folder, or from the Hugging Face hub.
+
+    Raises:
+        StoreError: for a folder that cannot be loaded.
+        OptionError: for one that is not there, and for a checkpoint that the hub does not give.
+    """
+    folder = Path(source)
+    try:
+        return kind.from_pretrained(source, **options)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        if folder.is_dir():
+            raise StoreError(
+                f"the folder {folder.name!r} has no {kind.__name__} that can be loaded ({reason}); "
+                f"give one that save_pretrained wrote, as in --features {features}:FOLDER"
+            ) from error
+        raise OptionError(
+            f"{kind.__name__} {source!r} is not to be had: it is no folder here, and the Hugging Face hub did not give it ({reason}). "
+            f"With its files in a folder: --features {features}:FOLDER. Without any download: --features pixels"
+        ) from error
