@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unalike.cli.generate import progress_bar
+from unalike.cli.progress import progress_bar
 from unalike.extractors.table import spellings
 from unalike.runs.score.settings import ScoreSettings
 

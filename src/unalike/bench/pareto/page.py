@@ -19,8 +19,8 @@ def page(folder: Path) -> str:
         "## Variety against fidelity on the shipped models",
         "`unalike bench pareto`",
         "Every method had equally many settings (eight), which were tried on validation prompts. Up to two of each, those that together "
-        f"reach the largest hypervolume there, were measured on the test prompts, with {STEPS} steps and the same seeds for all. *Share of the "
-        "possible* is the number of distinct right pictures among the samples over the most that there could be, the smaller of the "
+        f"reach the largest hypervolume there, were measured on the test prompts, with {STEPS} steps and the same seeds for all. *Share of "
+        "the possible* is the number of distinct right pictures among the samples over the most that there could be, the smaller of the "
         "samples and the right pictures; *precision* the share of samples that show a right picture whole, by the judge of each model. "
         "*Hypervolume* is the area under a method's settings in these two, between 0 and 1. k-NN precision, recall, density and coverage "
         "are those of k-nearest-neighbour balls around features, prompt by prompt. Intervals are 95%, by a bootstrap over units of prompt "
