@@ -38,7 +38,7 @@ class Size:
     """
 
     samples: int = 32
-    limit: int = 128
+    limit: int = 96
     chosen: int = 2
     thin: int | None = None
 
