@@ -1,7 +1,7 @@
 # make demo    set up if needed, then two prompts with and without guidance, and where the pictures are
 # make test    set up if needed, then all tests
 # make check   formatting, lint, types (what continuous integration runs beside the tests)
-# make bench   the benchmarks; the tables in the README come from them
+# make bench   the benchmarks that are not measured yet, and the pages that come from them
 VENV ?= .venv
 OUT ?= demo
 bin := $(VENV)/bin
@@ -18,9 +18,9 @@ check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check
 
 bench: $(VENV)/.installed-dev
-	@mkdir -p benchmarks/results
-	@for benchmark in benchmarks/*.py; do \
-		$(bin)/python "$$benchmark" --out "benchmarks/results/$$(basename "$$benchmark" .py).json" || exit 1; done
+	@for benchmark in toy pareto sparsity cost awareness; do \
+		$(bin)/unalike bench $$benchmark --out benchmarks/results/$$benchmark || exit 1; done
+	@$(bin)/python docs/generate.py
 
 $(bin)/python:
 	@python=$$(scripts/find-python) && "$$python" -m venv $(VENV)

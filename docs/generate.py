@@ -6,13 +6,13 @@
 
 import json
 import re
-import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from unalike.bench.cost.page import readme_table
+from unalike.bench.pareto.page import variety_table
 from unalike.bench.table import available, load
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
@@ -49,7 +49,7 @@ def pages() -> dict[Path, str]:
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
-    readme, results = ROOT / "README.md", {**diversity_tables(), **cost_tables()}
+    readme, results = ROOT / "README.md", {"variety": variety_table(BENCHMARKS / "results" / "pareto", "emoji"), **cost_tables()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
@@ -158,24 +158,10 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"judge": "\n".join(judge), "samples": "\n".join(samples), "classes": "\n".join(classes)}
 
 
-def diversity_tables() -> dict[str, str]:
-    """The methods on the shipped model: all against unguided sampling, and those at the lower weight of CFG against that weight alone."""
-    code, result = _benchmark("emoji_diversity")
-    settings = [code["Setting"](**row) for row in result["settings"]]
-    low = [s for s in settings if s.guidance_scale < settings[0].guidance_scale]
-    return {"diversity": code["table"](result["records"], settings), "diversity at low CFG": code["table"](result["records"], low)}
-
-
 def cost_tables() -> dict[str, str]:
     """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none before `unalike bench cost` has run."""
     folder = BENCHMARKS / "results" / "cost"
     return {"cost": readme_table(folder)} if folder.exists() else {}
-
-
-def _benchmark(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a benchmark defines, and the result of its last run."""
-    result = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text("utf-8"))
-    return runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name=name), result
 
 
 if __name__ == "__main__":

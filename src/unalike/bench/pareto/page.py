@@ -33,6 +33,11 @@ def page(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def variety_table(folder: Path, task: str) -> str:
+    """What each method finds on a model at equal precision, one setting a method."""
+    return _at_equal_precision(Results.read(folder, task))
+
+
 def _task(name: str, results: Results) -> list[str]:
     units = len({row["unit"] for row in results.test})
     samples = results.test[0]["samples"]
