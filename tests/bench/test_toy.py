@@ -52,12 +52,12 @@ def test_smoke_run_measures_every_method_and_draws_when_started_from_the_command
 
 
 def test_run_goes_on_with_the_same_result_when_methods_are_missing(tmp_path, monkeypatch):
-    three = [f for f in families() if f.name in ("independent", "lower CFG") or (f.name, f.memory) == ("SPELL", True)]
+    three = [f for f in families() if f.name in ("independent", "CADS") or (f.name, f.memory) == ("SPARKE on x_t", True)]
     monkeypatch.setattr(toy, "families", lambda: iter(three))
     toy.run(tmp_path, True, lambda share: None)
     rows, shown = (read_rows(tmp_path / name) for name in ("trials.parquet", "samples.parquet"))
     write_rows(tmp_path / "trials.parquet", rows[:-1])  # as if interrupted within the last method
-    write_rows(tmp_path / "samples.parquet", [r for r in shown if r["method"] != "SPELL"])
+    write_rows(tmp_path / "samples.parquet", [r for r in shown if r["method"] != "SPARKE on x_t"])
     shares = []
     toy.run(tmp_path, True, shares.append)
     assert (read_rows(tmp_path / "trials.parquet"), read_rows(tmp_path / "samples.parquet")) == (rows, shown)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach import guide
 from unalike.bench.awareness_figures import draw_figure, draw_pictures, summarised
 from unalike.bench.base import Benchmark, Progress, read_rows, table, write_rows
 from unalike.bench.figure import require_matplotlib
@@ -146,8 +145,10 @@ class _Emoji:
     """The shipped model with its own defaults, and images of all prompts to fill memories with."""
 
     def __init__(self, size: Size) -> None:
+        from unalike.attach import guide  # diffusers takes seconds to import, and listing the benchmarks needs none of it
+
         quieten_hosts(downloads=True)
-        self._size, self._defaults, self._pipe = size, MODELS["emoji"], load("emoji")
+        self._guide, self._size, self._defaults, self._pipe = guide, size, MODELS["emoji"], load("emoji")
         self._pipe.set_progress_bar_config(disable=True)
         each = -(-max(size.stored) // (len(size.prompts) - 1))
         pool = Memory()
@@ -169,7 +170,7 @@ class _Emoji:
         shown, twins = [], {}
         for condition in conditions(self._size):
             method = _observed(condition, dict(self._defaults.methods["sparke"]))
-            call = guide(self._pipe, method, memory=self._unrelated(prompt, condition.stored))
+            call = self._guide(self._pipe, method, memory=self._unrelated(prompt, condition.stored))
             images = self._draw(call, [prompt] * self._size.samples, seed=0)
             twin = twins.setdefault(condition.alone, images)
             changed = (images - twin).square().flatten(1).mean(dim=1).sqrt() > PLAINLY_CHANGED

@@ -67,7 +67,7 @@ class Size:
 
     samples: int = 16
     batches: int = 4
-    validation: tuple[int, ...] = (1000, 1001)
+    validation: tuple[int, ...] = (1000, 1001, 1002)
     test: tuple[int, ...] = tuple(range(8))
     thin: int = 1
 
@@ -82,9 +82,9 @@ def families() -> Iterator[Family]:
     """
     yield Family("independent", False, (Trial(CFG),))
     yield Family("lower CFG", False, tuple(Trial(1 + (CFG - 1) * i / 16) for i in range(16)))
-    ends = product((0.02, 0.05, 0.1, 0.3), (0.4, 0.8, 2.0, 5.0))
+    ends = product((0.02, 0.05, 0.1, 0.15), (0.2, 0.4, 0.8, 2.0))
     yield Family("IntervalGuidance", False, tuple(Trial(CFG, "interval", {"sigma_low": low, "sigma_high": high}) for low, high in ends))
-    noises = product((0.25, 0.5, 1.0, 2.0), ((0.6, 0.9), (0.2, 0.6)), (CFG, LOW_CFG))
+    noises = product((0.5, 1.0, 2.0, 4.0), ((0.6, 0.9), (0.05, 0.3)), (CFG, LOW_CFG))
     yield Family(
         "CADS", False, tuple(Trial(scale, "cads", {"noise_scale": s, "tau_1": low, "tau_2": high}) for s, (low, high), scale in noises)
     )
