@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from unalike.bench.figure import COLOURS, drawn, require_matplotlib
 from unalike.guidance.methods import METHODS, build
 from unalike.models.emoji.measure import PROMPTS
 from unalike.pipelines.catalogue import MODELS, load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROWS, FIGURE = "corrections.parquet", "corrections.png"
 ACTIVE = 1e-6  # of the denoiser's own step: what is below is rounding
@@ -136,28 +139,37 @@ def by_setting(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 def draw_figure(folder: Path) -> None:
     """A panel a setting: the size of the correction over the steps, median and quartiles, and the share of images that are corrected."""
     sizes = by_setting(read_rows(folder / ROWS))
-    columns = 3
-    with drawn(folder / FIGURE, 8.2, 0.6 + 2.0 * -(-len(sizes) // columns)) as figure:
-        panels = figure.subplots(-(-len(sizes) // columns), columns, sharex=True, sharey=True, squeeze=False).flatten()
-        top = max(2.0, *(100 * float(s.max()) for s in sizes.values()))
-        for panel, (name, shares) in zip(panels, sizes.items(), strict=False):
-            at, low, middle, high = range(len(shares)), *(100 * _quantile(shares, q) for q in (0.25, 0.5, 0.75))
-            touched = panel.twinx()
-            touched.fill_between(at, 100 * (shares > ACTIVE).float().mean(dim=1), step="mid", color="#DDDDDD", linewidth=0)
-            touched.set(ylim=(0, 100), yticks=[0, 50, 100])
-            touched.spines["right"].set_visible(True)
-            touched.tick_params(axis="y", colors="#777777", labelright=panel in panels[columns - 1 :: columns])
-            touched.grid(visible=False)
-            panel.set_zorder(touched.get_zorder() + 1)
-            panel.patch.set_visible(False)
-            panel.fill_between(at, low, high, color=COLOURS[0], alpha=0.35, linewidth=0)
-            panel.plot(at, middle, color=COLOURS[0], linewidth=1.6)
-            panel.set(yscale="log", ylim=(0.1, 1.5 * top), title=name)
-        for panel in panels[len(sizes) :]:
+    columns, lines = 3, -(-len(sizes) // 3)
+    with drawn(folder / FIGURE, 8.2, 0.6 + 2.0 * lines) as figure:
+        panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        highest = max(0.02, *(float(shares.max()) for shares in sizes.values()))
+        for panel, (name, shares) in zip(panels.flatten(), sizes.items(), strict=False):
+            _panel(panel, shares, labelled=panel in panels[:, -1])
+            ticks = [t for t in (0.1, 1, 10, 100, 1_000, 10_000) if t <= 200 * highest]
+            panel.set_yticks(ticks, [f"{t:,g}" for t in ticks])
+            panel.set(ylim=(0.1, 150 * highest), title=name)
+        for panel in panels.flatten()[len(sizes) :]:
             panel.set_visible(False)
         figure.supxlabel("step", fontsize=9)
         figure.supylabel("correction, % of the denoiser's own step (blue)", fontsize=9)
-        figure.text(1.0, 0.5, "images corrected, % (grey)", rotation=90, ha="left", va="center", fontsize=9, color="#555555")
+
+
+def _panel(panel: Axes, shares: Tensor, *, labelled: bool) -> None:
+    at = range(len(shares))
+    touched = panel.twinx()
+    touched.fill_between(at, 100 * (shares > ACTIVE).float().mean(dim=1), step="mid", color="#EAEAEA", linewidth=0)
+    touched.set(ylim=(0, 100), yticks=[0, 50, 100])
+    touched.tick_params(axis="y", colors="#666666", right=labelled, labelright=labelled)
+    touched.grid(visible=False)
+    if labelled:
+        touched.set_ylabel("images corrected, % (grey)", color="#666666", fontsize=8)
+    panel.set_zorder(touched.get_zorder() + 1)
+    panel.patch.set_visible(False)
+    panel.set_yscale("log")
+    panel.minorticks_off()
+    low, middle, high = (100 * _quantile(shares, q) for q in (0.25, 0.5, 0.75))
+    panel.fill_between(at, low, high, color=COLOURS[0], alpha=0.35, linewidth=0)
+    panel.plot(at, middle, color=COLOURS[0], linewidth=1.4, marker=".", markersize=4)
 
 
 def _quantile(shares: Tensor, q: float) -> Tensor:
@@ -189,7 +201,7 @@ def page(folder: Path) -> str:
 
 def _summary(shares: Tensor) -> list[str]:
     active = shares > ACTIVE
-    sizes = [f"{shares[active].median():.1%}", f"{shares.max():.0%}"] if active.any() else ["–", "–"]
+    sizes = [f"{shares[active].quantile(0.5):.1%}", f"{shares.max():.0%}"] if active.any() else ["–", "–"]
     return [*sizes, f"{active.float().mean():.0%}", f"{active.any(dim=0).float().mean():.0%}"]
 
 
