@@ -224,6 +224,7 @@ def test_table_is_refused_when_it_is_not_there(tmp_path: Path):
         ({"domain": "host"}, "domain is 'host'; allowed: 'site', 'suffix'"),
         ({"domain_share": 0}, "domain_share is 0; it must be above 0"),
         ({"validation": -1}, "validation is -1"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_filters_are_refused_when_they_are_wrong(options: dict[str, Any], message: str):

@@ -63,6 +63,8 @@ class CaptionFilters:
             raise OptionError(f"domain_share is {self.domain_share}; it must be above 0, as in domain_share=0.5")
         if self.validation < 0:
             raise OptionError(f"validation is {self.validation}; it must be a number of captions, 0 or more, as in validation=554")
+        if self.seed < 0:
+            raise OptionError(f"seed is {self.seed}; it must be 0 or more, as in seed=0")
 
 
 def build_captions(

@@ -71,8 +71,8 @@ def approximate_vendi(
     Raises:
         OptionError: for a negative order, another kernel, wrong features, or more than 4,096 features of the kernel.
 
-    Cost: O(n r (d + r)) time and O(r²) memory beside X, then nine eigendecompositions, O(r³); without those at order 2. With the cosine
-    kernel O(n d²), O(d²), and one, O(d³).
+    Cost: O(n r (d + r)) time and O(r²) memory beside X in float64, then nine eigendecompositions, O(r³); without those at order 2. With
+    the cosine kernel O(n d²), O(d²), and one, O(d³).
 
     Example:
         >>> import torch

@@ -18,7 +18,7 @@ from unalike.scores.grams import check_pairs
 
 LARGEST = 4096  # features: a covariance of 128 MiB, whose eigenvalues take minutes on one core
 GROUPS = 8  # of frequencies, over which errors are measured
-_HELD = 2**22  # feature values at a time, 32 MiB
+_HELD = 2**20  # feature values at a time, 8 MiB
 
 
 @dataclass(frozen=True)
