@@ -13,9 +13,9 @@ from unalike.errors import UnsupportedError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
-"""The palette of Okabe and Ito 2008 without its yellow, which is hard to see on white, then a brown and a grey."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F", "#882255")
+"""The palette of Okabe and Ito 2008 without its yellow, which is hard to see on white, then a brown, a grey and a wine red."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """One for each colour, so that colour is never the only difference."""
 
 _STYLE = {

@@ -146,7 +146,7 @@ def draw(
         if prepared.cfg and guidance_scale != 1:
             unprompted = world.denoised(x, alpha, sigma, everything)
             x0 = unprompted + guidance_scale * (x0 - unprompted)
-        delta = run.correct(x0, **now)
+        delta = run.correct(x0, **now, one_step=True)
         if delta is not None:
             x0 = x0 + delta
         x = next_alpha * x0 + next_sigma * (x - alpha * x0) / sigma

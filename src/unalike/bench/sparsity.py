@@ -51,6 +51,7 @@ class Setting:
 SETTINGS = (
     Setting("SPARKE", "sparke"),
     *(Setting(f"{METHODS[name].__name__}, the model's default", name, dict(options)) for name, options in MODEL.methods.items()),
+    Setting("SPARKE on x0, first steps", "sparke", {"strength": 0.2, "stop": 0.6}),
     Setting("SPARKE on x_t, every 5th step", "sparke", {"target": "x_t", "every": 5, "strength": 0.1}),
     Setting("VendiGuidance", "vendi"),
     Setting("SPELL", "spell"),

@@ -31,9 +31,9 @@ def _samples(folder: Path, shown: Sequence[dict[str, Any]], rows: Sequence[dict[
     """A panel a method, drawn at once, and the legend in the last."""
     names = list(dict.fromkeys(r["method"] for r in shown if not r["memory"]))
     settings = {r["method"]: r["setting"] for r in rows if r["best"] and not r["memory"]}
-    with drawn(folder / "samples.png", 10.5, 5.2) as figure:
+    with drawn(folder / "samples.png", 12.5, 5.2) as figure:
         figure.set_layout_engine("compressed")  # the panels are square
-        panels = figure.subplots(2, 5).flatten()
+        panels = figure.subplots(2, 6).flatten()
         for panel, name in zip(panels, names, strict=False):
             own = [(r["x"], r["y"]) for r in shown if r["method"] == name and not r["memory"]]
             world = Mixtures.random(next(r["world"] for r in shown if r["method"] == name))
