@@ -61,7 +61,7 @@ class Auto(Method):
     summary: ClassVar[str] = "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise drawn anew"
     citation: ClassVar[str] = SPARKE.citation
 
-    strength: float = option(0.8, "size of a step of repulsion, as a share of the norm of x0", low=0)
+    strength: float = option(0.4, "size of a step of repulsion, as a share of the norm of x0", low=0)
     noise_to_signal: float = option(3.0, "noise level, in units of the data, down to which images are pushed apart", above=0)
     renew: float = option(1.0, "how much of the noise is drawn anew", low=0, high=1)
     batch: bool = option(True, "images of a batch are unlike each other")

@@ -60,21 +60,23 @@ def families(task: str) -> dict[str, list[Trial]]:
     scales = (1.5, 2.0, 3.0, 7.5) if task == "emoji" else (1.0, 1.5, 2.0, 4.0)
     weights = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5, 7.5) if task == "emoji" else (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     above = (2.0, 3.0, 4.0, 7.5) if task == "emoji" else (1.5, 2.0, 3.0, 4.0)
+    kicks = (10.0, 30.0) if task == "emoji" else (1.0, 3.0)  # latents of 1,024 numbers, and of 256
+    radii = (0.1, 0.25) if task == "emoji" else (0.4, 0.6)  # below 0.3 no ball is ever touched on the digits
     return {
         INDEPENDENT: [Trial(INDEPENDENT, weight) for weight in weights],
         "IntervalGuidance": _grid(
             "IntervalGuidance", above, "interval", {"sigma_low": 0.28, "sigma_high": 2.9}, {"sigma_low": 0.28, "sigma_high": 5.42}
         ),
         "CADS": _grid("CADS", scales, "cads", {"noise_scale": 0.1}, {"noise_scale": 0.25}),
-        "ParticleGuidance": _grid("ParticleGuidance", scales, "particle", {"strength": 10.0}, {"strength": 30.0}),
+        "ParticleGuidance": _grid("ParticleGuidance", scales, "particle", *({"strength": strength} for strength in kicks)),
         "VendiGuidance": _grid("VendiGuidance", scales, "vendi", {"strength": 0.02}, {"strength": 0.05}),
         "SPARKE as published": _grid(
             "SPARKE as published", scales, "sparke", *({"target": "x_t", "every": 5, "strength": strength} for strength in (0.02, 0.05))
         ),
         "SPARKE on x0": _grid("SPARKE on x0", scales, "sparke", *({"strength": strength, "stop": 0.6} for strength in (0.1, 0.2))),
-        "SPELL": _grid("SPELL", scales, "spell", {"factor": 0.1}, {"factor": 0.25}),
+        "SPELL": _grid("SPELL", scales, "spell", *({"factor": factor} for factor in radii)),
         ANCESTRAL: [Trial(ANCESTRAL, weight, {"auto": {"batch": False, "memory": False}}) for weight in weights],
-        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.4}),
+        AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.8}),
     }
 
 
