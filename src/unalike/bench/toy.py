@@ -93,7 +93,7 @@ def families() -> Iterator[Family]:
         yield Family("VendiGuidance", memory, _swept("vendi", "strength", (0.05, 0.4, 1.6, 3.2), conditional=True))
         yield Family("SPARKE on x_t", memory, _swept("sparke", "strength", (0.05, 0.1, 0.2, 0.4), target="x_t", every=5))
         yield Family("SPARKE on x0", memory, _swept("sparke", "strength", (0.05, 0.4, 1.6, 3.2)))
-        reaches = product((0.2, 0.4, 0.8, 1.6), (3.0, 1.0), (CFG, LOW_CFG))
+        reaches = product((0.2, 0.4, 0.8, 1.6), (0.5, 0.1), (CFG, LOW_CFG))  # in two dimensions modes are told apart at lower noise
         yield Family("Auto", memory, tuple(Trial(scale, "auto", {"strength": s, "noise_to_signal": r}) for s, r, scale in reaches))
         yield Family("SPELL", memory, _swept("spell", "factor", (0.1, 0.4, 0.8, 1.6)))
 

@@ -93,13 +93,11 @@ class _Comparison:
     def _tested(self, task: str) -> list[Trial]:
         """Independent sampling at the unguided weight, what was chosen of each method, and some of that with memory."""
         rows = [row for row in read_rows(self.folder / "tuning.parquet") if row["task"] == task]
-        trials = [Trial(INDEPENDENT, TASKS[task].unguided)]
-        for family in self._sweep(task):
-            chosen = choose([row for row in rows if row["family"] == family], self.size.chosen)
-            trials += [trial for trial in chosen if trial not in trials]
-            if family in WITH_MEMORY:
-                trials.append(chosen[0].with_memory())
-        return trials
+        chosen = {family: choose([row for row in rows if row["family"] == family], self.size.chosen) for family in self._sweep(task)}
+        trials = [Trial(INDEPENDENT, TASKS[task].unguided), *(trials[0] for trials in chosen.values())]
+        trials += [chosen[family][0].with_memory() for family in WITH_MEMORY if family in chosen]
+        trials += [trial for trials in chosen.values() for trial in trials[1:]]
+        return list({trial.key: trial for trial in trials}.values())
 
     def _searched(self, task: str, tested: Sequence[Trial]) -> list[Search]:
         """Independent sampling at two weights, and the settings with memory."""

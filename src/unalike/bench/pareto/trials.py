@@ -61,7 +61,7 @@ def families(task: str) -> dict[str, list[Trial]]:
     weights = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5, 7.5) if task == "emoji" else (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     above = (2.0, 3.0, 4.0, 7.5) if task == "emoji" else (1.5, 2.0, 3.0, 4.0)
     kicks = (10.0, 30.0) if task == "emoji" else (1.0, 3.0)  # latents of 1,024 numbers, and of 256
-    radii = (0.1, 0.25) if task == "emoji" else (0.4, 0.6)  # below 0.3 no ball is ever touched on the digits
+    radii = (0.1, 0.25) if task == "emoji" else (0.4, 0.6)  # at 0.25 no ball is ever touched on the digits
     return {
         INDEPENDENT: [Trial(INDEPENDENT, weight) for weight in weights],
         "IntervalGuidance": _grid(
