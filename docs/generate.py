@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
 DIGITS = ROOT / "src" / "unalike" / "models" / "digits"
 BENCHMARKS = ROOT / "benchmarks"
+PARETO = BENCHMARKS / "results" / "pareto"
 
 BENCHMARKS_INTRODUCTION = """# Benchmarks
 
@@ -49,10 +50,13 @@ def pages() -> dict[Path, str]:
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
-    readme, results = ROOT / "README.md", {"variety": variety_table(BENCHMARKS / "results" / "pareto", "emoji"), **cost_tables()}
+    readme, results = ROOT / "README.md", {"variety": variety_table(PARETO, "emoji"), **cost_tables()}
+    choosing = ROOT / "docs" / "choosing.md"
+    variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+        choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
         readme: filled(readme.read_text("utf-8"), results),
