@@ -252,10 +252,17 @@ def test_pipeline_is_refused_when_it_takes_neither_prompts_nor_classes(settings,
         generate(settings(model=str(tmp_path / "unconditional")))
 
 
+def named_classes(folder: Path) -> Path:
+    """The folder of a DiTPipeline, which reads the names of its classes from the index and does not write them there."""
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text("utf-8")) | {"id2label": {"0": "tench", "1": "goldfish"}}))
+    return folder
+
+
 def test_classes_are_drawn_when_the_pipeline_takes_class_labels(settings, tmp_path):
     from tests import tiny
 
-    folder = tiny.write("dit", tmp_path)
+    folder = named_classes(tiny.write("dit", tmp_path))
     outcome = generate(settings(model=str(folder), prompts=("goldfish", "0"), num=1, compare=True))
     pipe = tiny.load(folder)
     for i, label in enumerate((1, 0)):
@@ -268,7 +275,7 @@ def test_nothing_is_left_behind_when_the_prompt_is_no_class(settings, tmp_path):
     from tests import tiny
 
     with pytest.raises(OptionError, match=r"prompt 'cat' is no class that DiTPipeline draws; .*tench"):
-        generate(settings(model=str(tiny.write("dit", tmp_path))))
+        generate(settings(model=str(named_classes(tiny.write("dit", tmp_path)))))
     assert not (tmp_path / "out").exists()
 
 

@@ -50,7 +50,7 @@ def _classes(pipe: Any, names: Mapping[str, int]) -> int:
 def _unknown(prompt: str, pipe: Any, names: Mapping[str, int], numbers: range) -> str:
     near = difflib.get_close_matches(prompt.strip().lower(), names, n=3)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
-    listed = [name for name in names if not (name.isdecimal() and int(name) in numbers)]
+    listed = sorted((name for name in names if not (name.isdecimal() and int(name) in numbers)), key=names.__getitem__)
     shown = ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more in pipe.labels" if len(listed) > _LISTED else "")
     allowed = f"a number from 0 to {len(numbers) - 1}" + (f", or a name: {shown}" if listed else "")
     return f"prompt {prompt!r} is no class that {type(pipe).__name__} draws; {hint}Allowed: {allowed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from unalike.models.digits.denoiser import build, scheduler
 from unalike.models.training import Checkpoint
 
 WEIGHTS = Path(__file__).parent / "weights"
+ID2LABEL = {i: f"{i}, {name}" for i, name in enumerate(NAMES)}
+"""Each class with its names, as DiTPipeline takes them."""
 
 
 def assemble(work: Path) -> Any:
     """The pipeline with the averaged weights of the latest checkpoints in `work`, in float32."""
     transformer = build()
     Checkpoint(work / "denoiser.safetensors").load_average(transformer)
-    names = {i: f"{i}, {name}" for i, name in enumerate(NAMES)}
-    return diffusers.DiTPipeline(transformer=transformer, vae=frozen(work), scheduler=scheduler(), id2label=names)
+    return diffusers.DiTPipeline(transformer=transformer, vae=frozen(work), scheduler=scheduler(), id2label=ID2LABEL)
 
 
 def export(work: Path, out: Path) -> int:
@@ -32,6 +34,9 @@ def export(work: Path, out: Path) -> int:
     if out.exists():
         shutil.rmtree(out)
     pipe.save_pretrained(out)
+    index = out / "model_index.json"  # DiTPipeline reads the names of the classes from there, and does not write them
+    content = json.loads(index.read_text("utf-8")) | {"id2label": ID2LABEL}
+    index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
 
 
