@@ -1,7 +1,7 @@
 """Writes what the documentation takes from the code and from measurements: `python docs/generate.py`.
 
-`docs/options.md` comes from the table of methods. Between `<!-- name -->` and `<!-- end name -->` the other pages have tables of
-measurements that are in the repository.
+`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks. Between
+`<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the repository.
 """
 
 import json
@@ -13,12 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from unalike.bench.cost.page import readme_table
+from unalike.bench.table import available, load
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
 BENCHMARKS = ROOT / "benchmarks"
+
+BENCHMARKS_INTRODUCTION = """# Benchmarks
+
+Written by `python docs/generate.py` from [benchmarks/results](../benchmarks/results): tables and figures come from the measurements, none
+are typed.
+
+**What is measured.** Diversity is the number of different *right* images that a set of samples shows, as a share of the most that could
+be: the smaller of the samples and the right images there are. A sample counts where it shows a right image itself, not something between
+two. Fidelity is the share of samples that are right. Neither means much alone: spreading samples at random covers more and is right less
+often. So methods are compared by their front, the settings that no other setting of theirs beats in both, by the area under it
+(hypervolume), and by what they cover at the same precision.
+
+**How settings are chosen.** Every method has the same number of trials. They are chosen on prompts, or worlds, that are not those of
+the tables, and lower classifier-free guidance is tuned as one method more, for it is the simplest way to more variety. Methods run as the
+library has them, on the same model, seeds and steps. Intervals are drawn over prompts or worlds, since samples of one prompt are alike.
+
+**How to repeat it.** `pip install 'unalike[bench]'`, then `unalike bench` lists the benchmarks and `unalike bench NAME --out DIR` measures
+one; no GPU and no download is needed. An interrupted run goes on with the same command; `--smoke` shows in seconds that it works. In the
+repository `--out benchmarks/results/NAME`, then `python docs/generate.py`, brings this page up to date; `environment.json` beside the
+results names the processor, the threads and the versions."""
 
 
 def pages() -> dict[Path, str]:
@@ -29,6 +50,7 @@ def pages() -> dict[Path, str]:
     readme, results = ROOT / "README.md", {**diversity_tables(), **cost_tables()}
     return {
         ROOT / "docs" / "options.md": options_page(),
+        ROOT / "docs" / "benchmarks.md": benchmarks_page(),
         card: filled(card.read_text("utf-8"), tables),
         readme: filled(readme.read_text("utf-8"), results),
     }
@@ -53,6 +75,12 @@ def options_page() -> str:
         parts += _table(f for f in options(method) if f.name not in shared)
     parts += ["## All methods", "", *_table(options(Method))]
     return "\n".join(parts)
+
+
+def benchmarks_page() -> str:
+    """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
+    measured = [name for name in available() if (BENCHMARKS / "results" / name).is_dir()]
+    return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(BENCHMARKS / "results" / name) for name in measured)]) + "\n"
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:

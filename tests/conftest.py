@@ -1,10 +1,13 @@
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from tests import tiny
+
+from unalike.cli.app import main
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,28 @@ def _denormal_numbers() -> Iterator[None]:
     """Training flushes denormal numbers for its whole process; here the next test needs them."""
     yield
     torch.set_flush_denormal(False)
+
+
+class Ended(NamedTuple):
+    """How a command ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def unalike(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Runs the command line in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["unalike", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run

@@ -17,7 +17,7 @@ from unalike.bench.mixtures import Mixtures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_RANGE = 2.2  # the plane is shown from -_RANGE to _RANGE; what lies further out is marked at the edge
+_RANGE = 2.35  # the plane is shown from -_RANGE to _RANGE; what lies further out is marked at the edge
 _LEAST = 0.95  # precision that the fronts are drawn from
 
 
@@ -38,11 +38,16 @@ def _samples(folder: Path, shown: Sequence[dict[str, Any]], rows: Sequence[dict[
             own = [(r["x"], r["y"]) for r in shown if r["method"] == name and not r["memory"]]
             world = Mixtures.random(next(r["world"] for r in shown if r["method"] == name))
             _panel(panel, world, torch.tensor(own, dtype=torch.float64))
-            panel.set_title("\n".join([name, *wrap(settings[name], 30)]), fontsize=8)
+            panel.set_title("\n".join([name, *_wrapped(settings[name])]), fontsize=8)
         handles, labels = panels[0].get_legend_handles_labels()
         for panel in panels[len(names) :]:
             panel.axis("off")
         panels[-1].legend(handles, labels, loc="center", fontsize=9)
+
+
+def _wrapped(setting: str) -> list[str]:
+    """Lines of a setting, broken between options only."""
+    return wrap(setting.replace(" ", "\xa0").replace(",\xa0", ", "), 28)
 
 
 def _panel(panel: Axes, world: Mixtures, x: torch.Tensor) -> None:

@@ -29,7 +29,6 @@ def bench(
         typer.echo(json.dumps(questions, indent=2, ensure_ascii=False) if as_json else "\n".join(f"{n}  {q}" for n, q in questions.items()))
         return
     folder = Path(f"bench-{name}") if out is None else out
-    load(name)
     try:
         with progress_bar("measuring", hidden=as_json) as progress:
             page = measure(name, folder, smoke=smoke, progress=progress)

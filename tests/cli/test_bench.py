@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from unalike.bench.table import BENCHMARKS, available, load
+
+COUNTING = """
+from unalike.bench.base import Benchmark, read_rows, write_rows
+
+def run(folder, smoke, progress):
+    rows = read_rows(folder / "rows.parquet")
+    for i in range(len(rows), 4):
+        if i == 2 and (folder.parent / "interrupt").exists():
+            raise KeyboardInterrupt
+        rows.append({"i": i, "smoke": smoke})
+        write_rows(folder / "rows.parquet", rows)
+        progress((i + 1) / 4)
+
+def page(folder):
+    return f"## Counting\\n\\n{[row['i'] for row in read_rows(folder / 'rows.parquet')]}"
+
+BENCHMARK = Benchmark(name="counting", question="How far does it count?", run=run, page=page)
+"""
+
+
+@pytest.fixture
+def counting(tmp_path, monkeypatch):
+    """A benchmark that counts to four, and stops at two where a file `interrupt` stands beside its folder."""
+    (tmp_path / "counting_benchmark.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BENCHMARKS, "counting", "counting_benchmark")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_benchmarks_are_listed_with_their_questions_when_none_is_named(unalike):
+    code, out, _ = unalike("bench")
+    assert code == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == available()
+    assert json.loads(unalike("bench", "--json").out) == {name: load(name).question for name in available()}
+
+
+def test_names_are_those_of_the_benchmarks_when_loaded():
+    assert {"toy", "awareness"} <= set(available())
+    assert [load(name).name for name in available()] == available()
+
+
+def test_names_are_listed_when_one_is_unknown(unalike, tmp_path):
+    code, out, err = unalike("bench", "tyo", "--out", tmp_path / "new")
+    assert (code, out) == (2, "")
+    assert "'tyo'" in err
+    assert "'toy', " in err
+    assert "did you mean 'toy'?" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_page_and_folder_are_printed_when_a_benchmark_is_run(unalike, counting):
+    code, out, err = unalike("bench", "counting")
+    assert (code, err.strip()) == (0, "")
+    assert out == "## Counting\n\n[0, 1, 2, 3]\n\nmeasurements and figures are in bench-counting\n"
+    assert json.loads((counting / "bench-counting" / "environment.json").read_text())["finished"]
+
+
+def test_one_document_is_printed_when_json_is_asked_for(unalike, counting):
+    code, out, err = unalike("bench", "counting", "--smoke", "--json", "--out", "here")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"benchmark": "counting", "smoke": True, "folder": "here", "page": "## Counting\n\n[0, 1, 2, 3]"}
+
+
+def test_same_command_goes_on_when_it_was_interrupted(unalike, counting):
+    (counting / "interrupt").touch()
+    code, out, err = unalike("bench", "counting")
+    assert (code, out) == (130, "")
+    assert "goes on with what is in bench-counting" in err
+    assert not json.loads((counting / "bench-counting" / "environment.json").read_text())["finished"]
+    (counting / "interrupt").unlink()
+    assert unalike("bench", "counting").out.startswith("## Counting\n\n[0, 1, 2, 3]\n")
+
+
+def test_folder_is_refused_when_it_holds_something_else(unalike, counting):
+    assert unalike("bench", "counting", "--out", "run").code == 0
+    assert unalike("bench", "counting", "--out", "run").code == 0  # the same run is gone on with
+    for arguments, message in (
+        (("counting", "--smoke"), "a run of full size"),
+        (("toy",), "holds the benchmark 'counting'"),
+    ):
+        code, _, err = unalike("bench", *arguments, "--out", "run")
+        assert (code, message in err) == (2, True), err
