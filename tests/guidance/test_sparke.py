@@ -407,20 +407,19 @@ def test_samples_of_every_prompt_of_the_batch_are_kept_when_others_are_left_out(
 @BOTH_KERNELS
 def test_each_image_reads_only_what_matters_to_it_when_a_batch_has_many_prompts(kernel):
     themes, each = torch.eye(12, dtype=torch.float64)[:8], 16
-    memory = References(normal(8 * each, 40, seed=1), themes.repeat_interleave(each, dim=0))
+    latents, prompts = normal(8 * each, 40, seed=1), themes.repeat_interleave(each, dim=0)
     x, order = normal(8, 40), torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    method, context = SPARKE(kernel=kernel), at(x, prompts=themes[order], memory=memory, groups=order)
+    method, context = SPARKE(kernel=kernel), at(x, prompts=themes[order], memory=References(latents, prompts), groups=order)
     together = method.x0_delta(x, context)
     read = {int(images): index for images, index in context.state["memory"].parts}
     assert {image: index.tolist() for image, index in read.items()} == {
         i: list(range(each * theme, each * (theme + 1))) for i, theme in enumerate(order.tolist())
     }
-    assert context.state["memory"].rows is memory.latents
+    assert context.state["memory"].rows is latents
     assert together is not None
     for i, theme in enumerate(order.tolist()):  # the batch counts too, whatever its prompts
-        own = References(memory.latents[read[i]], memory.prompts[read[i]])
         rest = [j for j in range(8) if j != i]
-        stored = References(torch.cat([own.latents, x[rest]]), torch.cat([own.prompts, themes[order[rest]]]))
+        stored = References(torch.cat([latents[read[i]], x[rest]]), torch.cat([prompts[read[i]], themes[order[rest]]]))
         alone = method.x0_delta(x[i : i + 1], at(x[i : i + 1], prompts=themes[theme][None], memory=stored))
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-8)
 

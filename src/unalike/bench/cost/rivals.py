@@ -35,7 +35,8 @@ class Rival:
         order: cost of a step for a batch of B, for the page.
         step: prepares it for a problem.
         power: of `n`, that its time grows by; what would take too long is foreseen with it.
-        numbers: how many numbers it holds at its peak beside the memory, from `n`, `d` and `B`, roughly.
+        numbers: how many numbers are held at its peak beside the memory, from `n`, `d` and `B`, roughly; what the others keep meanwhile is
+            among them.
         same_loss: whether it follows Cond-IRKE by automatic differentiation.
     """
 
@@ -181,7 +182,7 @@ RIVALS: dict[str, Rival] = {
             "O(B (n d + n²)), some thirty passes over the stored samples an image",
             published,
             1,
-            lambda n, d, _: 6 * n * d + 6 * n**2,
+            lambda n, d, _: 8 * n * d + 6 * n**2,
             same_loss=True,
         ),
         Rival(
@@ -200,7 +201,7 @@ RIVALS: dict[str, Rival] = {
             "O(B n² d)",
             whole_gram,
             2,
-            lambda n, d, _: 5 * n * d + 8 * n**2,
+            lambda n, d, _: 7 * n * d + 8 * n**2,
             same_loss=True,
         ),
         Rival(
