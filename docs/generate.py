@@ -12,8 +12,10 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
+from unalike.runs.score.catalogue import METRICS
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
@@ -25,11 +27,13 @@ def pages() -> dict[Path, str]:
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
+    scoring, scores = ROOT / "docs" / "scoring.md", {"figures": figure_table(), "features": feature_table()}
     readme, results = ROOT / "README.md", {**diversity_tables(), "cost": cost_table()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         card: filled(card.read_text("utf-8"), tables),
         readme: filled(readme.read_text("utf-8"), results),
+        scoring: filled(scoring.read_text("utf-8"), scores),
     }
 
 
@@ -92,6 +96,23 @@ def emoji_prompts(record: Mapping[str, Any]) -> str:
         own = {r["guidance_scale"]: r for r in record["prompts"] if r["prompt"] == prompt}
         cells = " | ".join(f"{own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
         lines.append(f"| {prompt} | {own[scales[0]]['possible']} | {cells} |")
+    return "\n".join(lines)
+
+
+def figure_table() -> str:
+    """The figures of `unalike score`, a row a figure."""
+    lines = ["| figure | in the files | needs | better | what it says |", "|---|---|---|---|---|"]
+    needs = {"diversity": "", "prompts": "prompts", "reference": "a reference"}
+    for name, m in METRICS.items():
+        lines.append(f"| {m.title} | `{name}` | {needs[m.group]} | {m.better} | {m.meaning} |")
+    return "\n".join(lines)
+
+
+def feature_table() -> str:
+    """The extractors, a row a name."""
+    lines = ["| `--features` | what it sees | network |", "|---|---|---|"]
+    for spelling, row in zip(spellings(), EXTRACTORS.values(), strict=True):
+        lines.append(f"| `{spelling}` | {row.summary} | {f'`{row.source}`' if row.source else ''} |")
     return "\n".join(lines)
 
 
