@@ -14,8 +14,10 @@ from typing import Any
 from unalike.bench.cost.page import readme_table
 from unalike.bench.pareto.page import variety_table
 from unalike.bench.table import available, load
+from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
+from unalike.runs.score.catalogue import METRICS
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
@@ -53,6 +55,7 @@ def pages() -> dict[Path, str]:
     readme, results = ROOT / "README.md", {"variety": variety_table(PARETO, "emoji"), **cost_tables()}
     choosing = ROOT / "docs" / "choosing.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
+    scoring, scores = ROOT / "docs" / "scoring.md", {"figures": figure_table(), "features": feature_table()}
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
@@ -60,6 +63,7 @@ def pages() -> dict[Path, str]:
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
         readme: filled(readme.read_text("utf-8"), results),
+        scoring: filled(scoring.read_text("utf-8"), scores),
     }
 
 
@@ -160,6 +164,23 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
         cells = " | ".join(f"{own[s]['named']} named, {own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
         classes.append(f"| {label} | {cells} |")
     return {"judge": "\n".join(judge), "samples": "\n".join(samples), "classes": "\n".join(classes)}
+
+
+def figure_table() -> str:
+    """The figures of `unalike score`, a row a figure."""
+    lines = ["| figure | in the files | needs | better | what it says |", "|---|---|---|---|---|"]
+    needs = {"diversity": "", "prompts": "prompts", "reference": "a reference"}
+    for name, m in METRICS.items():
+        lines.append(f"| {m.title} | `{name}` | {needs[m.group]} | {m.better} | {m.meaning} |")
+    return "\n".join(lines)
+
+
+def feature_table() -> str:
+    """The extractors, a row a name."""
+    lines = ["| `--features` | what it sees | network |", "|---|---|---|"]
+    for spelling, row in zip(spellings(), EXTRACTORS.values(), strict=True):
+        lines.append(f"| `{spelling}` | {row.summary} | {f'`{row.source}`' if row.source else ''} |")
+    return "\n".join(lines)
 
 
 def cost_tables() -> dict[str, str]:

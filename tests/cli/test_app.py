@@ -8,7 +8,9 @@ import unalike as package
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "pyarrow"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models"], ["models", "--json"], ["generate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["models"], ["models", "--json"], ["generate", "--help"], ["score", "--help"]]
+)
 def test_heavy_libraries_are_not_imported_when_a_command_does_not_need_them(arguments):
     code = f"""
 import sys

@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from unalike.runs.charts import band_chart, percent
+from unalike.runs.charts import band_chart, dot_chart, percent
 
 
 def points(svg, kind):
@@ -44,3 +44,22 @@ def test_chart_is_well_formed_when_there_is_little_to_draw(series, log):
 @pytest.mark.parametrize(("share", "text"), [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1e-05%")])
 def test_percent_has_two_digits_when_below_ten(share, text):
     assert percent(share) == text
+
+
+def test_dots_lie_on_one_scale_and_lines_reach_the_ends_when_there_are_intervals():
+    svg = ET.fromstring(dot_chart([("a <b>", 2.0, 1.5, 3.0), ("long " * 20, 1.0, None, None)], title="t", start=1))
+    first, second = [float(c.get("cx", 0)) for c in svg.iter("circle")]
+    (line,) = [e for e in svg.iter("line") if e.get("class") == "line"]
+    left, right = float(line.get("x1", 0)), float(line.get("x2", 0))
+    assert (left - second) / (right - second) == pytest.approx(0.25, abs=0.01)
+    assert (first - second) / (right - second) == pytest.approx(0.5, abs=0.01)
+    texts = [t.text for t in svg.iter("text")]
+    assert "a <b>" in texts
+    assert [t for t in texts if t in ("1", "1.5", "2", "2.5", "3")] == ["1", "1.5", "2", "2.5", "3"]
+    assert max(len(t or "") for t in texts) == 26
+
+
+@pytest.mark.parametrize("value", [1.0, 1.0000001, 400.0])
+def test_dots_are_drawn_when_all_are_the_same(value):
+    svg = ET.fromstring(dot_chart([("a", value, value, value)], title="t", start=1))
+    assert 2 <= len([e for e in svg.iter("line") if e.get("class") == "grid-line"]) <= 8

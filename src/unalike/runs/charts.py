@@ -83,8 +83,7 @@ def dot_chart(rows: Sequence[tuple[str, float, float | None, float | None]], *, 
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" class="chart">']
     base = _TOP + step * len(rows)
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = start + share * (top - start)
+    for value in _ticks(start, top):
         parts.append(f'<line class="grid-line" x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{base}"/>')
         parts.append(f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{value:.3g}</text>')
     for i, (label, value, low, high) in enumerate(rows):
@@ -95,6 +94,14 @@ def dot_chart(rows: Sequence[tuple[str, float, float | None, float | None]], *, 
             parts.append(f'<line class="line" x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(value)}" cy="{y}" r="4"/>')
     return "\n".join([*parts, "</svg>"])
+
+
+def _ticks(start: float, top: float) -> list[float]:
+    """At most seven round numbers from `start` to `top`."""
+    power = 10.0 ** math.floor(math.log10((top - start) / 6))
+    step = next(power * m for m in (1, 2, 5, 10) if (top - start) / (power * m) <= 6)
+    first = math.ceil(start / step - 1e-9)
+    return [step * i for i in range(first, math.floor(top / step + 1e-9) + 1)]
 
 
 def percent(share: float) -> str:

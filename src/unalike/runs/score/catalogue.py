@@ -30,8 +30,8 @@ METRICS: dict[str, Metric] = {
     "vendi": Metric(
         "Vendi score", "diversity", "larger", "effective number of different images, 1 (all alike) to the number of images", 1, None
     ),
-    "rke": Metric("RKE score (Vendi of order 2)", "diversity", "larger", "the same, with less weight on rare images", 1, None),
-    "vendi_inf": Metric("Vendi score of order ∞", "diversity", "larger", "the same for the most frequent kind of image alone", 1, None),
+    "rke": Metric("RKE score", "diversity", "larger", "the Vendi score of order 2: the same, with less weight on rare images", 1, None),
+    "vendi_inf": Metric("Vendi score, order ∞", "diversity", "larger", "the same for the most frequent kind of image alone", 1, None),
     "similarity": Metric("in-batch similarity", "diversity", "smaller", "mean cosine between the features of different images", -1, 1),
     "conditional_vendi": Metric(
         "Conditional-Vendi score",

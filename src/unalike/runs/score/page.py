@@ -95,19 +95,19 @@ def _summary(figures: Sequence[Figure], record: Mapping[str, Any]) -> str:
     for group, heading in GROUPS.items():
         names = [n for n, metric in METRICS.items() if metric.group == group and (n in whole or n in means)]
         if names:
-            head = ["figure", "all images", *(["mean over prompts"] if means else []), "better", "what it says"]
-            rows = [
-                [
-                    METRICS[n].title,
-                    with_interval(whole.get(n)),
-                    *([with_interval(means.get(n))] if means else []),
-                    METRICS[n].better,
-                    METRICS[n].meaning,
-                ]
-                for n in names
-            ]
+            head = ["figure", "all images", *(["mean over prompts"] if means else []), "what it says"]
+            rows = [[METRICS[n].title, _unbroken(whole.get(n)), *([_unbroken(means.get(n))] if means else []), _meaning(n)] for n in names]
             parts.append(f"<h3>{escape(heading)}</h3>\n{table(_caption(group, record), head, rows, numbers_from=len(head))}")
     return "\n".join(parts)
+
+
+def _unbroken(figure: Figure | None) -> str:
+    return with_interval(figure).replace(" ", "\u00a0")
+
+
+def _meaning(name: str) -> str:
+    metric = METRICS[name]
+    return metric.meaning + (f" ({metric.better} is better)" if metric.better else "")
 
 
 def _caption(group: str, record: Mapping[str, Any]) -> str:
