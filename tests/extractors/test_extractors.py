@@ -25,7 +25,7 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["pixels", "emoji", "latents", "clip", "dinov2"])
+@pytest.fixture(params=["pixels", "emoji", "digits", "latents", "clip", "dinov2"])
 def name(request, tiny_sd_folder, clip_folder, dinov2_folder):
     """Each extractor that needs no extra, with a tiny network where it has one."""
     folders = {"latents": tiny_sd_folder, "clip": clip_folder, "dinov2": dinov2_folder}
@@ -84,7 +84,7 @@ def test_images_are_refused_when_they_are_not_in_the_unit_range(images, message)
     ("name", "message"),
     [
         ("pixel", "did you mean 'pixels'"),
-        ("nonsense", "Allowed: pixels, emoji, latents"),
+        ("nonsense", "Allowed: pixels, emoji, digits, latents"),
         ("pixels:folder", "allowed: pixels"),
         ("clip:", "allowed: clip:FOLDER or clip"),
     ],

@@ -95,12 +95,13 @@ def check(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _outputs(images: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [_shipped()(part.float()) for part in check(images).split(256)]
+    parts = [shipped()(part.float()) for part in check(images).split(256)]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 @cache
-def _shipped() -> Classifier:
+def shipped() -> Classifier:
+    """The classifier that comes with the package: images (n, 3, 16, 16) in [0, 1] to features (n, 64) and scores (n, 11)."""
     model = Classifier().eval()
     with resources.as_file(resources.files("unalike.models.digits").joinpath(_FILE)) as path:
         model.load_state_dict({name: values.float() for name, values in tensorfile.read(path, _KIND, _VERSION)[1].items()})
