@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unalike.attach import guide
 from unalike.bench.base import Benchmark, Progress, read_rows, table, write_rows
-from unalike.bench.effect import Effect, Unchanged
 from unalike.bench.figure import COLOURS, drawn, require_matplotlib
 from unalike.guidance.methods import METHODS, build
 from unalike.models.emoji.measure import PROMPTS
@@ -108,6 +106,9 @@ def measure(folder: Path, size: Size, progress: Progress) -> None:
 
 def corrections(pipe: Any, setting: Setting, prompt: str, *, images: int, steps: int) -> Tensor:
     """Per step and image (steps, B), how far the setting moves x0 as a share of the denoiser's own step, `||x0 - x_t / alpha||`."""
+    from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+    from unalike.bench.effect import Effect, Unchanged
+
     method = build(setting.method, **setting.options)
     call: dict[str, Any] = {
         "prompt": [prompt] * images,
