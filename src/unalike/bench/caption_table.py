@@ -83,7 +83,8 @@ def _parsed(line: bytes) -> tuple[str, str, str]:
         return "", "", f"{len(parts)} fields in place of 2"
     if not HOST.match(parts[0]):
         return "", "", "no http URL in its first field"
-    return (*parts, "") if parts[1].strip() else ("", "", "an empty caption")
+    url, caption = parts
+    return (url, caption, "") if caption.strip() else ("", "", "an empty caption")
 
 
 def _digest(caption: str) -> bytes:
