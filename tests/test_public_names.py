@@ -8,6 +8,7 @@ import unalike
 from unalike.cli.app import app
 
 NAMES = [
+    "Auto",
     "CADS",
     "GuidedPipeline",
     "IntervalGuidance",
@@ -70,6 +71,7 @@ COMMANDS = {
         "-q",
         "DIR",
     ],
+    "bench": ["--json", "--out", "--smoke", "[NAME]"],
     "models": ["--json"],
     "methods": ["--json"],
     "cite": ["[METHOD]…"],

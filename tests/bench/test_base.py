@@ -111,5 +111,5 @@ def test_figure_is_not_written_when_drawing_fails(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_colours_and_markers_are_enough_when_nine_methods_are_drawn():
-    assert len(set(figure.COLOURS)) == len(set(figure.MARKERS)) == 9
+def test_colours_and_markers_are_enough_when_ten_methods_are_drawn():
+    assert len(set(figure.COLOURS)) == len(set(figure.MARKERS)) == 10

@@ -25,6 +25,7 @@ from unalike.pipelines.catalogue import MODELS, load, quieten_hosts
 from unalike.runs.scoring import PLAINLY_CHANGED
 
 ROWS = "rows.parquet"
+SPARKE_OPTIONS = {"strength": 0.1, "stop": 0.6}  # the best on x0 in `unalike bench pareto`
 UNLIKE = ("cat", "heart", "car", "clock", "flower", "fruit", "ball", "moon", "bird", "train", "book", "hand")
 """Prompts without right images in common, each with many of its own."""
 OBJECTIVES = ("rke", "cond-rke")
@@ -169,7 +170,7 @@ class _Emoji:
         """A row a condition; where a folder is given, the images are shown there."""
         shown, twins = [], {}
         for condition in conditions(self._size):
-            method = _observed(condition, dict(self._defaults.methods["sparke"]))
+            method = _observed(condition, SPARKE_OPTIONS)
             call = self._guide(self._pipe, method, memory=self._unrelated(prompt, condition.stored))
             images = self._draw(call, [prompt] * self._size.samples, seed=0)
             twin = twins.setdefault(condition.alone, images)
@@ -198,12 +199,12 @@ def page(folder: Path) -> str:
     """The section of the documentation."""
     rows = read_rows(folder / ROWS)
     emoji, default = [r for r in rows if r["model"] == "emoji"], MODELS["emoji"]
-    options = ", ".join(f"{name} {value:g}" for name, value in default.methods["sparke"].items())
+    options = ", ".join(f"{name} {value:g}" for name, value in SPARKE_OPTIONS.items())
     prompts, worlds = len({r["prompt"] for r in emoji}), len({r["prompt"] for r in rows if r["model"] == "toy"})
     parts = [
         "## Awareness: what guidance does to unrelated prompts",
         f"{BENCHMARK.question} `unalike bench awareness`",
-        f"Batches of {emoji[0]['samples']} images of one prompt, for {prompts} prompts of the emoji model (its defaults: CFG "
+        f"Batches of {emoji[0]['samples']} images of one prompt, for {prompts} prompts of the emoji model (CFG "
         f"{default.guidance_scale:g}, SPARKE with {options}) and {worlds} prompts of mixtures with an exact denoiser, beside a memory with "
         "more and more images of other prompts and none of that prompt. Everything is compared with the same seeds beside an empty memory. "
         "The first column of measurements is how far the memory moves a correction, as a share of a whole one, over the steps at which it "

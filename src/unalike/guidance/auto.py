@@ -50,7 +50,7 @@ class Auto(Method):
         >>> from unalike.guidance.base import Context
         >>> x0 = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
         >>> groups = torch.zeros(2, dtype=torch.int64)
-        >>> levels = {"alpha": 0.2, "sigma": 0.98, "next_alpha": 0.4, "next_sigma": 0.92}
+        >>> levels = {"alpha": 0.1, "sigma": 0.99, "next_alpha": 0.2, "next_sigma": 0.98}
         >>> context = Context(step=0, steps=9, x_t=x0, groups=groups, **levels)
         >>> Auto(strength=0.1).x0_delta(x0, context)
         tensor([[-0.4000,  0.3000],
