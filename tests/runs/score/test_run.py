@@ -118,6 +118,8 @@ def test_figures_of_prompts_are_those_of_their_own_images_and_means_are_over_the
     assert means["similarity"].value == pytest.approx(metrics.in_batch_similarity(X, pair["groups"]))
     assert (means["vendi"].resampled, means["vendi"].prompts, means["vendi"].images) == ("prompts", 3, 12)
     low, high = means["vendi"].low, means["vendi"].high
+    assert low is not None
+    assert high is not None
     assert low < means["vendi"].value < high
     assert (low, high) == pytest.approx((min(vendi.values()), max(vendi.values())), abs=0.1)
 
@@ -204,6 +206,7 @@ def test_clip_scores_prompts_and_compares_them_by_its_own_embeddings(tmp_path, c
     outcome = scored(tmp_path / "drawn", prompts=file, features=f"clip:{clip_folder}")
     own = extractor(f"clip:{clip_folder}", device="cpu")
     X, Y = own.features(folders.pixels(tmp_path / "drawn", names)), own.prompt_features(asked)
+    assert Y is not None
     found = values(outcome)
     assert found["clip_score"] == pytest.approx(metrics.clip_score(X, Y), rel=1e-5)
     units = torch.nn.functional.normalize(Y.double(), dim=1)
