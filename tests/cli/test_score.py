@@ -92,5 +92,8 @@ def test_exit_code_is_130_and_nothing_is_left_when_interrupted_with_ctrl_c(score
         return read(path)
 
     monkeypatch.setattr(images_module, "read_image", interrupted)
-    assert score("--quiet") == (130, "", "unalike: interrupted\n")
+    code, out, err = score("--quiet")
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+    assert len(seen) == 3
     assert not (tmp_path / "out").exists()

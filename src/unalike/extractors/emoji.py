@@ -14,7 +14,8 @@ from unalike.models.emoji.judge import features
 class Emoji(Extractor):
     """Unit vectors, times √d, of slightly blurred pictures without their mean (`unalike.models.emoji.features` says how good they are).
 
-    A picture of a single colour has no such vector; one more number, 0 for all others, stands for it, so that such pictures are alike.
+    An evenly grey picture, black and white included, has no such vector: one more number, 0 for all others, stands for it, so that such
+    pictures are alike.
 
     Cost: 0.25 ms an image on one core.
 
@@ -32,6 +33,7 @@ class Emoji(Extractor):
 
     def embed(self, images: Tensor) -> Tensor:
         """The batch's vectors, (n, 3073), all of length `unit`."""
-        known = features(squared(images, SIDE))
-        plain = (known.norm(dim=1, keepdim=True) < 0.5).to(known)
+        pixels = squared(images, SIDE)
+        known, flat = features(pixels), pixels.flatten(1)
+        plain = (flat.amax(dim=1, keepdim=True) - flat.amin(dim=1, keepdim=True) < 2 / 255).to(known)
         return self.unit * torch.cat([known * (1 - plain), plain], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -72,5 +73,5 @@ class _Index(diffusers.DiffusionPipeline):
     """`model_index.json` alone, from wherever a pipeline comes from."""
 
     @classmethod
-    def from_pretrained(cls, source: str, **options: object) -> dict[str, tuple[str, str]]:
+    def from_pretrained(cls, source: str, **options: Any) -> Any:
         return cls.load_config(source, **options)

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from unalike.errors import StoreError
 
@@ -43,7 +43,7 @@ class RunFolder:
     created: bool
 
     @classmethod
-    def claim(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
+    def claim(cls, path: Path, *, overwrite: bool = False) -> Self:
         """Make sure that the folder is there and may be written to; nothing in it is touched yet.
 
         Args:

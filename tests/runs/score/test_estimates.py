@@ -29,7 +29,7 @@ def weighted_entropy(gram, weights, order):
     return math.log(values.pow(order).sum().item()) / (1 - order)
 
 
-def slope(gram, i, order, step=1e-5):
+def slope(gram, i, order, step=1e-6):
     """How the entropy changes as weight moves from all samples to the i-th: its influence function by finite differences."""
     n = len(gram)
     ends = []
@@ -112,7 +112,7 @@ def left_out(metric, X):
 
 
 REAL, DRAWN = points(40, 5), 0.8 * points(50, 5, seed=1, shift=0.3)
-FEW_REAL, FEW_DRAWN = points(15, 60), points(12, 60, seed=1, shift=0.2)
+FEW_REAL, FEW_DRAWN = points(30, 60), points(25, 60, seed=1, shift=0.2)
 DISTANCES = {
     "similarity": (lambda g: estimates.similarity(g), lambda g: metrics.in_batch_similarity(g), DRAWN, 0.999),
     "kernel distance": (lambda g: estimates.kernel(REAL, g), lambda g: metrics.kernel_distance(REAL, g), DRAWN, 0.999),
@@ -127,14 +127,14 @@ def test_value_is_that_of_the_metric_and_influence_follows_leaving_out_when_sets
     assert found.value == pytest.approx(metric(drawn), rel=1e-5)
     pseudo = left_out(metric, drawn)
     assert torch.corrcoef(torch.stack([found.influence, pseudo - pseudo.mean()]))[0, 1] > least
-    assert found.influence.std() == pytest.approx(pseudo.std(), rel=0.2)
+    assert found.influence.std().item() == pytest.approx(pseudo.std().item(), rel=0.25)
 
 
 def test_neighbourhoods_are_those_of_the_metrics_when_sets_are_compared():
     expected = metrics.manifolds(REAL, DRAWN, k=3)
     found = estimates.neighbourhood(REAL, DRAWN, 3)
     assert {name: e.value for name, e in found.items()} == pytest.approx(vars(expected))
-    assert {name: (len(e.influence), e.of_reference) for name, e in found.items()} == {
+    assert {name: (e.influence is not None and len(e.influence), e.of_reference) for name, e in found.items()} == {
         "precision": (50, False),
         "recall": (40, True),
         "density": (50, False),

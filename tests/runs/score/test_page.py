@@ -42,10 +42,10 @@ FIGURES = [
 ]
 
 
-def read(images, figures=FIGURES, prompts=(NASTY, NASTY, NASTY, "cat", "cat"), **changes):
-    reference = images if changes.get("reference", True) else None
+def read(own, figures=FIGURES, asked=(NASTY, NASTY, NASTY, "cat", "cat"), **changes):
+    reference = own if changes.get("reference", True) else None
     nearest = [Pair(0, 3, 0.125)] if reference else []
-    return Reader(score_page(record(**changes), figures, images, reference, prompts, [Pair(0, 1, 0.875)], nearest))
+    return Reader(score_page(record(**changes), figures, own, reference, asked, [Pair(0, 1, 0.875)], nearest))
 
 
 def test_page_needs_nothing_else_when_opened_offline(images):
@@ -90,8 +90,8 @@ def test_pairs_say_how_alike_and_how_near_they_are(images):
 
 def test_nothing_is_said_of_prompts_and_reference_when_there_are_none(images):
     reader = read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[])
-    for words in ("prompt", "reference", "To keep in mind"):
-        assert words not in reader.text.partition("Settings")[0].replace("redraws of prompts", "")
+    shown = reader.text.partition("Settings")[0].partition("Figures")[2].replace("redraws of prompts", "")
+    assert not any(words in shown for words in ("prompt", "reference", "To keep in mind"))
     assert reader.all("svg") == []
 
 
