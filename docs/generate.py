@@ -43,7 +43,10 @@ library has them, on the same model, seeds and steps. Intervals are drawn over p
 **How to repeat it.** `pip install 'unalike[bench]'`, then `unalike bench` lists the benchmarks and `unalike bench NAME --out DIR` measures
 one; no GPU and no download is needed. An interrupted run goes on with the same command; `--smoke` shows in seconds that it works. In the
 repository `--out benchmarks/results/NAME`, then `python docs/generate.py`, brings this page up to date; `environment.json` beside the
-results names the processor, the threads and the versions."""
+results names the processor, the threads and the versions.
+
+**Data for larger models.** `python -m unalike.bench.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
+captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
 
 
 def pages() -> dict[Path, str]:
