@@ -46,7 +46,10 @@ def test_correction_is_that_of_sparke_when_observed(objective):
     x0, context = step(unrelated(5), torch.tensor([[1.0, 0.0]]).expand(3, 2))
     expected = SPARKE(objective=objective, strength=0.1).x0_delta(x0, context)
     x0, context = step(unrelated(5), torch.tensor([[1.0, 0.0]]).expand(3, 2))
-    assert torch.equal(observed(objective, alone=False).x0_delta(x0, context), expected)
+    delta = observed(objective, alone=False).x0_delta(x0, context)
+    assert delta is not None
+    assert expected is not None
+    assert torch.equal(delta, expected)
 
 
 def test_unrelated_images_move_a_correction_only_without_the_prompt_kernel_when_related_ones_are_there():
