@@ -18,7 +18,7 @@ from unalike.cli.app import app
 
 def row(trial: Trial, unit: str, distinct: int, right: int, **more: object) -> dict[str, object]:
     about = {"task": "emoji", "key": trial.key, "family": trial.family, "setting": trial.setting, "unit": unit}
-    counts = {"samples": 10, "right": right, "distinct": distinct, "possible": 10, "seconds": 1.0}
+    counts = {"samples": 10, "right": right, "distinct": distinct, "possible": 10}
     return about | counts | {f"manifold_{name}": 0.5 for name in ("precision", "recall", "density", "coverage")} | more
 
 
@@ -68,15 +68,16 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     rows = [row(t, u, d, 5, vendi=2.0, similarity=0.5) for t, d in ((base, 2), (better, 4)) for u in "ab"]
     write_rows(tmp_path / "tuning.parquet", rows)
     write_rows(tmp_path / "test.parquet", rows)
-    about = {"stage": "test", "task": "emoji", "frechet": 3.0, "frechet_low": 2.0, "frechet_high": 4.0}
+    about = {"stage": "test", "task": "emoji", "frechet": 3.0}
     write_rows(tmp_path / "pooled.parquet", [about | {"key": t.key} for t in (base, better)])
+    write_rows(tmp_path / "times.parquet", [{"task": "emoji", "key": t.key, "seconds": s} for t, s in ((base, 0.2), (better, 0.3))])
     text = page(tmp_path)
     assert (
-        "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.00 |"
+        "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.50 |"
         in text
     )
     assert "| CADS | 1 | 0.200 (0.200 to 0.200) |" in text
-    assert "3.0 (2.0 to 4.0)" in text
+    assert "| 0.50 | 3.0 |" in text
 
 
 def test_smoke_run_measures_and_goes_on_when_called_twice(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Variety against fidelity on the shipped models: every method over its own sweep, chosen on some prompts and reported on others.
 
 In the folder: `tuning.parquet` and `test.parquet`, a row a setting and unit; `pooled.parquet`, a row a setting; `search.parquet`, how many
-samples it takes to find nine tenths of the right pictures of a prompt. A run goes on with the settings that are missing.
+samples it takes to find nine tenths of the right pictures of a prompt; `times.parquet`, seconds an image. A run goes on with the settings
+that are missing.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.fronts import hypervolume
 from unalike.bench.pareto.figures import draw_figures
-from unalike.bench.pareto.measure import Job, Search, finished, measure, search, workers
+from unalike.bench.pareto.measure import Job, Search, clock, finished, measure, search, workers
 from unalike.bench.pareto.page import page
 from unalike.bench.pareto.tasks import TASKS, Task
 from unalike.bench.pareto.trials import AUTO, INDEPENDENT, Trial, families
 
 WITH_MEMORY = ("SPARKE on x0", "SPELL", AUTO)
 """Methods that are also measured in batches that know the earlier ones, at the setting that was best on the validation prompts."""
+
+
+ROUNDS = 2
+"""Of timing; the quicker one counts."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,13 @@ class _Comparison:
         self.tasks = {name: _thinned(task, size) for name, task in TASKS.items()}
 
     def run(self) -> None:
-        """Tune all, then test what was chosen, then search; the share of the work is counted in thirds of unlike size."""
+        """Tune all, test what was chosen, then search and time; the shares of the work are about those on two cores."""
         sweeps = {name: self._sweep(name) for name in self.tasks}
         self._measure("tuning", {name: [t for trials in sweep.values() for t in trials] for name, sweep in sweeps.items()}, 0.0, 0.3)
         tested = {name: self._tested(name) for name in self.tasks}
         self._measure("test", tested, 0.3, 0.9)
-        self._search({name: self._searched(name, trials) for name, trials in tested.items()}, 0.9, 1.0)
+        self._search({name: self._searched(name, trials) for name, trials in tested.items()}, 0.9, 0.96)
+        self._clock(tested, 0.96, 1.0)
 
     def _sweep(self, task: str) -> dict[str, list[Trial]]:
         return {name: trials[: self.size.thin] for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]}
@@ -113,6 +119,23 @@ class _Comparison:
             rows.append({"task": job.task, "key": job.trial.key, "family": job.trial.family, "setting": job.trial.setting, **result})
             write_rows(path, rows)
             self.progress(begin + (end - begin) * count / len(missing))
+
+    def _clock(self, trials: dict[str, list[Trial]], begin: float, end: float) -> None:
+        """Time all settings one after another, and once more, so that a busy moment hits all alike."""
+        path = self.folder / "times.parquet"
+        if read_rows(path):
+            return
+        jobs = [
+            Job(name, trial, task.validation[:1], self.size.samples)
+            for _ in range(ROUNDS)
+            for name, task in self.tasks.items()
+            for trial in trials[name]
+        ]
+        found: dict[tuple[str, str], list[float]] = {}
+        for count, (job, seconds) in enumerate(finished(self.pool, clock, jobs), 1):
+            found.setdefault((job.task, job.trial.key), []).append(seconds)
+            self.progress(begin + (end - begin) * count / len(jobs))
+        write_rows(path, [{"task": task, "key": key, "seconds": min(seconds)} for (task, key), seconds in found.items()])
 
 
 def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:

@@ -88,14 +88,13 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
 
 def _at_equal_precision(results: Results) -> str:
     base = results.points([results.unguided])[:, 0]
-    seconds = sum(row["seconds"] for row in by_unit(results.test, results.unguided))
+    seconds = {row["key"]: row["seconds"] for row in results.times}
     lines = []
     for key in _chosen(results):
         own = results.points([key])[:, 0]
         both = torch.stack([own, base], dim=1)
         ratio = interval(both[..., 0], lambda drawn: drawn[..., 0].mean(dim=1) / drawn[..., 1].mean(dim=1))
         share = own[:, 0].mean() / base[:, 0].mean()
-        time = sum(row["seconds"] for row in by_unit(results.test, key)) / seconds
         lines.append(
             [
                 name_of(key),
@@ -104,7 +103,7 @@ def _at_equal_precision(results: Results) -> str:
                 f"×{float(share):.2f} ({ratio[0]:.2f} to {ratio[1]:.2f})",
                 with_interval(own[:, 1], "{:.0%}"),
                 with_interval(100 * (own[:, 1] - base[:, 1]), "{:+.1f}"),
-                f"×{time:.2f}",
+                f"×{seconds[key] / seconds[results.unguided]:.2f}",
             ]
         )
     columns = ["method", "setting", "share of the possible", "against unguided", "precision", "points of precision", "time per image"]
@@ -132,9 +131,8 @@ def _other_measures(results: Results) -> str:
         # prompts that have nothing in common make the joint Gram matrix one block a prompt: the mean of their entropies is left
         conditional = torch.tensor([row["vendi"] for row in rows], dtype=torch.float64).log().mean().exp()
         shares = [f"{means[f'manifold_{name}']:.2f}" for name in ("recall", "coverage", "precision", "density")]
-        distance = f"{pooled['frechet']:.1f} ({pooled['frechet_low']:.1f} to {pooled['frechet_high']:.1f})"
         vendi = [f"{means['vendi']:.1f}", f"{float(conditional):.1f}", f"{means['similarity']:.2f}"]
-        lines.append([name_of(key), Trial.from_key(key).setting, *shares, *vendi, distance])
+        lines.append([name_of(key), Trial.from_key(key).setting, *shares, *vendi, f"{pooled['frechet']:.1f}"])
     return table(columns, lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,19 @@ class Results:
         tuning, test: a row a setting and unit.
         pooled: a row a setting and stage.
         search: a row a setting and prompt.
+        times: a row a setting.
     """
 
     tuning: list[Row]
     test: list[Row]
     pooled: list[Row]
     search: list[Row]
+    times: list[Row] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path, task: str) -> Results:
         """The rows of a task in a folder."""
-        stages = ("tuning", "test", "pooled", "search")
+        stages = ("tuning", "test", "pooled", "search", "times")
         return cls(*([row for row in read_rows(folder / f"{stage}.parquet") if row["task"] == task] for stage in stages))
 
     @property
