@@ -10,6 +10,7 @@ from unalike.bench.fronts import undominated
 from unalike.bench.pareto.results import Results
 from unalike.bench.pareto.tasks import TASKS
 from unalike.bench.pareto.trials import Trial
+from unalike.bench.pareto.trials import families as trials
 
 
 def draw_figures(folder: Path) -> None:
@@ -17,13 +18,13 @@ def draw_figures(folder: Path) -> None:
     for name in TASKS:
         results = Results.read(folder, name)
         if results.test:
-            _front(folder / f"{name}.png", results)
+            _front(folder / f"{name}.png", name, results)
 
 
-def _front(path: Path, results: Results) -> None:
+def _front(path: Path, task: str, results: Results) -> None:
     """The tested settings with intervals, and a line through those of a method that no other of its own beats."""
     families = results.families()
-    order = list(dict.fromkeys(Trial.from_key(key).family for key in results.settings()))
+    order = list(trials(task))
     with drawn(path, 8.5, 5) as figure:
         panel = figure.subplots()
         for name, keys in families.items():
@@ -43,5 +44,5 @@ def _front(path: Path, results: Results) -> None:
             panel.plot(means[:, 0], means[:, 1], marker, color=colour, markerfacecolor=face, markersize=7, linestyle="none", label=name)
         base = results.points([results.unguided]).mean(dim=(0, 1))
         panel.annotate("unguided", (base[0], base[1]), textcoords="offset points", xytext=(8, -10), fontsize=8)
-        panel.set(xlabel="share of the possible that was found", ylabel="precision", xlim=(0, None), ylim=(0, None))
+        panel.set(xlabel="share of the possible that was found", ylabel="precision")
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
