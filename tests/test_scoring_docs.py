@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from tests import tiny
-from tests.cli.conftest import unalike  # noqa: F401
 from tests.runs.score import folders
 from tests.test_docs import blocks
 
@@ -26,7 +25,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_command_of_the_page_works_when_typed(place, unalike):  # noqa: F811
+def test_every_command_of_the_page_works_when_typed(place, unalike):
     assert sum(command.startswith("unalike score") for command in COMMANDS) >= 5
     for command in COMMANDS:
         before = set(place.iterdir())
