@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -136,7 +137,9 @@ def test_finished_images_stay_when_interrupted_with_ctrl_c(tiny_sd_folder, tmp_p
     command = [sys.executable, "-m", "unalike", "generate", "cat", "-n", "5000", "--batch-size", "1", "--steps", "2"]
     command += ["--model", str(tiny_sd_folder), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a shell, as tests may be, ignores Ctrl-C
+    with subprocess.Popen(command, **pipes, preexec_fn=listening) as process:
         second = tmp_path / "out" / "images" / "00001.png"
         while not second.exists() and process.poll() is None:
             time.sleep(0.05)
