@@ -57,7 +57,7 @@ def _autoencoder(source: str) -> torch.nn.Module:
     if source in MODELS:
         with resources.as_file(resources.files("unalike.models").joinpath(f"{source}/weights")) as path:
             return _autoencoder(str(path))
-    config = pretrained(_Index, source, "latents")
+    config = pretrained(ModelIndex, source, "latents")
     kind = getattr(diffusers, (config.get("vae") or (None, ""))[1] or "", None)
     if kind is None or not hasattr(kind, "encode"):
         raise UnsupportedError(
@@ -69,9 +69,10 @@ def _autoencoder(source: str) -> torch.nn.Module:
     return model
 
 
-class _Index(diffusers.DiffusionPipeline):
+class ModelIndex:
     """`model_index.json` alone, from wherever a pipeline comes from."""
 
-    @classmethod
-    def from_pretrained(cls, source: str, **options: Any) -> Any:
-        return cls.load_config(source, **options)
+    @staticmethod
+    def from_pretrained(source: str) -> Any:
+        """Which class each component of the pipeline has."""
+        return diffusers.DiffusionPipeline.load_config(source)
