@@ -20,7 +20,7 @@ from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings
 
 PICTURES = Path(__file__).parent / "pictures"
-COMPARED = ("heart", "thumbs up", "hand")
+COMPARED = ("heart", "thumbs up", "weather")
 HEADS = (
     "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink", "car", "zodiac", "kiss",
     "police officer",
