@@ -77,7 +77,8 @@ class _Comparison:
         self._clock(tested, 0.96, 1.0)
 
     def _sweep(self, task: str) -> dict[str, list[Trial]]:
-        return {name: trials[: self.size.thin] for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]}
+        """The trials of each method; of a smoke run the last ones of some, among them the unguided weight."""
+        return {name: trials[-(self.size.thin or 0) :] for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]}
 
     def _measure(self, stage: str, trials: dict[str, list[Trial]], begin: float, end: float) -> None:
         rows, pooled = read_rows(self.folder / f"{stage}.parquet"), read_rows(self.folder / "pooled.parquet")
