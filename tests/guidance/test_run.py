@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from unalike.errors import NumericsError
 from unalike.guidance.base import Context, Method, option
 from unalike.guidance.run import Run
 
-LEVELS = {"alpha": 0.5, "sigma": 0.5, "next_alpha": 1.0, "next_sigma": 0.0}
+LEVELS: dict[str, Any] = {"alpha": 0.5, "sigma": 0.5, "next_alpha": 1.0, "next_sigma": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)

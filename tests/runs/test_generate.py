@@ -3,6 +3,7 @@ import re
 import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -245,7 +246,7 @@ def test_pipeline_is_refused_when_it_takes_neither_prompts_nor_classes(settings,
 
     from unalike.errors import UnsupportedError
 
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    blocks: dict[str, Any] = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
     unet = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, **blocks)
     DDIMPipeline(unet, tiny.ddim()).save_pretrained(tmp_path / "unconditional")
     with pytest.raises(UnsupportedError, match="takes neither a prompt nor class labels"):

@@ -26,7 +26,8 @@ from unalike.metrics import frechet_distance, in_batch_similarity, manifolds
 from unalike.pipelines.catalogue import quieten_hosts
 from unalike.scores import vendi
 
-J, R = TypeVar("J"), TypeVar("R")
+J = TypeVar("J")
+R = TypeVar("R")
 NEIGHBOURS = 3
 MEMORY_BATCH = 8
 _PROMPTS, _CALIBRATION = 4, 8  # validation prompts, and samples of each, that a radius is measured on

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ def build(out: Path) -> None:
     """Write both files."""
     from sklearn.datasets import load_digits
 
-    originals = load_digits()
+    originals: Any = load_digits()
     pictures = np.stack([enlarge(ink) for ink in originals["images"]])
     rows = -(-len(pictures) // COLUMNS)
     sheet = np.full((rows * COLUMNS, SIDE, SIDE), WHITE, np.uint8)

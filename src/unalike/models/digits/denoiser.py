@@ -30,7 +30,7 @@ NULL = 1000
 def build() -> Any:
     """The untrained transformer in the shipped shape, blocks and output beginning at zero (Peebles and Xie 2023, arXiv:2212.09748)."""
     torch.manual_seed(CONFIG["seed"])
-    model = diffusers.DiTTransformer2DModel(**CONFIG["transformer"])
+    model: Any = diffusers.DiTTransformer2DModel(**CONFIG["transformer"])
     with torch.no_grad():
         for block in model.transformer_blocks:
             block.norm1.linear.weight.zero_()
