@@ -240,7 +240,7 @@ def torch_fidelity(monkeypatch):
     package = types.ModuleType("torch_fidelity")
     package.__path__ = list(spec.submodule_search_locations or [])
     monkeypatch.setitem(sys.modules, "torch_fidelity", package)
-    from torch_fidelity import feature_extractor_inceptionv3
+    from torch_fidelity import feature_extractor_inceptionv3  # pyright: ignore[reportMissingImports]
 
     yield feature_extractor_inceptionv3
     for name in [n for n in sys.modules if n.startswith("torch_fidelity.")]:

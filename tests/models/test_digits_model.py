@@ -39,7 +39,8 @@ def test_diffusers_own_classes_load_it():
     pipe: Any = diffusers.DiTPipeline.from_pretrained(FOLDER)
     assert type(pipe.transformer) is diffusers.DiTTransformer2DModel
     assert type(pipe.vae) is diffusers.AutoencoderKL
-    assert pipe.transformer.config.out_channels == 2 * pipe.transformer.config.in_channels  # learned variance
+    config: Any = pipe.transformer.config
+    assert config.out_channels == 2 * config.in_channels  # learned variance
     assert pipe.get_label_ids(["three", "3", "zero"]) == [3, 3, 0]
 
 

@@ -41,7 +41,7 @@ class Inception(Extractor):
 
 def _network() -> torch.nn.Module:
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UnsupportedError(
             f"features is 'inception', which needs the packages torch-fidelity and torchvision ({error}); install both with: {_INSTALL}"
@@ -49,7 +49,7 @@ def _network() -> torch.nn.Module:
     try:
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
     except (OSError, RuntimeError) as error:
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # pyright: ignore[reportMissingImports]
 
         raise StoreError(
             f"the weights of FID's Inception network cannot be had ({' '.join(str(error).split())}); fetch {URL_INCEPTION_V3} on a machine "
