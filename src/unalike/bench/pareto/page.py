@@ -24,8 +24,8 @@ def page(folder: Path) -> str:
         "samples and the right pictures; *precision* the share of samples that show a right picture whole, by the judge of each model. "
         "*Hypervolume* is the area under a method's settings in these two, between 0 and 1. k-NN precision, recall, density and coverage "
         "are those of k-nearest-neighbour balls around features, prompt by prompt. Intervals are 95%, by a bootstrap over units of prompt "
-        "and seeds; ratios and differences are paired. Denoisers run in bfloat16 and all else in float32; SPELL's radius is measured once, on "
-        "unguided samples of validation prompts; times are of one core, all settings one after another.",
+        "and seeds; ratios and differences are paired. Denoisers run in bfloat16 and all else in float32; SPELL's radius is measured "
+        "once, on unguided samples of validation prompts; times are of one core, all settings one after another.",
     ]
     for name in TASKS:
         results = Results.read(folder, name)
