@@ -86,7 +86,7 @@ def features(images: Tensor) -> Tensor:
 
     Example:
         >>> from unalike.models.emoji.data import load_images
-        >>> features(load_images()[:2] / 255).norm(dim=1)
+        >>> features(load_images()[:2] / 255).norm(dim=1).round(decimals=3)
         tensor([1., 1.])
     """
     small = F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1), 2)
