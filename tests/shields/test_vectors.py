@@ -26,7 +26,8 @@ def test_rows_are_those_of_the_array_when_they_lie_in_several_files(tmp_path: Pa
     vectors = shards(tmp_path, cuts, dtype)
     index = np.array([13, 0, 5, 4, 5, 6])
     assert (vectors.count, vectors.dimension, len(vectors), vectors.dtype) == (14, 3, 14, np.dtype(dtype))
-    assert np.array_equal(vectors.rows(index), ROWS.astype(dtype)[index]) and vectors.rows(index).dtype == dtype
+    assert np.array_equal(vectors.rows(index), ROWS.astype(dtype)[index])
+    assert vectors.rows(index).dtype == dtype
     assert vectors.rows(np.empty(0, dtype=np.int64)).shape == (0, 3)
 
 
@@ -62,7 +63,7 @@ def test_a_file_is_refused_when_it_holds_something_else(tmp_path: Path, count: i
 
 
 def test_a_file_is_refused_when_it_is_missing(tmp_path: Path):
-    with pytest.raises(StoreError, match="gone.safetensors.*missing"):
+    with pytest.raises(StoreError, match=r"gone.safetensors.*missing"):
         Mapped([(tmp_path / "gone.safetensors", 1)], 3, "float32")
 
 

@@ -24,12 +24,12 @@ class Vectors(Protocol):
 
     @property
     def count(self) -> int:
-        """n."""
+        """The number n of rows."""
         ...
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """The length d of a row."""
         ...
 
     @property
@@ -111,7 +111,7 @@ class Mapped:
     def rows(self, index: np.ndarray) -> np.ndarray:
         """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers below 0 or from n on."""
         index = np.asarray(index, dtype=np.int64)
-        if len(index) and not (0 <= index.min() and index.max() < self.count):
+        if len(index) and (index.min() < 0 or index.max() >= self.count):
             raise IndexError(f"index reaches from {index.min()} to {index.max()}; there are rows 0 to {self.count - 1}")
         found = np.empty((len(index), self.dimension), dtype=self.dtype)
         shard = np.searchsorted(self._first, index, side="right") - 1
