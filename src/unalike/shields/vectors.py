@@ -1,0 +1,150 @@
+"""Where protected vectors are: in memory, or in files that are mapped into it."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from unalike.errors import OptionError, StoreError
+
+TENSOR = "vectors"
+"""The name of the one tensor of a shard."""
+DTYPES = {"float16": "F16", "float32": "F32"}
+"""How vectors may be stored, and what safetensors calls it."""
+BLOCK = 4096
+
+
+class Vectors(Protocol):
+    """n vectors of d numbers, stored in float16 or float32 and read by their rows."""
+
+    @property
+    def count(self) -> int:
+        """The number n of rows."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """The length d of a row."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float16 or float32."""
+        ...
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """The rows (k, d) with these numbers (k,) int64, in their order and as they are stored."""
+        ...
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order, at most `size` at a time: the number of the first and the rows (m, d) as they are stored."""
+        ...
+
+
+class Resident:
+    """Vectors in memory.
+
+    Args:
+        array: (n, d), float16 or float32.
+
+    Raises:
+        OptionError: for an array of another form.
+
+    Example:
+        >>> vectors = Resident(np.eye(3, dtype=np.float32))
+        >>> vectors.rows(np.array([2, 0]))
+        array([[0., 0., 1.],
+               [1., 0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        if array.ndim != 2 or array.dtype.name not in DTYPES:
+            raise OptionError(f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in {' or '.join(DTYPES)}")
+        self.array = array
+        self.count, self.dimension = array.shape
+        self.dtype = array.dtype
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """The rows (k, d) with these numbers (k,)."""
+        return self.array[index]
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order, at most `size` at a time."""
+        for first in range(0, self.count, size):
+            yield first, self.array[first : first + size]
+
+
+class Mapped:
+    """Vectors in safetensors files, read from the disk where they are needed; what is resident is what the system keeps cached.
+
+    Args:
+        shards: each file and how many rows it has, in order.
+        dimension: d.
+        dtype: "float16" or "float32".
+
+    Raises:
+        StoreError: for a file that is not there, too short, or holds something else than so many rows.
+
+    Cost: opening reads the header of each file; `rows` reads the pages of the rows alone.
+    """
+
+    def __init__(self, shards: Sequence[tuple[Path, int]], dimension: int, dtype: str) -> None:
+        if dtype not in DTYPES:
+            raise OptionError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+        self.dtype = np.dtype(dtype)
+        self.dimension = dimension
+        self._maps = [_mapped(Path(path), (count, dimension), dtype) for path, count in shards]
+        self._first = np.cumsum([0, *(len(m) for m in self._maps)]).tolist()
+        self.count: int = self._first[-1]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers below 0 or from n on."""
+        index = np.asarray(index, dtype=np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= self.count):
+            raise IndexError(f"index reaches from {index.min()} to {index.max()}; there are rows 0 to {self.count - 1}")
+        found = np.empty((len(index), self.dimension), dtype=self.dtype)
+        shard = np.searchsorted(self._first, index, side="right") - 1
+        for s in np.unique(shard):
+            here = np.flatnonzero(shard == s)
+            here = here[np.argsort(index[here], kind="stable")]  # in the order of the file, for the disk's sake
+            found[here] = self._maps[s][index[here] - self._first[s]]
+        return found
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order, at most `size` at a time; views of the files where a block lies in one of them."""
+        for first in range(0, self.count, size):
+            last = min(first + size, self.count)
+            a, b = bisect_right(self._first, first) - 1, bisect_right(self._first, last - 1) - 1
+            parts = [self._maps[s][max(first - self._first[s], 0) : last - self._first[s]] for s in range(a, b + 1) if len(self._maps[s])]
+            yield first, parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """The tensor of a shard, mapped; its header must say that it is what is expected, and the file must be as long as that takes."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+        entry = header.get(TENSOR) if isinstance(header, dict) else None
+        if not isinstance(entry, dict) or entry.get("dtype") != DTYPES[dtype] or entry.get("shape") != list(shape):
+            raise StoreError(f"{path.name!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup")
+        nbytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if entry.get("data_offsets") != [0, nbytes] or size != 8 + length + nbytes:
+            raise StoreError(f"{path.name!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup")
+        if nbytes == 0:
+            return np.empty(shape, dtype=dtype)
+        return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", offset=8 + length, shape=shape).view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path.name!r} is missing or damaged ({error}); use a backup") from error
