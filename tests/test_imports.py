@@ -32,7 +32,7 @@ LIBRARIES = {
     "guidance": {"torch"},
     "tensorfile": {"torch", "safetensors"},
     "memory": {"torch"},
-    "shields": {"torch"},
+    "shields": {"torch", "numpy", "safetensors", "pyarrow"},
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
