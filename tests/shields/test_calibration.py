@@ -19,7 +19,7 @@ def test_radius_is_the_quantile_of_the_protected_when_nothing_was_drawn():
 
 def test_copies_do_not_count_when_generations_were_drawn():
     copies = torch.tensor([[0.1, 9.0], [0.2, 9.0], [0.2, 0.61]])
-    others = torch.stack([APART / 10, APART / 10 * 3], dim=1)
+    others = torch.stack([APART / 10, APART / 10 * 2.9], dim=1)
     found = automatic_radius(10 + APART, torch.cat([copies, others]), quantile=0.5)
     assert found.radius == pytest.approx(5.05)
     assert found.explanation["protected"]["distance"] == pytest.approx(60.5)

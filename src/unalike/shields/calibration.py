@@ -13,8 +13,8 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.shields.vectors import Vectors
 
-COPY = 1 / 3
-"""A generation is a copy when it is nearer than this share of its second distance."""
+COPY = 3
+"""A generation is a copy when its second distance is more than so many times its first."""
 SAMPLED = 2000
 _REFINED = 8
 _BLOCK_VALUES = 1 << 24
@@ -28,7 +28,7 @@ class Calibration:
         radius: of the balls.
         explanation: what it was found from, ready for JSON: `quantile`; `protected` with `measured` (how many) and `distance` (their
             quantile); and `generated`, None where none were drawn, with `measured`, `copies` (how many), `distance` (the quantile of those
-            that are no copies), `copies_inside` and `others_inside` (the shares nearer than the radius). None where there is no such number.
+            that are no copies), `copies_inside` and `others_inside` (the shares nearer than the radius), each None where it is of nothing.
     """
 
     radius: float
@@ -69,7 +69,7 @@ def automatic_radius(protected_nearest: Tensor, generated: Tensor | None = None,
         d = generated.double()
         if d.ndim != 2 or d.shape[1] != 2 or torch.isnan(d).any() or (d < 0).any() or (d[:, 0] > d[:, 1]).any():
             raise OptionError(f"generated has shape {tuple(d.shape)}; allowed: (m, 2), the smaller distance first, none below 0")
-        copies = d[:, 0] < COPY * d[:, 1]
+        copies = COPY * d[:, 0] < d[:, 1]
         candidates["generated"] = _quantile(d[~copies, 0], quantile)
     found = [value for value in candidates.values() if value]
     if not found:
