@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Balls, Method, References
+from unalike.guidance.balls import Balls
+from unalike.guidance.base import Method, References
 from unalike.guidance.methods import build, options
 from unalike.guidance.run import Run
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance import spell
-from unalike.guidance.base import Balls, Context, References
+from unalike.guidance import balls
+from unalike.guidance.balls import Balls
+from unalike.guidance.base import Context, References
 from unalike.guidance.spell import SPELL
 
 
@@ -157,7 +158,7 @@ def test_balls_are_told_apart_when_latents_lie_far_from_the_origin():
 def test_result_is_the_same_when_centres_are_read_in_blocks(monkeypatch):
     x0, memory = normal(2, 6), References(normal(9, 6, seed=1))
     whole = SPELL(radius=6.0).x0_delta(x0, at(x0, memory=memory))
-    monkeypatch.setattr(spell, "_BLOCK", 12)
+    monkeypatch.setattr(balls, "_BLOCK", 12)
     torch.testing.assert_close(SPELL(radius=6.0).x0_delta(x0, at(x0, memory=memory)), whole)
 
 

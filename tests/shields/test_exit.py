@@ -26,7 +26,7 @@ def balls(seed: int, d: int, m: int, spread: float) -> tuple[Tensor, Tensor]:
 def test_exit_is_the_first_way_out_when_the_ray_is_scanned(seed: int, d: int, m: int, spread: float) -> None:
     x, centres = balls(seed, d, m, spread)
     u = torch.nn.functional.normalize(torch.randn(d, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64), dim=0)
-    exit = ray_exit(x, u[None], centres, 1.0).item()
+    exit = ray_exit(x, u[None], [centres], 1.0).item()
     assert not inside(x + (exit + 1e-9) * u, centres, 1.0) or exit_is_a_touch(x, u, exit, centres)
     if exit == 0:
         assert not inside(x, centres, 1.0)
@@ -42,18 +42,18 @@ def exit_is_a_touch(x: Tensor, u: Tensor, exit: float, centres: Tensor) -> bool:
 
 def test_exit_is_beyond_the_chain_when_balls_overlap_along_the_ray() -> None:
     chain = torch.tensor([[0.0, 0.0], [1.5, 0.0], [3.0, 0.0], [10.0, 0.0]])
-    out = ray_exit(torch.zeros(2).double(), torch.eye(2).double(), chain, 1.0)
+    out = ray_exit(torch.zeros(2).double(), torch.eye(2).double(), [chain[:2], chain[2:]], 1.0)
     assert out.tolist() == [4.0, 1.0]
 
 
 def test_exit_is_zero_when_the_point_is_on_the_boundary() -> None:
-    assert ray_exit(torch.tensor([1.0]).double(), torch.tensor([[1.0]]).double(), torch.zeros(1, 1), 1.0).item() == 0
+    assert ray_exit(torch.tensor([1.0]).double(), torch.tensor([[1.0]]).double(), [torch.zeros(1, 1)], 1.0).item() == 0
 
 
 def test_exit_is_the_same_when_balls_are_repeated() -> None:
     x, centres = balls(3, 4, 6, 0.5)
     u = torch.nn.functional.normalize(torch.ones(1, 4, dtype=torch.float64))
-    assert torch.equal(ray_exit(x, u, centres, 1.0), ray_exit(x, u, centres.repeat(40, 1), 1.0))
+    assert torch.equal(ray_exit(x, u, [centres], 1.0), ray_exit(x, u, [centres] * 40, 1.0))
 
 
 @pytest.mark.parametrize("case", ["one", "many", "centre", "opposite"])

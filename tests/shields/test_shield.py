@@ -71,17 +71,19 @@ def test_latent_is_refused_when_no_number_of_its_precision_is_outside() -> None:
         Shield(torch.tensor([[65000.0]]), space="s", radius=1000.0).move_out(torch.tensor([[65504.0]]).half())
 
 
-def test_nearest_and_balls_are_those_given_when_asked() -> None:
+def test_nearest_and_regions_are_those_given_when_asked() -> None:
     shield = Shield(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), space="s", radius=1.0)
     index, distance = shield.nearest(torch.tensor([[3.0, 3.0]]))
     assert (index.tolist(), distance.tolist()) == ([1], [1.0])
-    balls = shield.balls("s")
-    assert torch.equal(balls.centres, shield.centres)
-    assert balls.radius == 1.0
+    regions = shield.trajectory("s")
+    assert (regions.radius, len(regions)) == (1.0, 2)
+    assert [(i, rows.tolist()) for i, rows in regions.touched(torch.tensor([[9.0, 9.0], [3.0, 3.5]]))] == [(1, [[3.0, 4.0]])]
     with pytest.raises(StoreError, match="'s' and this model makes 't'"):
-        shield.balls("t")
+        shield.trajectory("t")
     with pytest.raises(OptionError, match=r"shape \(3,\) and the protected ones \(2,\)"):
         shield.nearest(torch.zeros(1, 3))
+    with pytest.raises(OptionError, match="vectors of 2 values and this generation has 3"):
+        next(iter(regions.touched(torch.zeros(1, 3))))
 
 
 @pytest.mark.parametrize(

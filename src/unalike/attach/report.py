@@ -34,11 +34,13 @@ class Certificate:
 
     Attributes:
         nearest_id: the nearest protected latent.
-        distance: Euclidean distance to it; at least `radius`.
+        distance: Euclidean distance to it as it is stored.
         radius: of the balls.
-        margin: `distance - radius`.
+        margin: how much further than the radius the image is at least from what was protected: `distance - radius`, less what storing it in
+            float16 may have changed; not below 0.
         moved: whether it had to be moved out after the last step.
         space: the latent space.
+        checksum: of the protected set.
     """
 
     nearest_id: str
@@ -47,6 +49,7 @@ class Certificate:
     margin: float
     moved: bool
     space: str
+    checksum: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, Report, image_reports, nearest_neighbours
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
-from unalike.guidance.base import Balls, Method, References
+from unalike.guidance.base import Method, References
 from unalike.guidance.methods import described
 from unalike.guidance.run import Prepared, Run
 from unalike.memory import Memory
@@ -185,7 +185,8 @@ class Session:
         run, device = self._run or self._begin(call.x_t), call.x0.device
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self._space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
-        run.memory, run.shield = self._references(device), self._balls(space, device)
+        run.memory = self._references(device)
+        run.shield = None if self._shield is None else self._shield.trajectory(space, device)
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
@@ -196,18 +197,14 @@ class Session:
             return None
         return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
 
-    def _balls(self, space: str, device: torch.device) -> Balls | None:
-        if self._shield is None:
-            return None
-        balls = self._shield.balls(space)
-        return Balls(balls.centres.to(device), balls.radius)
-
     def _certificates(self, images: int) -> list[Certificate | None]:
         shield = self._shield
         if shield is None or self._moved is None or self._distances is None:
             return [None] * images
         rows = zip(self._distances[0].tolist(), self._distances[1].tolist(), self._moved.tolist(), strict=True)
-        return [Certificate(shield.ids[k], d, shield.radius, d - shield.radius, moved, shield.space) for k, d, moved in rows]
+        return [
+            Certificate(shield.ids[k], d, shield.radius, d - shield.reach, moved, shield.space, shield.checksum) for k, d, moved in rows
+        ]
 
 
 def require_same_models(memory: Memory, models: Models) -> None:

@@ -4,7 +4,8 @@
 """
 
 from unalike.guidance.auto import Auto
-from unalike.guidance.base import Balls, Context, Method, References
+from unalike.guidance.balls import Balls
+from unalike.guidance.base import Context, Method, Protected, References
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
 from unalike.guidance.methods import METHODS, build, options
@@ -26,6 +27,7 @@ __all__ = [
     "Method",
     "ParticleGuidance",
     "Prepared",
+    "Protected",
     "References",
     "Run",
     "Trace",

@@ -9,9 +9,9 @@ latent, `x0`; or, before the model is asked, other embeddings of the prompts, or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -30,15 +30,21 @@ class References:
         return self.latents.shape[0]
 
 
-@dataclass(frozen=True)
-class Balls:
-    """Protected regions: centres (m, d) in float32 and one radius in the same units."""
+class Protected(Protocol):
+    """Balls of one radius around protected points, however many they are and wherever they are kept."""
 
-    centres: Tensor
-    radius: float
+    @property
+    def radius(self) -> float:
+        """Of every ball, in the units of the latents."""
+        ...
 
     def __len__(self) -> int:
-        return self.centres.shape[0]
+        """How many balls there are."""
+        ...
+
+    def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Images of x0 (B, d), each with centres (k, d) on its device; all that it lies inside of are among them, in one or several parts."""
+        ...
 
 
 @dataclass
@@ -71,7 +77,7 @@ class Context:
     groups: Tensor
     prompts: Tensor | None = None
     memory: References | None = None
-    shield: Balls | None = None
+    shield: Protected | None = None
     generators: Sequence[torch.Generator] = ()
     one_step: bool = False
     state: dict[str, Any] = field(default_factory=dict)

@@ -10,21 +10,11 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, option, stored_rows
+from unalike.guidance.balls import Balls
+from unalike.guidance.base import Context, Method, Protected, option, stored_rows
 from unalike.kernels import unit_rows
 
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
-_BLOCK = 1 << 22  # values of stored latents measured at once: 16 MiB in float32
-
-
-@dataclass(frozen=True)
-class _Centres:
-    """Balls of one radius around rows (m, d), with `||row||²` (m,) and, where not all rows count for all images, which do (B, m)."""
-
-    rows: Tensor
-    squares: Tensor
-    radius: float
-    counts: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +52,8 @@ class SPELL(Method):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Balls, Context
+        >>> from unalike.guidance.balls import Balls
+        >>> from unalike.guidance.base import Context
         >>> x0 = torch.tensor([[0.6, 0.0], [0.0, 2.0]])
         >>> context = Context(
         ...     step=0, steps=1, alpha=1, sigma=1, next_alpha=1, next_sigma=0, x_t=x0, groups=torch.zeros(2, dtype=torch.int64),
@@ -138,25 +129,29 @@ class SPELL(Method):
         x = x0.flatten(1).to(torch.promote_types(x0.dtype, torch.float32))
         x_t = context.x_t.flatten(1).to(x)
         total = None
-        for centres in self._centres(x, context):
-            for image, rows in _touched(x, centres):
-                out = _way_out(x[image], rows, centres.radius, x_t[image], context.alpha)
+        for balls in self._balls(x, context):
+            for image, rows in balls.touched(x):
+                out = _way_out(x[image], rows, balls.radius, x_t[image], context.alpha)
                 if out is not None:
                     total = torch.zeros_like(x) if total is None else total
                     total[image] += out
         return None if total is None else (self.overcompensation * total).view_as(x0)
 
-    def _centres(self, x: Tensor, context: Context) -> Iterator[_Centres]:
+    def _balls(self, x: Tensor, context: Context) -> Iterator[Protected]:
         if self.shield and context.shield is not None and len(context.shield):
-            yield self._kept("shield", context.shield.centres, context.shield.radius, x, context)
+            yield context.shield
         if self.memory and context.memory is not None and len(context.memory):
-            yield self._kept("memory", context.memory.latents, self._radius(), x, context)
+            if "memory" not in context.state:
+                rows = stored_rows(context.memory.latents, x, "SPELL: the memory")
+                counts = _same_prompt(x, context) if self.same_prompt else None
+                context.state["memory"] = Balls(rows, self._radius(), counts)
+            yield context.state["memory"]
         if self.batch and len(x) > 1:
             others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
             if self.same_prompt:
                 groups = context.groups.to(x.device)
                 others &= groups[:, None] == groups
-            yield _Centres(x, x.square().sum(dim=1), self._radius(), others)
+            yield Balls(x, self._radius(), others)
 
     def _radius(self) -> float:
         if isinstance(self.radius, str):
@@ -165,15 +160,6 @@ class SPELL(Method):
                 "or set a number, as in SPELL(radius=20.0)"
             )
         return self.radius
-
-    def _kept(self, what: str, rows: Tensor, radius: float, x: Tensor, context: Context) -> _Centres:
-        """Fixed centres, prepared at the first step of a run and kept in its state."""
-        kept = context.state.get(what)
-        if kept is None:
-            rows = stored_rows(rows, x, f"SPELL: the {what}")
-            counts = _same_prompt(x, context) if what == "memory" and self.same_prompt else None
-            kept = context.state[what] = _Centres(rows, rows.square().sum(dim=1), radius, counts)
-        return kept
 
 
 def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
@@ -187,21 +173,6 @@ def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
             "they must come from the same encoder: pass that one as prompt_encoder to guide, or set SPELL(same_prompt=False)"
         )
     return unit_rows(context.prompts.to(x)) @ unit_rows(stored.to(x)).T > _SAME_PROMPT
-
-
-def _touched(x: Tensor, centres: _Centres) -> Iterator[tuple[int, Tensor]]:
-    """Images, each with centres (k, d) that it may be inside of, at most a block at a time; all that it is inside of are among them.
-
-    The distances of one matrix product lose digits where latents are close, so they only exclude, with room for the rounding error
-    of reduced-precision matrix products too.
-    """
-    squares = x.square().sum(dim=1, keepdim=True) + centres.squares
-    near = squares - 2 * (x @ centres.rows.T) < centres.radius**2 + 4e-3 * squares
-    if centres.counts is not None:
-        near &= centres.counts
-    for image in near.any(dim=1).nonzero().flatten().tolist():
-        for chosen in near[image].nonzero().flatten().split(max(1, _BLOCK // x.shape[1])):
-            yield image, centres.rows[chosen]
 
 
 def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float) -> Tensor | None:

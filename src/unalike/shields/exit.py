@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-_BLOCK = 2048
 _MOST_DIRECTIONS = 16
 
 
-def ray_exit(x: Tensor, directions: Tensor, centres: Tensor, radius: float) -> Tensor:
+def ray_exit(x: Tensor, directions: Tensor, centres: Iterable[Tensor], radius: float) -> Tensor:
     """How far to walk from `x` along each direction until no ball contains the point: (q,) float64, 0 where `x` is outside.
 
     The ray `x + t u` is inside the ball around `z` for `t` between the roots of `t² + 2 t <x - z, u> + ||x - z||² - radius² = 0`. The
@@ -19,18 +20,18 @@ def ray_exit(x: Tensor, directions: Tensor, centres: Tensor, radius: float) -> T
     Args:
         x: (d,) float64.
         directions: (q, d) float64, each of norm 1.
-        centres: (m, d), any precision.
+        centres: all balls that a ray might meet, in blocks (m, d) of any precision.
         radius: of all balls.
 
     Cost: O(m d q) for the roots and O(m log m) per direction for the union.
 
     Example:
         >>> line = torch.tensor([[0.0], [1.5], [9.0]])
-        >>> ray_exit(torch.zeros(1).double(), torch.tensor([[1.0], [-1.0]]).double(), line, 1.0)
+        >>> ray_exit(torch.zeros(1).double(), torch.tensor([[1.0], [-1.0]]).double(), [line], 1.0)
         tensor([2.5000, 1.0000], dtype=torch.float64)
     """
     half, gap = [], []
-    for block in centres.split(_BLOCK):
+    for block in centres:
         w = x - block.double()
         half.append(w @ directions.T)
         gap.append(w.square().sum(1) - radius**2)

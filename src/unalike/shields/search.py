@@ -1,13 +1,94 @@
-"""Exact Euclidean nearest neighbours, in float64 and block by block."""
+"""Exact Euclidean search: nearest neighbours of a few rows, and what every search of a protected set can do."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from unalike.kernels import squared_distances
+from unalike.shields.vectors import Vectors
 
 _BLOCK = 2048
+_VALUES_READ = 1 << 22
+_SEEDS = 32
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All rows (k,) that may lie within some distance of a vector, and lower bounds (k,) of their distances."""
+
+    rows: np.ndarray
+    lower: np.ndarray
+
+
+class Search(ABC):
+    """Exact range and nearest-neighbour search among n vectors of d numbers; distances are Euclidean, in float64, by direct differences.
+
+    A search says which rows cannot be excluded cheaply (`candidates`, `cheap_order`); those are then measured in full, here.
+
+    Attributes:
+        vectors: what is searched.
+        counts: how many vectors each layer saw since the search was made; "full" are those that were read and measured.
+    """
+
+    exact = True
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.counts: Counter[str] = Counter()
+
+    @property
+    @abstractmethod
+    def resident_bytes(self) -> int:
+        """What the search keeps in memory beside the vectors, which may be elsewhere."""
+
+    @abstractmethod
+    def candidates(self, x: np.ndarray, reach: np.ndarray) -> list[Candidates]:
+        """For each of the vectors x (B, d) float64 all rows that are not known to be at `reach` (B,) or beyond."""
+
+    @abstractmethod
+    def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """For each of the vectors x (B, d) float64 values (n,) that tend to be small where rows are near; no bounds of anything."""
+
+    def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
+        """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`, ascending."""
+        found = self.candidates(x, np.full(len(x), radius))
+        return [c.rows[self.distances(row, c.rows) < radius] for row, c in zip(x, found, strict=True)]
+
+    def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of equals, and its distance (B,) float64."""
+        found = [self._nearest(row, order) for row, order in zip(x, self.cheap_order(x), strict=True)]
+        return np.array([k for k, _ in found], dtype=np.int64), np.array([d for _, d in found], dtype=np.float64)
+
+    def distances(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The distances (k,) float64 of a vector (d,) to these rows (k,)."""
+        self.counts["full"] += len(rows)
+        size = max(1, _VALUES_READ // self.vectors.dimension)
+        parts = np.split(rows, range(size, len(rows), size))
+        return np.concatenate([np.linalg.norm(self.vectors.rows(part).astype(np.float64) - x, axis=1) for part in parts])
+
+    def _nearest(self, x: np.ndarray, order: np.ndarray) -> tuple[int, float]:
+        seeds = np.argpartition(order, _SEEDS)[:_SEEDS] if len(order) > _SEEDS else np.arange(len(order))
+        found = float(self.distances(x, seeds).min())
+        # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
+        near = self.candidates(x[None], np.array([found * (1 + 1e-9) + 1e-300]))[0]
+        at, rising = -1, np.argsort(near.lower, kind="stable")
+        for part in np.split(rising, range(_SEEDS, len(rising), _SEEDS)):
+            if near.lower[part[0]] > found:
+                break
+            rows = near.rows[part]
+            distances = self.distances(x, rows)
+            d = float(distances.min())
+            k = int(rows[distances == d].min())
+            if d < found or (d == found and (at < 0 or k < at)):
+                found, at = d, k
+        return at, found
 
 
 def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[Tensor, Tensor]:

@@ -1,38 +1,53 @@
-"""A protected set in memory: regions that no image may end in."""
+"""A protected set: balls around points that no image may end in."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unalike import tensorfile
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
-from unalike.guidance.base import Balls
+from unalike.shields.bounds import Index
+from unalike.shields.dense import Dense
 from unalike.shields.exit import directions_out, ray_exit
-from unalike.shields.search import nearest
+from unalike.shields.layered import Layered
+from unalike.shields.search import Search
+from unalike.shields.trajectory import Trajectory
+from unalike.shields.vectors import Resident, Vectors
 
-_KIND = "unalike.shield"
-_VERSION = 1
-_VECTORS, _MANIFEST = "vectors.safetensors", "manifest.json"
 _MARGIN = 1e-6
 _ATTEMPTS = 64
+_MOST_AROUND = 1024
+_BLOCK_VALUES = 1 << 22
 
 
 class Shield:
-    """A ball of one radius around each protected latent, searched exactly. For sets that fit in memory; every check reads all of them.
+    """A ball of one radius around each protected point, searched exactly.
+
+    `Shield(latents, …)` is a set in memory; `Shield.open(folder)` one on disk, of which a tenth of the size is kept in memory at most.
 
     Args:
-        latents: (m, …) protected clean latents, at least one.
-        space: names the latent space they live in; only images of the same space can be checked.
-        radius: of every ball, in the units of the latents; a point at exactly this distance is outside.
+        latents: (m, …) protected clean latents, or points of an embedding space (m, d); at least one.
+        space: names the space they live in; only images of the same space can be checked.
+        radius: of every ball, in the units of the space; a point at exactly this distance is outside.
         ids: a name for each, to appear in certificates; "0", "1", … unless given.
+
+    Attributes:
+        space, radius, ids: as given.
+        shape: of one point, (…).
+        rounding: how far at most a stored point is from the one it was made of, where it is stored in float16; else 0. What is kept out of
+            are balls of `reach = radius + rounding`, so that the points before rounding are protected too.
+        checksum: of the set; equal for equal points, ids and radius.
+        embedding: how images are turned into points, as `unalike score --features` spells it; None for latents.
+        radius_source: how "auto" found the radius; None where it was given.
 
     Raises:
         OptionError: for no latents, a radius that is not a finite number above 0, an empty space name, or ids that do not fit.
@@ -45,33 +60,61 @@ class Shield:
         (tensor([ True, False]), True)
     """
 
+    rounding = 0.0
+    embedding: str | None = None
+    radius_source: Mapping[str, Any] | None = None
+
     def __init__(self, latents: Tensor, *, space: str, radius: float, ids: Sequence[str] | None = None) -> None:
         if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) == 0:
             got = f"of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
             raise OptionError(f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)")
-        if isinstance(radius, bool) or not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
-            raise OptionError(f"radius is {radius!r}; allowed: a finite number above 0, as in Shield(latents, space=…, radius=20.0)")
+        checked_radius(radius)
         if not space:
             raise OptionError("space is empty; shield_from_images(pipe, images, radius) names it after the model")
         names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
         if len(names) != len(latents):
             raise OptionError(f"ids has {len(names)} entries for {len(latents)} latents; give one for each, or None")
-        self.shape = tuple(latents.shape[1:])
-        self.centres = latents.detach().flatten(1).to(device="cpu", dtype=torch.float32).contiguous()
-        if not torch.isfinite(self.centres).all():
+        rows = latents.detach().flatten(1).to(device="cpu", dtype=torch.float32).contiguous()
+        if not torch.isfinite(rows).all():
             raise NumericsError("latents has NaN or infinite values; a protected latent must be finite")
+        self.shape = tuple(latents.shape[1:])
+        self.vectors: Vectors = Resident(rows.numpy())
         self.space = space
         self.radius = float(radius)
-        self.ids = names
+        self.ids: Sequence[str] = names
+        self._index: Index | None = None
+        self._searches: dict[torch.device, Search] = {}
 
     def __len__(self) -> int:
-        return len(self.centres)
+        return self.vectors.count
 
     def __repr__(self) -> str:
         return f"Shield({len(self)} balls of radius {self.radius:g} in {self.space})"
 
-    def balls(self, space: str) -> Balls:
-        """The protected regions of a space.
+    @property
+    def reach(self) -> float:
+        """`radius + rounding`: how far from every stored point an image is kept."""
+        return self.radius + self.rounding
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the points, their ids, the space and the radius."""
+        digest = hashlib.sha256(f"{self.space} {self.radius!r} {self.rounding!r}\n".encode())
+        digest.update("\n".join(self.ids).encode())
+        for _, block in self.vectors.blocks():
+            digest.update(np.ascontiguousarray(block).data)
+        return digest.hexdigest()
+
+    def search(self, device: torch.device | None = None) -> Search:
+        """The exact search of the set, for queries on this device: a GPU holds the vectors itself where they fit."""
+        device = device if device is not None and device.type == "cuda" else torch.device("cpu")
+        if device not in self._searches:
+            layered = self._index is not None and device.type == "cpu"
+            self._searches[device] = Layered(self.vectors, self._index) if layered and self._index else Dense(self.vectors, device)
+        return self._searches[device]
+
+    def trajectory(self, space: str, device: torch.device | None = None) -> Trajectory:
+        """The protected regions, for the predictions of one run in this space.
 
         Raises:
             StoreError: when the shield is of another space.
@@ -81,44 +124,40 @@ class Shield:
                 f"the shield protects latents of {self.space!r} and this model makes {space!r}; build a shield with this model's "
                 "autoencoder and size, as in shield_from_images(pipe, images, radius)"
             )
-        return Balls(self.centres, self.radius)
+        return Trajectory(self.search(device), self.reach)
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The index (B,) of the nearest protected latent and its exact distance (B,) in float64, for latents (B, …)."""
-        return nearest(self._rows(latents), self.centres)
+        """The index (B,) of the nearest protected point and its exact distance (B,) in float64, for latents (B, …)."""
+        index, distance = self.search(latents.device).nearest(self._rows(latents))
+        return torch.from_numpy(index), torch.from_numpy(distance)
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The latents (B, …), those inside a ball moved out of all of them, and which were moved (B,).
 
         A latent inside leaves along the ray with the nearest exit of those that `directions_out` tries; overlapping balls are walked
         through to the end of their union. The result is checked after rounding to the latents' own precision, and pushed further where
-        that rounding led back inside. Latents outside are returned bit by bit. O(m d) for each latent that is inside.
+        that rounding led back inside. Latents outside are returned bit by bit.
+
+        Cost: for each latent that is inside, searches within growing distances until the exit lies in the searched part.
 
         Raises:
             ShieldError: when the way out leads beyond what the precision of the latents can express.
         """
         rows = self._rows(latents)
-        _, distance = nearest(rows, self.centres)
-        moved = distance < self.radius
+        inside = self.search(latents.device).within(rows, self.reach)
+        moved = torch.tensor([len(k) > 0 for k in inside], dtype=torch.bool)
         if not moved.any():
             return latents, moved.to(latents.device)
         result = latents.clone()
         for i in moved.nonzero().flatten().tolist():
-            result[i] = self._outside(rows[i].double(), latents[i])
+            result[i] = self._outside(rows[i], latents[i])
         return result, moved.to(latents.device)
 
-    def _outside(self, x: Tensor, like: Tensor) -> Tensor:
-        margin = _MARGIN
+    def _outside(self, x: np.ndarray, like: Tensor) -> Tensor:
+        search, margin = self.search(like.device), _MARGIN
         for _ in range(_ATTEMPTS):
-            radius = self.radius * (1 + margin)
-            distance = torch.cat([(x - block.double()).norm(dim=1) for block in self.centres.split(2048)])
-            around = (distance < radius).nonzero().flatten()
-            around = around[distance[around].argsort()]
-            directions = directions_out(x, self.centres[around], radius)
-            exits = ray_exit(x, directions, self.centres, radius)
-            best = int(exits.argmin())
-            placed = (x + exits[best] * directions[best]).view(like.shape).to(like)
-            if torch.isfinite(placed).all() and float(nearest(self._rows(placed[None]), self.centres)[1][0]) >= self.radius:
+            placed = self._exit(search, x, self.reach * (1 + margin)).view(like.shape).to(like)
+            if torch.isfinite(placed).all() and not len(search.within(self._rows(placed[None]), self.reach)[0]):
                 return placed
             margin *= 2
         raise ShieldError(
@@ -126,60 +165,46 @@ class Shield:
             "the way out leads beyond the largest number of that precision; run the pipeline in float32"
         )
 
-    def _rows(self, latents: Tensor) -> Tensor:
+    def _exit(self, search: Search, x: np.ndarray, radius: float) -> Tensor:
+        """The nearest point found on a ray from x (d,) that lies in no ball of this radius.
+
+        A ball that covers a point of the ray up to `walked` has its centre within `radius + walked` of x, so an exit up to there is one.
+        """
+        point, walked = torch.from_numpy(x), radius
+        around = search.within(x[None], radius)[0]
+        around = around[np.argsort(search.distances(x, around), kind="stable")]
+        directions = directions_out(point, torch.from_numpy(self.vectors.rows(around[:_MOST_AROUND])), radius)
+        while True:
+            near = search.within(x[None], radius + walked)[0]
+            exits = ray_exit(point, directions, self._blocks(near), radius)
+            best = int(exits.argmin())
+            if exits[best] <= walked or len(near) == len(self):
+                return point + exits[best] * directions[best]
+            walked *= 2
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[Tensor]:
+        size = max(1, _BLOCK_VALUES // self.vectors.dimension)
+        for part in np.split(rows, range(size, len(rows), size)):
+            yield torch.from_numpy(self.vectors.rows(part))
+
+    def _rows(self, latents: Tensor) -> np.ndarray:
         if tuple(latents.shape[1:]) != self.shape:
             raise OptionError(
                 f"latents have shape {tuple(latents.shape[1:])} and the protected ones {self.shape}; they must be of one space"
             )
-        return latents.detach().flatten(1).to(device="cpu")
+        return latents.detach().flatten(1).to(device="cpu", dtype=torch.float64).numpy()
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `vectors.safetensors` and `manifest.json` into the folder, which is made if need be.
 
-        Raises:
-            StoreError: when the folder holds something else, or cannot be written.
-        """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(p.name for p in folder.iterdir() if p.name not in (_VECTORS, _MANIFEST))
-        except OSError as error:
-            raise StoreError(f"cannot write a shield to {folder.name!r} ({error.strerror}); give a folder that you may write to") from error
-        if foreign:
-            raise StoreError(f"the folder {folder.name!r} holds other files ({foreign[0]}); save the shield to a folder of its own")
-        manifest = self._manifest()
-        tensorfile.write(folder / _VECTORS, _KIND, _VERSION, manifest, {"centres": self.centres})
-        tensorfile.write_bytes(folder / _MANIFEST, json.dumps({"kind": _KIND, "version": _VERSION, **manifest}, indent=2).encode())
+def checked_radius(radius: Any) -> float:
+    """The radius as a number.
 
-    def _manifest(self) -> dict[str, Any]:
-        return {
-            "count": len(self),
-            "dimension": self.centres.shape[1],
-            "shape": list(self.shape),
-            "space": self.space,
-            "radius": self.radius,
-            "ids": self.ids,
-        }
+    Raises:
+        OptionError: for anything but a finite number above 0.
 
-    @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """The shield that `save` wrote into the folder.
-
-        Raises:
-            StoreError: when there is none, or it is damaged: the manifest, the vectors and their checksum must agree.
-        """
-        folder = Path(folder)
-        if not (folder / _MANIFEST).is_file():
-            raise StoreError(f"there is no shield in {folder.name!r}; give a folder written by Shield.save")
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the shield {folder.name!r} is damaged: its manifest cannot be read ({error}); use a backup") from error
-        header, tensors = tensorfile.read(folder / _VECTORS, _KIND, _VERSION)
-        if not isinstance(manifest, dict) or any(manifest.get(key) != value for key, value in header.items() if key != "checksum"):
-            raise StoreError(f"the shield {folder.name!r} is damaged: its manifest and its vectors do not belong together; use a backup")
-        try:
-            shape = (manifest["count"], *manifest["shape"])
-            return cls(tensors["centres"].view(shape), space=manifest["space"], radius=manifest["radius"], ids=manifest["ids"])
-        except (KeyError, TypeError, RuntimeError, OptionError, NumericsError) as error:
-            raise StoreError(f"the shield {folder.name!r} is damaged: {error}; use a backup") from error
+    Example:
+        >>> checked_radius(20)
+        20.0
+    """
+    if isinstance(radius, bool) or not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
+        raise OptionError(f"radius is {radius!r}; allowed: a finite number above 0, as in Shield(latents, space=…, radius=20.0)")
+    return float(radius)

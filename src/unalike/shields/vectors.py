@@ -65,7 +65,7 @@ class Resident:
     def __init__(self, array: np.ndarray) -> None:
         if array.ndim != 2 or array.dtype.name not in DTYPES:
             raise OptionError(f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in {' or '.join(DTYPES)}")
-        self._array = array
+        self.array = array
         self.count, self.dimension = array.shape
         self.dtype = array.dtype
 
@@ -74,12 +74,12 @@ class Resident:
 
     def rows(self, index: np.ndarray) -> np.ndarray:
         """The rows (k, d) with these numbers (k,)."""
-        return self._array[index]
+        return self.array[index]
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in order, at most `size` at a time."""
         for first in range(0, self.count, size):
-            yield first, self._array[first : first + size]
+            yield first, self.array[first : first + size]
 
 
 class Mapped:

@@ -1,0 +1,318 @@
+"""Lower bounds of distances to many vectors from a tenth of their bytes: what an exact search keeps in memory.
+
+A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: every rounding error is measured, or bounded by the
+arithmetic that made it, and taken off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unalike.errors import StoreError
+from unalike.shields.vectors import Vectors
+
+_LEADING = 32
+_MOST_COORDINATES = 512
+_SAMPLED_VALUES = 1 << 25
+_QUERIES, _MEASURED = 48, 2048
+_BLOCK_VALUES = 1 << 24
+_UNIT = 2.0**-24  # of float32 arithmetic
+SECOND_TIERS = ("coordinates", "signs")
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands of further ones, and the norm of the rest.
+
+    With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and one for what is orthogonal to all of
+    them; in any subspace the norm of a difference is at least the difference of the norms. `stretch` is 1 up to the rounding of `P`.
+
+    Attributes:
+        mean: (d,) float64, subtracted first.
+        basis: (k, d) float64, `P` by falling variance.
+        leading: how many coordinates are taken one by one.
+        edges: where the bands of the further coordinates begin, and k.
+        stretch: at least 1, computed from the basis as it is stored.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    leading: int
+    edges: tuple[int, ...]
+    stretch: float
+
+    @classmethod
+    def of(cls, mean: np.ndarray, basis: np.ndarray, leading: int) -> Contraction:
+        """The map of a float32 mean and basis, with bands that double in width."""
+        edges = [leading]
+        while edges[-1] < len(basis):
+            edges.append(min(len(basis), 2 * edges[-1]))
+        basis = basis.astype(np.float64)
+        excess = max(0.0, float(np.linalg.eigvalsh(basis @ basis.T)[-1]) - 1) if len(basis) else 0.0
+        # No eigenvalue of P'P + (I - P'P)² is above 1 + excess + excess².
+        return cls(mean.astype(np.float64), basis, leading, tuple(edges), (1 + excess + excess**2) ** 0.5 * (1 + 1e-12))
+
+    @property
+    def size(self) -> int:
+        """How many values `φ` has."""
+        return self.leading + len(self.edges)
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) that its bands are norms of; float64."""
+        v = rows.astype(np.float64) - self.mean
+        y = v @ self.basis.T
+        rest = np.linalg.norm(v - y @ self.basis, axis=1)
+        bands = [np.linalg.norm(y[:, a:b], axis=1) for a, b in zip(self.edges, self.edges[1:], strict=False)]
+        return np.column_stack([y[:, : self.leading], *bands, rest]), y[:, self.leading :]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One vector prepared for the bounds: `φ` (size,), further coordinates (k - leading,) and the vector less the mean (d,), float64."""
+
+    phi: np.ndarray
+    further: np.ndarray
+    centred: np.ndarray
+
+
+@dataclass(frozen=True)
+class Index:
+    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier for those that `φ` cannot exclude.
+
+    The second tier is the further coordinates one by one, in float16, or, where the spectrum is flat and coordinates say little, the sign of
+    every component: with the unit vector `u` of the signs of `z - mean`, `||x - z||² >= (<x, u> - <z, u>)² + (||x - <x, u> u|| - ||z - <z, u> u||)²`.
+
+    Attributes:
+        contraction: the map `φ`.
+        phi: (n, size + 1) float32, `[-2 φ(z), ||φ(z)||²]`, so that one matrix product gives `||φ(x) - φ(z)||² - ||φ(x)||²`.
+        second: "coordinates" or "signs".
+        further: (n, k - leading) float16 for "coordinates", (n, ⌈d/8⌉) uint8 for "signs".
+        along: (n, 2) float32, `<z, u>` and `||z - <z, u> u||`, for "signs"; (n, 0) otherwise.
+        errors: largest norm of the rounding errors of a row of `phi` and of `further`.
+        measured: share of vectors that each choice of the second tier excluded when it was chosen.
+    """
+
+    contraction: Contraction
+    phi: np.ndarray
+    second: str
+    further: np.ndarray
+    along: np.ndarray
+    errors: tuple[float, float]
+    measured: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.phi)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes in memory, the map's included."""
+        c = self.contraction
+        return sum(a.nbytes for a in (c.mean, c.basis, self.phi, self.further, self.along))
+
+    def queries(self, x: np.ndarray) -> list[Query]:
+        """The rows (B, d) of `x`, prepared."""
+        phi, further = self.contraction(x)
+        return [Query(p, f, row - self.contraction.mean) for p, f, row in zip(phi, further, x.astype(np.float64), strict=True)]
+
+    def first(self, queries: list[Query], rows: slice) -> np.ndarray:
+        """Of these rows (m,) the values (B, m) float32 that `first_limit` compares: `||φ(x) - φ(z)||² - ||φ(x)||²`."""
+        left = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(np.float32)
+        return left @ self.phi[rows].T
+
+    def first_limit(self, query: Query, reach: float) -> float:
+        """A row whose value of `first` is not below this is at least `reach` away."""
+        return (reach * self.contraction.stretch + self.errors[0]) ** 2 * (1 + 1e-9) - float(query.phi @ query.phi) + self._slack(query)
+
+    def lower(self, query: Query, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers."""
+        stretch, stored = self.contraction.stretch, self.phi[rows].astype(np.float64)
+        squares = (query.phi + stored[:, :-1] / 2) ** 2
+        bound = (np.sqrt(squares.sum(axis=1)) - self.errors[0]) / stretch
+        if self.second == "coordinates":
+            head = np.sqrt(squares[:, : self.contraction.leading].sum(axis=1) + squares[:, -1]) - self.errors[0]
+            bound = np.maximum(bound, np.hypot(head.clip(0), self._further_apart(query, rows).clip(0)) / stretch)
+        elif self.second == "signs":
+            bound = np.maximum(bound, self._by_signs(query, rows))
+        return bound.clip(0) * (1 - 1e-9)
+
+    def _further_apart(self, query: Query, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
+        apart = query.further.astype(np.float32) - self.further[rows].astype(np.float32)
+        norm = np.sqrt(np.einsum("ij,ij->i", apart, apart).astype(np.float64))
+        return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * np.linalg.norm(query.further) - self.errors[1]
+
+    def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:
+        d, norm = len(query.centred), float(np.linalg.norm(query.centred))
+        bits = np.unpackbits(self.further[rows], axis=1, count=d).astype(np.float64)  # float32 would lose too much in `across`
+        along = (2 * (bits @ query.centred) - query.centred.sum()) / d**0.5
+        off = 4 * d * 2.0**-53 * norm
+        across = np.sqrt((norm**2 - along**2).clip(0))
+        stored = self.along[rows].astype(np.float64)
+        return np.hypot(along - stored[:, 0], across - stored[:, 1]) - self.errors[1] - off - np.sqrt(2 * norm * off)
+
+    @cached_property
+    def _largest(self) -> float:
+        """Largest `||φ(z)||`."""
+        return float(self.phi[:, -1].max(initial=0.0)) ** 0.5
+
+    def _slack(self, query: Query) -> float:
+        """More than the rounding of `first` in float32 can be."""
+        return 4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
+
+    def extended(self, vectors: Vectors) -> Index:
+        """The index of more vectors, of which the first `len(self)` are those of this one; the map stays as it is."""
+        size = max(1, _BLOCK_VALUES // vectors.dimension)
+        ahead = np.arange(len(self), vectors.count)
+        parts = [
+            self,
+            *(_index(self.contraction, self.second, vectors.rows(rows)) for rows in np.split(ahead, range(size, len(ahead), size))),
+        ]
+        return replace(
+            self,
+            phi=np.concatenate([p.phi for p in parts]),
+            further=np.concatenate([p.further for p in parts]),
+            along=np.concatenate([p.along for p in parts]),
+            errors=(max(p.errors[0] for p in parts), max(p.errors[1] for p in parts)),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The index as tensors, for a file."""
+        c = self.contraction
+        arrays = {
+            "mean": c.mean.astype(np.float32),
+            "basis": c.basis.astype(np.float32),
+            "phi": self.phi,
+            "further": self.further,
+            "along": self.along,
+            "errors": np.array(self.errors),
+            "layout": np.array([c.leading, SECOND_TIERS.index(self.second)]),
+            "measured": np.array([self.measured.get(name, math.nan) for name in SECOND_TIERS]),
+        }
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Index:
+        """The index that `tensors` was made from.
+
+        Raises:
+            StoreError: where a tensor is missing or they do not fit each other.
+        """
+        try:
+            a = {name: tensor.numpy() for name, tensor in tensors.items()}
+            leading, second = (int(v) for v in a["layout"])
+            contraction = Contraction.of(a["mean"], a["basis"], leading)
+            shares = zip(SECOND_TIERS, a["measured"].tolist(), strict=True)
+            index = cls(
+                contraction,
+                phi=a["phi"],
+                second=SECOND_TIERS[second],
+                further=a["further"],
+                along=a["along"],
+                errors=(float(a["errors"][0]), float(a["errors"][1])),
+                measured={name: share for name, share in shares if not math.isnan(share)},
+            )
+            fits = index.phi.shape[1] == contraction.size + 1 and len(index.phi) == len(index.further) == len(index.along)
+        except (KeyError, ValueError, IndexError) as error:
+            raise StoreError(f"the search index is damaged ({error}); use a backup, or build the protected set again") from error
+        if not fits:
+            raise StoreError(
+                "the search index is damaged: its parts do not belong together; use a backup, or build the protected set again"
+            )
+        return index
+
+
+def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0) -> Index:
+    """The index of a set of vectors, with the second tier that excludes more of them.
+
+    The choice is measured on a sample: for points between the mean and sampled vectors, as predictions along a trajectory are, the share
+    of the sampled vectors that the bounds place beyond `radius`.
+
+    Args:
+        vectors: n of d numbers, at least one.
+        radius: what the search will be asked for, about.
+        budget: what may stay in memory, as a share of the vectors in float16. Tiny sets may take more: the mean, and 12 bytes a vector.
+        seed: of the sample that the basis and the choice are made from.
+
+    Source: the basis is found by randomised subspace iteration (Halko, Martinsson & Tropp 2011, arXiv:0909.4061).
+
+    Cost: one pass over the vectors, O(n d k) in float64 with k at most 512.
+
+    Example:
+        >>> from unalike.shields.vectors import Resident
+        >>> z = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+        >>> index = build(Resident(z), radius=4.0)
+        >>> len(index), bool((index.lower(index.queries(z[:1])[0], np.arange(500)) <= np.linalg.norm(z - z[0], axis=1)).all())
+        (500, True)
+    """
+    n, d = vectors.count, vectors.dimension
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(n, size=min(n, max(64, min(8192, _SAMPLED_VALUES // d))), replace=False))
+    sample = vectors.rows(chosen).astype(np.float32)
+    mean = sample.mean(axis=0)
+    maps = {
+        second: Contraction.of(mean, basis, min(_LEADING, len(basis))) for second, basis in _bases(sample - mean, n, budget, seed).items()
+    }
+    measured = {second: _excluded(_index(c, second, sample[:_MEASURED]), sample, radius, rng) for second, c in maps.items()}
+    best = max(measured, key=lambda second: measured[second])
+    return replace(_index(maps[best], best, sample[:0]), measured=measured).extended(vectors)
+
+
+def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, np.ndarray]:
+    """For each second tier the principal components (k, d), as many as its budget has room for beside what it keeps of each vector."""
+    d, room = centred.shape[1], budget * 2 * n * centred.shape[1]
+
+    def coordinates(k: int) -> float:
+        leading = min(_LEADING, k)
+        return 8 * k * d + n * (4 * (leading + 2 + math.ceil(math.log2(max(1, k / max(1, leading))))) + 2 * (k - leading))
+
+    def signs(k: int) -> float:
+        return 8 * k * d + n * (4 * (k + 2) + math.ceil(d / 8) + 8)
+
+    most = min(_MOST_COORDINATES, *centred.shape)
+    sizes = {"coordinates": next((k for k in range(most, 0, -1) if coordinates(k) <= room), 0)}
+    if signs(0) <= room:
+        sizes["signs"] = next(k for k in range(min(_LEADING, most), -1, -1) if signs(k) <= room)
+    with torch.random.fork_rng(devices=[]):  # torch's randomised SVD draws from the global generator
+        torch.manual_seed(seed)
+        components = torch.svd_lowrank(torch.from_numpy(centred), q=max(1, *sizes.values()), niter=2)[2].T.numpy()
+    return {second: components[:k] for second, k in sizes.items()}
+
+
+def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
+    """The index of these rows (m, d)."""
+    phi, coordinates = contraction(rows)
+    stored = phi.astype(np.float32)
+    squares = (stored.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
+    along, further, error = np.empty((len(rows), 0), np.float32), coordinates.astype(np.float16), 0.0
+    if second == "coordinates":
+        error = _largest_norm(further - coordinates)
+    else:
+        v = rows.astype(np.float64) - contraction.mean
+        further = np.packbits(v >= 0, axis=1)
+        inner = np.abs(v).sum(axis=1) / v.shape[1] ** 0.5
+        exact = np.column_stack([inner, np.sqrt(((v**2).sum(axis=1) - inner**2).clip(0))])
+        along = exact.astype(np.float32)
+        error = _largest_norm(along - exact) + 1e-7 * _largest_norm(exact)  # the second is a small difference of squares
+    return Index(
+        contraction, np.hstack([-2 * stored, squares.astype(np.float32)]), second, further, along, (_largest_norm(stored - phi), error)
+    )
+
+
+def _largest_norm(rows: np.ndarray) -> float:
+    return float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
+
+
+def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Generator) -> float:
+    """Share of the indexed rows that lie beyond the radius by the bounds, for points on the way from the mean to sampled vectors."""
+    ends = sample[rng.choice(len(sample), size=min(len(sample), _QUERIES), replace=False)]
+    share = np.linspace(0, 1, len(ends))[:, None]
+    rows = np.arange(len(index))
+    mean = index.contraction.mean
+    return float(np.mean([(index.lower(query, rows) >= radius).mean() for query in index.queries(mean + share * (ends - mean))]))

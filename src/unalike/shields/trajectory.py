@@ -1,0 +1,104 @@
+"""Search along a trajectory: what an earlier search has excluded stays excluded while the prediction moves little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.shields.search import Candidates, Search
+
+_FIRST_AHEAD = 0.5
+_AHEAD = 3.0
+_MOST_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A full search at `x`: all rows that lie nearer than `beyond` are among the candidates."""
+
+    x: np.ndarray
+    candidates: Candidates
+    beyond: float
+
+
+class Trajectory:
+    """The vectors nearer than a radius to each prediction of a run, step by step; the regions that SPELL keeps a run out of.
+
+    With `m` a distance within which a full search at `x_s` found all candidates, every other row is at least `m - ||x - x_s||` from `x`
+    (triangle inequality): while that is not below the radius only candidates are looked at, and of those only the ones whose own lower bound
+    less `||x - x_s||` is below it. A search looks ahead by a multiple of the last step's motion.
+
+    Attributes:
+        radius: of the balls.
+        steps: how many predictions were searched for, images counted one by one.
+        skipped: at how many of them the full search was left out.
+
+    Args:
+        search: of the protected set.
+        radius: of the balls.
+
+    Example:
+        >>> from unalike.shields.dense import Dense
+        >>> from unalike.shields.vectors import Resident
+        >>> search = Dense(Resident(np.eye(4, dtype=np.float32)), torch.device("cpu"))
+        >>> run = Trajectory(search, radius=0.5)
+        >>> [run.within(np.array([[t, 0.0, 0.0, 0.0]]))[0].tolist() for t in (0.2, 0.3, 0.6)], run.skipped
+        ([[], [], [0]], 1)
+    """
+
+    def __init__(self, search: Search, radius: float) -> None:
+        self.search = search
+        self.radius = radius
+        self.steps = 0
+        self.skipped = 0
+        self._kept: list[_Kept | None] = []
+        self._last = np.empty((0, 0))
+
+    def __len__(self) -> int:
+        return self.search.vectors.count
+
+    def within(self, x: np.ndarray) -> list[np.ndarray]:
+        """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the radius, ascending."""
+        if self._last.shape != x.shape:
+            self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
+        moved = [np.inf if k is None else float(np.linalg.norm(row - k.x)) * (1 + 1e-12) for row, k in zip(x, self._kept, strict=True)]
+        lost = np.array([i for i, k in enumerate(self._kept) if k is None or k.beyond - moved[i] < self.radius], dtype=np.int64)
+        self.steps += len(x)
+        self.skipped += len(x) - len(lost)
+        if len(lost):
+            last_step = np.linalg.norm(x[lost] - self._last[lost], axis=1)
+            ahead = np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
+            found = self.search.candidates(x[lost], self.radius + ahead)
+            for i, candidates, beyond in zip(lost.tolist(), found, (self.radius + ahead).tolist(), strict=True):
+                self._kept[i], moved[i] = self._shortened(x[i], candidates, beyond), 0.0
+        self._last = x.copy()
+        return [self._inside(row, k, m) for row, k, m in zip(x, self._kept, moved, strict=True) if k is not None]
+
+    def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part at a time where there are many."""
+        if x0.shape[1] != self.search.vectors.dimension:
+            raise OptionError(
+                f"the shield holds vectors of {self.search.vectors.dimension} values and this generation has {x0.shape[1]} an image; both "
+                "must come from the same model at the same image size"
+            )
+        for image, rows in enumerate(self.within(x0.detach().double().cpu().numpy())):
+            for part in np.split(rows, range(_MOST_KEPT, len(rows), _MOST_KEPT)):
+                if len(part):
+                    yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
+
+    def _shortened(self, x: np.ndarray, found: Candidates, beyond: float) -> _Kept:
+        """The search with its nearest candidates alone, where there are more than are worth keeping, and looking ahead less."""
+        if len(found.rows) > _MOST_KEPT:
+            short = max(self.radius, float(np.partition(found.lower, _MOST_KEPT)[_MOST_KEPT]))
+            near = found.lower < short
+            found, beyond = Candidates(found.rows[near], found.lower[near]), short
+        return _Kept(x.copy(), found, beyond)
+
+    def _inside(self, x: np.ndarray, kept: _Kept, moved: float) -> np.ndarray:
+        rows = kept.candidates.rows[kept.candidates.lower - moved < self.radius]
+        return rows[self.search.distances(x, rows) < self.radius]
