@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "sparsity": "unalike.bench.sparsity",
     "cost": "unalike.bench.cost",
     "awareness": "unalike.bench.awareness",
+    "shield_search": "unalike.bench.shield_search",
 }
 """Name → module, imported when it is asked for. A new benchmark is one file and one entry here."""
 

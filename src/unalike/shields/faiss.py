@@ -38,8 +38,10 @@ class _Faiss:
         return [np.sort(found[a:b]) for a, b in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True)]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest vector that faiss finds; -1 and infinity
-        where all that it looks at is empty."""
+        """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest vector that faiss finds.
+
+        Where all that it looks at is empty that is -1, and infinitely far.
+        """
         squared, found = self._index.search(self._queries(x), 1)
         distance = np.sqrt(np.maximum(squared[:, 0].astype(np.float64), 0))
         return found[:, 0].astype(np.int64), np.where(found[:, 0] >= 0, distance, np.inf)
@@ -56,9 +58,7 @@ class _Faiss:
             OptionError: for a search that may miss something itself.
         """
         if not getattr(exact, "exact", False):
-            raise OptionError(
-                f"exact is a {type(exact).__name__}, which may miss vectors; compare with an exact search of the same vectors"
-            )
+            raise OptionError(f"exact is a {type(exact).__name__}, which may miss vectors; give an exact search of the same vectors")
         return share_found(self.within(queries, radius), exact.within(queries, radius))
 
     def _queries(self, x: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Brute:
         within: list[list[np.ndarray]] = [[] for _ in x]
         nearest, distance = torch.zeros(len(x), dtype=torch.int64), torch.full((len(x),), torch.inf, dtype=torch.float64)
         for first, block in self._vectors.blocks():
-            rows = torch.from_numpy(np.ascontiguousarray(block)).float()
+            rows = torch.from_numpy(np.asarray(block, dtype=np.float32))
             total = squares + rows.square().sum(1)
             lower = total - 2 * (x32 @ rows.T) - _ROUNDING * total
             if own is not None:

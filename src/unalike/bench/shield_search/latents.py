@@ -27,7 +27,7 @@ _CUTS = range(5, 12)  # columns or rows of 16 that a collage takes from the firs
 class SetSize:
     """How the set is made: pictures of each kind, and rows in a shard of collages."""
 
-    kinds: Kinds = Kinds()
+    kinds: Kinds
     shard: int = 25_000
 
 
@@ -100,6 +100,10 @@ def collages(base: Tensor, count: int, *, seed: int) -> Tensor:
         axis = 3 if across else 2
         made[own] = torch.cat([one.narrow(axis, 0, cut), other.narrow(axis, cut, SHAPE[-1] - cut)], dim=axis)
     return made.flatten(1)
+
+
+def _mirrored(grid: Tensor, mirrored: bool) -> Tensor:
+    return grid.flip(-1) if mirrored else grid
 
 
 def _forms() -> Iterator[tuple[int, bool, tuple[bool, bool]]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +15,12 @@ from unalike.bench.base import Progress, read_rows, write_rows
 from unalike.bench.shield_search.brute import Brute, Found, sample
 from unalike.bench.shield_search.latents import SetSize, encoded, shards
 from unalike.bench.shield_search.pictures import Kinds
-from unalike.bench.shield_search.rivals import IVF_PROBES, Rivals, timed
-from unalike.bench.shield_search.trajectories import Recorded, Search, record
+from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
+from unalike.bench.shield_search.rivals import Rivals, timed
+from unalike.bench.shield_search.trajectories import Recorded, record
 from unalike.shields.faiss import set_threads
 from unalike.shields.vectors import Mapped
 
-SPECTRUM, PICTURES, RADII, BUILDS, QUERIES, STEPS = (
-    f"{name}.parquet" for name in ("spectrum", "pictures", "radii", "builds", "queries", "steps")
-)
 SCRATCH = "UNALIKE_BENCH_DATA"
 QUANTILE = 0.05  # of the nearest-neighbour distances: what radius="auto" takes
 _TRUTH = ("unalike.bench.truth", 1)
@@ -56,7 +52,7 @@ class Size:
     factors: tuple[float, ...] = (0.8, 1.0, 1.25)
     sampled: int = 1_000
     flat_every: int = 10
-    probes: tuple[int, ...] = IVF_PROBES
+    probes: tuple[int, ...] = PROBES
 
 
 FULL = Size(SetSize(Kinds()))
@@ -133,14 +129,20 @@ def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
 def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, radius: float, factor: float, size: Size) -> None:
     """Records the trajectories of a radius, finds what is really within it, and times every rival along them."""
     name = f"{vectors.count}-{factor:g}"
-    ours = rivals.ours(radius)
-    recorded = record(
-        data / f"trajectories-{name}.safetensors", vectors, ours, factor * radius, size.prompts, images=size.images, steps=size.steps
-    )
+    path = data / f"trajectories-{name}.safetensors"
+    recorded = record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
     there = truth(data / f"truth-{name}.safetensors", Brute(vectors), recorded)
     setting = {"vectors": vectors.count, "factor": factor, "radius": recorded.radius}
     queries = [
-        {**setting, "trajectory": t, "prompt": prompt, "step": s, "image": i, "there": len(own.within[i]), "distance": float(own.distance[i])}
+        {
+            **setting,
+            "trajectory": t,
+            "prompt": prompt,
+            "step": s,
+            "image": i,
+            "there": len(own.within[i]),
+            "distance": float(own.distance[i]),
+        }
         for t, prompt in enumerate(recorded.prompts)
         for s, own in enumerate(there[t])
         for i in range(size.images)

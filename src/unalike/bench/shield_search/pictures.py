@@ -1,4 +1,4 @@
-"""The pictures that are encoded for the benchmark: glyphs, mosaics of glyphs, dead leaves with glyphs among them, and crops of photographs."""
+"""The pictures that are encoded for the benchmark: glyphs, mosaics of them, dead leaves with glyphs among them, crops of photographs."""
 
 from __future__ import annotations
 
@@ -53,13 +53,20 @@ def _glyph(number: int, generator: torch.Generator) -> Tensor:
 
 
 def _mosaic(number: int, generator: torch.Generator) -> Tensor:
-    chosen = entries()[int(torch.randint(len(entries()), (), generator=generator))]
-    images = [chosen.image] * 4
     if number % 2:
+        chosen = entries()[int(torch.randint(len(entries()), (), generator=generator))]
         same = sorted({entry.image for entry in entries() if entry.group == chosen.group})
         images = [same[i] for i in torch.randint(len(same), (4,), generator=generator).tolist()]
+    else:
+        images = [_shuffled()[number // 2]] * 4
     a, b, c, d = (load_images()[i] / 255 for i in images)
     return torch.cat([torch.cat([a, b], dim=2), torch.cat([c, d], dim=2)], dim=1)
+
+
+@cache
+def _shuffled() -> list[int]:
+    """The numbers of all glyphs: no two mosaics of one glyph are the same."""
+    return torch.randperm(len(load_images()), generator=torch.Generator().manual_seed(_SEED)).tolist()
 
 
 def _leaves(number: int, generator: torch.Generator) -> Tensor:

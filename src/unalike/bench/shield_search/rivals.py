@@ -13,6 +13,7 @@ import torch
 
 from unalike import tensorfile
 from unalike.bench.shield_search.brute import Found
+from unalike.bench.shield_search.results import ANEW, FLAT, IVF, OURS, TIERS, ivf_name
 from unalike.bench.shield_search.trajectories import Recorded
 from unalike.shields.bounds import Index, build
 from unalike.shields.faiss import FaissFlat, FaissIVF, share_found
@@ -20,20 +21,8 @@ from unalike.shields.layered import Layered
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import Mapped
 
-OURS, ANEW, FLAT = "ours", "ours, every step anew", "Faiss flat"
-IVF_PROBES = (1, 2, 3, 5, 10)
 _INDEX = ("unalike.bench.index", 1)
 _WARM = 2  # steps before the clock counts, which fetch what is cold
-
-
-def ivf_name(probes: int) -> str:
-    """What tables and figures call the approximate index.
-
-    Example:
-        >>> ivf_name(1), ivf_name(2)
-        ('Faiss IVF, 1 probe', 'Faiss IVF, 2 probes')
-    """
-    return f"Faiss IVF, {probes} probe{'s' if probes > 1 else ''}"
 
 
 class Rivals:
@@ -71,7 +60,7 @@ class Rivals:
         """The approximate index as published: √n cells."""
         start = time.perf_counter()
         index = FaissIVF(self.vectors, probes=max(self.probes))
-        self._built("Faiss IVF", time.perf_counter() - start, index.resident_bytes)
+        self._built(IVF, time.perf_counter() - start, index.resident_bytes)
         return index
 
     def flat(self) -> FaissFlat:
@@ -122,9 +111,10 @@ def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Fo
     if rivals.probes:
         flat = rivals.flat()
         first = recorded.x0[0].double().numpy()
-        rows += [{**row, "step": row["step"] * flat_every} for row in _along(
-            FLAT, 0, first[::flat_every], there[0][::flat_every], lambda x: flat.within(x, r)
-        )]
+        rows += [
+            {**row, "step": row["step"] * flat_every}
+            for row in _along(FLAT, 0, first[::flat_every], there[0][::flat_every], lambda x: flat.within(x, r))
+        ]
     return rows
 
 
@@ -148,8 +138,7 @@ def _along(
         start = time.perf_counter()
         found = within(x)
         seconds = time.perf_counter() - start
-        counts = {f"{layer}_bound" if layer != "full" else layer: layered.counts[layer] - before.get(layer, 0) if layered else 0
-                  for layer in ("first", "second", "full")}
+        counts = {tier: layered.counts[tier] - before.get(tier, 0) if layered else 0 for tier in TIERS}
         total = sum(len(own) for own in true.within)
         right = round(share_found(found, true.within) * total)
         rows.append(
