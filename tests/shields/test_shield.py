@@ -135,3 +135,23 @@ def test_folder_is_refused_when_it_holds_something_else(tmp_path: Path) -> None:
         Shield(torch.zeros(1, 2), space="s", radius=1.0).save(tmp_path)
     with pytest.raises(StoreError, match="there is no shield"):
         Shield.open(tmp_path)
+
+
+@pytest.mark.parametrize(("d", "m", "spread"), [(2, 4000, 1.0), (3, 4000, 2.0), (64, 3000, 0.5), (1024, 2000, 0.7), (4096, 2000, 0.6)])
+def test_result_is_outside_when_it_began_in_the_middle_of_thousands_of_overlapping_balls(d: int, m: int, spread: float) -> None:
+    g = torch.Generator().manual_seed(d)
+    centres = torch.randn(m, d, generator=g) * spread / math.sqrt(d)
+    shield = Shield(centres, space="s", radius=1.0)
+    starts = torch.cat([centres.mean(dim=0, keepdim=True), centres[:1], centres[:2].mean(dim=0, keepdim=True)])
+    assert (distances(starts, centres) < 1).sum(dim=1).min() > m / 20
+    result, moved = shield.move_out(starts)
+    assert moved.all()
+    assert distances(result, centres).min() >= 1.0
+
+
+def test_way_leads_past_every_ball_of_a_wall_when_no_ball_around_the_start_knows_of_it() -> None:
+    steps = torch.arange(-40.0, 41.0)
+    wall = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).reshape(-1, 2) * 0.9
+    result, _ = Shield(wall, space="s", radius=1.0).move_out(torch.tensor([[0.3, 0.1]]))
+    assert distances(result, wall).min() >= 1.0
+    assert result.abs().max() > 36  # it is filled without a hole

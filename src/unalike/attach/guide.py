@@ -12,6 +12,7 @@ from unalike.attach import levels
 from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.denoiser import Denoiser
+from unalike.attach.guard import LatentGuard
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
@@ -155,7 +156,7 @@ class GuidedPipeline:
             models=self._models(),
             prompts=prompts,
             memory=self.memory if keep else None,
-            shield=self.shield if keep else None,
+            guard=LatentGuard(self.shield, self.pipe) if keep and self.shield is not None else None,
             seeds=seeds_of(named.get("generator")),
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):

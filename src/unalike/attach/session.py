@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.binding import Call, Coming
+from unalike.attach.guard import Guard
 from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, Report, image_reports, nearest_neighbours
 from unalike.attach.spaces import latent_space, memory_space
@@ -18,7 +19,6 @@ from unalike.guidance.base import Method, References
 from unalike.guidance.methods import described
 from unalike.guidance.run import Prepared, Run
 from unalike.memory import Memory
-from unalike.shields import Shield
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Session:
         models: names of the pipeline's latent and prompt models.
         prompts: listens to the pipeline's prompts.
         memory: read at the first step; written by `commit` only.
-        shield: checked after the last step.
+        guard: of the protected set; checks after the last step.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
     """
 
@@ -48,14 +48,14 @@ class Session:
         models: Models,
         prompts: Prompts,
         memory: Memory | None = None,
-        shield: Shield | None = None,
+        guard: Guard | None = None,
         seeds: list[int] | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
         self._prompts = prompts
         self._memory = memory
-        self._shield = shield
+        self._guard = guard
         self._seeds = seeds
         self.reset()
 
@@ -124,10 +124,10 @@ class Session:
                 "try float32, or bfloat16 in place of float16"
             )
         self.latents = own
-        if self._shield is None:
+        if self._guard is None:
             return None
-        self.latents, self._moved = self._shield.move_out(own)
-        self._distances = self._shield.nearest(self.latents)
+        self.latents, self._moved = self._guard.move_out(own)
+        self._distances = self._guard.nearest(self.latents)
         return _repeated(self.latents, len(latents)) if self._moved.any() else None
 
     def report(self) -> Report:
@@ -138,7 +138,7 @@ class Session:
             ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
         """
         run, conditions = self._begun()
-        if self.latents is None and self._shield is not None:
+        if self.latents is None and self._guard is not None:
             raise ShieldError(
                 f"the pipeline ended after step {self._calls} of {run.steps}, so its latents were not checked against the shield; "
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
@@ -186,7 +186,7 @@ class Session:
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self._space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
-        run.shield = None if self._shield is None else self._shield.trajectory(space, device)
+        run.shield = None if self._guard is None else self._guard.regions(space, device)
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
@@ -198,9 +198,9 @@ class Session:
         return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
 
     def _certificates(self, images: int) -> list[Certificate | None]:
-        shield = self._shield
-        if shield is None or self._moved is None or self._distances is None:
+        if self._guard is None or self._moved is None or self._distances is None:
             return [None] * images
+        shield = self._guard.shield
         rows = zip(self._distances[0].tolist(), self._distances[1].tolist(), self._moved.tolist(), strict=True)
         return [
             Certificate(shield.ids[k], d, shield.radius, d - shield.reach, moved, shield.space, shield.checksum) for k, d, moved in rows

@@ -43,7 +43,7 @@ class Protected(Protocol):
         ...
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Images of x0 (B, d), each with centres (k, d) on its device; all that it lies inside of are among them, in one or several parts."""
+        """Images of x0 (B, d), each with centres (k, d) on its device, in one or several parts; all that it lies in are among them."""
         ...
 
 

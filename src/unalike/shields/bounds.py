@@ -1,7 +1,7 @@
 """Lower bounds of distances to many vectors from a tenth of their bytes: what an exact search keeps in memory.
 
-A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: every rounding error is measured, or bounded by the
-arithmetic that made it, and taken off.
+A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: each rounding error is measured, or bounded by
+the arithmetic that made it, and taken off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECOND_TIERS = ("coordinates", "signs")
 
 @dataclass(frozen=True)
 class Contraction:
-    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands of further ones, and the norm of the rest.
+    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands of others, norm of the rest.
 
     With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and one for what is orthogonal to all of
     them; in any subspace the norm of a difference is at least the difference of the norms. `stretch` is 1 up to the rounding of `P`.
@@ -86,8 +86,9 @@ class Query:
 class Index:
     """What stays in memory of n vectors: `φ` of each, and a second, tighter tier for those that `φ` cannot exclude.
 
-    The second tier is the further coordinates one by one, in float16, or, where the spectrum is flat and coordinates say little, the sign of
-    every component: with the unit vector `u` of the signs of `z - mean`, `||x - z||² >= (<x, u> - <z, u>)² + (||x - <x, u> u|| - ||z - <z, u> u||)²`.
+    The second tier is the further coordinates one by one, in float16, or, where the spectrum is flat and coordinates say little, the sign
+    of every component: with `u` the unit vector of the signs of `z - mean`,
+    `||x - z||² >= (<x, u> - <z, u>)² + (||x - <x, u> u|| - ||z - <z, u> u||)²`.
 
     Attributes:
         contraction: the map `φ`.
@@ -128,7 +129,11 @@ class Index:
 
     def first_limit(self, query: Query, reach: float) -> float:
         """A row whose value of `first` is not below this is at least `reach` away."""
-        return (reach * self.contraction.stretch + self.errors[0]) ** 2 * (1 + 1e-9) - float(query.phi @ query.phi) + self._slack(query)
+        squared = ((reach + self._off(query)) * self.contraction.stretch + self.errors[0]) ** 2 * (1 + 1e-9)
+        rounding = (
+            4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
+        )  # of `first` in float32
+        return squared - float(query.phi @ query.phi) + rounding + np.finfo(np.float64).tiny
 
     def lower(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers."""
@@ -140,7 +145,7 @@ class Index:
             bound = np.maximum(bound, np.hypot(head.clip(0), self._further_apart(query, rows).clip(0)) / stretch)
         elif self.second == "signs":
             bound = np.maximum(bound, self._by_signs(query, rows))
-        return bound.clip(0) * (1 - 1e-9)
+        return ((bound - self._off(query)) * (1 - 1e-9)).clip(0)
 
     def _further_apart(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
@@ -152,19 +157,19 @@ class Index:
         d, norm = len(query.centred), float(np.linalg.norm(query.centred))
         bits = np.unpackbits(self.further[rows], axis=1, count=d).astype(np.float64)  # float32 would lose too much in `across`
         along = (2 * (bits @ query.centred) - query.centred.sum()) / d**0.5
-        off = 4 * d * 2.0**-53 * norm
+        off = self._off(query)
         across = np.sqrt((norm**2 - along**2).clip(0))
         stored = self.along[rows].astype(np.float64)
-        return np.hypot(along - stored[:, 0], across - stored[:, 1]) - self.errors[1] - off - np.sqrt(2 * norm * off)
+        return np.hypot(along - stored[:, 0], across - stored[:, 1]) - self.errors[1] - np.sqrt(2 * norm * off)
 
     @cached_property
     def _largest(self) -> float:
         """Largest `||φ(z)||`."""
         return float(self.phi[:, -1].max(initial=0.0)) ** 0.5
 
-    def _slack(self, query: Query) -> float:
-        """More than the rounding of `first` in float32 can be."""
-        return 4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
+    def _off(self, query: Query) -> float:
+        """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound off by."""
+        return 8 * len(query.centred) * 2.0**-53 * (float(np.linalg.norm(query.centred)) + self._largest)
 
     def extended(self, vectors: Vectors) -> Index:
         """The index of more vectors, of which the first `len(self)` are those of this one; the map stays as it is."""

@@ -14,14 +14,14 @@ from unalike.shields.vectors import Vectors
 _BLOCK_VALUES = 1 << 24
 _SPARE = 1 << 30
 _ROUNDING = 4e-3
-"""Rounding of a product relative to `||x||² + ||z||²`: that of bfloat16, which torch may be told to use in float32 products, and of float16."""
+"""Rounding of a product relative to `||x||² + ||z||²`: that of bfloat16, which torch may be told to use in float32 products."""
 
 
 class Dense(Search):
     """Search with all vectors on a device, as they are stored, or in blocks that pass through it where they do not fit.
 
-    Products are accumulated in float32, and only exclude: what their rounding leaves open is measured on the CPU in float64. So the
-    result is the same on every device.
+    Products are accumulated in float32, and only exclude: what their rounding leaves open is measured on the CPU in float64. So the result
+    is the same on every device.
 
     Args:
         vectors: (n, d).

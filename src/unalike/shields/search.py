@@ -77,7 +77,7 @@ class Search(ABC):
         seeds = np.argpartition(order, _SEEDS)[:_SEEDS] if len(order) > _SEEDS else np.arange(len(order))
         found = float(self.distances(x, seeds).min())
         # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
-        near = self.candidates(x[None], np.array([found * (1 + 1e-9) + 1e-300]))[0]
+        near = self.candidates(x[None], np.array([found * (1 + 1e-9) + np.finfo(np.float64).tiny]))[0]
         at, rising = -1, np.argsort(near.lower, kind="stable")
         for part in np.split(rising, range(_SEEDS, len(rising), _SEEDS)):
             if near.lower[part[0]] > found:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,6 +129,11 @@ class Shield:
         index, distance = self.search(latents.device).nearest(self._rows(latents))
         return torch.from_numpy(index), torch.from_numpy(distance)
 
+    def inside(self, latents: Tensor) -> Tensor:
+        """Which of the latents (B, …) lie in a ball (B,), on their device."""
+        found = self.search(latents.device).within(self._rows(latents), self.reach)
+        return torch.tensor([len(rows) > 0 for rows in found], dtype=torch.bool, device=latents.device)
+
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The latents (B, …), those inside a ball moved out of all of them, and which were moved (B,).
 
@@ -143,15 +146,13 @@ class Shield:
         Raises:
             ShieldError: when the way out leads beyond what the precision of the latents can express.
         """
-        rows = self._rows(latents)
-        inside = self.search(latents.device).within(rows, self.reach)
-        moved = torch.tensor([len(k) > 0 for k in inside], dtype=torch.bool)
+        moved = self.inside(latents)
         if not moved.any():
-            return latents, moved.to(latents.device)
-        result = latents.clone()
+            return latents, moved
+        rows, result = self._rows(latents), latents.clone()
         for i in moved.nonzero().flatten().tolist():
             result[i] = self._outside(rows[i], latents[i])
-        return result, moved.to(latents.device)
+        return result, moved
 
     def _outside(self, x: np.ndarray, like: Tensor) -> Tensor:
         search, margin = self.search(like.device), _MARGIN

@@ -30,8 +30,8 @@ class Trajectory:
     """The vectors nearer than a radius to each prediction of a run, step by step; the regions that SPELL keeps a run out of.
 
     With `m` a distance within which a full search at `x_s` found all candidates, every other row is at least `m - ||x - x_s||` from `x`
-    (triangle inequality): while that is not below the radius only candidates are looked at, and of those only the ones whose own lower bound
-    less `||x - x_s||` is below it. A search looks ahead by a multiple of the last step's motion.
+    (triangle inequality): while that is not below the radius only candidates are looked at, and of those only the ones whose own lower
+    bound less `||x - x_s||` is below it. A search looks ahead by a multiple of the last step's motion.
 
     Attributes:
         radius: of the balls.
