@@ -131,11 +131,16 @@ def test_radius_is_refused_when_it_is_not_above_0(tmp_path, radius):
         assert writer.finish(radius=0.5).radius == 0.5
 
 
-def test_empty_set_is_refused_when_it_is_finished(tmp_path):
+def test_empty_set_is_refused_and_nothing_left_when_it_is_finished(tmp_path):
     with Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer, pytest.raises(OptionError, match="empty"):
         writer.finish(radius=1)
-    with pytest.raises(StoreError, match="was not finished"):
-        open_folder(tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    (tmp_path / "there").mkdir()
+    Writer.begin(tmp_path / "there", **sets.SETTINGS).close()
+    assert files(tmp_path / "there") == []
+    first = sets.build(tmp_path / "there", sets.latents(3))
+    Writer.append(tmp_path / "there").close()
+    assert open_folder(tmp_path / "there").manifest == first
 
 
 def test_folder_is_refused_when_it_holds_something_else(tmp_path):
