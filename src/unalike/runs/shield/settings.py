@@ -133,7 +133,7 @@ def require_images(images: tuple[str, ...]) -> None:
     """
     if not images or not all(images):
         raise OptionError(
-            "there are no images; give at least one folder, file or pattern, as in unalike shield build photos --out protected"
+            "there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`"
         )
 
 
