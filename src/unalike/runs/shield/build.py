@@ -17,7 +17,7 @@ from unalike.runs.shield.sources import Source, find_sources
 from unalike.shields.calibration import automatic_radius, nearest_distances, protected_distances
 from unalike.shields.claim import require_free
 from unalike.shields.manifest import Manifest
-from unalike.shields.store import base_of
+from unalike.shields.store import base_of, discard
 from unalike.shields.writer import Writer
 
 Progress = Callable[[float], None]
@@ -103,6 +103,18 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
         manifest = writer.finish()
     tell(1.0)
     return Outcome(settings.folder, manifest, len(set(all_names(sources))), manifest.count - base.count, skipped)
+
+
+def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
+    """Go back to the set as it was before an addition that was interrupted, or to an empty folder; how many bytes were removed.
+
+    Raises:
+        OptionError: for images, which would be ignored.
+        StoreError: when nothing was interrupted.
+    """
+    if images:
+        raise OptionError(f"images are given ({images[0]}), and what is begun is to be discarded; leave one of the two out")
+    return discard(folder)
 
 
 def _fill(

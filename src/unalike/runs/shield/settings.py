@@ -132,9 +132,7 @@ def require_images(images: tuple[str, ...]) -> None:
         OptionError: otherwise.
     """
     if not images or not all(images):
-        raise OptionError(
-            "there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`"
-        )
+        raise OptionError("there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`")
 
 
 def require_space(space: str) -> None:
