@@ -1,0 +1,49 @@
+"""The copying benchmark: how many images of the emoji model are copies of its training pictures, without and with a shield around them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
+from unalike.bench.figure import require_matplotlib
+from unalike.bench.pareto.measure import finished, workers
+from unalike.bench.shield_emoji.draw import build, measure
+from unalike.bench.shield_emoji.page import draw_distances, draw_pairs, page
+from unalike.bench.shield_emoji.settings import SMOKE, Job, Size, jobs
+
+ROWS = "images.parquet"
+
+
+def run(folder: Path, smoke: bool, progress: Progress) -> None:
+    """Draw what is missing, a prompt beside a setting at a time, and the figures.
+
+    The protected sets, and the final latents for `benchmarks/brute_force.py`, are left in `protected` and `latents` in the folder.
+    """
+    require_matplotlib()
+    size = SMOKE if smoke else Size()
+    rows = read_rows(folder / ROWS)
+    done = {(r["guard"], r["radius"], r["probes"], r["protected"], r["prompt"]) for r in rows}
+    missing = [job for job in jobs(size) if job.key not in done]
+    for setting in size.settings():
+        build(setting, folder)
+    with workers() as pool:
+        for i, (_, measured) in enumerate(finished(pool, partial(_measured, folder=folder), missing)):
+            rows += measured
+            write_rows(folder / ROWS, rows)
+            progress((i + 1) / len(missing))
+    draw_distances(rows, folder)
+    draw_pairs(rows, folder)
+    progress(1.0)
+
+
+def _measured(job: Job, folder: Path) -> list[dict[str, object]]:
+    return measure(job, folder)
+
+
+BENCHMARK = Benchmark(
+    name="shield_emoji",
+    question="How many images are copies of training pictures, without and with a shield, and what does keeping them out cost?",
+    run=run,
+    page=lambda folder: page(folder, read_rows(folder / ROWS)),
+)

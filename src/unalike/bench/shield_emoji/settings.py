@@ -1,0 +1,94 @@
+"""What is drawn and beside which protected images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unalike.models.emoji.data import captions, entries
+from unalike.models.emoji.measure import PROMPTS
+
+STEPS = 20
+GUIDANCE_SCALE = 2.0
+BATCH = 40
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How images are kept out.
+
+    Args:
+        guard: "none", "exact" (SPELL and the check after the last step) or "ivf" (SPELL as published: approximate search, no check).
+        radius: of the balls; 0 for "none".
+        probes: cells searched by "ivf"; 0 otherwise.
+        protected: "all" pictures that the model was trained on, or its "flags" alone.
+    """
+
+    guard: str
+    radius: float = 0.0
+    probes: int = 0
+    protected: str = "all"
+
+    @property
+    def name(self) -> str:
+        """In a file name."""
+        return f"{self.guard}-{self.protected}-{self.radius:g}-{self.probes}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is drawn.
+
+    Args:
+        names: full names, each of one picture.
+        words: head words, each of many pictures.
+        images: of each prompt, drawn at once.
+        fewer: the comparisons beside exact protection of all pictures are made on each `fewer`-th prompt.
+        radii: of the balls.
+        probes: cells that the approximate search looks into.
+    """
+
+    names: int = 32
+    words: int = 32
+    images: int = BATCH
+    fewer: int = 4
+    radii: tuple[float, ...] = (3.0, 4.0, 6.0)
+    probes: tuple[int, ...] = (1, 2, 10)
+
+    def settings(self) -> list[Setting]:
+        """All of them, the unguarded first, which the others are compared with."""
+        exact = [Setting("exact", radius) for radius in self.radii]
+        ivf = [Setting("ivf", radius, probes) for radius in self.radii for probes in self.probes]
+        return [Setting("none"), *exact, Setting("exact", self.radii[len(self.radii) // 2], protected="flags"), *ivf]
+
+    def prompts(self) -> list[str]:
+        """Full names at even steps through all pictures, then head words."""
+        every = len(entries()) // self.names
+        return [captions()[i * every].full for i in range(self.names)] + list(PROMPTS[: self.words])
+
+
+SMOKE = Size(names=1, words=1, images=2, radii=(4.0,), probes=(1,))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt beside one setting: what is drawn at a time."""
+
+    setting: Setting
+    prompt: str
+    images: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from the others."""
+        return (*asdict(self.setting).values(), self.prompt)
+
+
+def jobs(size: Size) -> list[Job]:
+    """All of them, prompt by prompt, so that what disturbs the machine for a while disturbs all settings alike."""
+    return [
+        Job(setting, prompt, size.images)
+        for i, prompt in enumerate(size.prompts())
+        for setting in size.settings()
+        if i % size.fewer == 0 or setting.guard == "none" or (setting.guard == "exact" and setting.protected == "all")
+    ]

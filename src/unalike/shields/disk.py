@@ -1,0 +1,112 @@
+"""Files of a protected set on disk: written whole or not at all, and told apart from damaged ones by their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from unalike.errors import StoreError
+
+MANIFEST = "manifest.json"
+JOURNAL = "building.jsonl"
+_OWN = re.compile(r"vectors-\d{5,}\.safetensors|names-\d+\.parquet|index-\d+\.safetensors|\..+\.tmp")
+_CHUNK = 1 << 20
+
+
+def shard_name(number: int) -> str:
+    """The file name of a shard.
+
+    Example:
+        >>> shard_name(3)
+        'vectors-00003.safetensors'
+    """
+    return f"vectors-{number:05}.safetensors"
+
+
+def own_files(folder: Path) -> set[str]:
+    """The names of the files in a folder that a protected set may have, but for its manifest and its journal."""
+    return {path.name for path in folder.iterdir() if _OWN.fullmatch(path.name)}
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The names of whatever else is in it, in order."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in (MANIFEST, JOURNAL) and not _OWN.fullmatch(path.name))
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove files, those that are gone already included."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        StoreError: when it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise StoreError(f"{path.name!r} is missing or cannot be read ({error.strerror}); use a backup") from error
+    return digest.hexdigest()
+
+
+def place(path: Path, write: Callable[[Path], object], needed: int) -> None:
+    """Have a file written beside its place and put it there when it is whole and on the disk.
+
+    Args:
+        path: where it is to be.
+        write: writes to the path that it is given.
+        needed: about how many bytes it takes.
+
+    Raises:
+        StoreError: when it cannot be written; what was there is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritten(path, error, needed) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files on the disk, on systems where a folder can be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unwritten(path: Path, error: Exception, needed: int) -> StoreError:
+    """The error for a file that could not be written."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return StoreError(
+        f"cannot write {path.name!r} to {path.parent.name!r} ({reason}): about {needed:,} more bytes are needed there. What is complete is "
+        "kept: make room, or mend what is in the way, and run the same command again, it goes on"
+    )
+
+
+def damaged_build(path: Path, reason: str) -> StoreError:
+    """The error for work that was begun and cannot go on."""
+    folder = path.parent.name
+    return StoreError(
+        f"{path.name!r} of {folder!r} is damaged: {reason}; what was begun there cannot go on. Discard it with "
+        f"`unalike shield add {folder} --discard`, and begin again"
+    )

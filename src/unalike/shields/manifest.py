@@ -1,0 +1,199 @@
+"""`manifest.json`: what a protected set on disk holds, and the digests of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from unalike.errors import OptionError, StoreError
+from unalike.shields import disk
+from unalike.shields.vectors import DTYPES
+
+KIND = "unalike.shield"
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the set: its name, length and SHA-256."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """What there is to say of a file that is complete."""
+        return cls(path.name, path.stat().st_size, disk.sha256(path))
+
+    def check(self, folder: Path, *, contents: bool = True) -> None:
+        """Make sure that the file is there, as long as it should be and, where `contents`, that its digest fits.
+
+        Raises:
+            StoreError: naming the file.
+        """
+        path = folder / self.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != self.bytes:
+            state = "missing" if size is None else f"damaged: it has {size} bytes and should have {self.bytes}"
+            raise StoreError(f"the protected set {folder.name!r} cannot be used: {self.file!r} is {state}; use a backup or build it again")
+        if contents and disk.sha256(path) != self.sha256:
+            raise StoreError(
+                f"the protected set {folder.name!r} cannot be used: {self.file!r} is damaged, its checksum does not fit its contents; "
+                "use a backup or build it again"
+            )
+
+
+@dataclass(frozen=True)
+class Shard(File):
+    """A file of vectors, and how many."""
+
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a protected set is.
+
+    Attributes:
+        count: n, how many different vectors.
+        shape: of one of them, as the model has it.
+        space: names the space that they live in.
+        dtype: how they are stored, "float16" or "float32".
+        radius: of the balls.
+        radius_source: how the radius was found where it was measured; None where it was given.
+        rounding: the largest Euclidean distance between a vector and what is stored of it.
+        embedding: the spelling of the features, such as "clip"; None in a latent space.
+        size: height and width that images are resized to before they are encoded; None where they are not.
+        generation: 0 as built, one more with each addition.
+        shards, names, index: the files.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    space: str
+    dtype: str
+    radius: float
+    radius_source: dict[str, Any] | None
+    rounding: float
+    embedding: str | None
+    size: tuple[int, int] | None
+    generation: int
+    shards: tuple[Shard, ...]
+    names: File
+    index: File
+
+    @property
+    def dimension(self) -> int:
+        """d, the product of the shape."""
+        return math.prod(self.shape)
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of everything above, the digests of all files included: it is the same for equal sets alone."""
+        return hashlib.sha256(json.dumps(self._entries(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def files(self) -> set[str]:
+        """The names of the files that the set consists of."""
+        return {entry.file for entry in (*self.shards, self.names, self.index)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest ready for JSON."""
+        return {"kind": KIND, "version": VERSION, **self._entries(), "checksum": self.checksum}
+
+    def _entries(self) -> dict[str, Any]:
+        entries = asdict(self)
+        entries["shape"], entries["size"] = list(self.shape), None if self.size is None else list(self.size)
+        entries["shards"] = list(entries["shards"])
+        return {"dimension": self.dimension, **entries}
+
+    def write(self, folder: Path) -> None:
+        """Put the manifest in place of an earlier one in one go."""
+        data = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        disk.place(folder / disk.MANIFEST, lambda path: path.write_bytes(data), len(data))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest in a folder; its files are not looked at.
+
+        Raises:
+            StoreError: when there is none, it is of another kind or version, or it is damaged.
+        """
+        path = folder / disk.MANIFEST
+        if not path.is_file():
+            raise StoreError(f"there is no protected set in {folder.name!r}; build one with `unalike shield build IMAGES --out DIR`")
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise _damaged(folder, f"its manifest cannot be read ({error})") from error
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            raise StoreError(f"{folder.name!r} holds no protected set but another manifest; give a folder of `unalike shield build`")
+        version = content.get("version")
+        if version != VERSION:
+            later = isinstance(version, int) and version > VERSION
+            hint = "upgrade unalike" if later else "build it again with `unalike shield build`"
+            raise StoreError(f"the protected set {folder.name!r} has format {version}, and this release reads {VERSION}; {hint}")
+        try:
+            manifest = cls._parsed(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(folder, f"its manifest is incomplete or wrong ({error})") from error
+        if manifest.checksum != content.get("checksum"):
+            raise _damaged(folder, "the checksum of its manifest does not fit")
+        if sum(shard.count for shard in manifest.shards) != manifest.count:
+            raise _damaged(folder, f"its manifest says {manifest.count} vectors and lists files of another number")
+        return manifest
+
+    @classmethod
+    def _parsed(cls, content: dict[str, Any]) -> Self:
+        entries = {name: content[name] for name in cls.__dataclass_fields__}
+        entries["shape"] = tuple(int(n) for n in content["shape"])
+        entries["size"] = None if content["size"] is None else tuple(int(n) for n in content["size"])
+        entries["shards"] = tuple(Shard(**shard) for shard in content["shards"])
+        entries["names"], entries["index"] = File(**content["names"]), File(**content["index"])
+        manifest = cls(**entries)
+        for name in manifest.files:
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is no file of the folder")
+        require_settings(manifest.space, manifest.shape, manifest.dtype)
+        require_radius(manifest.radius)
+        return manifest
+
+
+def require_radius(radius: Any) -> float:
+    """The radius, if it is one.
+
+    Raises:
+        OptionError: for anything but a finite number above 0.
+
+    Example:
+        >>> require_radius(-1)
+        Traceback (most recent call last):
+            ...
+        unalike.errors.OptionError: radius is -1; allowed: a finite number above 0, as in radius=20.0
+    """
+    if isinstance(radius, bool) or not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
+        raise OptionError(f"radius is {radius!r}; allowed: a finite number above 0, as in radius=20.0")
+    return float(radius)
+
+
+def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Make sure that a set can be of this space, shape and precision.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    if not space:
+        raise OptionError("space is empty; name the space of the vectors, as latent_space(latent_model(pipe), shape) does")
+    if not shape or any(n < 1 for n in shape):
+        raise OptionError(f"shape is {shape}; allowed: the shape of one vector, as in (4, 64, 64)")
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+
+
+def _damaged(folder: Path, reason: str) -> StoreError:
+    return StoreError(f"the protected set {folder.name!r} is damaged: {reason}; use a backup or build it again")

@@ -1,0 +1,302 @@
+"""Builds a protected set on disk, or adds to one, so that it can be killed at any moment and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unalike.errors import OptionError, StoreError
+from unalike.shields import disk
+from unalike.shields.bounds import Index, build
+from unalike.shields.claim import other_settings, require_free, tidy
+from unalike.shields.journal import Journal
+from unalike.shields.manifest import KIND, VERSION, File, Manifest, Shard, require_radius, require_settings
+from unalike.shields.names import Names
+from unalike.shields.rows import require_new, stored_rows
+from unalike.shields.shardfile import SHARD_BYTES, ShardFile
+from unalike.shields.store import read_index
+from unalike.shields.vectors import Mapped
+
+_SETTINGS = ("space", "shape", "dtype", "size", "embedding")
+
+
+class Writer:
+    """A build or an addition that is going on; made by `begin` and `append`. What `add` was given is on the disk when it returns.
+
+    Nothing that a finished set consists of is changed before `finish` puts a new manifest in place of the old one. As a context manager
+    it lets go of the folder at the end, finished or not; after an error it is of no more use, and begun again it goes on.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Writer.begin(Path(folder) / "protected", space="model/2", shape=(2,)) as writer:
+        ...         writer.add(torch.tensor([[0.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), ["a.png", "copy of a.png", "b.png"])
+        ...         manifest = writer.finish(radius=1.0)
+        >>> manifest.count, manifest.radius
+        (2, 1.0)
+    """
+
+    def __init__(self, folder: Path, journal: Journal, head: dict[str, Any], base: Manifest | None, shard_bytes: int) -> None:
+        self.folder = folder
+        self.expected: int | None = None
+        self._journal = journal
+        self._settings = head["settings"]
+        self._base = base
+        self._shard_bytes = shard_bytes
+        self._names = Names.read(folder / base.names.file) if base else Names()
+        self._names_before = len(self._names.done)
+        self._shards = list(base.shards) if base else []
+        self._rounding = base.rounding if base else 0.0
+        self._growing: ShardFile | None = None
+        self._usable = True
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        *,
+        space: str,
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        size: tuple[int, int] | None = None,
+        embedding: str | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> Self:
+        """A new set in a folder, or an interrupted build of the same settings, which goes on.
+
+        Args:
+            folder: empty or not there yet, unless a build was interrupted in it.
+            space, shape, dtype, size, embedding: as in `Manifest`.
+            shard_bytes: the length that no file of vectors exceeds.
+
+        Raises:
+            OptionError: for settings that are not allowed.
+            StoreError: for a folder that holds something else, a set that is finished, or a build of other settings.
+        """
+        require_settings(space, shape, dtype)
+        settings = {"space": space, "shape": list(shape), "dtype": dtype, "size": list(size) if size else None, "embedding": embedding}
+        require_free(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write to {folder.name!r} ({error.strerror}); give a folder that you may write to") from error
+        return cls._begun(folder, settings, None, shard_bytes)
+
+    @classmethod
+    def append(cls, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Self:
+        """An addition to a finished set, or one that was interrupted, which goes on. Until it is finished the set on disk is the old one.
+
+        Raises:
+            StoreError: when there is no set, its build was not finished, or it is damaged.
+        """
+        tidy(folder)
+        if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
+            raise StoreError(f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on")
+        base = Manifest.read(folder)
+        for file in (*base.shards, base.names, base.index):
+            file.check(folder, contents=not isinstance(file, Shard))
+        entries = base.to_dict()
+        return cls._begun(folder, {name: entries[name] for name in _SETTINGS}, base, shard_bytes)
+
+    @classmethod
+    def _begun(cls, folder: Path, settings: dict[str, Any], base: Manifest | None, shard_bytes: int) -> Self:
+        head = {"kind": f"{KIND}.building", "version": VERSION, "settings": settings, "base": base.checksum if base else None}
+        journal, entries = Journal.open(folder)
+        try:
+            if entries and entries[0] != head:
+                raise StoreError(other_settings(folder, entries[0], head))
+            if not entries:
+                journal.append(head, 0)
+            writer = cls(folder, journal, head, base, shard_bytes)
+        except BaseException:
+            if not entries:
+                journal.remove()  # nothing was begun
+            journal.close()
+            raise
+        try:
+            writer._replay(entries[1:])
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    @property
+    def done(self) -> Set[str]:
+        """The names of all inputs that are in, those of the set that is added to included."""
+        return self._names.done
+
+    @property
+    def count(self) -> int:
+        """How many different vectors are in."""
+        return len(self._names)
+
+    @property
+    def dimension(self) -> int:
+        """The length d of a vector."""
+        return int(np.prod(self._settings["shape"]))
+
+    def add(self, vectors: Tensor, names: Sequence[str]) -> None:
+        """Put vectors in; those whose stored bytes are in already are kept once, under all names.
+
+        Args:
+            vectors: (m, …) or (m, d), finite.
+            names: of the inputs, one each, none of them in `done`.
+
+        Raises:
+            OptionError: for vectors of another shape, or names that are missing, taken or not text.
+            NumericsError: for NaN, infinity, and what is beyond the largest number of float16; the message names the input.
+            StoreError: when they cannot be written, with the room that is needed; those of earlier calls are kept.
+        """
+        self._require_usable()
+        require_new(names, self.done)
+        rows, rounding = stored_rows(vectors, names, tuple(self._settings["shape"]), self._settings["dtype"])
+        self._usable = False  # what is in memory and what is on disk differ until both have all of it
+        first = 0
+        while first < len(rows):
+            growing = self._with_room()
+            last = min(len(rows), first + growing.room)
+            self._put(growing, rows[first:last], names[first:last], rounding)
+            first = last
+        self._usable = True
+
+    def vectors(self) -> Mapped:
+        """All vectors that are in, mapped from the disk; none may be added to the last file after that, the next goes into a new one."""
+        self._require_usable()
+        self._seal()
+        shards = [(self.folder / shard.file, shard.count) for shard in self._shards]
+        return Mapped(shards, self.dimension, self._settings["dtype"])
+
+    def finish(self, *, radius: float | None = None, radius_source: dict[str, Any] | None = None) -> Manifest:
+        """Make a set of what is in: write the names and the search index, then the manifest, and remove what is of no more use.
+
+        Args:
+            radius: of the balls; None to keep that of the set that was added to.
+            radius_source: how it was found, where it was measured.
+
+        Raises:
+            OptionError: for a radius that is not above 0, and for a set of no vectors.
+            StoreError: when it cannot be written; what is complete is kept.
+        """
+        self._require_usable()
+        if not self.count:
+            raise OptionError("the protected set is empty; give at least one image or latent")
+        if radius is None and self._base is not None:
+            radius, radius_source = self._base.radius, self._base.radius_source
+        radius = require_radius(radius)
+        manifest = self._base
+        if manifest is None or len(self.done) > self._names_before or radius != manifest.radius:
+            manifest = self._manifest(radius, radius_source)
+            manifest.write(self.folder)
+        self._usable = False
+        disk.remove(self.folder, disk.own_files(self.folder) - manifest.files)
+        self._journal.remove()
+        return manifest
+
+    def close(self) -> None:
+        """Let go of the folder; what is not finished can go on later."""
+        self._usable = False
+        if self._growing is not None:
+            self._growing.close()
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _require_usable(self) -> None:
+        if not self._usable:
+            raise StoreError(f"the work on {self.folder.name!r} has ended; open it again with Writer.begin or Writer.append")
+
+    def _with_room(self) -> ShardFile:
+        if self._growing is not None and self._growing.room < 1:
+            self._seal()
+        if self._growing is None:
+            self._growing = self._shard_file(0)
+        return self._growing
+
+    def _shard_file(self, count: int) -> ShardFile:
+        path = self.folder / disk.shard_name(len(self._shards))
+        return ShardFile(path, self.dimension, self._settings["dtype"], count=count, limit=self._shard_bytes)
+
+    def _put(self, shard: ShardFile, rows: np.ndarray, names: Sequence[str], rounding: float) -> None:
+        """The vectors first and then the journal, so that it never tells of what is not there."""
+        before = self.count
+        digests = [hashlib.sha256(row.tobytes()).digest() for row in rows]
+        placed = [self._names.place(name, digest) for name, digest in zip(names, digests, strict=True)]
+        first = {row: i for i, row in reversed(list(enumerate(placed)))}
+        new = [first[row] for row in range(before, self.count)]
+        self._rounding = max(self._rounding, rounding)
+        needed = max((self.expected or 0) - len(self.done), 0) * rows.shape[1] * rows.itemsize + rows.nbytes
+        if new:
+            shard.append(rows[new], needed)
+        entry = {"names": list(names), "rows": placed, "digests": [digest.hex() for digest in digests]}
+        self._journal.append({**entry, "count": shard.count, "rounding": self._rounding}, needed)
+
+    def _seal(self) -> None:
+        """Complete the file that is growing, if it holds anything."""
+        if self._growing is None or not self._growing.count:
+            return
+        shard = self._growing.seal()
+        self._journal.append({"sealed": {"file": shard.file, "bytes": shard.bytes, "sha256": shard.sha256, "count": shard.count}}, 0)
+        self._shards.append(shard)
+        self._growing = None
+
+    def _replay(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Take up what the journal says is on the disk, and make sure that it is."""
+        count = 0
+        for entry in entries:
+            if "sealed" in entry:
+                self._shards.append(Shard(**entry["sealed"]))
+                self._shards[-1].check(self.folder, contents=False)
+                count = 0
+                continue
+            for name, digest in zip(entry["names"], entry["digests"], strict=True):
+                self._names.place(name, bytes.fromhex(digest))
+            count, self._rounding = entry["count"], entry["rounding"]
+        if count:
+            self._growing = self._shard_file(count)
+            if [hashlib.sha256(row.tobytes()).digest() for row in self._growing.rows()] != self._names.digests[-count:]:
+                raise disk.damaged_build(self._growing.path, "its vectors are not those that were written")
+
+    def _manifest(self, radius: float, radius_source: dict[str, Any] | None) -> Manifest:
+        """That of the new set, whose other files are written."""
+        generation = self._base.generation + 1 if self._base else 0
+        vectors = self.vectors()
+        names = self.folder / f"names-{generation}.parquet"
+        disk.place(names, self._names.write, 100 * len(self.done))
+        index = self._base.index if self._base and self._base.count == self.count else self._index(vectors, radius, generation)
+        settings = {**self._settings, "shape": tuple(self._settings["shape"])}
+        return Manifest(
+            **{**settings, "size": tuple(settings["size"]) if settings["size"] else None},
+            count=self.count,
+            radius=radius,
+            radius_source=radius_source,
+            rounding=self._rounding,
+            generation=generation,
+            shards=tuple(self._shards),
+            names=File.of(names),
+            index=index,
+        )
+
+    def _index(self, vectors: Mapped, radius: float, generation: int) -> File:
+        if self._base is None:
+            tensors = build(vectors, radius).tensors()
+        else:
+            tensors = Index.from_tensors(read_index(self.folder, self._base)).extended(vectors).tensors()
+
+        def write(path: Path) -> None:
+            save_file(tensors, path)
+            shutil.copymode(self.folder / self._shards[0].file, path)  # safetensors lets nobody else read what it writes
+
+        path = self.folder / f"index-{generation}.safetensors"
+        disk.place(path, write, sum(t.nbytes for t in tensors.values()))
+        return File.of(path)
