@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.latents import encode_images
-from unalike.guidance.base import Protected
+from unalike.guidance.base import Protected, Pushing
 from unalike.shields import Shield
 
 
@@ -24,7 +24,7 @@ class Guard(Protocol):
         """The protected set."""
         ...
 
-    def regions(self, space: str, device: torch.device) -> Protected:
+    def regions(self, space: str, device: torch.device) -> Protected | Pushing:
         """What methods see of it during one call whose latents are of this space.
 
         Raises:

@@ -12,7 +12,8 @@ from unalike.attach import levels
 from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.denoiser import Denoiser
-from unalike.attach.guard import LatentGuard
+from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
@@ -22,7 +23,7 @@ from unalike.guidance.base import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
 
-_OWN = ("pipe", "methods", "memory", "shield", "prompt_encoder", "groups", "report", "_calibrations", "_known_models")
+_OWN = ("pipe", "methods", "memory", "shield", "embed", "prompt_encoder", "groups", "report", "_calibrations", "_known_models")
 
 
 def guide(
@@ -30,6 +31,7 @@ def guide(
     *methods: Method,
     memory: Memory | None = None,
     shield: Shield | None = None,
+    embed: Embed | None = None,
     prompt_encoder: PromptEncoder | None = None,
     groups: Sequence[int] | Tensor | None = None,
 ) -> GuidedPipeline:
@@ -39,7 +41,10 @@ def guide(
         pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.levels`).
         *methods: applied in order at each step; none is fine, as with a shield alone.
         memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
-        shield: protected latents; after the last step each image is checked, moved out if need be, and certified.
+        shield: protected latents, or vectors of an embedding; after the last step each image is checked, moved out if need be, and
+            certified.
+        embed: what made the vectors of a shield in an embedding: an extractor of `unalike.extractors`, or a function of images
+            (n, 3, h, w) in [0, 1] that gradients pass through.
         prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the memories of
             several models comparable.
         groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
@@ -76,7 +81,7 @@ def guide(
         raise OptionError(
             f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
         )
-    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, prompt_encoder=prompt_encoder, groups=groups)
+    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, embed=embed, prompt_encoder=prompt_encoder, groups=groups)
 
 
 class GuidedPipeline:
@@ -87,7 +92,7 @@ class GuidedPipeline:
 
     Attributes:
         pipe: the pipeline.
-        methods, memory, shield, prompt_encoder, groups: as given to `guide`.
+        methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
         report: what the last call did; None before the first.
     """
 
@@ -98,6 +103,7 @@ class GuidedPipeline:
         *,
         memory: Memory | None,
         shield: Shield | None,
+        embed: Embed | None,
         prompt_encoder: PromptEncoder | None,
         groups: Sequence[int] | Tensor | None,
     ) -> None:
@@ -105,6 +111,7 @@ class GuidedPipeline:
         self.methods = tuple(methods)
         self.memory = memory
         self.shield = shield
+        self.embed = embed
         self.prompt_encoder = prompt_encoder
         self.groups = groups
         self.report: Report | None = None
@@ -156,12 +163,20 @@ class GuidedPipeline:
             models=self._models(),
             prompts=prompts,
             memory=self.memory if keep else None,
-            guard=LatentGuard(self.shield, self.pipe) if keep and self.shield is not None else None,
+            guard=self._guard(named) if keep else None,
             seeds=seeds_of(named.get("generator")),
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = self.pipe(*args, **kwargs)
         return session, output
+
+    def _guard(self, named: dict[str, Any]) -> Guard | None:
+        """The protected set with what brings this call's latents into its space."""
+        if self.shield is None:
+            return None
+        if self.embed is None:
+            return LatentGuard(self.shield, self.pipe)
+        return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
@@ -194,12 +209,18 @@ class GuidedPipeline:
         if self.memory is not None:
             require_same_models(self.memory, self._models())
         if shield is None:
+            if self.embed is not None:
+                raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
             return
         if "Inpaint" in type(self.pipe).__name__:
             raise UnsupportedError(
                 f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
                 "guide it without a shield"
             )
+        if self.embed is not None or in_embedding(shield):
+            require_fitting_embedding(shield, self.embed)
+            self._guard({})  # refuses what it cannot decode
+            return
         if shield.space.rpartition("/")[0] != model:
             raise StoreError(
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
