@@ -171,7 +171,7 @@ class GuidedPipeline:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
                 draws.add(*self._run(methods, again, (), again, keep=True))
         output, latents = draws.output(), draws.latents()
-        report = draws.report(methods, self._guard(), as_latents=named.get("output_type") == "latent")
+        report = draws.report(methods, self._guard(named), as_latents=named.get("output_type") == "latent")
         draws.commit()
         self.report = report
         self.latents = None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
