@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 _TOOL = "unalike"
+IMAGES, UNGUIDED = "images", "unguided"
 SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
 LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
 _SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html")
-_IMAGE_FOLDERS = ("images", "unguided")
+_IMAGE_FOLDERS = (IMAGES, UNGUIDED)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class RunFolder:
 
     def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
         """Write one image as PNG, whole or not at all, and return its path relative to the folder."""
-        relative = Path("images" if guided else "unguided") / image_name(index)
+        relative = Path(IMAGES if guided else UNGUIDED) / image_name(index)
         path = self.path / relative
         path.parent.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
