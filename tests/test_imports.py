@@ -37,7 +37,7 @@ LIBRARIES = {
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
     "extractors": {"torch", "diffusers", "transformers", "torch_fidelity"},
-    "runs": {"torch", "numpy", "PIL", "pyarrow"},
+    "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors"},
     "bench": {"torch", "numpy", "safetensors", "PIL", "pyarrow", "matplotlib", "rich", "sklearn"},
     "cli": {"typer", "rich"},
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unalike.attach.latents import encode_images
 from unalike.errors import NumericsError, ShieldError, UnsupportedError
-from unalike.guidance.base import Protected
+from unalike.guidance.base import Protected, Pushing
 from unalike.shields import Shield
 
 
@@ -26,7 +26,7 @@ class Guard(Protocol):
         """The protected set."""
         ...
 
-    def regions(self, space: str, device: torch.device) -> Protected:
+    def regions(self, space: str, device: torch.device) -> Protected | Pushing:
         """What methods see of it during one call whose latents are of this space.
 
         Raises:

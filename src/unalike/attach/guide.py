@@ -13,6 +13,7 @@ from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.denoiser import Denoiser
 from unalike.attach.draws import Draws
+from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
 from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.outputs import blanked
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
@@ -30,6 +31,7 @@ _OWN = (
     "methods",
     "memory",
     "shield",
+    "embed",
     "policy",
     "prompt_encoder",
     "groups",
@@ -45,6 +47,7 @@ def guide(
     *methods: Method,
     memory: Memory | None = None,
     shield: Shield | None = None,
+    embed: Embed | None = None,
     on_violation: str = MOVE,
     attempts: int = ATTEMPTS,
     prompt_encoder: PromptEncoder | None = None,
@@ -56,7 +59,9 @@ def guide(
         pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.levels`).
         *methods: applied in order at each step; none is fine, as with a shield alone.
         memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
-        shield: protected latents; after the last step each image is checked against them, and certified.
+        shield: protected latents, or vectors of an embedding; after the last step each image is checked against them, and certified.
+        embed: what made the vectors of a shield in an embedding: an extractor of `unalike.extractors`, or a function of images
+            (n, 3, h, w) in [0, 1] that gradients pass through.
         on_violation: what is done with an image that is inside then: "move" it out; "regenerate", draw it again from other noise; "refuse"
             it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
             others.
@@ -101,7 +106,9 @@ def guide(
             f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
         )
     policy = Policy(on_violation, attempts)
-    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, policy=policy, prompt_encoder=prompt_encoder, groups=groups)
+    return GuidedPipeline(
+        pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=prompt_encoder, groups=groups
+    )
 
 
 class GuidedPipeline:
@@ -112,7 +119,7 @@ class GuidedPipeline:
 
     Attributes:
         pipe: the pipeline.
-        methods, memory, shield, prompt_encoder, groups: as given to `guide`.
+        methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
         policy: what is done with images inside the protected set.
         report: what the last call did; None before the first.
         latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None before the first, and where the last step
@@ -126,6 +133,7 @@ class GuidedPipeline:
         *,
         memory: Memory | None,
         shield: Shield | None,
+        embed: Embed | None,
         policy: Policy,
         prompt_encoder: PromptEncoder | None,
         groups: Sequence[int] | Tensor | None,
@@ -134,6 +142,7 @@ class GuidedPipeline:
         self.methods = tuple(methods)
         self.memory = memory
         self.shield = shield
+        self.embed = embed
         self.policy = policy
         self.prompt_encoder = prompt_encoder
         self.groups = groups
@@ -162,7 +171,7 @@ class GuidedPipeline:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
                 draws.add(*self._run(methods, again, (), again, keep=True))
         output, latents = draws.output(), draws.latents()
-        report = draws.report(methods, self._guard(), as_latents=named.get("output_type") == "latent")
+        report = draws.report(methods, self._guard(named), as_latents=named.get("output_type") == "latent")
         draws.commit()
         self.report = report
         self.latents = None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
@@ -199,7 +208,7 @@ class GuidedPipeline:
             models=self._models(),
             prompts=prompts,
             memory=self.memory if keep else None,
-            guard=self._guard() if keep else None,
+            guard=self._guard(named) if keep else None,
             move=self.policy.on_violation == MOVE,
             seeds=seeds_of(named.get("generator")),
         )
@@ -207,8 +216,13 @@ class GuidedPipeline:
             output = self.pipe(*args, **kwargs)
         return session, output
 
-    def _guard(self) -> Guard | None:
-        return None if self.shield is None else LatentGuard(self.shield, self.pipe)
+    def _guard(self, named: dict[str, Any]) -> Guard | None:
+        """The protected set with what brings this call's latents into its space."""
+        if self.shield is None:
+            return None
+        if self.embed is None:
+            return LatentGuard(self.shield, self.pipe)
+        return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
@@ -241,12 +255,18 @@ class GuidedPipeline:
         if self.memory is not None:
             require_same_models(self.memory, self._models())
         if shield is None:
+            if self.embed is not None:
+                raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
             return
         if "Inpaint" in type(self.pipe).__name__:
             raise UnsupportedError(
                 f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
                 "guide it without a shield"
             )
+        if self.embed is not None or in_embedding(shield):
+            require_fitting_embedding(shield, self.embed)
+            self._guard({})  # refuses what it cannot decode
+            return
         if shield.space.rpartition("/")[0] != model:
             raise StoreError(
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "

@@ -117,6 +117,16 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
     return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
 
 
+def denormalised(vae: Any, latents: Tensor) -> Tensor:
+    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `normalised`."""
+    scale = vae.config.get("scaling_factor") or 1.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        return latents * std / scale + mean
+    return latents / scale + (vae.config.get("shift_factor") or 0.0)
+
+
 def _packed(pipe: Any, latents: Tensor) -> Tensor:
     pack = getattr(pipe, "_pack_latents", None)
     if pack is None:

@@ -49,7 +49,7 @@ class Size:
     prompts: tuple[str, ...] = ("cat", "woman running", "flag", "heart", "clock", "farmer")
     images: int = 8
     steps: int = 50
-    factors: tuple[float, ...] = (0.8, 1.0, 1.25)
+    factors: tuple[float, ...] = (1.0, 1.25, 1.5)
     sampled: int = 1_000
     flat_every: int = 10
     probes: tuple[int, ...] = PROBES

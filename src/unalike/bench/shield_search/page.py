@@ -23,20 +23,23 @@ from unalike.bench.shield_search.results import (
 
 _LINK = "../benchmarks/results/shield_search"
 _SET = """How the set is made. {pictures} pictures of 128×128 ({kinds}) are encoded by the autoencoder of the emoji model into latents of
-16×16×16 = 4,096 numbers. Glyphs are enlarged; mosaics are four of them, as the model draws at this size; dead leaves are discs and small glyphs
-that hide each other, with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001); crops are of the two
-photographs that come with scikit-learn. The other vectors are collages: the left or upper part of one latent with the rest of another, each
-mirrored or not, which is close to the latent of the picture joined likewise, since latents of a convolutional autoencoder are local. The set is
-stored in float16 and read from mapped files by ours; Faiss holds it in float32, as published."""
+16×16×16 = 4,096 numbers. Glyphs are enlarged; mosaics are four of them, as the model draws at this size; dead leaves are discs
+and small glyphs that hide each other, with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001);
+crops are of the two photographs that come with scikit-learn. The other vectors are collages: the left or upper part of one latent
+with the rest of another, each mirrored or not, which is close to the latent of the picture joined likewise, since latents of a
+convolutional autoencoder are local. The set is stored in float16 and read from mapped files by ours; Faiss holds it in float32,
+as published."""
 _RULES = """How it is kept fair:
 
-- What is searched for are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images} images a batch, a batch for each of the
-  prompts {prompts}), guided by SPELL with the whole set protected at that radius, and recorded before each correction.
+- What is searched for are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images} images a batch, a batch
+  for each of the prompts {prompts}), guided by SPELL with the whole set protected at that radius, and recorded before each
+  correction.
 - The radius is the {quantile:.0%} quantile of the distances of {sampled:,} vectors to their nearest other, and shares of it.
 - What is really within the radius was found by reading every vector, independently of all that is compared.
-- One run, one process, {threads} for each of them, trajectory by trajectory in turns. Faiss' range search; √n cells. Its exhaustive index is
-  measured at some steps of one trajectory only, and its time of a trajectory is taken from those.
-- Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped files, which the system had cached here.
+- One run, one process, {threads} for each of them, trajectory by trajectory in turns. Faiss' range search; √n cells. Its
+  exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from those.
+- Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped files, which the system had
+  cached here.
 - Steps at which nothing is within the radius count for the time and not for what is found."""
 
 
