@@ -21,7 +21,8 @@ _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
 
-    The encoder's mode, not a sample, so the same image always has the same latent.
+    The encoder's mode, not a sample, so the same image always has the same latent. An autoencoder that overflows in float16, as those of
+    Stable Diffusion XL do, encodes in float32.
 
     Args:
         pipe: a diffusers pipeline with a `vae` for images.
@@ -40,8 +41,16 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
             f"{type(pipe).__name__} has no vae with an encoder, so images cannot be turned into its latents; give latents"
         )
     pixels = _pixels(pipe, images, size)
-    with torch.no_grad():
-        parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    own = vae.dtype
+    upcast = own == torch.float16 and vae.config.get("force_upcast", False)
+    try:
+        if upcast:
+            vae.to(dtype=torch.float32)
+        with torch.no_grad():
+            parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    finally:
+        if upcast:
+            vae.to(dtype=own)
     return torch.cat(parts)
 
 

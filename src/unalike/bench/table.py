@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, str] = {
     "cost": "unalike.bench.cost",
     "awareness": "unalike.bench.awareness",
     "shield_emoji": "unalike.bench.shield_emoji",
+    "shield_search": "unalike.bench.shield_search",
 }
 """Name → module, imported when it is asked for. A new benchmark is one file and one entry here."""
 

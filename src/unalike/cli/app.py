@@ -17,6 +17,7 @@ from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
 from unalike.cli.score import score
+from unalike.cli.shield import shield
 from unalike.errors import OptionError, StoreError, UnalikeError, UnsupportedError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(score)
+app.add_typer(shield)
 app.command()(bench)
 app.command()(models)
 app.command()(methods)

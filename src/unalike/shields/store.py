@@ -105,6 +105,17 @@ def finished(folder: Path) -> Manifest:
     return manifest
 
 
+def base_of(folder: Path) -> Manifest:
+    """The manifest of the set that can be added to in a folder, whether an addition to it was interrupted or not.
+
+    Raises:
+        StoreError: when there is no set, or its build was not finished.
+    """
+    if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
+        raise StoreError(f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on")
+    return Manifest.read(folder)
+
+
 def unfinished(entries: Sequence[dict], manifest: Manifest | None) -> bool:
     """Whether the work that a journal is of is still to be done; not where the manifest is one that came of it."""
     base = entries[0].get("base") if entries else None

@@ -21,7 +21,7 @@ from unalike.shields.manifest import KIND, VERSION, File, Manifest, Shard, requi
 from unalike.shields.names import Names
 from unalike.shields.rows import require_new, stored_rows
 from unalike.shields.shardfile import SHARD_BYTES, ShardFile
-from unalike.shields.store import read_index
+from unalike.shields.store import base_of, read_index
 from unalike.shields.vectors import Mapped
 
 _SETTINGS = ("space", "shape", "dtype", "size", "embedding")
@@ -56,6 +56,7 @@ class Writer:
         self._rounding = base.rounding if base else 0.0
         self._growing: ShardFile | None = None
         self._usable = True
+        self._made = False
 
     @classmethod
     def begin(
@@ -83,11 +84,14 @@ class Writer:
         require_settings(space, shape, dtype)
         settings = {"space": space, "shape": list(shape), "dtype": dtype, "size": list(size) if size else None, "embedding": embedding}
         require_free(folder)
+        made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write to {folder.name!r} ({error.strerror}); give a folder that you may write to") from error
-        return cls._begun(folder, settings, None, shard_bytes)
+        writer = cls._begun(folder, settings, None, shard_bytes)
+        writer._made = made
+        return writer
 
     @classmethod
     def append(cls, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Self:
@@ -97,9 +101,7 @@ class Writer:
             StoreError: when there is no set, its build was not finished, or it is damaged.
         """
         tidy(folder)
-        if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
-            raise StoreError(f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on")
-        base = Manifest.read(folder)
+        base = base_of(folder)
         for file in (*base.shards, base.names, base.index):
             file.check(folder, contents=not isinstance(file, Shard))
         entries = base.to_dict()
@@ -200,10 +202,15 @@ class Writer:
         return manifest
 
     def close(self) -> None:
-        """Let go of the folder; what is not finished can go on later."""
-        self._usable = False
+        """Let go of the folder; what is not finished can go on later. What was begun and holds nothing new leaves nothing."""
         if self._growing is not None:
             self._growing.close()
+        if self._usable and len(self.done) == self._names_before:
+            disk.remove(self.folder, disk.own_files(self.folder) - (self._base.files if self._base else set()))
+            self._journal.remove()
+            if self._made:
+                self.folder.rmdir()
+        self._usable = False
         self._journal.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,31 @@
+"""The benchmark of the search among protected vectors: ours and Faiss along the predictions of guided generations.
+
+`pictures` and `latents` make the set, `trajectories` records what is searched for, `brute` says what is there, `rivals` are the searches,
+and `measure` says what is measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unalike.bench.base import Benchmark, Progress
+from unalike.bench.figure import require_matplotlib
+from unalike.bench.shield_search.page import page
+
+
+def run(folder: Path, smoke: bool, progress: Progress) -> None:
+    """Measure what the folder lacks, and draw the figures."""
+    from unalike.bench.shield_search import measure
+    from unalike.bench.shield_search.figures import draw_figures
+
+    require_matplotlib()
+    measure.run(folder, measure.SMOKE if smoke else measure.FULL, progress)
+    draw_figures(folder)
+
+
+BENCHMARK = Benchmark(
+    name="shield_search",
+    question="Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
+    run=run,
+    page=page,
+)

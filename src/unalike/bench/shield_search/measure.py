@@ -1,0 +1,173 @@
+"""What is measured: the set, the trajectories and what is really within reach of them, then every rival along every trajectory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unalike import tensorfile
+from unalike.bench.base import Progress, read_rows, write_rows
+from unalike.bench.shield_search.brute import Brute, Found, sample
+from unalike.bench.shield_search.latents import SetSize, encoded, shards
+from unalike.bench.shield_search.pictures import Kinds
+from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
+from unalike.bench.shield_search.rivals import Rivals, timed
+from unalike.bench.shield_search.trajectories import Recorded, record
+from unalike.shields.faiss import set_threads
+from unalike.shields.vectors import Mapped
+
+SCRATCH = "UNALIKE_BENCH_DATA"
+QUANTILE = 0.05  # of the nearest-neighbour distances: what radius="auto" takes
+_TRUTH = ("unalike.bench.truth", 1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Args:
+        pictures: that are encoded, and rows in a file of the set.
+        compared: vectors of the set that all rivals search.
+        alone: vectors of the set that only ours searches.
+        prompts: one for each trajectory.
+        images: drawn together in a trajectory.
+        steps: of a trajectory.
+        factors: the radii of the compared set, as shares of the automatic one; the other set has that one.
+        sampled: vectors whose nearest neighbours give the radius.
+        flat_every: the exhaustive index is measured at each so many steps of the first trajectory of each radius.
+        probes: cells that the approximate index searches.
+    """
+
+    pictures: SetSize
+    compared: int = 300_000
+    alone: int = 1_200_000
+    prompts: tuple[str, ...] = ("cat", "woman running", "flag", "heart", "clock", "farmer")
+    images: int = 8
+    steps: int = 50
+    factors: tuple[float, ...] = (1.0, 1.25, 1.5)
+    sampled: int = 1_000
+    flat_every: int = 10
+    probes: tuple[int, ...] = PROBES
+
+
+FULL = Size(SetSize(Kinds()))
+SMOKE = Size(
+    SetSize(Kinds(glyphs=40, mosaics=8, leaves=4, crops=8), shard=500),
+    compared=1_500,
+    alone=3_000,
+    prompts=("cat",),
+    images=2,
+    steps=6,
+    factors=(1.0, 1.25),
+    sampled=100,
+    flat_every=3,
+    probes=(1, 2),
+)
+
+
+def scratch(folder: Path) -> Path:
+    """Where the set and the trajectories are kept: `UNALIKE_BENCH_DATA` where that is set, else `data` in the folder of the results."""
+    return Path(os.environ[SCRATCH]) if os.environ.get(SCRATCH) else folder / "data"
+
+
+def run(folder: Path, size: Size, progress: Progress) -> None:
+    """Measures what the folder lacks. All searches use as many threads as torch does.
+
+    Cost: at full size 10 GB in the scratch folder, 8 GB of memory and about an hour.
+    """
+    set_threads(torch.get_num_threads())
+    data = scratch(folder)
+    base = encoded(data, size.pictures, _part(progress, 0, 0.1))
+    write_rows(folder / PICTURES, [{"kind": kind, "count": count} for kind, count in size.pictures.kinds.counts().items()])
+    for count, share in ((size.compared, 0.1), (size.alone, 0.6)):
+        vectors = shards(data, base, count, size.pictures, _part(progress, share, share + 0.05))
+        if count == size.compared:
+            measure_spectrum(folder, base, vectors)
+        rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
+        radius = automatic_radius(folder, vectors, size.sampled)
+        for i, factor in enumerate(size.factors if count == size.compared else (1.0,)):
+            progress(share + 0.1 + 0.35 * i / len(size.factors))
+            if not any((row["vectors"], row["factor"]) == (count, factor) for row in read_rows(folder / STEPS)):
+                measure_radius(folder, data, rivals, vectors, radius, factor, size)
+    progress(1.0)
+
+
+def _part(progress: Progress, low: float, high: float) -> Progress:
+    return lambda share: progress(low + (high - low) * share)
+
+
+def automatic_radius(folder: Path, vectors: Mapped, sampled: int) -> float:
+    """The 5% quantile of the distances of `sampled` vectors to their nearest other in the set, which the folder keeps."""
+    rows = read_rows(folder / RADII)
+    if not any(row["vectors"] == vectors.count for row in rows):
+        chosen = sample(vectors.count, sampled, seed=1)
+        found = Brute(vectors).scan(vectors.rows(chosen).astype(np.float64), 0.0, own=chosen)
+        rows += [{"vectors": vectors.count, "row": int(k), "distance": float(d)} for k, d in zip(chosen, found.distance, strict=True)]
+        write_rows(folder / RADII, rows)
+    return float(np.quantile([row["distance"] for row in rows if row["vectors"] == vectors.count], QUANTILE))
+
+
+def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
+    """The share of the variance by principal components, of as many encoded pictures as of vectors of the set."""
+    if (folder / SPECTRUM).is_file():
+        return
+    chosen = sample(vectors.count, len(base), seed=2)
+    rows = []
+    for name, latents in (("encoded", base), ("set", torch.from_numpy(vectors.rows(chosen)))):
+        centred = latents.float() - latents.float().mean(0)
+        gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+        variance = torch.linalg.eigvalsh(gram.double()).flip(0).clamp_min(0)
+        rows += [{"latents": name, "component": i + 1, "share": s} for i, s in enumerate((variance / variance.sum()).tolist())]
+    write_rows(folder / SPECTRUM, rows)
+
+
+def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, radius: float, factor: float, size: Size) -> None:
+    """Records the trajectories of a radius, finds what is really within it, and times every rival along them."""
+    name = f"{vectors.count}-{factor:g}"
+    path = data / f"trajectories-{name}.safetensors"
+    recorded = record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
+    there = truth(data / f"truth-{name}.safetensors", Brute(vectors), recorded)
+    setting = {"vectors": vectors.count, "factor": factor, "radius": recorded.radius}
+    queries = [
+        {
+            **setting,
+            "trajectory": t,
+            "prompt": prompt,
+            "step": s,
+            "image": i,
+            "there": len(own.within[i]),
+            "distance": float(own.distance[i]),
+        }
+        for t, prompt in enumerate(recorded.prompts)
+        for s, own in enumerate(there[t])
+        for i in range(size.images)
+    ]
+    taken = timed(rivals, radius, recorded, there, flat_every=size.flat_every)
+    write_rows(folder / BUILDS, rivals.builds(read_rows(folder / BUILDS)))
+    write_rows(folder / QUERIES, [*read_rows(folder / QUERIES), *queries])
+    write_rows(folder / STEPS, [*read_rows(folder / STEPS), *({**setting, **row} for row in taken)])
+
+
+def truth(path: Path, brute: Brute, recorded: Recorded) -> list[list[Found]]:
+    """What each step of each trajectory really has within the radius, found by brute force once and kept in the file."""
+    trajectories, steps, images, d = recorded.x0.shape
+    if not path.is_file():
+        found = brute.scan(recorded.x0.view(-1, d).double().numpy(), recorded.radius)
+        tensors = {
+            "counts": torch.tensor([len(own) for own in found.within]),
+            "within": torch.from_numpy(np.concatenate(found.within)),
+            "nearest": torch.from_numpy(found.nearest),
+            "distance": torch.from_numpy(found.distance),
+        }
+        tensorfile.write(path, *_TRUTH, {"radius": recorded.radius}, tensors)
+    tensors = tensorfile.read(path, *_TRUTH)[1]
+    within = [part.numpy() for part in tensors["within"].split(tensors["counts"].tolist())]
+    nearest, distance = tensors["nearest"].numpy(), tensors["distance"].numpy()
+    at = [slice(first, first + images) for first in range(0, len(within), images)]
+    found = [Found(within[s], nearest[s], distance[s]) for s in at]
+    return [found[t * steps : (t + 1) * steps] for t in range(trajectories)]

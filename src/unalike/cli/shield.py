@@ -1,0 +1,203 @@
+"""`unalike shield`: protected sets on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unalike.cli.progress import progress_bar
+from unalike.runs.shield.settings import LATENT, AddSettings, BuildSettings, CheckSettings, parse_radius
+
+if TYPE_CHECKING:
+    from unalike.runs.shield.build import Outcome
+    from unalike.runs.shield.check import Outcome as Checked
+
+shield = typer.Typer(
+    name="shield", help="Build, extend, show and use sets of protected images.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGES…", help="Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors of latents."
+    ),
+]
+Set = Annotated[Path, typer.Argument(metavar="DIR", help="A protected set.")]
+BatchSize = Annotated[int, typer.Option(help="Images encoded at a time.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")]
+Model = Annotated[str | None, typer.Option(help="The model whose latents they become: a name of `unalike models`, a folder, or a hub id.")]
+
+
+@shield.command()
+def build(
+    images: Images,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the set.")],
+    model: Model = None,
+    radius: Annotated[str, typer.Option(metavar="R|auto", help="Of the ball around each image; auto measures it.")] = "auto",
+    space: Annotated[str, typer.Option(help="What to compare images by: latent, or features such as pixels, clip, dinov2.")] = LATENT,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="H W", help="Resize images to this. [default: the size that the model draws]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="How vectors are stored: float32, or float16 in half the room.")] = BuildSettings.dtype,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Measure the radius on unguided images of this too; repeat it for several.")
+    ] = None,
+    generations: Annotated[int | None, typer.Option(help="Unguided images of each prompt. [default: 8]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the unguided images, and of what is sampled.")] = BuildSettings.seed,
+    batch_size: BatchSize = BuildSettings.batch_size,
+    skip_bad: SkipBad = False,
+    device: Device = BuildSettings.device,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build a protected set of images.
+
+    What is done is on disk at once: after Ctrl-C, a full disk or a crash the same command goes on. Ctrl-C ends with exit code 130.
+    """
+    settings = BuildSettings(
+        images=tuple(images),
+        out=out,
+        model=model,
+        radius=parse_radius(radius),
+        space=space,
+        size=size,
+        dtype=dtype,
+        prompts=tuple(prompt or ()),
+        generations=generations,
+        seed=seed,
+        batch_size=batch_size,
+        skip_bad=skip_bad,
+        device=device,
+    )
+    _run("building", settings, as_json=as_json, quiet=quiet)
+
+
+@shield.command()
+def add(
+    folder: Set,
+    images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGES]…", help="As for build.")] = None,
+    model: Model = None,
+    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    discard: Annotated[bool, typer.Option("--discard", help="Undo an addition or a build that was interrupted.")] = False,
+    batch_size: BatchSize = AddSettings.batch_size,
+    skip_bad: SkipBad = False,
+    device: Device = AddSettings.device,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add images to a protected set; until all are in, it stays as it was. The radius is kept.
+
+    After Ctrl-C, a full disk or a crash the same command goes on; --discard, without images, goes back.
+    """
+    if discard:
+        from unalike.runs.shield.build import discard_unfinished
+
+        size = discard_unfinished(folder, tuple(images or ()))
+        typer.echo(
+            json.dumps({"out": str(folder), "discarded_bytes": size}) if as_json else folder if quiet else f"{size:,} bytes discarded"
+        )
+        return
+    settings = AddSettings(
+        folder=folder, images=tuple(images or ()), model=model, space=space, batch_size=batch_size, skip_bad=skip_bad, device=device
+    )
+    _run("adding", settings, as_json=as_json, quiet=quiet)
+
+
+@shield.command()
+def inspect(folder: Set, as_json: AsJson = False) -> None:
+    """Show what a protected set holds, and make sure that it is whole."""
+    from unalike.runs.shield.inspection import inspect as run
+    from unalike.runs.shield.inspection import words
+
+    outcome = run(folder)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(f"{heading:9} {text}" for heading, text in words(outcome)))
+
+
+@shield.command()
+def check(
+    folder: Set,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="As for build, or output folders of generate.")],
+    model: Annotated[
+        str | None, typer.Option(help="The model whose latents they become. [default: the one that drew an output folder]")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. [default: a new one]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")] = False,
+    fail_inside: Annotated[bool, typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball.")] = False,
+    batch_size: BatchSize = CheckSettings.batch_size,
+    skip_bad: SkipBad = False,
+    device: Device = CheckSettings.device,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how near images are to a protected set.
+
+    Writes check.json, check.parquet and report.html with the closest pairs side by side.
+    """
+    settings = CheckSettings(
+        folder=folder,
+        images=tuple(images),
+        model=model,
+        space=space,
+        out=out,
+        overwrite=overwrite,
+        batch_size=batch_size,
+        skip_bad=skip_bad,
+        device=device,
+    )
+    with progress_bar("checking", hidden=quiet or as_json) as progress:
+        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.runs.shield.check import check as run
+
+        quieten_hosts(downloads=quiet or as_json)
+        outcome = run(settings, progress)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(outcome.folder if quiet else _checked(outcome))
+    if fail_inside and outcome.inside:
+        raise typer.Exit(1)
+
+
+def _run(what: str, settings: BuildSettings | AddSettings, *, as_json: bool, quiet: bool) -> None:
+    folder = settings.out if isinstance(settings, BuildSettings) else settings.folder
+    try:
+        with progress_bar(what, hidden=quiet or as_json) as progress:
+            from unalike.pipelines.catalogue import quieten_hosts
+            from unalike.runs.shield.build import add as run_add
+            from unalike.runs.shield.build import build as run_build
+
+            quieten_hosts(downloads=quiet or as_json)
+            outcome = run_build(settings, progress) if isinstance(settings, BuildSettings) else run_add(settings, progress)
+    except KeyboardInterrupt:
+        typer.echo(f"unalike: interrupted; the same command goes on with what is in {folder}", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(outcome.folder if quiet else _summary(outcome))
+
+
+def _summary(outcome: Outcome) -> str:
+    from unalike.runs.shield.inspection import radius_in_words
+
+    manifest = outcome.manifest
+    lines = [f"skipped  {name} ({why})" for name, why in outcome.skipped]
+    lines.append(f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has {manifest.count:,}")
+    return "\n".join([*lines, f"radius   {radius_in_words(manifest.radius, manifest.radius_source)}", f"set      {outcome.folder}"])
+
+
+def _checked(outcome: Checked) -> str:
+    lines = [f"skipped  {entry['image']} ({entry['reason']})" for entry in outcome.record["skipped"]]
+    lines.append(f"inside   {outcome.inside} of {len(outcome.checked)} images, radius {outcome.record['set']['radius']:g}")
+    lines += [f"closest  {c.distance:.6g} (margin {c.margin:.6g}) {c.image} to {c.nearest}" for c in outcome.checked[:3]]
+    return "\n".join([*lines, f"report   {outcome.folder / 'report.html'}"])

@@ -1,0 +1,61 @@
+"""A folder of results: a record, a table and a page about them, all of them or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unalike.runs.folder import RunFolder
+
+_PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class ResultFolder(RunFolder):
+    """A folder that a command may write its results to. Made by `claim`, which takes an earlier one only with `overwrite`.
+
+    Attributes:
+        record_name, table_name: of the two files beside `report.html`.
+    """
+
+    record_name: ClassVar[str]
+    table_name: ClassVar[str]
+
+    def earlier_record(self) -> dict[str, Any] | None:
+        """What the record of earlier results says; None where there is none or another program wrote it."""
+        try:
+            record = json.loads((self.path / self.record_name).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("tool") == "unalike" else None
+
+    def write(self, record: Mapping[str, Any], table: pa.Table, page: str) -> None:
+        """Write the three files beside earlier ones, and put them in their place when all are complete."""
+        partial = {name: self.path / f"{name}.partial" for name in self._files}
+        try:
+            pq.write_table(table, partial[self.table_name])
+            partial[_PAGE].write_text(page, "utf-8")
+            text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+            partial[self.record_name].write_text(text + "\n", "utf-8")
+            for name, path in partial.items():
+                path.replace(self.path / name)
+        except BaseException:
+            for path in partial.values():
+                path.unlink(missing_ok=True)
+            raise
+
+    def abandon(self) -> None:
+        """Remove what was written into a folder that this command made, and the folder if nothing else is in it."""
+        if self.created:
+            for name in self._files:
+                (self.path / name).unlink(missing_ok=True)
+        super().abandon()
+
+    @property
+    def _files(self) -> tuple[str, ...]:
+        return (self.table_name, _PAGE, self.record_name)

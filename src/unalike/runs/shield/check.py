@@ -1,0 +1,173 @@
+"""`unalike shield check`: how near any images are to a protected set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+import unalike
+from unalike.errors import OptionError
+from unalike.runs.folder import RECORD, free_folder
+from unalike.runs.results import ResultFolder
+from unalike.runs.shield.encoders import Encoder, encoder_of
+from unalike.runs.shield.page import check_page
+from unalike.runs.shield.reading import Skipped, encode_all
+from unalike.runs.shield.settings import CheckSettings
+from unalike.runs.shield.sources import find_sources
+from unalike.shields import Shield
+from unalike.shields.store import finished
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How near an image is to a protected set.
+
+    Attributes:
+        image: its name.
+        nearest: the id of the nearest protected point.
+        distance: to it, Euclidean and exact.
+        margin: how far the image is beyond the ball at least, `distance - radius - rounding`.
+        inside: whether that is below 0.
+    """
+
+    image: str
+    nearest: str
+    distance: float
+    margin: float
+    inside: bool
+
+
+class CheckFolder(ResultFolder):
+    """A folder that a check may write to."""
+
+    record_name = "check.json"
+    table_name = "check.parquet"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check left behind: the folder, what its `check.json` holds, and the images, closest first."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    checked: Sequence[Checked]
+
+    @property
+    def inside(self) -> int:
+        """How many images are inside a ball."""
+        return sum(c.inside for c in self.checked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record with the folder, ready for JSON."""
+        return {"out": str(self.folder), **self.record}
+
+
+def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
+    """Measure how near images are to a protected set, and write check.json, check.parquet and report.html.
+
+    Images are encoded as they are on disk: those that were drawn under a shield lie as far away as their certificates say but for what
+    decoding and encoding change. Nothing is written before everything is measured.
+
+    Args:
+        settings: what to do.
+        progress: told the share of the work that is done.
+
+    Raises:
+        OptionError: for a setting, image or model that is not allowed.
+        StoreError: for images that cannot be read, a set that is not whole or of another model, and an output folder in the way.
+        NumericsError: where the model makes NaN or infinity of an image.
+    """
+    tell = progress or (lambda share: None)
+    sources = find_sources(settings.images)
+    finished(settings.folder)
+    folder = CheckFolder.claim(
+        settings.out or free_folder(f"check {Path(settings.images[0]).stem}", Path.cwd()), overwrite=settings.overwrite
+    )
+    try:
+        shield = Shield.open(settings.folder)
+        encoder = _encoder(settings)
+        found: list[Checked] = []
+
+        def take(points: torch.Tensor, names: list[str]) -> None:
+            found.extend(_checked(shield, points, names))
+
+        skipped = encode_all(sources, encoder, take, batch_size=settings.batch_size, skip_bad=settings.skip_bad, tell=tell)
+        found.sort(key=lambda c: (c.margin, c.image))
+        record = _record(settings, shield, found, skipped)
+        folder.write(record, check_table(found, shield.radius), check_page(record, found))
+    except BaseException:
+        folder.abandon()
+        raise
+    return Outcome(folder.path, record, found)
+
+
+def check_table(checked: Sequence[Checked], radius: float) -> pa.Table:
+    """`check.parquet`: a row an image, the closest first. Columns: those of `Checked`, and `radius`."""
+    table = pa.Table.from_pylist([asdict(c) for c in checked], schema=_SCHEMA)
+    return table.append_column("radius", pa.array([radius] * len(checked), pa.float64()))
+
+
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("nearest", pa.string()),
+        ("distance", pa.float64()),
+        ("margin", pa.float64()),
+        ("inside", pa.bool_()),
+    ]
+)
+
+
+def _encoder(settings: CheckSettings) -> Encoder:
+    manifest = finished(settings.folder)
+    model = settings.model
+    if model is None and manifest.embedding is None:
+        model = next((name for name in map(_model_of, settings.images) if name), None)
+    return encoder_of(manifest, model, settings.space, device=settings.device, batch_size=settings.batch_size)
+
+
+def _model_of(folder: str) -> str | None:
+    """The model that drew an output folder, by its name."""
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    return record.get("model", {}).get("name") if isinstance(record, dict) else None
+
+
+def _checked(shield: Shield, points: torch.Tensor, names: Sequence[str]) -> list[Checked]:
+    bad = (~torch.isfinite(points.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise OptionError(f"{names[bad[0]]!r} has NaN or infinite values; what is checked must be finite")
+    index, distance = shield.nearest(points.reshape(len(points), *shield.shape))
+    margins = (distance - shield.reach).tolist()
+    rows = zip(names, index.tolist(), distance.tolist(), margins, strict=True)
+    return [Checked(name, shield.ids[i], d, margin, margin < 0) for name, i, d, margin in rows]
+
+
+def _record(settings: CheckSettings, shield: Shield, found: Sequence[Checked], skipped: Skipped) -> dict[str, Any]:
+    return {
+        "tool": "unalike",
+        "version": unalike.__version__,
+        "set": {
+            "name": settings.folder.resolve().name,
+            "count": len(shield),
+            "space": shield.space,
+            "radius": shield.radius,
+            "rounding": shield.rounding,
+            "checksum": shield.checksum,
+        },
+        "images": len(found),
+        "inside": sum(c.inside for c in found),
+        "skipped": [{"image": name, "reason": why} for name, why in skipped],
+        "checked": [asdict(c) for c in found],
+    }

@@ -1,0 +1,144 @@
+"""Images into the points that a protected set holds: the latents of a model, or features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unalike.attach.latents import encode_images
+from unalike.attach.sizes import image_size
+from unalike.attach.spaces import latent_model, latent_space
+from unalike.errors import OptionError, StoreError
+from unalike.extractors import extractor
+from unalike.extractors.base import torch_device
+from unalike.pipelines.catalogue import load
+from unalike.runs.shield.settings import LATENT
+from unalike.shields.manifest import Manifest
+
+
+class Encoder(Protocol):
+    """A way from images to points.
+
+    Attributes:
+        space: names the space of the points.
+        shape: of one point.
+        size: height and width that images are resized to; None where the features do that by themselves.
+        embedding: the spelling of the features, a folder in it by its own name alone; None for latents.
+    """
+
+    space: str
+    shape: tuple[int, ...]
+    size: tuple[int, int] | None
+    embedding: str | None
+
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """The points (m, …) float32 of images of any sizes, at least one."""
+        ...
+
+
+class LatentEncoder:
+    """The latents of a model, of images resized to one size.
+
+    Args:
+        model: as `load` takes it; of the pipeline only the autoencoder is moved to the device.
+        size: height and width; None for the size that the model draws.
+        device: "auto", or a device of torch.
+    """
+
+    embedding = None
+
+    def __init__(self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto") -> None:
+        self._pipe: Any = load(model)
+        self.size = image_size(self._pipe, size)
+        if getattr(self._pipe, "vae", None) is not None:
+            self._pipe.vae.to(torch_device(device))
+        self.shape = tuple(self.encode([Image.new("RGB", self.size[::-1])]).shape[1:])
+        self.space = latent_space(latent_model(self._pipe), self.shape)
+
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """The latents (m, …) of the images."""
+        return encode_images(self._pipe, images, size=self.size).float().cpu()
+
+
+class FeatureEncoder:
+    """Features of images.
+
+    Args:
+        name: as `extractor` takes it.
+        device, batch_size: likewise.
+    """
+
+    size = None
+
+    def __init__(self, name: str, *, device: str = "auto", batch_size: int = 32) -> None:
+        self._extractor = extractor(name, device=device, batch_size=batch_size)
+        kind, colon, source = name.partition(":")
+        self.embedding = f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else name
+        self.shape = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
+        self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
+
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """The features (m, d) of the images; those of one size are embedded together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, image in enumerate(images):
+            groups.setdefault(image.size, []).append(i)
+        found = torch.empty(0)
+        for own in groups.values():
+            pixels = [torch.from_numpy(np.array(images[i].convert("RGB"))).permute(2, 0, 1) for i in own]
+            rows = self._extractor.features(torch.stack(pixels).float() / 255)
+            found = found if len(found) else rows.new_empty(len(images), rows.shape[1])
+            found[own] = rows
+        return found
+
+
+def open_encoder(
+    space: str, model: str | None, *, size: tuple[int, int] | None = None, device: str = "auto", batch_size: int = 32
+) -> Encoder:
+    """The encoder into a space, its network loaded.
+
+    Args:
+        space: "latent", or the spelling of features.
+        model: whose latents, for "latent".
+        size, device, batch_size: as above.
+
+    Raises:
+        OptionError: for a model, size or device that is not to be had.
+        StoreError: for files of a model that cannot be loaded.
+        UnsupportedError: for a model without an autoencoder, and for a package that is missing.
+    """
+    if space != LATENT:
+        return FeatureEncoder(space, device=device, batch_size=batch_size)
+    if model is None:
+        raise OptionError("model is missing: the set is one of latents; name the model that they are of, as in --model emoji")
+    return LatentEncoder(model, size=size, device=device)
+
+
+def encoder_of(manifest: Manifest, model: str | None, space: str | None, *, device: str, batch_size: int) -> Encoder:
+    """The encoder into the space of a protected set.
+
+    Args:
+        manifest: of the set.
+        model: whose latents, where it is one of latents.
+        space: another spelling of its features, with a folder that they are in; None for its own.
+        device, batch_size: as above.
+
+    Raises:
+        OptionError: for a model or features that are not needed or missing.
+        StoreError: where they make points of another space than the set's.
+    """
+    own = manifest.embedding or LATENT
+    if space is not None and (space.partition(":")[0] != own.partition(":")[0]):
+        raise OptionError(f"space is {space!r}, and the set is one of {own}; leave it out")
+    if model is not None and own != LATENT:
+        raise OptionError(f"model is {model!r}, and the set is one of {own}, which needs none; leave it out")
+    encoder = open_encoder(space or own, model, size=manifest.size, device=device, batch_size=batch_size)
+    if encoder.space != manifest.space:
+        what = f"the model {model!r}" if own == LATENT else repr(space or own)
+        raise StoreError(f"the set protects {manifest.space!r} and {what} makes {encoder.space!r}; give the one that it was built with")
+    return encoder

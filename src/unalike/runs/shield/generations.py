@@ -1,0 +1,69 @@
+"""Unguided generations of a model as points of the space of a protected set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unalike.attach import guide
+from unalike.errors import OptionError
+from unalike.memory import Memory
+from unalike.runs.sampler import Sampler
+from unalike.runs.samples import planned_images
+from unalike.runs.settings import GenerateSettings
+from unalike.runs.shield.encoders import Encoder
+from unalike.runs.shield.settings import GENERATIONS, BuildSettings
+
+
+def unguided_points(settings: BuildSettings, encoder: Encoder, tell: Callable[[float], None]) -> tuple[np.ndarray, dict]:
+    """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was drawn.
+
+    In a latent space they are the final latents themselves, otherwise the encoded images.
+
+    Raises:
+        OptionError: for an unknown model or class, and where the model draws another size than the set is of.
+    """
+    num = settings.generations or GENERATIONS
+    asked = GenerateSettings(
+        prompts=settings.prompts,
+        num=num,
+        model=settings.model or "",
+        device=settings.device,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    sampler = Sampler.open(asked)
+    memory = Memory(capacity=asked.total)
+    guided = guide(sampler.pipe, memory=memory)
+    plan, features = planned_images(asked.prompts, num, asked.seed), []
+    for start in range(0, len(plan), asked.batch_size):
+        batch = plan[start : start + asked.batch_size]
+        images = sampler.draw(guided, batch, lambda: None)
+        if encoder.embedding is not None:
+            features.append(encoder.encode(images))
+        tell((start + len(batch)) / len(plan))
+    how = {
+        "prompts": list(asked.prompts),
+        "of_each": num,
+        "seed": asked.seed,
+        "steps": sampler.steps,
+        "guidance_scale": sampler.guidance_scale,
+    }
+    return _points(features, memory, encoder).double().numpy(), how
+
+
+def _points(features: Sequence[Tensor], memory: Memory, encoder: Encoder) -> Tensor:
+    if features:
+        return torch.cat(list(features))
+    (space,) = memory.spaces()
+    view = memory.view(space)
+    assert view is not None
+    if view.latents.shape[1] != torch.Size(encoder.shape).numel():
+        raise OptionError(
+            f"the model draws latents of {view.latents.shape[1]} numbers, and those of images of the size {encoder.size} have "
+            f"{torch.Size(encoder.shape).numel()}; leave out --size, or give the radius as a number"
+        )
+    return view.latents
