@@ -140,21 +140,21 @@ class Index:
 
     def lower(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers."""
-        stretch, stored = self.contraction.stretch, self.phi[rows].astype(np.float64)
-        squares = (query.phi + stored[:, :-1] / 2) ** 2
-        bound = (np.sqrt(squares.sum(axis=1)) - self.errors[0]) / stretch
+        stretch, lead = self.contraction.stretch, self.contraction.leading
+        chosen = torch.from_numpy(rows)
+        squares = (torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2 + torch.from_numpy(query.phi)).square_()
+        bound = (squares.sum(dim=1).sqrt_() - self.errors[0]) / stretch
         if self.second == "coordinates":
-            head = np.sqrt(squares[:, : self.contraction.leading].sum(axis=1) + squares[:, -1]) - self.errors[0]
-            bound = np.maximum(bound, np.hypot(head.clip(0), self._further_apart(query, rows).clip(0)) / stretch)
+            head = (squares[:, :lead].sum(dim=1) + squares[:, -1]).sqrt_() - self.errors[0]
+            bound = torch.maximum(bound, torch.hypot(head.clamp_min(0), self._further_apart(query, chosen).clamp_min(0)) / stretch)
         elif self.second == "signs":
-            bound = np.maximum(bound, self._by_signs(query, rows))
-        return ((bound - self._off(query)) * (1 - 1e-9)).clip(0)
+            bound = torch.maximum(bound, torch.from_numpy(self._by_signs(query, rows)))
+        return ((bound - self._off(query)) * (1 - 1e-9)).clamp_min_(0).numpy()
 
-    def _further_apart(self, query: Query, rows: np.ndarray) -> np.ndarray:
+    def _further_apart(self, query: Query, rows: Tensor) -> Tensor:
         """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
-        stored = torch.from_numpy(self.further)[torch.from_numpy(rows)].float()  # numpy converts float16 one by one
-        apart = stored - torch.from_numpy(query.further.astype(np.float32))
-        norm = apart.square_().sum(dim=1).double().sqrt().numpy()
+        apart = torch.from_numpy(self.further).index_select(0, rows).float() - torch.from_numpy(query.further.astype(np.float32))
+        norm = apart.square_().sum(dim=1).double().sqrt_()
         return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * np.linalg.norm(query.further) - self.errors[1]
 
     def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from unalike.shields.bounds import Index
-from unalike.shields.search import Candidates, Search
+from unalike.shields.bounds import Index, Query
+from unalike.shields.search import Candidates, Probe, Search
 from unalike.shields.vectors import Vectors
 
 _ROWS = 1 << 13
@@ -41,9 +41,9 @@ class Layered(Search):
         """Bytes of the index."""
         return self.index.resident_bytes
 
-    def candidates(self, x: np.ndarray, reach: np.ndarray) -> list[Candidates]:
-        """For each of the vectors x (B, d) all rows that the first bound does not place at `reach` (B,) or beyond."""
-        queries = self.index.queries(x)
+    def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
+        """For each of the probes (B) all rows that the first bound does not place at `reach` (B,) or beyond."""
+        queries = self._prepared(probes)
         limits = np.array([self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)])
         limits = np.nextafter(limits.astype(np.float32), np.float32(np.inf))  # compared in float32, and never below what it was
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [[(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries]
@@ -57,16 +57,23 @@ class Layered(Search):
         joined = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in found]
         return [Candidates(rows, self.index.first_lower(q, values)) for q, (rows, values) in zip(queries, joined, strict=True)]
 
-    def tighter(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Lower bounds (k,) of the distances of a vector x (d,) to these rows (k,), by both bounds."""
+    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds."""
         self.counts["second"] += len(rows)
-        (query,) = self.index.queries(x[None])
+        (query,) = self._prepared([probe])
         return np.concatenate([self.index.lower(query, part) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
 
-    def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """For each of the vectors x (B, d) the values (n,) of the first bound."""
-        queries = self.index.queries(x)
+    def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
+        """For each of the probes the values (n,) of the first bound."""
+        queries = self._prepared(probes)
         yield from np.concatenate([self.index.first(queries, rows) for rows in self._slices()]).T
+
+    def _prepared(self, probes: Sequence[Probe]) -> list[Query]:
+        new = [probe for probe in probes if probe.prepared is None]
+        if new:
+            for probe, query in zip(new, self.index.queries(np.stack([probe.x for probe in new])), strict=True):
+                probe.prepared = query
+        return [probe.prepared for probe in probes]
 
     def _slices(self) -> list[slice]:
         return [slice(first, first + _ROWS) for first in range(0, len(self.index), _ROWS)]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.shields.search import Candidates, Search
+from unalike.shields.search import Candidates, Probe, Search
 
 _FIRST_AHEAD = 0.5
 _AHEAD = 3.0
 _MOST_KEPT = 1 << 16
 _READ = 4096
+_WORTH = 0.003  # share of the rows whose second bound takes as long as a search for a batch
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A full search at `x`: all rows (k,) nearer than `beyond`, lower bounds of their distances, and which of those are tight."""
+    """A full search for `probe`: all rows (k,) nearer than `beyond`, lower bounds of their distances, and which of those are tight."""
 
-    x: np.ndarray
+    probe: Probe
     rows: np.ndarray
     lower: np.ndarray
     tight: np.ndarray
@@ -70,20 +70,20 @@ class Trajectory:
         """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the radius, ascending."""
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
-        moved = [np.inf if k is None else float(np.linalg.norm(row - k.x)) * (1 + 1e-12) for row, k in zip(x, self._kept, strict=True)]
-        lost = [i for i, k in enumerate(self._kept) if k is None or k.beyond - moved[i] < self.radius]
+        probes, kept = [Probe(row) for row in x.copy()], self._kept
+        moved = [np.inf if k is None else float(np.linalg.norm(row - k.probe.x)) * (1 + 1e-12) for row, k in zip(x, kept, strict=True)]
         self.steps += len(x)
-        if lost:
-            # Reading the index takes as long for all images as for one, so all are searched for anew.
+        if any(self._lost(k, m) for k, m in zip(kept, moved, strict=True)):
+            # Going through the index takes about as long for all images as for one, so all are searched for anew.
             last_step = np.linalg.norm(x - self._last, axis=1)
-            ahead = np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
-            found = self.search.candidates(x, self.radius + ahead)
-            self._kept = [_kept(*each) for each in zip(x.copy(), found, self.radius + ahead, repeat(self.radius), strict=False)]
+            reach = self.radius + np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
+            found = self.search.candidates(probes, reach)
+            self._kept = [self._keep(*each) for each in zip(probes, found, reach.tolist(), strict=True)]
             moved = [0.0] * len(x)
         else:
             self.skipped += len(x)
         self._last = x.copy()
-        return [self._inside(row, k, m) for row, k, m in zip(x, self._kept, moved, strict=True) if k is not None]
+        return [self._inside(probe, k, m) for probe, k, m in zip(probes, self._kept, moved, strict=True) if k is not None]
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part at a time where there are many."""
@@ -97,18 +97,23 @@ class Trajectory:
                 if len(part):
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
-    def _inside(self, x: np.ndarray, kept: _Kept, moved: float) -> np.ndarray:
+    def _lost(self, kept: _Kept | None, moved: float) -> bool:
+        """Whether an earlier search is of no more use: it excludes too little, or so little that a new one costs less."""
+        if kept is None or kept.beyond - moved < self.radius:
+            return True
+        return int(((kept.lower - moved < self.radius) & ~kept.tight).sum()) > _WORTH * len(self)
+
+    def _keep(self, probe: Probe, found: Candidates, beyond: float) -> _Kept:
+        """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
+        rows, lower = found.rows, found.lower
+        if len(rows) > _MOST_KEPT:
+            beyond = max(self.radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))
+            rows, lower = rows[lower < beyond], lower[lower < beyond]
+        return _Kept(probe, rows, lower, np.zeros(len(rows), dtype=bool), beyond)
+
+    def _inside(self, probe: Probe, kept: _Kept, moved: float) -> np.ndarray:
         loose = (kept.lower - moved < self.radius) & ~kept.tight
         if loose.any():
-            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.x, kept.rows[loose]))
+            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.probe, kept.rows[loose]))
             kept.tight[loose] = True
-        return self.search.nearer(x, kept.rows[kept.lower - moved < self.radius], self.radius)
-
-
-def _kept(x: np.ndarray, found: Candidates, beyond: float, radius: float) -> _Kept:
-    """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
-    rows, lower = found.rows, found.lower
-    if len(rows) > _MOST_KEPT:
-        beyond = max(radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))
-        rows, lower = rows[lower < beyond], lower[lower < beyond]
-    return _Kept(x, rows, lower, np.zeros(len(rows), dtype=bool), beyond)
+        return self.search.nearer(probe, kept.rows[kept.lower - moved < self.radius], self.radius)
