@@ -18,6 +18,7 @@ from unalike.shields import Shield
 
 _SLACK = 1e-4  # share of the radius by which another order of the same sums may change a distance
 _MARGIN = 1e-3  # share of the radius by which an image that had to be moved ends up further out
+_CENTRE = 1e-5  # share of the radius below which the direction from a centre is that of rounding errors
 _PUSHES = 3
 _ATTEMPTS = 64
 _ROUNDS = 4
@@ -240,10 +241,10 @@ class EmbeddedGuard:
             first = int(distance.argmin())
             if distance[first] < nearest:
                 nearest, closest = float(distance[first]), away[first]
-            apart = distance > 0
+            apart = distance > _CENTRE * radius
             total += (radius / distance[apart] - 1) @ away[apart]
         if np.linalg.norm(total) <= 1e-9 * radius:  # the balls' ways cancel
-            total = (radius / nearest - 1) * closest if nearest > 0 else closest
+            total = (radius / nearest - 1) * closest if nearest > _CENTRE * radius else np.zeros(e.shape[1])
         return radius - nearest, torch.from_numpy(total) if total.any() else None
 
     def _within(self, e: Tensor, radius: float) -> list[np.ndarray]:
