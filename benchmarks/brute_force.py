@@ -1,4 +1,4 @@
-"""Is any latent inside a protected ball? Reads the files alone and shares no code with the package: `python benchmarks/brute_force.py --help`.
+"""Is any latent inside a protected ball? Reads the files alone, and shares no code with the package: see `--help`.
 
 Every latent is compared with every protected vector, by differences in float64. Where the set is stored in float16, the largest rounding
 error that its manifest states is added to the radius.

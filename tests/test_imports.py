@@ -38,7 +38,7 @@ LIBRARIES = {
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
     "extractors": {"torch", "diffusers", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow"},
-    "bench": {"torch", "numpy", "PIL", "pyarrow", "matplotlib", "rich", "sklearn"},
+    "bench": {"torch", "numpy", "safetensors", "PIL", "pyarrow", "matplotlib", "rich", "sklearn"},
     "cli": {"typer", "rich"},
 }
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # that one names everything, and imports it late

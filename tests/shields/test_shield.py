@@ -10,6 +10,8 @@ from torch import Tensor
 
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
 from unalike.shields import Shield
+from unalike.shields.dense import Dense
+from unalike.shields.faiss import FaissIVF
 
 
 def distances(latents: Tensor, centres: Tensor) -> Tensor:
@@ -103,38 +105,52 @@ def test_argument_is_refused_when_it_is_not_allowed(change: dict[str, object], e
         Shield(**{"latents": torch.zeros(2, 2), "space": "s", "radius": 1.0, **change})  # type: ignore[arg-type]
 
 
-def test_shield_is_the_same_when_saved_and_opened(tmp_path: Path) -> None:
-    shield = Shield(torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0)), space="s/2x2", radius=0.1, ids=["a", "b", "ü"])
-    shield.save(tmp_path / "new" / "set")
-    shield.save(tmp_path / "new" / "set")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_shield_is_the_same_when_saved_and_opened(tmp_path: Path, dtype: str) -> None:
+    latents = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0))
+    shield = Shield(latents, space="s/2x2", radius=0.1, ids=["a", "b", "ü"])
+    shield.save(tmp_path / "new" / "set", dtype=dtype)
     opened = Shield.open(tmp_path / "new" / "set")
-    assert torch.equal(opened.centres, shield.centres)
-    assert (opened.space, opened.radius, opened.ids, opened.shape) == (shield.space, shield.radius, shield.ids, shield.shape)
-    assert sorted(p.name for p in (tmp_path / "new" / "set").iterdir()) == ["manifest.json", "vectors.safetensors"]
+    assert (opened.space, opened.radius, list(opened.ids), opened.shape) == (shield.space, shield.radius, shield.ids, shield.shape)
+    index, distance = opened.nearest(latents)
+    assert index.tolist() == [0, 1, 2]
+    largest = (latents.to(getattr(torch, dtype)).double() - latents.double()).flatten(1).norm(dim=1)
+    torch.testing.assert_close(distance, largest, rtol=0, atol=1e-12)
+    assert opened.rounding == pytest.approx(largest.max().item(), abs=1e-12)
+    assert opened.reach == opened.radius + opened.rounding
+    result, moved = opened.move_out(latents)
+    assert moved.all()
+    assert distances(result, latents.flatten(1)).min() >= 0.1  # from the points before rounding
+    with pytest.raises(StoreError):
+        shield.save(tmp_path / "new" / "set")
 
 
-@pytest.mark.parametrize("damage", ["radius", "vectors", "json", "lost"])
+@pytest.mark.parametrize("damage", ["radius", "vectors", "index", "json", "lost"])
 def test_damage_is_reported_when_opened(tmp_path: Path, damage: str) -> None:
     Shield(torch.arange(8.0).view(4, 2), space="s", radius=1.0).save(tmp_path)
-    manifest, vectors = tmp_path / "manifest.json", tmp_path / "vectors.safetensors"
+    manifest, vectors, index = (tmp_path / name for name in ("manifest.json", "vectors-00000.safetensors", "index-0.safetensors"))
     if damage == "radius":
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "radius": 2.0}))
-    elif damage == "vectors":
-        vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x7f")
     elif damage == "json":
         manifest.write_text("{")
-    else:
+    elif damage == "lost":
         vectors.unlink()
-    with pytest.raises(StoreError, match=r"damaged|there is no shield"):
+    else:
+        file = vectors if damage == "vectors" else index
+        file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(StoreError, match=r"damaged|missing|checksum"):
         Shield.open(tmp_path)
 
 
-def test_folder_is_refused_when_it_holds_something_else(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"other files \(notes\.txt\)"):
-        Shield(torch.zeros(1, 2), space="s", radius=1.0).save(tmp_path)
-    with pytest.raises(StoreError, match="there is no shield"):
-        Shield.open(tmp_path)
+def test_approximate_search_is_refused_when_a_guarantee_is_asked_for() -> None:
+    shield = Shield(torch.arange(8.0).view(4, 2), space="s", radius=1.0)
+    own = Dense(shield.vectors, torch.device("cpu"))
+    shield.use(own)
+    assert shield.search() is own
+    with pytest.raises(OptionError, match="FaissIVF, which can miss protected points"):
+        shield.use(FaissIVF(shield.vectors, cells=2, probes=1))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="of other vectors"):
+        shield.use(Dense(Shield(torch.zeros(1, 2), space="s", radius=1.0).vectors, torch.device("cpu")))
 
 
 @pytest.mark.parametrize(("d", "m", "spread"), [(2, 4000, 1.0), (3, 4000, 2.0), (64, 3000, 0.5), (1024, 2000, 0.7), (4096, 2000, 0.6)])

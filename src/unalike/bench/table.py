@@ -16,8 +16,8 @@ BENCHMARKS: dict[str, str] = {
     "sparsity": "unalike.bench.sparsity",
     "cost": "unalike.bench.cost",
     "awareness": "unalike.bench.awareness",
-    "shield_search": "unalike.bench.shield_search",
     "shield_emoji": "unalike.bench.shield_emoji",
+    "shield_search": "unalike.bench.shield_search",
 }
 """Name → module, imported when it is asked for. A new benchmark is one file and one entry here."""
 

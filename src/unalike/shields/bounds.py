@@ -20,6 +20,7 @@ from unalike.shields.vectors import Vectors
 
 _LEADING = 32
 _MOST_COORDINATES = 512
+_BASIS_VALUES = 1 << 22  # 32 MiB to read for each step's predictions
 _SAMPLED_VALUES = 1 << 25
 _QUERIES, _MEASURED = 48, 2048
 _BLOCK_VALUES = 1 << 24
@@ -280,7 +281,7 @@ def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, n
     def signs(k: int) -> float:
         return 8 * k * d + n * (4 * (k + 2) + math.ceil(d / 8) + 8)
 
-    most = min(_MOST_COORDINATES, *centred.shape)
+    most = min(_MOST_COORDINATES, max(_LEADING, _BASIS_VALUES // d), *centred.shape)
     sizes = {"coordinates": next((k for k in range(most, 0, -1) if coordinates(k) <= room), 0)}
     if signs(0) <= room:
         sizes["signs"] = next(k for k in range(min(_LEADING, most), -1, -1) if signs(k) <= room)

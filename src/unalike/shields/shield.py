@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from unalike.shields.bounds import Index
 from unalike.shields.dense import Dense
 from unalike.shields.exit import directions_out, ray_exit
 from unalike.shields.layered import Layered
+from unalike.shields.manifest import require_radius
 from unalike.shields.search import Search
+from unalike.shields.store import open_folder
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import Resident, Vectors
+from unalike.shields.writer import Writer
 
 _MARGIN = 1e-6
 _ATTEMPTS = 64
@@ -66,7 +69,7 @@ class Shield:
         if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) == 0:
             got = f"of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
             raise OptionError(f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)")
-        checked_radius(radius)
+        require_radius(radius)
         if not space:
             raise OptionError("space is empty; shield_from_images(pipe, images, radius) names it after the model")
         names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
@@ -80,6 +83,7 @@ class Shield:
         self.space = space
         self.radius = float(radius)
         self.ids: Sequence[str] = names
+        self.checksum = self._digest()
         self._index: Index | None = None
         self._searches: dict[torch.device, Search] = {}
 
@@ -94,14 +98,71 @@ class Shield:
         """`radius + rounding`: how far from every stored point an image is kept."""
         return self.radius + self.rounding
 
-    @cached_property
-    def checksum(self) -> str:
-        """SHA-256 of the points, their ids, the space and the radius."""
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.space} {self.radius!r} {self.rounding!r}\n".encode())
         digest.update("\n".join(self.ids).encode())
         for _, block in self.vectors.blocks():
             digest.update(np.ascontiguousarray(block).data)
         return digest.hexdigest()
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, check: bool = True) -> Self:
+        """The protected set in a folder, as `save` or `unalike shield build` wrote it; the vectors stay on disk.
+
+        Args:
+            folder: where it is.
+            check: read all vectors once and compare their checksums.
+
+        Raises:
+            StoreError: when there is none, it is not finished, or anything of it is missing or damaged.
+
+        Cost: with `check` one pass over all files, else over all but the vectors.
+        """
+        opened = open_folder(Path(folder), check=check)
+        manifest = opened.manifest
+        shield = cls.__new__(cls)
+        shield.shape, shield.vectors = manifest.shape, opened.vectors
+        shield.space, shield.radius, shield.ids = manifest.space, manifest.radius, opened.ids
+        shield.rounding, shield.embedding, shield.radius_source = manifest.rounding, manifest.embedding, manifest.radius_source
+        shield.checksum = manifest.checksum
+        shield._index, shield._searches = Index.from_tensors(opened.index), {}
+        if len(shield._index) != manifest.count:
+            raise StoreError(f"the protected set {Path(folder).name!r} is damaged: its search index is of another set; build it again")
+        return shield
+
+    def save(self, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
+        """Writes the set, with what `open` needs to search it, into a folder that is not there yet or empty. Equal points are kept once.
+
+        Args:
+            folder: where to.
+            dtype: "float32", or "float16" for half the room and balls that are larger by the rounding.
+
+        Raises:
+            OptionError: for two points with one id.
+            StoreError: when the folder holds something else, or cannot be written.
+        """
+        settings: dict[str, Any] = {"space": self.space, "shape": self.shape, "dtype": dtype, "embedding": self.embedding}
+        with Writer.begin(Path(folder), **settings) as writer:
+            for first, block in self.vectors.blocks():
+                names = [self.ids[i] for i in range(first, first + len(block))]
+                new = [i for i, name in enumerate(names) if name not in writer.done]
+                writer.add(torch.from_numpy(np.array(block[new])), [names[i] for i in new])
+            writer.finish(radius=self.radius, radius_source=dict(self.radius_source) if self.radius_source else None)
+
+    def use(self, search: Search) -> None:
+        """Search with this from now on, in place of what the shield would choose.
+
+        Raises:
+            OptionError: for an approximate search, whose misses would make every certificate worthless, and one of other vectors.
+        """
+        if not search.exact:
+            raise OptionError(
+                f"search is a {type(search).__name__}, which can miss protected points, so that nothing could be guaranteed; allowed: an "
+                "exact search, as in shield.use(Layered(shield.vectors, index))"
+            )
+        if search.vectors is not self.vectors:
+            raise OptionError("search is of other vectors than the shield's; make it of shield.vectors")
+        self._searches = dict.fromkeys((torch.device("cpu"), torch.device("cuda")), search)
 
     def search(self, device: torch.device | None = None) -> Search:
         """The exact search of the set, for queries on this device: a GPU holds the vectors itself where they fit."""
@@ -194,18 +255,3 @@ class Shield:
                 f"latents have shape {tuple(latents.shape[1:])} and the protected ones {self.shape}; they must be of one space"
             )
         return latents.detach().flatten(1).to(device="cpu", dtype=torch.float64).numpy()
-
-
-def checked_radius(radius: Any) -> float:
-    """The radius as a number.
-
-    Raises:
-        OptionError: for anything but a finite number above 0.
-
-    Example:
-        >>> checked_radius(20)
-        20.0
-    """
-    if isinstance(radius, bool) or not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
-        raise OptionError(f"radius is {radius!r}; allowed: a finite number above 0, as in Shield(latents, space=…, radius=20.0)")
-    return float(radius)

@@ -20,6 +20,7 @@ from unalike.bench.fronts import hypervolume
 from unalike.bench.pareto.figures import draw_figures
 from unalike.bench.pareto.measure import Job, Search, clock, finished, measure, search, workers
 from unalike.bench.pareto.page import page
+from unalike.bench.pareto.results import points_of
 from unalike.bench.pareto.tasks import TASKS, Task
 from unalike.bench.pareto.trials import AUTO, INDEPENDENT, Trial, families
 
@@ -148,7 +149,7 @@ def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
         rows: of the trials of one method, a row a unit.
     """
     keys = list(dict.fromkeys(row["key"] for row in rows))
-    points = torch.stack([_point([row for row in rows if row["key"] == key]) for key in keys])
+    points = torch.stack([points_of([row for row in rows if row["key"] == key]).mean(dim=0) for key in keys])
     chosen: list[int] = []
     while len(chosen) < most:
         reached = [float(hypervolume(points[[*chosen, i]])) for i in range(len(keys))]
@@ -157,12 +158,6 @@ def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
             break
         chosen.append(best)
     return [Trial.from_key(keys[i]) for i in chosen]
-
-
-def _point(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    return torch.tensor([[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows], dtype=torch.float64).mean(
-        dim=0
-    )
 
 
 def _thinned(task: Task, size: Size) -> Task:

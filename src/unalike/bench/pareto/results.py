@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Results:
 
     def points(self, keys: Sequence[str]) -> Tensor:
         """Share of the possible and precision (units, settings, 2) of tested settings."""
-        return torch.stack([_points(by_unit(self.test, key)) for key in keys], dim=1)
+        return torch.stack([points_of(by_unit(self.test, key)) for key in keys], dim=1)
 
     def precise(self, keys: Sequence[str]) -> str:
         """Of a method's settings the one that found the most on the validation prompts while its precision there was at most ROOM below
@@ -74,9 +74,8 @@ class Results:
 
     def _validated(self, key: str) -> Tensor:
         """A setting's mean point on the validation prompts, or that of the same one without memory, which stands for it."""
-        plain = Trial.from_key(key)
-        plain = Trial(plain.family, plain.guidance_scale, plain.methods)
-        return _points(by_unit(self.tuning, plain.key)).mean(dim=0)
+        plain = replace(Trial.from_key(key), memory=False)
+        return points_of(by_unit(self.tuning, plain.key)).mean(dim=0)
 
 
 def name_of(key: str) -> str:
@@ -101,5 +100,6 @@ def with_interval(values: Tensor, form: str) -> str:
     return f"{form.format(values.mean().item())} ({form.format(low)} to {form.format(high)})"
 
 
-def _points(rows: Sequence[Row]) -> Tensor:
+def points_of(rows: Sequence[Row]) -> Tensor:
+    """Share of the possible and precision (units, 2) of the rows of a setting."""
     return torch.tensor([[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows], dtype=torch.float64)

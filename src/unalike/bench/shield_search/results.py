@@ -38,6 +38,7 @@ class Summary:
     Attributes:
         vectors, factor, radius, search: what was searched and how.
         per_step: mean seconds of a step of a batch.
+        busy: mean seconds of processor time of that, which others on the machine disturb less.
         per_trajectory: seconds of a trajectory of as many steps as there are.
         there, found, wrong: vectors within the radius over all images and steps, how many of them were found, and what else was.
         skipped: share of images and steps without a full search.
@@ -50,6 +51,7 @@ class Summary:
     radius: float
     search: str
     per_step: float
+    busy: float
     per_trajectory: float
     there: int
     found: int
@@ -80,6 +82,7 @@ def _summary(rows: Sequence[dict[str, Any]], steps: int) -> Summary:
     return Summary(
         *(first[key] for key in ("vectors", "factor", "radius", "search")),
         per_step=per_step,
+        busy=sum(row["busy"] for row in rows) / len(rows),
         per_trajectory=per_step * steps,
         **{key: sum(row[key] for row in rows) for key in ("there", "found", "wrong")},
         skipped=sum(row["skipped"] for row in rows) / searches,

@@ -1,4 +1,4 @@
-"""Images of a folder, read one by one and turned into features; what cannot be read is listed."""
+"""Images of a folder, turned into features; what cannot be read is listed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.errors import NumericsError, StoreError
 from unalike.extractors.base import Extractor
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SHOWN = 10
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for damaged files
+from unalike.runs.images import UNREADABLE, read_image, reason, refusal
 
 
 @dataclass(frozen=True)
@@ -42,37 +39,6 @@ class ImageSet:
         return len(self.files)
 
 
-def find_images(folder: Path) -> list[str]:
-    """The images below a folder by their names, hidden files and folders left out, in order.
-
-    Raises:
-        OptionError: where there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise OptionError(f"{str(folder)!r} is no folder; give one that holds images ({', '.join(SUFFIXES)})")
-    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    files = sorted(p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts))
-    if not files:
-        raise OptionError(f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders below it")
-    return files
-
-
-def read_image(path: Path) -> Image.Image:
-    """The image in RGB as it is meant to be seen: turned as its EXIF data says, transparent parts on white; of several frames the first.
-
-    Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: for damaged files, and more than 8 bits a channel.
-    """
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-    if image.mode[0] in "IF":
-        raise ValueError(f"its mode {image.mode!r} has more than 8 bits a channel; save it with 8")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def extract(folder: Path, files: Sequence[str], extractor: Extractor, *, skip_bad: bool, tick: Callable[[], None]) -> ImageSet:
     """Features of images of any sizes; images of one size are embedded together.
 
@@ -93,23 +59,17 @@ def extract(folder: Path, files: Sequence[str], extractor: Extractor, *, skip_ba
     for number, file in enumerate(files):
         try:
             image = read_image(folder / file)
-        except _UNREADABLE as error:
-            skipped.append((file, " ".join(str(error).replace(str(folder / file), "the file").split()) or type(error).__name__))
+        except UNREADABLE as error:
+            skipped.append((file, reason(error, folder / file)))
         else:
             sizes[image.size] += 1
             if skip_bad or not skipped:  # after a refusal the rest is only read to list what else is bad
                 batches.add(number, file, image)
         tick()
     if skipped and (not skip_bad or len(skipped) == len(files)):
-        raise StoreError(_refusal(folder, files, skipped))
+        raise StoreError(refusal(repr(str(folder)), len(files), skipped))
     bad = {file for file, _ in skipped}
     return ImageSet(folder, [f for f in files if f not in bad], batches.features(), sizes, skipped)
-
-
-def _refusal(folder: Path, files: Sequence[str], skipped: Sequence[tuple[str, str]]) -> str:
-    shown = "; ".join(f"{file} ({reason})" for file, reason in skipped[:_SHOWN]) + ("; …" if len(skipped) > _SHOWN else "")
-    left = "" if len(skipped) == len(files) else ", or leave them out with --skip-bad"
-    return f"{len(skipped)} of {len(files)} images in {str(folder)!r} cannot be read: {shown}. Mend or remove them{left}"
 
 
 class _Batches:

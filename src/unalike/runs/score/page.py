@@ -11,9 +11,10 @@ from PIL import Image
 
 from unalike.runs.charts import dot_chart
 from unalike.runs.html import document, figure, pair, panel, table
+from unalike.runs.images import read_image
 from unalike.runs.score.catalogue import GROUPS, METRICS
 from unalike.runs.score.figures import Figure
-from unalike.runs.score.images import ImageSet, read_image
+from unalike.runs.score.images import ImageSet
 from unalike.runs.score.pictures import IMAGES_OF_PROMPT, PROMPTS_SHOWN, Pair, chosen_for_grid
 
 THUMBNAIL = 128

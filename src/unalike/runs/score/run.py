@@ -14,9 +14,10 @@ from unalike.errors import OptionError
 from unalike.extractors import extractor
 from unalike.extractors.base import Extractor
 from unalike.runs.folder import free_folder
+from unalike.runs.images import find_images
 from unalike.runs.score.figures import PROMPT_BANDWIDTH, FeatureSet, Figure, Task, compute
 from unalike.runs.score.folder import ScoreFolder
-from unalike.runs.score.images import ImageSet, extract, find_images
+from unalike.runs.score.images import ImageSet, extract
 from unalike.runs.score.page import score_page
 from unalike.runs.score.pictures import PAIR_LIMIT, Pair, alike_pairs, nearest_pairs
 from unalike.runs.score.prompts import matched, read_prompts, read_run
