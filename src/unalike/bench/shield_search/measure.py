@@ -20,7 +20,7 @@ from unalike.bench.shield_search.rivals import Rivals, timed
 from unalike.bench.shield_search.trajectories import Recorded, record
 from unalike.shields.calibration import automatic_radius, nearest_distances
 from unalike.shields.faiss import set_threads
-from unalike.shields.vectors import Mapped
+from unalike.shields.vectors import Mapped, Vectors
 
 SCRATCH = "UNALIKE_BENCH_DATA"
 _TRUTH = ("unalike.bench.truth", 1)
@@ -113,7 +113,7 @@ def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
     return automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
 
 
-def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
+def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
     """The share of the variance by principal components, of as many encoded pictures as of vectors of the set."""
     if (folder / SPECTRUM).is_file():
         return
