@@ -59,6 +59,10 @@ class Dense(Search):
         self.counts["first"] += len(x) * first
         return [Candidates(np.concatenate([c.rows for c in found]), np.concatenate([c.lower for c in found])) for found in left]
 
+    def tighter(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Zeros: what the product leaves open is measured."""
+        return np.zeros(len(rows))
+
     def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
         """For each of the vectors x (B, d) the squared distances (n,) that the product gives."""
         yield from torch.cat([squared for squared, _ in self._squared(x)], dim=1).cpu().numpy()

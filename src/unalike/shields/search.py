@@ -53,13 +53,21 @@ class Search(ABC):
         """For each of the vectors x (B, d) float64 all rows that are not known to be at `reach` (B,) or beyond."""
 
     @abstractmethod
+    def tighter(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds (k,) float64 of the distances of a vector x (d,) to these rows (k,), the best it has without reading them."""
+
+    @abstractmethod
     def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
         """For each of the vectors x (B, d) float64 values (n,) that tend to be small where rows are near; no bounds of anything."""
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
         """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`, ascending."""
-        found = self.candidates(x, np.full(len(x), radius))
-        return [c.rows[self.distances(row, c.rows) < radius] for row, c in zip(x, found, strict=True)]
+        return [self.nearer(row, c.rows, radius) for row, c in zip(x, self.candidates(x, np.full(len(x), radius)), strict=True)]
+
+    def nearer(self, x: np.ndarray, rows: np.ndarray, radius: float) -> np.ndarray:
+        """Which of the rows (k,) are nearer to a vector x (d,) than the radius; read in full are those that no bound excludes."""
+        rows = rows[self.tighter(x, rows) < radius]
+        return rows[self.distances(x, rows) < radius]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of equals, and its distance (B,) float64."""
@@ -77,12 +85,15 @@ class Search(ABC):
         seeds = np.argpartition(order, _SEEDS)[:_SEEDS] if len(order) > _SEEDS else np.arange(len(order))
         found = float(self.distances(x, seeds).min())
         # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
-        near = self.candidates(x[None], np.array([found * (1 + 1e-9) + np.finfo(np.float64).tiny]))[0]
-        at, rising = -1, np.argsort(near.lower, kind="stable")
+        reach = found * (1 + 1e-9) + np.finfo(np.float64).tiny
+        near = self.candidates(x[None], np.array([reach]))[0].rows
+        lower = self.tighter(x, near)
+        at, rising = -1, np.argsort(lower, kind="stable")
+        rising = rising[lower[rising] < reach]
         for part in np.split(rising, range(_SEEDS, len(rising), _SEEDS)):
-            if near.lower[part[0]] > found:
+            if lower[part[0]] > found:
                 break
-            rows = near.rows[part]
+            rows = near[part]
             distances = self.distances(x, rows)
             d = float(distances.min())
             k = int(rows[distances == d].min())

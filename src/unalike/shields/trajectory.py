@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -14,15 +15,18 @@ from unalike.shields.search import Candidates, Search
 
 _FIRST_AHEAD = 0.5
 _AHEAD = 3.0
-_MOST_KEPT = 4096
+_MOST_KEPT = 1 << 16
+_READ = 4096
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A full search at `x`: all rows that lie nearer than `beyond` are among the candidates."""
+    """A full search at `x`: all rows (k,) nearer than `beyond`, lower bounds of their distances, and which of those are tight."""
 
     x: np.ndarray
-    candidates: Candidates
+    rows: np.ndarray
+    lower: np.ndarray
+    tight: np.ndarray
     beyond: float
 
 
@@ -67,15 +71,17 @@ class Trajectory:
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
         moved = [np.inf if k is None else float(np.linalg.norm(row - k.x)) * (1 + 1e-12) for row, k in zip(x, self._kept, strict=True)]
-        lost = np.array([i for i, k in enumerate(self._kept) if k is None or k.beyond - moved[i] < self.radius], dtype=np.int64)
+        lost = [i for i, k in enumerate(self._kept) if k is None or k.beyond - moved[i] < self.radius]
         self.steps += len(x)
-        self.skipped += len(x) - len(lost)
-        if len(lost):
-            last_step = np.linalg.norm(x[lost] - self._last[lost], axis=1)
+        if lost:
+            # Reading the index takes as long for all images as for one, so all are searched for anew.
+            last_step = np.linalg.norm(x - self._last, axis=1)
             ahead = np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
-            found = self.search.candidates(x[lost], self.radius + ahead)
-            for i, candidates, beyond in zip(lost.tolist(), found, (self.radius + ahead).tolist(), strict=True):
-                self._kept[i], moved[i] = self._shortened(x[i], candidates, beyond), 0.0
+            found = self.search.candidates(x, self.radius + ahead)
+            self._kept = [_kept(*each) for each in zip(x.copy(), found, self.radius + ahead, repeat(self.radius), strict=False)]
+            moved = [0.0] * len(x)
+        else:
+            self.skipped += len(x)
         self._last = x.copy()
         return [self._inside(row, k, m) for row, k, m in zip(x, self._kept, moved, strict=True) if k is not None]
 
@@ -87,18 +93,22 @@ class Trajectory:
                 "must come from the same model at the same image size"
             )
         for image, rows in enumerate(self.within(x0.detach().double().cpu().numpy())):
-            for part in np.split(rows, range(_MOST_KEPT, len(rows), _MOST_KEPT)):
+            for part in np.split(rows, range(_READ, len(rows), _READ)):
                 if len(part):
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
-    def _shortened(self, x: np.ndarray, found: Candidates, beyond: float) -> _Kept:
-        """The search with its nearest candidates alone, where there are more than are worth keeping, and looking ahead less."""
-        if len(found.rows) > _MOST_KEPT:
-            short = max(self.radius, float(np.partition(found.lower, _MOST_KEPT)[_MOST_KEPT]))
-            near = found.lower < short
-            found, beyond = Candidates(found.rows[near], found.lower[near]), short
-        return _Kept(x.copy(), found, beyond)
-
     def _inside(self, x: np.ndarray, kept: _Kept, moved: float) -> np.ndarray:
-        rows = kept.candidates.rows[kept.candidates.lower - moved < self.radius]
-        return rows[self.search.distances(x, rows) < self.radius]
+        loose = (kept.lower - moved < self.radius) & ~kept.tight
+        if loose.any():
+            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.x, kept.rows[loose]))
+            kept.tight[loose] = True
+        return self.search.nearer(x, kept.rows[kept.lower - moved < self.radius], self.radius)
+
+
+def _kept(x: np.ndarray, found: Candidates, beyond: float, radius: float) -> _Kept:
+    """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
+    rows, lower = found.rows, found.lower
+    if len(rows) > _MOST_KEPT:
+        beyond = max(radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))
+        rows, lower = rows[lower < beyond], lower[lower < beyond]
+    return _Kept(x, rows, lower, np.zeros(len(rows), dtype=bool), beyond)
