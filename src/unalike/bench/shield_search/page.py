@@ -105,9 +105,13 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
         mine, theirs = resident(folder, n, OURS), resident(folder, n, RIVAL)
         if mine and theirs:
             lines.append(f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} of it (goal: at most 1/20).")
-    missing = [1 - t.recall for _, t in pairs if t.there]
-    if missing:
-        lines.append(f"- {RIVAL}, misses {min(missing):.1%} to {max(missing):.1%} of the protected vectors that an image is inside of.")
+    rival = [t for _, t in pairs if t.there]
+    if rival:
+        lines.append(
+            f"- {RIVAL}, misses {', '.join(f'{1 - t.recall:.1%}' for t in rival)} of the protected vectors within radius "
+            f"{', '.join(f'{t.radius:.1f}' for t in rival)}, and all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} of "
+            "the images and steps that are inside of a ball."
+        )
     return "\n".join(lines)
 
 
@@ -133,6 +137,7 @@ def _rivals(folder: Path, found: Sequence[Summary]) -> str:
                 s.search,
                 f"{s.recall:.2%}" if s.there else "nothing there",
                 f"{s.there:,}",
+                f"{s.unseen / s.inside:.2%}" if s.inside else "–",
                 s.wrong,
                 f"{1e3 * s.per_step:.1f}",
                 f"{1e3 * s.busy:.1f}",

@@ -16,7 +16,7 @@ from unalike.bench.shield_search.brute import Found
 from unalike.bench.shield_search.results import ANEW, FLAT, IVF, OURS, TIERS, ivf_name
 from unalike.bench.shield_search.trajectories import Recorded
 from unalike.shields.bounds import Index, build
-from unalike.shields.faiss import FaissFlat, FaissIVF, share_found
+from unalike.shields.faiss import FaissFlat, FaissIVF
 from unalike.shields.layered import Layered
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import Mapped
@@ -143,8 +143,8 @@ def _along(
         found = within(x)
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
         counts = {tier: layered.counts[tier] - before.get(tier, 0) if layered else 0 for tier in TIERS}
-        total = sum(len(own) for own in true.within)
-        right = round(share_found(found, true.within) * total)
+        total = sum(len(there) for there in true.within)
+        right = [len(np.intersect1d(own, there)) for own, there in zip(found, true.within, strict=True)]
         rows.append(
             {
                 "search": name,
@@ -155,8 +155,10 @@ def _along(
                 "seconds": seconds,
                 "busy": busy,
                 "there": total,
-                "found": right,
-                "wrong": sum(len(own) for own in found) - right,
+                "found": sum(right),
+                "wrong": sum(len(own) for own in found) - sum(right),
+                "inside": sum(len(there) > 0 for there in true.within),
+                "unseen": sum(len(there) > 0 and not k for there, k in zip(true.within, right, strict=True)),
                 "skipped": (run.skipped - skipped) if run else 0,
                 **counts,
             }
