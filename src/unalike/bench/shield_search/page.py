@@ -109,8 +109,8 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
     if rival:
         lines.append(
             f"- {RIVAL}, misses {', '.join(f'{1 - t.recall:.1%}' for t in rival)} of the protected vectors within radius "
-            f"{', '.join(f'{t.radius:.1f}' for t in rival)}, and all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} of "
-            "the images and steps that are inside of a ball."
+            f"{', '.join(f'{t.radius:.1f}' for t in rival)}, and all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} "
+            "of the images and steps that are inside of a ball."
         )
     return "\n".join(lines)
 
@@ -149,18 +149,9 @@ def _rivals(folder: Path, found: Sequence[Summary]) -> str:
         )
     ratio = f"of {RIVAL}"
     columns = [
-        "radius (multiple)",
-        "search",
-        "found",
-        "there",
-        "wrong",
-        "ms a step",
-        "of the processor",
-        "s a trajectory",
-        ratio,
-        "resident",
-        ratio,
-    ]
+        "radius (multiple)", "search", "found", "there", "images inside, none found", "wrong", "ms a step", "of the processor",
+        "s a trajectory", ratio, "resident", ratio,
+    ]  # fmt: skip
     return table(columns, lines)
 
 
