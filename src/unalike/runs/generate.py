@@ -14,6 +14,7 @@ from torch import Tensor
 from unalike.attach import guide
 from unalike.attach.report import ImageReport, Nearest
 from unalike.errors import RefusedError
+from unalike.extractors import extractor
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder
 from unalike.runs.grid import Band, Cell, Panel, draw_grid
@@ -86,8 +87,15 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
     try:
         sampler = Sampler.open(settings)
-        policy = {"on_violation": settings.on_violation, "attempts": settings.attempts}
-        guided = guide(sampler.pipe, *methods, memory=memory, shield=shield, **policy)
+        guided = guide(
+            sampler.pipe,
+            *methods,
+            memory=memory,
+            shield=shield,
+            embed=extractor(shield.embedding, device=settings.device) if shield is not None and shield.embedding else None,
+            on_violation=settings.on_violation,
+            attempts=settings.attempts,
+        )
     except BaseException:
         folder.abandon()
         raise
