@@ -29,6 +29,7 @@ NAMES = [
 
 COMMANDS = {
     "generate": [
+        "--attempts",
         "--batch-size",
         "--compare",
         "--device",
@@ -40,6 +41,7 @@ COMMANDS = {
         "--model",
         "--no-compare",
         "--num",
+        "--on-violation",
         "--out",
         "--overwrite",
         "--quiet",

@@ -240,12 +240,13 @@ def test_guard_says_so_when_images_cannot_be_compared(sd: Any) -> None:
         guard.nearest_to_images(torch.full((1, 3, 16, 16), torch.nan))
 
 
-def test_autoencoder_encodes_in_full_precision_when_it_overflows_in_half(sd: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autoencoder_encodes_in_full_precision_when_it_is_in_half(sd: Any, dtype: torch.dtype) -> None:
     images = torch.rand(2, 3, 16, 16, generator=seeded(1)[0])
     try:
-        sd.vae.to(torch.float16)
+        sd.vae.to(dtype)
         halved = encode_images(sd, images)
-        assert sd.vae.dtype == torch.float16
+        assert sd.vae.dtype == dtype
         assert halved.dtype == torch.float32
         sd.vae.to(torch.float32)  # the weights stay rounded
         assert torch.equal(halved, encode_images(sd, images))

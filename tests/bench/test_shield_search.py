@@ -8,7 +8,7 @@ import torch
 from unalike.bench import shield_search
 from unalike.bench.base import claim, read_rows
 from unalike.bench.shield_search import measure, results
-from unalike.bench.shield_search.brute import Brute, sample
+from unalike.bench.shield_search.brute import Brute
 from unalike.bench.shield_search.latents import DIMENSION, SetSize, collages, shards
 from unalike.bench.shield_search.pictures import Kinds, picture
 from unalike.shields.vectors import Resident
@@ -93,16 +93,6 @@ def test_brute_force_agrees_with_the_definition_when_vectors_are_near_and_far(sc
     assert all(np.array_equal(own, np.flatnonzero(row < radius)) for own, row in zip(found.within, distance, strict=True))
     assert found.nearest.tolist() == distance.argmin(axis=1).tolist()
     assert found.distance == pytest.approx(distance.min(axis=1), rel=1e-12, abs=0)
-
-
-def test_brute_force_leaves_out_the_vector_itself_when_asked():
-    rows = random(50, 8).numpy()
-    own = sample(50, 10, seed=0)
-    distance = np.linalg.norm(rows.astype(np.float64)[None] - rows[own].astype(np.float64)[:, None], axis=2)
-    distance[np.arange(10), own] = np.inf
-    found = Brute(Resident(rows)).scan(rows[own].astype(np.float64), 0.0, own=own)
-    assert found.distance == pytest.approx(distance.min(axis=1), rel=1e-12)
-    assert found.nearest.tolist() == distance.argmin(axis=1).tolist()
 
 
 def test_everything_is_measured_drawn_and_written_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -21,8 +21,8 @@ _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
 
-    The encoder's mode, not a sample, so the same image always has the same latent. An autoencoder that overflows in float16, as those of
-    Stable Diffusion XL do, encodes in float32.
+    The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
+    some overflow in float16, and the distances of an image should not depend on where they are measured.
 
     Args:
         pipe: a diffusers pipeline with a `vae` for images.
@@ -42,7 +42,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
         )
     pixels = _pixels(pipe, images, size)
     own = vae.dtype
-    upcast = own == torch.float16 and vae.config.get("force_upcast", False)
+    upcast = {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
     try:
         if upcast:
             vae.to(dtype=torch.float32)
@@ -57,7 +57,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
 def shield_from_images(
     pipe: Any,
     images: Iterable[Any] | Tensor,
-    radius: float,
+    radius: float | str,
     *,
     ids: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
@@ -67,7 +67,7 @@ def shield_from_images(
     Args:
         pipe: a diffusers pipeline; its autoencoder encodes the images.
         images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
-        radius: in the units of the latents.
+        radius: in the units of the latents, or "auto" to measure it on the set.
         ids: a name for each, to appear in certificates.
         size: height and width to resize to; that of the images to be generated.
 

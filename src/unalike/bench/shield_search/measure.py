@@ -18,11 +18,11 @@ from unalike.bench.shield_search.pictures import Kinds
 from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
 from unalike.bench.shield_search.rivals import Rivals, timed
 from unalike.bench.shield_search.trajectories import Recorded, record
+from unalike.shields.calibration import automatic_radius, nearest_distances
 from unalike.shields.faiss import set_threads
-from unalike.shields.vectors import Mapped
+from unalike.shields.vectors import Mapped, Vectors
 
 SCRATCH = "UNALIKE_BENCH_DATA"
-QUANTILE = 0.05  # of the nearest-neighbour distances: what radius="auto" takes
 _TRUTH = ("unalike.bench.truth", 1)
 
 
@@ -39,7 +39,7 @@ class Size:
         steps: of a trajectory.
         factors: the radii of the compared set, as shares of the automatic one; the other set has that one.
         sampled: vectors whose nearest neighbours give the radius.
-        flat_every: the exhaustive index is measured at each so many steps of the first trajectory of each radius.
+        flat_every: the exhaustive index is measured at each so many steps of one trajectory of each radius.
         probes: cells that the approximate index searches.
     """
 
@@ -89,7 +89,7 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
         if count == size.compared:
             measure_spectrum(folder, base, vectors)
         rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
-        radius = automatic_radius(folder, vectors, size.sampled)
+        radius = radius_of(folder, vectors, size.sampled)
         for i, factor in enumerate(size.factors if count == size.compared else (1.0,)):
             progress(share + 0.1 + 0.35 * i / len(size.factors))
             if not any((row["vectors"], row["factor"]) == (count, factor) for row in read_rows(folder / STEPS)):
@@ -101,18 +101,19 @@ def _part(progress: Progress, low: float, high: float) -> Progress:
     return lambda share: progress(low + (high - low) * share)
 
 
-def automatic_radius(folder: Path, vectors: Mapped, sampled: int) -> float:
-    """The 5% quantile of the distances of `sampled` vectors to their nearest other in the set, which the folder keeps."""
+def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
+    """What `radius="auto"` gives, from the distances of `sampled` vectors to their nearest others in the set, which the folder keeps."""
     rows = read_rows(folder / RADII)
     if not any(row["vectors"] == vectors.count for row in rows):
-        chosen = sample(vectors.count, sampled, seed=1)
-        found = Brute(vectors).scan(vectors.rows(chosen).astype(np.float64), 0.0, own=chosen)
-        rows += [{"vectors": vectors.count, "row": int(k), "distance": float(d)} for k, d in zip(chosen, found.distance, strict=True)]
+        own = sample(vectors.count, sampled, seed=1)
+        found = nearest_distances(vectors.rows(own).astype(np.float64), vectors, own=own)
+        rows += [{"vectors": vectors.count, "nearest": d, "nearest_fifty": mean} for d, mean in found.tolist()]
         write_rows(folder / RADII, rows)
-    return float(np.quantile([row["distance"] for row in rows if row["vectors"] == vectors.count], QUANTILE))
+    distances = [[row["nearest"], row["nearest_fifty"]] for row in rows if row["vectors"] == vectors.count]
+    return automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
 
 
-def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
+def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
     """The share of the variance by principal components, of as many encoded pictures as of vectors of the set."""
     if (folder / SPECTRUM).is_file():
         return
