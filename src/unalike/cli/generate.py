@@ -111,7 +111,7 @@ def _summary(outcome: Outcome) -> str:
     if record["shield"] and outcome.samples:
         images = record["images"]
         counts = f"{images['moved']} moved out of it, {images['drawn_again']} drawn again, {images['refused']} refused"
-        lines.insert(0, f"Protected set of {record['shield']['size']}: {there} images are outside; {counts}")
+        lines.insert(0, f"Protected set of {record['shield']['size']}: {there} of {len(outcome.samples)} images are outside; {counts}")
     if outcome.samples:
         lines.append(f"report   {folder / 'report.html'}")
     return "\n".join(lines)

@@ -179,7 +179,7 @@ def verify(
     space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")] = False,
 ) -> None:
     """Compute all certificates of a run again, from its images and latents and the protected images alone.
 
@@ -194,10 +194,11 @@ def verify(
         outcome = compute(run, folder or recorded_set(run), model=model, space=space, device=device, progress=progress)
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
-    elif not quiet:
-        typer.echo(_verified(outcome))
+    elif not quiet or outcome.differences:
+        typer.echo("\n".join(outcome.differences) if quiet else _verified(outcome))
     if not outcome.confirmed:
-        typer.echo(f"unalike: the certificates of {run} do not hold: {len(outcome.differences)} differences", err=True)
+        count = len(outcome.differences)
+        typer.echo(f"unalike: the certificates of {run} do not hold: {count} difference{'s' if count > 1 else ''}", err=True)
         raise typer.Exit(1)
 
 

@@ -158,7 +158,8 @@ class _Job:
             if twin is not None:
                 twin_picture = Picture.of(twin, self.folder.write_image(planned.index, twin, guided=False).as_posix())
             if not report.refused:
-                picture = Picture.of(image, self.folder.write_image(planned.index, image).as_posix())
+                path = self.folder.write_image(planned.index, image)
+                picture = Picture.of(image, path.as_posix(), file_record(self.folder.path / path)["sha256"])
                 difference = None if twin is None else change(image, twin)
                 if self.guided.shield is not None:
                     self._latents.append(self.guided.latents[i])

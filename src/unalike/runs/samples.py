@@ -28,18 +28,19 @@ class Planned:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, and the features that scores need."""
+    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, the features that scores need, and its SHA-256."""
 
     path: str
     thumbnail: Image.Image
     features: Tensor = field(repr=False)
+    sha256: str | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, path: str) -> Picture:
-        """The picture of an image that was written to `path`."""
+    def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> Picture:
+        """The picture of an image that was written to `path`, as a file with this digest."""
         thumbnail = image.convert("RGB")
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        return cls(path, thumbnail, pixel_features(image))
+        return cls(path, thumbnail, pixel_features(image), sha256)
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str
 def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]) -> pa.Table:
     """`samples.parquet`: a row an image.
 
-    Columns: `index`, `image` and `unguided_image` (paths), `prompt`, `prompt_index`, `seed`; `settings`, the same in every row; `change`
-    from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour in latent
-    space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples that the memory held before
-    the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image, and `active_NAME`, the
-    share of steps in which it acted; `certificate_*`, where the final latent is relative to the protected set, and `certificate_decoded_*`
-    the same of the image encoded again; `attempts`, how often the image was drawn; `refused`, whether it was inside the protected set, so
-    that there is no image. Null where there is none.
+    Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`, `prompt_index`, `seed`; `settings`, the
+    same in every row; `change` from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the
+    nearest neighbour in latent space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples
+    that the memory held before the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image,
+    and `active_NAME`, the share of steps in which it acted; `certificate_*`, where the final latent is relative to the protected set, and
+    `certificate_decoded_*` the same of the image encoded again; `attempts`, how often the image was drawn; `refused`, whether it was inside
+    the protected set, so that there is no image. Null where there is none.
 
     Args:
         samples: finished images.
@@ -126,6 +127,7 @@ _SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
         ("image", pa.string()),
+        ("image_sha256", pa.string()),
         ("unguided_image", pa.string()),
         ("prompt", pa.string()),
         ("prompt_index", pa.int64()),
@@ -158,6 +160,7 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
     return {
         "index": sample.planned.index,
         "image": sample.picture.path if sample.picture else None,
+        "image_sha256": sample.picture.sha256 if sample.picture else None,
         "unguided_image": sample.twin.path if sample.twin else None,
         "prompt": sample.planned.prompt,
         "prompt_index": sample.planned.prompt_index,

@@ -17,6 +17,7 @@ from unalike.errors import OptionError, StoreError
 from unalike.pipelines.catalogue import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import UNREADABLE, reason
+from unalike.runs.record import file_record
 from unalike.runs.sampler import on_device
 from unalike.runs.settings import DTYPES
 from unalike.runs.shield.encoders import FeatureEncoder
@@ -26,7 +27,7 @@ Row = Mapping[str, Any]
 """A row of `samples.parquet`."""
 Encode: TypeAlias = "Callable[[Image.Image], np.ndarray | str]"
 """An image into a point (d,), or why that is not possible."""
-_COLUMNS = ("index", "image", "refused", "certificate_moved", "certificate_checksum", "certificate_decoded_distance")
+_COLUMNS = ("index", "image", "image_sha256", "refused", "certificate_moved", "certificate_checksum", "certificate_decoded_distance")
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -151,13 +152,15 @@ def encoded(
     """The number of each image and its point (d,), or why there is none."""
     for done, row in enumerate(kept, 1):
         if row["image"] is not None:
-            yield row["index"], _point(run / row["image"], encode)
+            yield row["index"], _point(run / row["image"], row["image_sha256"], encode)
         if progress is not None:
             progress(done / len(kept))
 
 
-def _point(path: Path, encode: Encode) -> np.ndarray | str:
+def _point(path: Path, sha256: str | None, encode: Encode) -> np.ndarray | str:
     try:
+        if file_record(path)["sha256"] != sha256:
+            return f"{path.name} is not the file that the run wrote: its SHA-256 is another"
         with Image.open(path) as file:
             image = file.convert("RGB")
     except UNREADABLE as error:

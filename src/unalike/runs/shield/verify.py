@@ -66,7 +66,8 @@ def verify(
 
     Distances are found by comparing with every protected vector in float64, not through the search structure of the set. Those of the
     final latents must be the certificates' up to 1e-9, and none below the radius. The images are encoded again with the run's model,
-    whose autoencoder must be the one of the set's space, and their distances must be the certificates' up to 1e-3. A set of features has
+    whose autoencoder must be the one of the set's space, and their distances must be the certificates' up to 1e-3; their files must have
+    the digests of the table. A set of features has
     no distances of latents; there all distances are those of the images.
 
     Args:
