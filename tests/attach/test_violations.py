@@ -175,7 +175,7 @@ class OneCannotMove(LatentGuard):
     """A shield of which the first image cannot be brought out."""
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        if self.shield.nearest(latents)[0].tolist() == [0]:
+        if 0 in self.shield.nearest(latents)[0].tolist():
             raise ShieldError("there is no way out")
         return super().move_out(latents)
 

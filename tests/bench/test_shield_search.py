@@ -120,6 +120,9 @@ def test_everything_is_measured_drawn_and_written_when_it_runs(tmp_path: Path, m
     for figure in ("spectrum.png", "recall.png", "steps.png"):
         assert (folder / figure).read_bytes().startswith(b"\x89PNG")
         assert f"](../benchmarks/results/shield_search/{figure})" in text
+    for part in text.split("\n\n"):
+        if part.startswith("| "):
+            assert len({line.count("|") for line in part.splitlines()}) == 1
     before = {p: p.read_bytes() for p in folder.iterdir()}
     shield_search.BENCHMARK.run(folder, True, lambda share: None)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before

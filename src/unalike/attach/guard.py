@@ -67,17 +67,24 @@ class Moved:
     Attributes:
         latents: (B, …); what could not be moved is as it was.
         moved: which were moved (B,).
+        inside: which are inside all the same (B,).
         failures: why an image could not be moved, by its number.
     """
 
     latents: Tensor
     moved: Tensor
+    inside: Tensor
     failures: dict[int, ShieldError]
 
 
 def moved_out(guard: Guard, latents: Tensor) -> Moved:
-    """Moves those of the final latents (B, …) out that lie in a ball, each by itself, so that one that fails does not stop the others."""
-    result, moved, failures = latents.clone(), torch.zeros(len(latents), dtype=torch.bool), {}
+    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does not stop the others."""
+    try:
+        result, moved = guard.move_out(latents)
+        return Moved(result, moved, torch.zeros_like(moved), {})
+    except ShieldError:  # of one image at least: which, and why, each says by itself
+        result, failures = latents.clone(), {}
+    moved = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
     for i in guard.inside(latents).nonzero().flatten().tolist():
         try:
             row, was_moved = guard.move_out(latents[i : i + 1])
@@ -85,7 +92,7 @@ def moved_out(guard: Guard, latents: Tensor) -> Moved:
             failures[i] = error
             continue
         result[i], moved[i] = row[0], was_moved[0]
-    return Moved(result, moved, failures)
+    return Moved(result, moved, guard.inside(result), failures)
 
 
 class LatentGuard:

@@ -71,7 +71,7 @@ class Session:
         """Forgets the steps so far: the pipeline set a new schedule."""
         self._run: Run | None = None
         self._conditions: Conditions | None = None
-        self._moved: Moved | None = None
+        self._ended: Moved | None = None
         self._distances: tuple[list[int], list[float]] = [], []
         self.space = ""
         self.steps = 0
@@ -135,23 +135,26 @@ class Session:
         if self._guard is None:
             return None
         if self._move:
-            self._moved = moved_out(self._guard, own)
-            self.latents = self._moved.latents
+            self._ended = moved_out(self._guard, own)
+        else:
+            self._ended = Moved(own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {})
+        self.latents = self._ended.latents
         index, distance = self._guard.nearest(self.latents)
         self._distances = index.tolist(), distance.tolist()
-        return _repeated(self.latents, len(latents)) if self._moved is not None and self._moved.moved.any() else None
+        return _repeated(self.latents, len(latents)) if self._ended.moved.any() else None
 
     @property
     def inside(self) -> list[int]:
         """The numbers of the images that end in a protected ball."""
-        if self._guard is None:
+        if self._guard is None or self._ended is None:
             return []
-        return [i for i, distance in enumerate(self._distances[1]) if not distance >= self._guard.shield.reach or i in self.failures]
+        rows = zip(self._ended.inside.tolist(), self._distances[1], strict=True)
+        return [i for i, (inside, distance) in enumerate(rows) if inside or not distance >= self._guard.shield.reach]
 
     @property
     def failures(self) -> dict[int, ShieldError]:
         """Why an image could not be moved out, by its number."""
-        return {} if self._moved is None else self._moved.failures
+        return {} if self._ended is None else self._ended.failures
 
     def images(self) -> list[ImageReport]:
         """What was done to each image, its neighbours left out.
@@ -239,10 +242,9 @@ class Session:
         return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
 
     def _certificates(self, images: int) -> list[Certificate | None]:
-        if self._guard is None:
+        if self._guard is None or self._ended is None:
             return [None] * images
-        shield, traces = self._guard.shield, self._begun()[0].traces
-        moved = [False] * images if self._moved is None else self._moved.moved.tolist()
+        shield, traces, moved = self._guard.shield, self._begun()[0].traces, self._ended.moved.tolist()
         return [
             Certificate(
                 nearest_id=shield.ids[k],

@@ -88,8 +88,15 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
     try:
         sampler = Sampler.open(settings)
-        policy = {"on_violation": settings.on_violation, "attempts": settings.attempts}
-        guided = guide(sampler.pipe, *methods, memory=memory, shield=shield, embed=embed, **policy)
+        guided = guide(
+            sampler.pipe,
+            *methods,
+            memory=memory,
+            shield=shield,
+            embed=embed,
+            on_violation=settings.on_violation,
+            attempts=settings.attempts,
+        )
     except BaseException:
         folder.abandon()
         raise

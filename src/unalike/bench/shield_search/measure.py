@@ -18,6 +18,7 @@ from unalike.bench.shield_search.pictures import Kinds
 from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
 from unalike.bench.shield_search.rivals import Rivals, timed
 from unalike.bench.shield_search.trajectories import Recorded, record
+from unalike.bench.shield_search.wide import measure_wide
 from unalike.shields.calibration import automatic_radius, nearest_distances
 from unalike.shields.faiss import set_threads
 from unalike.shields.vectors import Mapped, Vectors
@@ -39,6 +40,7 @@ class Size:
         steps: of a trajectory.
         factors: the radii of the compared set, as shares of the automatic one; the other set has that one.
         sampled: vectors whose nearest neighbours give the radius.
+        wide: vectors of the set that are enlarged to the size of SDXL's latents.
         flat_every: the exhaustive index is measured at each so many steps of one trajectory of each radius.
         probes: cells that the approximate index searches.
     """
@@ -52,6 +54,7 @@ class Size:
     factors: tuple[float, ...] = (1.0, 1.25, 1.5)
     sampled: int = 1_000
     flat_every: int = 10
+    wide: int = 20_000
     probes: tuple[int, ...] = PROBES
 
 
@@ -66,6 +69,7 @@ SMOKE = Size(
     factors=(1.0, 1.25),
     sampled=100,
     flat_every=3,
+    wide=200,
     probes=(1, 2),
 )
 
@@ -94,6 +98,9 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
             progress(share + 0.1 + 0.35 * i / len(size.factors))
             if not any((row["vectors"], row["factor"]) == (count, factor) for row in read_rows(folder / STEPS)):
                 measure_radius(folder, data, rivals, vectors, radius, factor, size)
+        if count == size.compared:
+            recorded = _recorded(data, rivals, count, radius, size.factors[0], size)
+            measure_wide(folder, data, vectors, size.wide, recorded)
     progress(1.0)
 
 
@@ -129,10 +136,8 @@ def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
 
 def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, radius: float, factor: float, size: Size) -> None:
     """Records the trajectories of a radius, finds what is really within it, and times every rival along them."""
-    name = f"{vectors.count}-{factor:g}"
-    path = data / f"trajectories-{name}.safetensors"
-    recorded = record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
-    there = truth(data / f"truth-{name}.safetensors", Brute(vectors), recorded)
+    recorded = _recorded(data, rivals, vectors.count, radius, factor, size)
+    there = truth(data / f"truth-{vectors.count}-{factor:g}.safetensors", Brute(vectors), recorded)
     setting = {"vectors": vectors.count, "factor": factor, "radius": recorded.radius}
     queries = [
         {
@@ -152,6 +157,11 @@ def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, ra
     write_rows(folder / BUILDS, rivals.builds(read_rows(folder / BUILDS)))
     write_rows(folder / QUERIES, [*read_rows(folder / QUERIES), *queries])
     write_rows(folder / STEPS, [*read_rows(folder / STEPS), *({**setting, **row} for row in taken)])
+
+
+def _recorded(data: Path, rivals: Rivals, count: int, radius: float, factor: float, size: Size) -> Recorded:
+    path = data / f"trajectories-{count}-{factor:g}.safetensors"
+    return record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
 
 
 def truth(path: Path, brute: Brute, recorded: Recorded) -> list[list[Found]]:

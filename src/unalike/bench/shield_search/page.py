@@ -20,6 +20,7 @@ from unalike.bench.shield_search.results import (
     resident,
     summaries,
 )
+from unalike.bench.shield_search.wide import projection
 
 _LINK = "../benchmarks/results/shield_search"
 _SET = """How the set is made. {pictures} pictures of 128×128 ({kinds}) are encoded by the autoencoder of the emoji model into latents of
@@ -79,8 +80,8 @@ def page(folder: Path) -> str:
                 f"![Time and distances along the steps]({_LINK}/steps.png)",
             ]
         parts += ["What ours looks at:", _layers([s for s in own if s.search in (OURS, ANEW)])]
-    parts += ["What building takes:", _builds(folder)]
-    return "\n\n".join(parts)
+    parts += [projection(folder), "What building takes:", _builds(folder)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _findings(folder: Path, found: Sequence[Summary]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from unalike.bench.base import read_rows
 
-PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS = (
-    f"{name}.parquet" for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps")
+PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS, WIDE = (
+    f"{name}.parquet" for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps", "wide")
 )
 OURS, ANEW, FLAT, IVF = "ours", "ours, every step anew", "Faiss flat", "Faiss IVF"
 PROBES = (1, 2, 3, 5, 10)

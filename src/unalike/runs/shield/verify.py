@@ -10,28 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
-from unalike import tensorfile
-from unalike.attach.latents import encode_images
-from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import OptionError, StoreError, UnsupportedError
-from unalike.pipelines.catalogue import load
-from unalike.runs.folder import IMAGES, LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
-from unalike.runs.images import UNREADABLE, reason
-from unalike.runs.sampler import on_device
-from unalike.runs.settings import DTYPES
+from unalike.runs.folder import IMAGES, LATENTS, SAMPLES
 from unalike.runs.shield.brute_force import Found, nearest
+from unalike.runs.shield.evidence import Row, encoded, feature_encoder, latent_encoder, read_latents, read_record, read_rows
 from unalike.shields import Shield
 
 LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
 """By how much a distance may differ from the certificate's, as a share of it. Latents are on disk bit by bit; an image that is encoded in
 another batch or on another device differs in the last bits of its latent."""
-_COLUMNS = ("index", "image", "refused", "certificate_moved", "certificate_checksum", "certificate_decoded_distance")
-
-Row = Mapping[str, Any]
-"""A row of `samples.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -67,90 +54,68 @@ class Verification:
 
 
 def verify(
-    run: Path, shield: Path, *, model: str | None = None, device: str = "auto", progress: Callable[[float], None] | None = None
+    run: Path,
+    shield: Path,
+    *,
+    model: str | None = None,
+    space: str | None = None,
+    device: str = "auto",
+    progress: Callable[[float], None] | None = None,
 ) -> Verification:
     """Computes every certificate of a run again and compares it with `samples.parquet`.
 
     Distances are found by comparing with every protected vector in float64, not through the search structure of the set. Those of the
     final latents must be the certificates' up to 1e-9, and none below the radius. The images are encoded again with the run's model,
-    whose autoencoder must be the one of the set's space, and their distances must be the certificates' up to 1e-3.
+    whose autoencoder must be the one of the set's space, and their distances must be the certificates' up to 1e-3. A set of features has
+    no distances of latents; there all distances are those of the images.
 
     Args:
         run: output folder of `unalike generate`.
         shield: folder of the protected set.
         model: a name, folder or hub id, where that of the run's record cannot be found: it holds no paths.
-        device: for the autoencoder: "auto", or a device of torch.
+        space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the set names it without its place.
+        device: for the network that encodes: "auto", or a device of torch.
         progress: told the share of the work that is done.
 
     Raises:
         StoreError: when a file of the run or the set is missing or damaged, the run had no protected set, or the model is another.
         OptionError: when the model or the device is not there.
-        UnsupportedError: for a protected set of an embedding.
 
     Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for each image.
     """
-    record, rows, protected = _record(run), _rows(run), Shield.open(shield)
-    if protected.embedding is not None:
-        raise UnsupportedError(
-            f"the protected set {shield.name!r} is of {protected.embedding} features and verify computes latents; give a set of latents"
-        )
+    record, rows, protected = read_record(run), read_rows(run), Shield.open(shield)
     kept = [row for row in rows if not row["refused"]]
-    differences, margin, encoded = list(_of_set(record, rows, protected)), None, 0
+    differences, of_latents, of_images = list(_of_set(record, rows, protected)), {}, {}
     if not differences:  # with another set every distance is another
         differences += _of_rows(run, record, rows)
-        latents = _latents(run, kept)
+        latents = read_latents(run, kept, None if protected.embedding else protected.shape)
         if latents is None:
             differences.append(f"{LATENTS} does not hold one latent for each image, in the order of {SAMPLES}")
-        else:
-            found = nearest(latents, protected.vectors, relative=LATENT_TOLERANCE)
-            margin = min((f.distance for f in found), default=math.inf) - protected.reach if found else None
-            differences += [text for row, f in zip(kept, found, strict=True) for text in _of_latent(row, f, protected)]
-        points = {}
-        for row, point in _encoded(run, kept, protected, _pipeline(record, model, device, protected), progress):
-            if isinstance(point, str):
-                differences.append(f"{_name(row)}: {point}")
-            else:
-                points[row["index"]] = point
-        encoded, slack = len(points), DECODED_TOLERANCE * protected.reach
-        again = nearest(np.array(list(points.values())), protected.vectors, relative=DECODED_TOLERANCE, absolute=slack) if points else []
-        measured = dict(zip(points, again, strict=True))
-        differences += [text for row in kept if row["index"] in measured for text in _of_image(row, measured[row["index"]], protected)]
-    moved = sum(bool(row["certificate_moved"]) for row in kept)
-    return Verification(len(kept), len(rows) - len(kept), moved, encoded, len(protected), margin, tuple(differences))
+        elif protected.embedding is None:
+            of_latents = _nearest(dict(zip((row["index"] for row in kept), latents, strict=True)), protected, LATENT_TOLERANCE)
+        encode = feature_encoder(protected, space, device) if protected.embedding else latent_encoder(record, model, device, protected)
+        points = dict(encoded(run, kept, encode, progress)) if encode is not None else {}
+        differences += [f"image {i}: {why}" for i, why in points.items() if isinstance(why, str)]
+        measured = {i: point for i, point in points.items() if not isinstance(point, str)}
+        of_images = _nearest(measured, protected, DECODED_TOLERANCE, DECODED_TOLERANCE * protected.reach)
+    final, tolerance = (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
+    for row in kept:
+        differences += _of_final(row, final.get(row["index"]), protected, tolerance)
+        differences += _of_image(row, of_images.get(row["index"]), protected)
+    return Verification(
+        images=len(kept),
+        refused=len(rows) - len(kept),
+        moved=sum(bool(row["certificate_moved"]) for row in kept),
+        encoded=len(of_images),
+        protected=len(protected),
+        margin=min(found.distance for found in final.values()) - protected.reach if final else None,
+        differences=tuple(differences),
+    )
 
 
-def _record(run: Path) -> dict[str, Any]:
-    record = RunFolder(run, created=False).earlier_record()
-    if record is None:
-        raise StoreError(f"{str(run)!r} is no output folder of `unalike generate`: its run.json is missing or not one; check the path")
-    if not record.get("shield"):
-        raise StoreError(f"the run {run.name!r} was drawn without a protected set, so it has no certificates to verify")
-    return record
-
-
-def _rows(run: Path) -> list[Row]:
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(run / SAMPLES)
-    except (OSError, ValueError) as error:
-        why = " ".join(str(error).replace(str(run), run.name).split())
-        raise StoreError(f"{SAMPLES} of the run {run.name!r} is missing or damaged ({why}); use a backup") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise StoreError(f"{SAMPLES} of the run {run.name!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again")
-    return table.to_pylist()
-
-
-def _latents(run: Path, kept: Sequence[Row]) -> np.ndarray | None:
-    """The final latents (m, d) of the images; None where the file holds those of others."""
-    if not kept:
-        return np.empty((0, 1)) if not (run / LATENTS).exists() else None
-    _, tensors = tensorfile.read(run / LATENTS, LATENTS_KIND, LATENTS_VERSION)
-    latents, index = tensors.get("latents"), tensors.get("index")
-    if latents is None or index is None or len(latents) != len(index) or index.tolist() != [row["index"] for row in kept]:
-        return None
-    return latents.flatten(1).double().numpy()
+def _nearest(points: Mapping[int, np.ndarray], protected: Shield, relative: float, absolute: float = 0.0) -> dict[int, Found]:
+    found = nearest(np.array(list(points.values())), protected.vectors, relative=relative, absolute=absolute) if points else []
+    return dict(zip(points, found, strict=True))
 
 
 def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -> Iterator[str]:
@@ -174,28 +139,30 @@ def _of_rows(run: Path, record: Mapping[str, Any], rows: Sequence[Row]) -> Itera
         if times > 1:
             yield f"{SAMPLES} has {times} rows of image {index}"
     for row in rows:
-        if row["refused"] and (row["image"] is not None or not row["certificate_distance"] < row["certificate_radius"]):
-            yield f"{_name(row)}: it is said to be refused, and has an image or is outside"
-        if not row["refused"] and row["image"] is None:
-            yield f"{_name(row)}: it has no image"
+        if (row["image"] is None) != bool(row["refused"]):
+            yield f"{_name(row)}: its image is {row['image']!r} and refused is {row['refused']!r}, which do not go together"
     known = {row["image"] for row in rows}
     for path in sorted((run / IMAGES).glob("*")):
         if f"{IMAGES}/{path.name}" not in known:
             yield f"{IMAGES}/{path.name} is there and {SAMPLES} does not list it, so it has no certificate"
 
 
-def _of_latent(row: Row, found: Found, protected: Shield) -> Iterator[str]:
+def _of_final(row: Row, found: Found | None, protected: Shield, tolerance: float) -> Iterator[str]:
+    if found is None:
+        return
     if found.distance < protected.reach:
-        yield f"{_name(row)}: its latent is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
-    yield from _unlike(row, "certificate_distance", found.distance, LATENT_TOLERANCE)
-    yield from _unlike(row, "certificate_margin", found.distance - protected.reach, 0.0, LATENT_TOLERANCE * found.distance)
+        yield f"{_name(row)}: it is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
+    yield from _unlike(row, "certificate_distance", found.distance, tolerance)
+    yield from _unlike(row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance)
     yield from _nearest_unlike(row, "certificate_nearest", found, protected)
     for name, true in (("certificate_radius", protected.radius), ("certificate_space", protected.space)):
         if row.get(name) != true:
             yield f"{_name(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} in the protected set"
 
 
-def _of_image(row: Row, found: Found, protected: Shield) -> Iterator[str]:
+def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]:
+    if found is None:
+        return
     slack = DECODED_TOLERANCE * protected.reach
     yield from _unlike(row, "certificate_decoded_distance", found.distance, DECODED_TOLERANCE, slack)
     yield from _nearest_unlike(row, "certificate_decoded_nearest", found, protected)
@@ -213,51 +180,6 @@ def _unlike(row: Row, name: str, computed: float, relative: float, absolute: flo
 def _nearest_unlike(row: Row, name: str, found: Found, protected: Shield) -> Iterator[str]:
     if row.get(name) not in {protected.ids[k] for k in found.rows}:
         yield f"{_name(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {protected.ids[found.rows[0]]!r} computed again"
-
-
-def _pipeline(record: Mapping[str, Any], model: str | None, device: str, protected: Shield) -> Any:
-    """The model of the run, on the device.
-
-    Raises:
-        OptionError: where it cannot be found.
-        StoreError: where it has another autoencoder than the set's.
-    """
-    name, dtype = model or record["model"]["name"], record["model"]["dtype"]
-    try:
-        pipe = load(name, dtype=getattr(torch, dtype) if dtype in DTYPES else torch.float32)
-    except OptionError as error:
-        raise OptionError(f"the model of the run cannot be loaded: {error}. Give its folder or hub id with --model") from error
-    own = latent_space(latent_model(pipe), protected.shape)
-    if own != protected.space:
-        raise StoreError(
-            f"the protected set is of {protected.space!r} and the latents of the model {Path(name).name!r} are of {own!r}; give the model "
-            "that the run was drawn with, as in --model DIR"
-        )
-    return on_device(pipe, device)
-
-
-def _encoded(
-    run: Path, kept: Sequence[Row], protected: Shield, pipe: Any, progress: Callable[[float], None] | None
-) -> Iterator[tuple[Row, np.ndarray | str]]:
-    """Each image that the run measured, encoded again (d,), or why it cannot be."""
-    encodes = hasattr(getattr(pipe, "vae", None), "encode")
-    for done, row in enumerate(kept, 1):
-        if row["image"] is not None and encodes:
-            yield row, _point(run / row["image"], protected, pipe)
-        if progress is not None:
-            progress(done / len(kept))
-
-
-def _point(path: Path, protected: Shield, pipe: Any) -> np.ndarray | str:
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except UNREADABLE as error:
-        return f"{path.name} cannot be read ({reason(error, path)})"
-    latents = encode_images(pipe, [image])
-    if tuple(latents.shape[1:]) != protected.shape:
-        return f"{path.name} is of another size, with latents of shape {tuple(latents.shape[1:])} and not {protected.shape}"
-    return latents.flatten().double().cpu().numpy()
 
 
 def _name(row: Row) -> str:
