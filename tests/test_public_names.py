@@ -29,6 +29,7 @@ NAMES = [
 
 COMMANDS = {
     "generate": [
+        "--attempts",
         "--batch-size",
         "--compare",
         "--device",
@@ -40,12 +41,14 @@ COMMANDS = {
         "--model",
         "--no-compare",
         "--num",
+        "--on-violation",
         "--out",
         "--overwrite",
         "--quiet",
         "--seed",
         "--set",
         "--shield",
+        "--shield-space",
         "--steps",
         "--strength",
         "-n",

@@ -8,10 +8,15 @@ UnalikeError
 ├── StoreError                      a memory, shield or run folder that is damaged, of another kind, or in the way
 ├── NumericsError (ArithmeticError) the model or the guidance produced NaN or infinity
 └── ShieldError                     an image cannot be brought outside the protected set
+    └── RefusedError                images of a call are inside the protected set, so they are not returned
 ```
 
 Each message says what was wrong, what is allowed and how to mend it.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 
 class UnalikeError(Exception):
@@ -40,3 +45,19 @@ class NumericsError(UnalikeError, ArithmeticError):
 
 class ShieldError(UnalikeError):
     """An image that cannot be brought outside the protected set."""
+
+
+class RefusedError(ShieldError):
+    """Images of a call that are inside the protected set, so they are not returned; the others are, with this error.
+
+    Attributes:
+        output: what the pipeline returned, the refused images blank in it.
+        report: the report of the call, with the certificates of all its images.
+        refused: the numbers of the refused images in the batch.
+    """
+
+    def __init__(self, message: str, *, output: Any, report: Any, refused: list[int]) -> None:
+        super().__init__(message)
+        self.output = output
+        self.report = report
+        self.refused = refused

@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import torch
 
-from unalike.attach.report import Certificate, Nearest, Report, image_reports, nearest_neighbours
+from unalike.attach.report import Certificate, Decoded, Nearest, Report, image_reports, nearest_neighbours, steps_active
 from unalike.guidance.run import Trace
 
 
@@ -19,8 +20,9 @@ def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
     acted, idle = torch.tensor([True, False]), torch.tensor([False, False])
     first = Trace("spell", [0.1 * acted, 0.2 * acted], [1.0 * acted, 2.0 * acted], [acted, acted])
     second = Trace("spell", [0.0 * idle] * 2, [0.0 * idle] * 2, [idle, acted])
-    certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s")
-    images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [None, Nearest(0, "batch", 1.0)], [certificate, None])
+    certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s", "c")
+    images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [certificate, None])
+    assert [image.certificate for image in images] == [certificate, None]
     assert [image.prompt for image in images] == ["a", "b"]
     assert images[0].corrections == {"spell": [1.0, 2.0], "spell-2": [0.0, 0.0]}
     assert images[0].corrections_of_x0["spell"] == torch.tensor([0.1, 0.2]).tolist()
@@ -29,8 +31,19 @@ def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
 
 
 def test_report_is_json_when_turned_into_a_dictionary() -> None:
-    images = image_reports([], torch.tensor([3]), None, [Nearest(0, "memory", 1.0)], [Certificate("a", 2.0, 1.0, 1.0, True, "s")])
-    found = json.loads(json.dumps(Report(images=images, steps=4, space="s p/1").to_dict()))
+    certificate = Certificate("a", 2.0, 1.0, 1.0, True, "s", "c", 3, Decoded("b", 0.5, True))
+    image = replace(image_reports([], torch.tensor([3]), None, [certificate])[0], nearest=Nearest(0, "memory", 1.0))
+    found = json.loads(json.dumps(Report(images=[image], steps=4, space="s p/1").to_dict()))
     assert found["images"][0]["nearest"] == {"index": 0, "source": "memory", "distance": 1.0}
     assert found["images"][0]["certificate"]["moved"] is True
+    assert found["images"][0]["certificate"]["decoded"] == {"nearest_id": "b", "distance": 0.5, "inside": True}
     assert (found["images"][0]["prompt"], found["images"][0]["group"], found["steps"], found["finished"]) == (None, 3, 4, True)
+
+
+def test_steps_are_counted_once_when_two_methods_of_the_name_act() -> None:
+    zeros = [torch.zeros(2)] * 3
+    first = Trace("spell", zeros, zeros, [torch.tensor([True, False])] * 3)
+    second = Trace("spell", zeros, zeros, [torch.tensor([True, True]), *[torch.tensor([False, False])] * 2])
+    other = Trace("sparke", zeros, zeros, [torch.tensor([True, True])] * 3)
+    assert steps_active([first, second, other], "spell", 2) == [3, 1]
+    assert steps_active([other], "spell", 2) == [0, 0]

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 from PIL import Image
 
-from unalike.attach.report import Certificate, ImageReport
+from unalike.attach.report import Certificate, Decoded, ImageReport
 from unalike.runs import page
 from unalike.runs.page import report_page
 from unalike.runs.samples import Picture, Planned, Sample
@@ -114,11 +115,23 @@ def test_nothing_is_said_of_unguided_images_when_there_are_none():
 
 
 def test_certificates_are_listed_when_there_was_a_shield():
-    certificate = Certificate(nearest_id="logo-7", distance=12.5, radius=10.0, margin=2.5, moved=True, space="s")
+    certificate = Certificate("logo-7", 12.5, 10.0, 2.25, True, "s", "c", steps_moved=17, decoded=Decoded("logo-8", 9.75, True))
     text = read([sample(certificate=certificate)]).text
     assert "Protected set" in text
-    assert all(word in text for word in ("logo-7", "12.5", "10", "yes"))
+    assert all(word in text for word in ("logo-7", "12.5", "10", "2.25", "yes", "17", "9.75 from logo-8 (inside)"))
     assert "Protected set" not in read([sample()]).text
+
+
+def test_refused_image_is_listed_and_not_shown_when_there_is_one():
+    certificate = Certificate("logo-7", 2.0, 10.0, -8.0, False, "s", "c")
+    kept, gone = sample(0, certificate=certificate), sample(1, certificate=certificate)
+    gone = replace(gone, picture=None, report=replace(gone.report, refused=True))
+    reader = read([kept, gone])
+    assert len(reader.all("img")) == 1
+    assert "1 images of 1 prompt" in reader.text
+    assert "1 more was drawn and refused" in reader.text
+    assert "number 1, refused" in reader.text
+    assert read([gone], scores={}).all("img") == []
 
 
 def test_page_says_so_when_the_run_was_stopped():

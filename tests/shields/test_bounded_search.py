@@ -117,6 +117,7 @@ def test_fewer_candidates_are_kept_when_there_are_more_than_are_worth_it(monkeyp
     from unalike.shields import trajectory
 
     monkeypatch.setattr(trajectory, "_MOST_KEPT", 5)
+    monkeypatch.setattr(trajectory, "_READ", 5)
     vectors = Resident(made("sphere", 60, 8, 1).astype(np.float32))
     run = Trajectory(Dense(vectors, CPU), 0.9)
     for shift in np.linspace(0, 1, 15):

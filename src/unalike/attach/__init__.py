@@ -2,6 +2,16 @@
 
 from unalike.attach.guide import GuidedPipeline, guide
 from unalike.attach.latents import encode_images, shield_from_images
-from unalike.attach.report import Certificate, ImageReport, Nearest, Report
+from unalike.attach.report import Certificate, Decoded, ImageReport, Nearest, Report
 
-__all__ = ["Certificate", "GuidedPipeline", "ImageReport", "Nearest", "Report", "encode_images", "guide", "shield_from_images"]
+__all__ = [
+    "Certificate",
+    "Decoded",
+    "GuidedPipeline",
+    "ImageReport",
+    "Nearest",
+    "Report",
+    "encode_images",
+    "guide",
+    "shield_from_images",
+]

@@ -41,7 +41,7 @@ def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sam
         "latents": None,
         "callback": None,
         "callback_on_step_end": None,
-        "generator": _copied(arguments.get("generator")),
+        "generator": copied(arguments.get("generator")),
     }
     changed = {
         **arguments,
@@ -62,9 +62,10 @@ def call_parameters(pipe: Any) -> list[str]:
     return list(inspect.signature(type(pipe).__call__).parameters)[1:]
 
 
-def _copied(generator: Any) -> Any:
+def copied(generator: Any) -> Any:
+    """Copies of a pipeline's `generator` argument, one or a list, in the states that they are in; None for None."""
     if isinstance(generator, torch.Generator):
         return generator.clone_state()
     if isinstance(generator, list | tuple):
-        return [_copied(g) for g in generator]
+        return [copied(g) for g in generator]
     return generator

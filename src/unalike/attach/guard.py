@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from unalike.attach.latents import encode_images
-from unalike.guidance.base import Protected
+from unalike.errors import NumericsError, ShieldError, UnsupportedError
+from unalike.guidance.base import Protected, Pushing
 from unalike.shields import Shield
 
 
@@ -24,7 +26,7 @@ class Guard(Protocol):
         """The protected set."""
         ...
 
-    def regions(self, space: str, device: torch.device) -> Protected:
+    def regions(self, space: str, device: torch.device) -> Protected | Pushing:
         """What methods see of it during one call whose latents are of this space.
 
         Raises:
@@ -37,7 +39,11 @@ class Guard(Protocol):
         ...
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The final latents (B, …), those inside moved out of all balls as far as that is possible, and which were moved (B,)."""
+        """The final latents (B, …), those inside moved out of all balls, and which were moved (B,).
+
+        Raises:
+            ShieldError: when one of them cannot be moved out.
+        """
         ...
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,8 +51,48 @@ class Guard(Protocol):
         ...
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has nothing but the images."""
+        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has nothing but the images.
+
+        Raises:
+            UnsupportedError: where images cannot be turned into points of the shield's space.
+            NumericsError: when what they are turned into is not finite.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Final latents after those inside a ball were moved out.
+
+    Attributes:
+        latents: (B, …); what could not be moved is as it was.
+        moved: which were moved (B,).
+        inside: which are inside all the same (B,).
+        failures: why an image could not be moved, by its number.
+    """
+
+    latents: Tensor
+    moved: Tensor
+    inside: Tensor
+    failures: dict[int, ShieldError]
+
+
+def moved_out(guard: Guard, latents: Tensor) -> Moved:
+    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does not stop the others."""
+    try:
+        result, moved = guard.move_out(latents)
+        return Moved(result, moved, torch.zeros_like(moved), {})
+    except ShieldError:  # of one image at least: which, and why, each says by itself
+        result, failures = latents.clone(), {}
+    moved = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+    for i in guard.inside(latents).nonzero().flatten().tolist():
+        try:
+            row, was_moved = guard.move_out(latents[i : i + 1])
+        except ShieldError as error:
+            failures[i] = error
+            continue
+        result[i], moved[i] = row[0], was_moved[0]
+    return Moved(result, moved, guard.inside(result), failures)
 
 
 class LatentGuard:
@@ -79,4 +125,15 @@ class LatentGuard:
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same for finished images (B, 3, h, w) in [0, 1], encoded again."""
-        return self.shield.nearest(encode_images(self._pipe, images))
+        latents = encode_images(self._pipe, images)
+        if tuple(latents.shape[1:]) != self.shield.shape:
+            raise UnsupportedError(
+                f"the images are encoded to latents of shape {tuple(latents.shape[1:])} and the protected ones have {self.shield.shape}, "
+                "so they cannot be compared; give images of the size that the shield was built for"
+            )
+        if not torch.isfinite(latents).all():
+            raise NumericsError(
+                "the images, encoded again, have NaN or infinite latents, so their distances cannot be measured; run the pipeline in "
+                "float32 or bfloat16"
+            )
+        return self.shield.nearest(latents)

@@ -12,7 +12,11 @@ from unalike.attach import levels
 from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.denoiser import Denoiser
-from unalike.attach.guard import LatentGuard
+from unalike.attach.draws import Draws
+from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.guard import Guard, LatentGuard
+from unalike.attach.outputs import blanked
+from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
@@ -22,7 +26,20 @@ from unalike.guidance.base import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
 
-_OWN = ("pipe", "methods", "memory", "shield", "prompt_encoder", "groups", "report", "_calibrations", "_known_models")
+_OWN = (
+    "pipe",
+    "methods",
+    "memory",
+    "shield",
+    "embed",
+    "policy",
+    "prompt_encoder",
+    "groups",
+    "report",
+    "latents",
+    "_calibrations",
+    "_known_models",
+)
 
 
 def guide(
@@ -30,6 +47,9 @@ def guide(
     *methods: Method,
     memory: Memory | None = None,
     shield: Shield | None = None,
+    embed: Embed | None = None,
+    on_violation: str = MOVE,
+    attempts: int = ATTEMPTS,
     prompt_encoder: PromptEncoder | None = None,
     groups: Sequence[int] | Tensor | None = None,
 ) -> GuidedPipeline:
@@ -39,18 +59,27 @@ def guide(
         pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.levels`).
         *methods: applied in order at each step; none is fine, as with a shield alone.
         memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
-        shield: protected latents; after the last step each image is checked, moved out if need be, and certified.
+        shield: protected latents, or vectors of an embedding; after the last step each image is checked against them, and certified.
+        embed: what made the vectors of a shield in an embedding: an extractor of `unalike.extractors`, or a function of images
+            (n, 3, h, w) in [0, 1] that gradients pass through.
+        on_violation: what is done with an image that is inside then: "move" it out; "regenerate", draw it again from other noise; "refuse"
+            it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
+            others.
+        attempts: how often an image is drawn again at most, with "regenerate".
         prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the memories of
             several models comparable.
         groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
 
     Raises:
-        UnsupportedError: for a pipeline without a scheduler, or one whose scheduler has no x0 map.
+        UnsupportedError: for a pipeline without a scheduler, one whose scheduler has no x0 map, or one that takes no generator where images
+            may have to be drawn again.
         AttachmentError: for a pipeline that is guided already.
-        OptionError: for an argument of the wrong kind.
+        OptionError: for an argument of the wrong kind, or a policy without a shield.
         StoreError: for a shield or a memory of another model.
 
-    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images once for each setting of the call.
+    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images once for each setting of the call. With a
+    shield the finished images are encoded once more, to say how far they are from the protected ones by themselves. To draw images again
+    is to run the whole batch again.
 
     Example:
         >>> guide("emoji")
@@ -76,7 +105,10 @@ def guide(
         raise OptionError(
             f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
         )
-    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, prompt_encoder=prompt_encoder, groups=groups)
+    policy = Policy(on_violation, attempts)
+    return GuidedPipeline(
+        pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=prompt_encoder, groups=groups
+    )
 
 
 class GuidedPipeline:
@@ -87,8 +119,11 @@ class GuidedPipeline:
 
     Attributes:
         pipe: the pipeline.
-        methods, memory, shield, prompt_encoder, groups: as given to `guide`.
+        methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
+        policy: what is done with images inside the protected set.
         report: what the last call did; None before the first.
+        latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None before the first, and where the last step
+            was not reached.
     """
 
     def __init__(
@@ -98,6 +133,8 @@ class GuidedPipeline:
         *,
         memory: Memory | None,
         shield: Shield | None,
+        embed: Embed | None,
+        policy: Policy,
         prompt_encoder: PromptEncoder | None,
         groups: Sequence[int] | Tensor | None,
     ) -> None:
@@ -105,26 +142,41 @@ class GuidedPipeline:
         self.methods = tuple(methods)
         self.memory = memory
         self.shield = shield
+        self.embed = embed
+        self.policy = policy
         self.prompt_encoder = prompt_encoder
         self.groups = groups
         self.report: Report | None = None
+        self.latents: Tensor | None = None
         self._calibrations: dict[Hashable, Method] = {}
         self._known_models: tuple[list[Any], Models] | None = None
         levels.require(pipe.scheduler)
+        policy.require(pipe, shielded=shield is not None)
         self._require_fitting_stores()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
 
         Raises:
-            UnalikeError: what is wrong with the guidance; the pipeline's own errors come through as they are.
+            RefusedError: when images are inside the protected set and stay there; it has the others, which are in the memory, too.
+            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
         """
         arguments = inspect.signature(type(self.pipe).__call__).bind(self.pipe, *args, **kwargs).arguments
-        named = {**dict(list(arguments.items())[1:]), **arguments.get("kwargs", {})}
-        session, output = self._run(self._ready_methods(named), named, args, kwargs, keep=True)
-        report = session.report()
-        session.commit()
+        named = {name: value for name, value in list(arguments.items())[1:] if name != "kwargs"} | arguments.get("kwargs", {})
+        policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
+        methods = self._ready_methods(named)
+        draws = Draws(*self._run(methods, named, args, kwargs, keep=True))
+        for attempt in range(1, policy.redraws + 1):
+            if draws.inside and redraw is not None:
+                again = redraw.arguments(draws.inside, draws.images, attempt)
+                draws.add(*self._run(methods, again, (), again, keep=True))
+        output, latents = draws.output(), draws.latents()
+        report = draws.report(methods, self._guard(named), as_latents=named.get("output_type") == "latent")
+        draws.commit()
         self.report = report
+        self.latents = None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
+        if draws.inside:
+            raise refusal(output, report, draws.inside, draws.failures, policy)
         return output
 
     def __getattr__(self, name: str) -> Any:
@@ -156,12 +208,21 @@ class GuidedPipeline:
             models=self._models(),
             prompts=prompts,
             memory=self.memory if keep else None,
-            guard=LatentGuard(self.shield, self.pipe) if keep and self.shield is not None else None,
+            guard=self._guard(named) if keep else None,
+            move=self.policy.on_violation == MOVE,
             seeds=seeds_of(named.get("generator")),
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = self.pipe(*args, **kwargs)
         return session, output
+
+    def _guard(self, named: dict[str, Any]) -> Guard | None:
+        """The protected set with what brings this call's latents into its space."""
+        if self.shield is None:
+            return None
+        if self.embed is None:
+            return LatentGuard(self.shield, self.pipe)
+        return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
@@ -194,12 +255,18 @@ class GuidedPipeline:
         if self.memory is not None:
             require_same_models(self.memory, self._models())
         if shield is None:
+            if self.embed is not None:
+                raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
             return
         if "Inpaint" in type(self.pipe).__name__:
             raise UnsupportedError(
                 f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
                 "guide it without a shield"
             )
+        if self.embed is not None or in_embedding(shield):
+            require_fitting_embedding(shield, self.embed)
+            self._guard({})  # refuses what it cannot decode
+            return
         if shield.space.rpartition("/")[0] != model:
             raise StoreError(
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "

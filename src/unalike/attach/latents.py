@@ -21,7 +21,8 @@ _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
 
-    The encoder's mode, not a sample, so the same image always has the same latent.
+    The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
+    some overflow in float16, and the distances of an image should not depend on where they are measured.
 
     Args:
         pipe: a diffusers pipeline with a `vae` for images.
@@ -40,15 +41,23 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
             f"{type(pipe).__name__} has no vae with an encoder, so images cannot be turned into its latents; give latents"
         )
     pixels = _pixels(pipe, images, size)
-    with torch.no_grad():
-        parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    own = vae.dtype
+    upcast = {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    try:
+        if upcast:
+            vae.to(dtype=torch.float32)
+        with torch.no_grad():
+            parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    finally:
+        if upcast:
+            vae.to(dtype=own)
     return torch.cat(parts)
 
 
 def shield_from_images(
     pipe: Any,
     images: Iterable[Any] | Tensor,
-    radius: float,
+    radius: float | str,
     *,
     ids: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
@@ -58,7 +67,7 @@ def shield_from_images(
     Args:
         pipe: a diffusers pipeline; its autoencoder encodes the images.
         images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
-        radius: in the units of the latents.
+        radius: in the units of the latents, or "auto" to measure it on the set.
         ids: a name for each, to appear in certificates.
         size: height and width to resize to; that of the images to be generated.
 
@@ -106,6 +115,16 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
         mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
         return (latents - mean) * scale / std
     return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
+
+
+def denormalised(vae: Any, latents: Tensor) -> Tensor:
+    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `normalised`."""
+    scale = vae.config.get("scaling_factor") or 1.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        return latents * std / scale + mean
+    return latents / scale + (vae.config.get("shift_factor") or 0.0)
 
 
 def _packed(pipe: Any, latents: Tensor) -> Tensor:

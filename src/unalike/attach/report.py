@@ -29,18 +29,39 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """Where a finished image is when it is encoded again, which is what anybody can measure who has nothing but the image.
+
+    An autoencoder does not return exactly the latent that it decoded, so this distance differs from that of the final latent, and an image
+    whose latent is outside may be inside by this measure. What is guaranteed is the latent.
+
+    Attributes:
+        nearest_id: the protected point nearest to it.
+        distance: Euclidean distance to that, as it is stored.
+        inside: whether that is within a ball.
+    """
+
+    nearest_id: str
+    distance: float
+    inside: bool
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """That an image's final latent lies outside every protected ball, measured exactly after the last step.
+    """Where an image's final latent lies, measured exactly after the last step: outside every protected ball, unless it is refused.
 
     Attributes:
         nearest_id: the nearest protected latent.
         distance: Euclidean distance to it as it is stored.
         radius: of the balls.
         margin: how much further than the radius the image is at least from what was protected: `distance - radius`, less what storing it in
-            float16 may have changed; not below 0.
+            float16 may have changed; below 0 only for a refused image.
         moved: whether it had to be moved out after the last step.
         space: the latent space.
         checksum: of the protected set.
+        steps_moved: at how many steps SPELL moved its prediction, out of protected balls or those of memory and batch.
+        decoded: the same for the finished image encoded again; None where the call returned something else than images, or the pipeline
+            has no encoder for them.
     """
 
     nearest_id: str
@@ -50,6 +71,8 @@ class Certificate:
     moved: bool
     space: str
     checksum: str
+    steps_moved: int = 0
+    decoded: Decoded | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +88,8 @@ class ImageReport:
         active: per method, the share of steps at which it did something.
         nearest: its nearest neighbour; None where there is no other sample.
         certificate: None without a shield.
+        attempts: how often it was drawn; 1 is the first draw.
+        refused: whether it is inside the protected set, so that it was not returned.
     """
 
     index: int
@@ -75,6 +100,8 @@ class ImageReport:
     active: dict[str, float]
     nearest: Nearest | None
     certificate: Certificate | None
+    attempts: int = 1
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,10 +110,12 @@ class Report:
 
     Attributes:
         images: one entry for each image of the batch.
-        steps: number of model evaluations.
+        steps: number of model evaluations of each draw.
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         finished: whether the last step was reached; an interrupted run leaves nothing in the memory.
         methods: name and options of each method as it was used, with what was measured for it (`radius="auto"`).
+        shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and `radius_source`, how an automatic radius was
+            found; None without one.
     """
 
     images: list[ImageReport] = field(default_factory=list)
@@ -94,6 +123,7 @@ class Report:
     space: str = ""
     finished: bool = True
     methods: list[dict[str, Any]] = field(default_factory=list)
+    shield: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""
@@ -120,10 +150,12 @@ def image_reports(
     traces: Sequence[Trace],
     groups: Tensor,
     texts: Sequence[str] | None,
-    neighbours: Sequence[Nearest | None],
     certificates: Sequence[Certificate | None],
 ) -> list[ImageReport]:
-    """One report for each image, from the traces of a run. Two methods of the same name are told apart as `name`, `name-2`, …"""
+    """One report for each image, from the traces of a run, before anything is known of its neighbours.
+
+    Two methods of the same name are told apart as `name`, `name-2`, …
+    """
     names = _distinct([trace.method for trace in traces])
     of_step = {name: _by_image(trace.of_step, len(groups)) for name, trace in zip(names, traces, strict=True)}
     of_x0 = {name: _by_image(trace.of_x0, len(groups)) for name, trace in zip(names, traces, strict=True)}
@@ -136,11 +168,19 @@ def image_reports(
             corrections={name: of_step[name][i] for name in names},
             corrections_of_x0={name: of_x0[name][i] for name in names},
             active={name: sum(active[name][i]) / max(1, len(active[name][i])) for name in names},
-            nearest=neighbours[i],
+            nearest=None,
             certificate=certificates[i],
         )
         for i in range(len(groups))
     ]
+
+
+def steps_active(traces: Sequence[Trace], method: str, images: int) -> list[int]:
+    """At how many steps a method of this name did something to each image: (B,) whole numbers."""
+    own = [torch.stack(trace.active) for trace in traces if trace.method == method and trace.active]
+    if not own:
+        return [0] * images
+    return torch.stack(own).any(dim=0).sum(dim=0).tolist()
 
 
 def _by_image(rows: list[Tensor], images: int) -> list[list[Any]]:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from unalike.attach.binding import Call, Coming
-from unalike.attach.guard import Guard
+from unalike.attach.guard import Guard, Moved, moved_out
 from unalike.attach.prompts import Conditions, Prompts
-from unalike.attach.report import Certificate, Report, image_reports, nearest_neighbours
+from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
 from unalike.guidance.base import Method, References
-from unalike.guidance.methods import described
 from unalike.guidance.run import Prepared, Run
+from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 
 
@@ -30,7 +30,7 @@ class Models:
 
 
 class Session:
-    """The guidance of one call, as `Binding` asks for it. Nothing outside it changes before `commit`.
+    """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes before `commit`.
 
     Args:
         methods: in order.
@@ -38,7 +38,13 @@ class Session:
         prompts: listens to the pipeline's prompts.
         memory: read at the first step; written by `commit` only.
         guard: of the protected set; checks after the last step.
+        move: whether the guard moves out what is inside then; else it only measures.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+
+    Attributes:
+        space: the latent space and that of the prompt embeddings, as `Memory` names them.
+        steps: number of model evaluations so far.
+        latents: the final latents (B, …), moved out where they had to be; None before the last step.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Session:
         prompts: Prompts,
         memory: Memory | None = None,
         guard: Guard | None = None,
+        move: bool = True,
         seeds: list[int] | None = None,
     ) -> None:
         self._methods = tuple(methods)
@@ -56,6 +63,7 @@ class Session:
         self._prompts = prompts
         self._memory = memory
         self._guard = guard
+        self._move = move
         self._seeds = seeds
         self.reset()
 
@@ -63,10 +71,10 @@ class Session:
         """Forgets the steps so far: the pipeline set a new schedule."""
         self._run: Run | None = None
         self._conditions: Conditions | None = None
-        self._space = ""
-        self._calls = 0
-        self._moved: Tensor | None = None
-        self._distances: tuple[Tensor, Tensor] | None = None
+        self._ended: Moved | None = None
+        self._distances: tuple[list[int], list[float]] = [], []
+        self.space = ""
+        self.steps = 0
         self.latents: Tensor | None = None
 
     @property
@@ -76,10 +84,10 @@ class Session:
 
     def correct(self, call: Call) -> Tensor | None:
         """The sum of the methods' corrections for all rows of the scheduler; None for none."""
-        if not self._calls:
+        if not self.steps:
             self._see_latents(call)
         run, conditions = self._begun()
-        self._calls = call.step + 1
+        self.steps = call.step + 1
         run.steps = call.steps
         level, images = call.level, conditions.images
         delta = run.correct(
@@ -115,7 +123,7 @@ class Session:
         )
 
     def finish(self, latents: Tensor) -> Tensor | None:
-        """Checks the final latents against the shield; what to return in their place where some had to be moved."""
+        """Measures the final latents against the shield; what to return in their place where some had to be moved."""
         run, conditions = self._begun()
         own = latents[: conditions.images].detach().clone()
         if not torch.isfinite(own).all():
@@ -126,12 +134,30 @@ class Session:
         self.latents = own
         if self._guard is None:
             return None
-        self.latents, self._moved = self._guard.move_out(own)
-        self._distances = self._guard.nearest(self.latents)
-        return _repeated(self.latents, len(latents)) if self._moved.any() else None
+        if self._move:
+            self._ended = moved_out(self._guard, own)
+        else:
+            self._ended = Moved(own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {})
+        self.latents = self._ended.latents
+        index, distance = self._guard.nearest(self.latents)
+        self._distances = index.tolist(), distance.tolist()
+        return _repeated(self.latents, len(latents)) if self._ended.moved.any() else None
 
-    def report(self) -> Report:
-        """What was done.
+    @property
+    def inside(self) -> list[int]:
+        """The numbers of the images that end in a protected ball."""
+        if self._guard is None or self._ended is None:
+            return []
+        rows = zip(self._ended.inside.tolist(), self._distances[1], strict=True)
+        return [i for i, (inside, distance) in enumerate(rows) if inside or not distance >= self._guard.shield.reach]
+
+    @property
+    def failures(self) -> dict[int, ShieldError]:
+        """Why an image could not be moved out, by its number."""
+        return {} if self._ended is None else self._ended.failures
+
+    def images(self) -> list[ImageReport]:
+        """What was done to each image, its neighbours left out.
 
         Raises:
             AttachmentError: when the scheduler was never stepped.
@@ -140,25 +166,43 @@ class Session:
         run, conditions = self._begun()
         if self.latents is None and self._guard is not None:
             raise ShieldError(
-                f"the pipeline ended after step {self._calls} of {run.steps}, so its latents were not checked against the shield; "
+                f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
             )
-        neighbours = [None] * conditions.images
-        if self.latents is not None:
-            neighbours = nearest_neighbours(self.latents, None if run.memory is None else run.memory.latents)
-        images = image_reports(run.traces, conditions.groups, conditions.texts, neighbours, self._certificates(conditions.images))
-        used = [described(method) for method in self._methods]
-        return Report(images=images, steps=self._calls, space=self._space, finished=self.latents is not None, methods=used)
+        return image_reports(run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images))
 
-    def commit(self) -> None:
-        """Adds the final latents to the memory, where there is one and the last step was reached."""
+    @property
+    def remembered(self) -> Tensor | None:
+        """The latents (n, d) that the memory held when the run began; None for none."""
+        run = self._begun()[0]
+        return None if run.memory is None else run.memory.latents
+
+    def seeds(self) -> list[int] | None:
+        """The seed of each image; None where they are not known."""
+        images = self._begun()[1].images
+        if self._seeds is None or len(self._seeds) == images:
+            return self._seeds
+        return self._seeds * images if len(self._seeds) == 1 else None
+
+    def commit(self, latents: Tensor, kept: Sequence[int], seeds: Sequence[int] | None) -> None:
+        """Adds images to the memory, where there is one.
+
+        Args:
+            latents: the final latents (B, …) of all images of the call.
+            kept: the numbers of those to add.
+            seeds: of all images, where they are known.
+        """
         conditions = self._begun()[1]
-        if self._memory is None or self.latents is None:
+        if self._memory is None or not kept:
             return
-        seeds = self._seeds
-        if seeds is not None and len(seeds) != conditions.images:
-            seeds = seeds * conditions.images if len(seeds) == 1 else None
-        self._memory.add(self._space, self.latents, prompts=conditions.embeddings, texts=conditions.texts, seeds=seeds)
+        embeddings, texts = conditions.embeddings, conditions.texts
+        self._memory.add(
+            self.space,
+            latents[list(kept)],
+            prompts=None if embeddings is None else embeddings[list(kept)],
+            texts=None if texts is None else [texts[i] for i in kept],
+            seeds=None if seeds is None else [seeds[i] for i in kept],
+        )
 
     def _begun(self) -> tuple[Run, Conditions]:
         if self._run is None or self._conditions is None:
@@ -184,7 +228,7 @@ class Session:
         """Gives the run what there is in the space of its latents."""
         run, device = self._run or self._begin(call.x_t), call.x0.device
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
-        self._space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
+        self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
         run.shield = None if self._guard is None else self._guard.regions(space, device)
 
@@ -192,18 +236,27 @@ class Session:
         if self._memory is None:
             return None
         require_same_models(self._memory, self._models)
-        view = self._memory.view(self._space)
+        view = self._memory.view(self.space)
         if view is None:
             return None
         return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
 
     def _certificates(self, images: int) -> list[Certificate | None]:
-        if self._guard is None or self._moved is None or self._distances is None:
+        if self._guard is None or self._ended is None:
             return [None] * images
-        shield = self._guard.shield
-        rows = zip(self._distances[0].tolist(), self._distances[1].tolist(), self._moved.tolist(), strict=True)
+        shield, traces, moved = self._guard.shield, self._begun()[0].traces, self._ended.moved.tolist()
         return [
-            Certificate(shield.ids[k], d, shield.radius, d - shield.reach, moved, shield.space, shield.checksum) for k, d, moved in rows
+            Certificate(
+                nearest_id=shield.ids[k],
+                distance=distance,
+                radius=shield.radius,
+                margin=distance - shield.reach,
+                moved=was_moved,
+                space=shield.space,
+                checksum=shield.checksum,
+                steps_moved=steps,
+            )
+            for k, distance, was_moved, steps in zip(*self._distances, moved, steps_active(traces, SPELL.name, images), strict=True)
         ]
 
 

@@ -29,6 +29,22 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
     return "text-" + "-".join(parts) if parts else "labels"
 
 
+def embedding_model(embed: Any) -> str:
+    """What embeds images: the fingerprint of an extractor; of a function its name, and of a network its class and fingerprint.
+
+    Example:
+        >>> def brightness(images): ...
+        >>> embedding_model(brightness)
+        'brightness'
+    """
+    own = getattr(embed, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    if isinstance(embed, torch.nn.Module):
+        return f"{type(embed).__name__}-{fingerprint(embed)}"
+    return getattr(embed, "__qualname__", type(embed).__qualname__)
+
+
 def latent_space(model: str, shape: tuple[int, ...]) -> str:
     """The name of a latent space: the model's and the shape of one sample, such as `AutoencoderKL-1c0ffee5/4x64x64`."""
     return f"{model}/{'x'.join(str(n) for n in shape)}"

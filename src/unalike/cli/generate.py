@@ -30,8 +30,17 @@ def generate(
         Path | None, typer.Option(metavar="FILE", help="Differ from the generations in this file, and add these to it.")
     ] = None,
     shield: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Stay out of the protected set in this folder, written by Shield.save.")
+        Path | None, typer.Option(metavar="DIR", help="Stay out of the protected set in this folder, made by `unalike shield build`.")
     ] = None,
+    shield_space: Annotated[
+        str | None, typer.Option(metavar="FEATURES", help="Where the features of that set are, as in clip:FOLDER. [default: as it says]")
+    ] = None,
+    on_violation: Annotated[
+        str, typer.Option(metavar="POLICY", help="Images inside it after the last step: move them out, regenerate them, or refuse them.")
+    ] = GenerateSettings.on_violation,
+    attempts: Annotated[
+        int, typer.Option(help="How often an image is drawn again at most, with --on-violation regenerate.")
+    ] = GenerateSettings.attempts,
     compare: Annotated[bool, typer.Option("--compare/--no-compare", help="Draw each image without guidance too.")] = False,
     seed: Annotated[int, typer.Option(help="Image i of a prompt starts from the noise of seed + i.")] = GenerateSettings.seed,
     steps: Annotated[int | None, typer.Option(help="Sampling steps. [default: the model's]")] = None,
@@ -47,7 +56,8 @@ def generate(
     """Draw images that differ from each other, from earlier ones and from a protected set.
 
     The output folder gets images/, run.json, samples.parquet, grid.png and report.html. Ctrl-C keeps the images that are finished, leaves
-    the memory file as it was, and ends with exit code 130.
+    the memory file as it was, and ends with exit code 130. Images that are inside the protected set and could not be brought out are not
+    written; the others are, and the exit code is 1.
     """
     settings = GenerateSettings(
         prompts=tuple(prompts),
@@ -58,6 +68,9 @@ def generate(
         set=tuple(set_ or ()),
         memory=memory,
         shield=shield,
+        shield_space=shield_space,
+        on_violation=on_violation,
+        attempts=attempts,
         compare=compare,
         seed=seed,
         steps=steps,
@@ -81,18 +94,37 @@ def generate(
     else:
         typer.echo(_summary(outcome))
     if not outcome.finished:
-        typer.echo(f"unalike: interrupted; {len(outcome.samples)} of {settings.total} images are in {outcome.folder}", err=True)
+        there = len(outcome.samples) - outcome.refused
+        typer.echo(f"unalike: interrupted; {there} of {settings.total} images are in {outcome.folder}", err=True)
         raise typer.Exit(130)
+    if outcome.refused:
+        typer.echo(f"unalike: {_refused(outcome)}", err=True)
+        raise typer.Exit(1)
 
 
 def _summary(outcome: Outcome) -> str:
-    record, folder = outcome.record, outcome.folder
+    record, folder, there = outcome.record, outcome.folder, len(outcome.samples) - outcome.refused
     lines = []
-    if outcome.samples:
+    if there:
         guided, unguided = record["scores"]["guided"], record["scores"]["unguided"]
         without = f", without guidance {unguided['vendi']:.2f}" if unguided else ""
         lines.append(f"Vendi score {guided['vendi']:.2f} of {record['num']} images{without} (mean over prompts, on pixels)")
         if unguided:
-            lines.append(f"{record['images']['plainly_changed']} of {len(outcome.samples)} images look different from their unguided twin")
-        lines += [f"images   {folder / 'images'}", f"grid     {folder / 'grid.png'}", f"report   {folder / 'report.html'}"]
+            lines.append(f"{record['images']['plainly_changed']} of {there} images look different from their unguided twin")
+        lines += [f"images   {folder / 'images'}", f"grid     {folder / 'grid.png'}"]
+    if record["shield"] and outcome.samples:
+        images = record["images"]
+        counts = f"{images['moved']} moved out of it, {images['drawn_again']} drawn again, {images['refused']} refused"
+        lines.insert(0, f"Protected set of {record['shield']['size']}: {there} of {len(outcome.samples)} images are outside; {counts}")
+    if outcome.samples:
+        lines.append(f"report   {folder / 'report.html'}")
     return "\n".join(lines)
+
+
+def _refused(outcome: Outcome) -> str:
+    count, shield = outcome.refused, outcome.record["shield"]["name"]
+    what = "1 image is" if count == 1 else f"{count} images are"
+    return (
+        f"{what} inside the protected set {shield!r} and not written; samples.parquet says which. Draw from another --seed, use another "
+        "--on-violation, or add --method spell"
+    )

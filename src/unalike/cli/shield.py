@@ -14,6 +14,7 @@ from unalike.runs.shield.settings import LATENT, AddSettings, BuildSettings, Che
 if TYPE_CHECKING:
     from unalike.runs.shield.build import Outcome
     from unalike.runs.shield.check import Outcome as Checked
+    from unalike.runs.shield.verify import Verification
 
 shield = typer.Typer(
     name="shield", help="Build, extend, show and use sets of protected images.", no_args_is_help=True, rich_markup_mode=None
@@ -168,6 +169,39 @@ def check(
         raise typer.Exit(1)
 
 
+@shield.command()
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="An output folder of generate.")],
+    folder: Annotated[
+        Path | None, typer.Option("--shield", metavar="DIR", help="Its protected set. [default: the one of that name in this folder]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model that drew it. [default: the one it names]")] = None,
+    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    device: Device = CheckSettings.device,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")] = False,
+) -> None:
+    """Compute all certificates of a run again, from its images and latents and the protected images alone.
+
+    Ends with exit code 1 when anything differs from what the run says, or is inside the protected set.
+    """
+    with progress_bar("verifying", hidden=quiet or as_json) as progress:
+        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.runs.shield.evidence import recorded_set
+        from unalike.runs.shield.verify import verify as compute
+
+        quieten_hosts(downloads=quiet or as_json)
+        outcome = compute(run, folder or recorded_set(run), model=model, space=space, device=device, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+    elif not quiet or outcome.differences:
+        typer.echo("\n".join(outcome.differences) if quiet else _verified(outcome))
+    if not outcome.confirmed:
+        count = len(outcome.differences)
+        typer.echo(f"unalike: the certificates of {run} do not hold: {count} difference{'s' if count > 1 else ''}", err=True)
+        raise typer.Exit(1)
+
+
 def _run(what: str, settings: BuildSettings | AddSettings, *, as_json: bool, quiet: bool) -> None:
     folder = settings.out if isinstance(settings, BuildSettings) else settings.folder
     try:
@@ -194,6 +228,15 @@ def _summary(outcome: Outcome) -> str:
     lines = [f"skipped  {name} ({why})" for name, why in outcome.skipped]
     lines.append(f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has {manifest.count:,}")
     return "\n".join([*lines, f"radius   {radius_in_words(manifest.radius, manifest.radius_source)}", f"set      {outcome.folder}"])
+
+
+def _verified(outcome: Verification) -> str:
+    lines = list(outcome.differences)
+    state = "confirmed" if outcome.confirmed else "not confirmed"
+    lines.append(f"{state}: {outcome.images} images against {outcome.protected:,} protected ones, {outcome.moved} of them moved out")
+    if outcome.margin is not None:
+        lines.append(f"the nearest is {outcome.margin:.6g} outside; {outcome.encoded} images were encoded again; {outcome.refused} refused")
+    return "\n".join(lines)
 
 
 def _checked(outcome: Checked) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,6 +47,19 @@ class Protected(Protocol):
         ...
 
 
+@runtime_checkable
+class Pushing(Protocol):
+    """Balls around protected points of another space than the latents', such as an embedding's, where the way out is no straight line."""
+
+    def __len__(self) -> int:
+        """How many balls there are."""
+        ...
+
+    def way_out(self, x0: Tensor, context: Context) -> Tensor | None:
+        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None where none lies in one."""
+        ...
+
+
 @dataclass
 class Context:
     """What a method may read at one step. `x_t = alpha · x0 + sigma · noise`; `B` images, prompt embeddings of size `p`.
@@ -77,7 +90,7 @@ class Context:
     groups: Tensor
     prompts: Tensor | None = None
     memory: References | None = None
-    shield: Protected | None = None
+    shield: Protected | Pushing | None = None
     generators: Sequence[torch.Generator] = ()
     one_step: bool = False
     state: dict[str, Any] = field(default_factory=dict)

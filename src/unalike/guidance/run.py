@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from unalike.errors import NumericsError
-from unalike.guidance.base import Context, Method, Protected, References, denoiser_step, limited, per_image_norm, renewable, renewed
+from unalike.guidance.base import (
+    Context,
+    Method,
+    Protected,
+    Pushing,
+    References,
+    denoiser_step,
+    limited,
+    per_image_norm,
+    renewable,
+    renewed,
+)
 
 
 @dataclass
@@ -64,7 +75,7 @@ class Run:
         groups: Tensor,
         prompts: Tensor | None = None,
         memory: References | None = None,
-        shield: Protected | None = None,
+        shield: Protected | Pushing | None = None,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.methods = tuple(methods)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Context, Method, Protected, option, stored_rows
+from unalike.guidance.base import Context, Method, Protected, Pushing, option, stored_rows
 from unalike.kernels import unit_rows
 
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
@@ -26,6 +26,10 @@ class SPELL(Method):
     One ball and overcompensation 1 lead exactly to its surface. Where balls overlap the sum has no guarantee. Where none is touched
     nothing is returned, and the trajectory is exactly the unguided one. References are any mix of the protected set (its own radius
     counts), the memory, and the predictions of the other images of the batch, each moved by the full distance as published.
+
+    A protected set in an embedding, `e = f(decoded x0)`, repels along a gradient instead: with `s` the sum above for `e`, and `g` its
+    pull-back through encoder and decoder, the gradient of `Σ_k (r ||e - z_k|| - ||e - z_k||² / 2)`, the move is
+    `(||s||² / ||g||²) · g`. To first order that takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
 
     At a centre itself no direction leads out by the formula; there the move is `r` along the noise of this step, `x_t - alpha · z_k`,
     which differs between images, or along the diagonal (1, …, 1) when there is no noise.
@@ -128,7 +132,7 @@ class SPELL(Method):
             return None
         x = x0.flatten(1).to(torch.promote_types(x0.dtype, torch.float32))
         x_t = context.x_t.flatten(1).to(x)
-        total = None
+        total = self._pushed(x0, context)
         for balls in self._balls(x, context):
             for image, rows in balls.touched(x):
                 out = _way_out(x[image], rows, balls.radius, x_t[image], context.alpha)
@@ -137,8 +141,15 @@ class SPELL(Method):
                     total[image] += out
         return None if total is None else (self.overcompensation * total).view_as(x0)
 
+    def _pushed(self, x0: Tensor, context: Context) -> Tensor | None:
+        """The way out (B, d) of a protected set in another space than the latents'."""
+        if not (self.shield and isinstance(context.shield, Pushing)):
+            return None
+        out = context.shield.way_out(x0.to(torch.promote_types(x0.dtype, torch.float32)), context)
+        return None if out is None else out.flatten(1)
+
     def _balls(self, x: Tensor, context: Context) -> Iterator[Protected]:
-        if self.shield and context.shield is not None and len(context.shield):
+        if self.shield and context.shield is not None and not isinstance(context.shield, Pushing) and len(context.shield):
             yield context.shield
         if self.memory and context.memory is not None and len(context.memory):
             if "memory" not in context.state:

@@ -6,6 +6,7 @@ OUT/
   unguided/00000.png …   the same without guidance, where both were asked for
   run.json               everything needed to repeat the run, and its scores
   samples.parquet        a row an image
+  latents.safetensors    with a protected set: the final latents
   grid.png  report.html  to look at
 ```
 """
@@ -13,7 +14,7 @@ OUT/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,11 +24,15 @@ from unalike.errors import StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
+    from torch import Tensor
 
 RECORD = "run.json"
 _TOOL = "unalike"
-_SINGLE_FILES = ("samples.parquet", "grid.png", "report.html")
-_IMAGE_FOLDERS = ("images", "unguided")
+IMAGES, UNGUIDED = "images", "unguided"
+SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
+LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
+_SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html")
+_IMAGE_FOLDERS = (IMAGES, UNGUIDED)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class RunFolder:
 
     def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
         """Write one image as PNG, whole or not at all, and return its path relative to the folder."""
-        relative = Path("images" if guided else "unguided") / image_name(index)
+        relative = Path(IMAGES if guided else UNGUIDED) / image_name(index)
         path = self.path / relative
         path.parent.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -127,7 +132,25 @@ class RunFolder:
         """Write `samples.parquet`."""
         import pyarrow.parquet as pq
 
-        pq.write_table(table, self.path / "samples.parquet")
+        pq.write_table(table, self.path / SAMPLES)
+
+    def write_latents(self, latents: Tensor, index: Sequence[int], space: str) -> None:
+        """Write `latents.safetensors`, whole or not at all.
+
+        Args:
+            latents: final latents (m, …), as the pipeline decoded them.
+            index: the number of the image of each row.
+            space: the latent space.
+
+        Raises:
+            StoreError: when it cannot be written.
+        """
+        import torch
+
+        from unalike import tensorfile
+
+        tensors = {"latents": latents, "index": torch.tensor(list(index), dtype=torch.int64)}
+        tensorfile.write(self.path / LATENTS, LATENTS_KIND, LATENTS_VERSION, {"space": space}, tensors)
 
     def write_grid(self, image: Image) -> None:
         """Write `grid.png`."""

@@ -8,17 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from unalike.attach import guide
 from unalike.attach.report import ImageReport, Nearest
+from unalike.errors import RefusedError
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder
 from unalike.runs.grid import Band, Cell, Panel, draw_grid
 from unalike.runs.page import report_page
 from unalike.runs.record import file_record, first_record, last_record
 from unalike.runs.sampler import Sampler
-from unalike.runs.samples import Picture, Planned, Sample, by_prompt, planned_images, prompt_scores, sample_table
+from unalike.runs.samples import Picture, Planned, Sample, by_prompt, planned_images, prompt_scores, returned, sample_table
 from unalike.runs.scoring import PLAINLY_CHANGED, change
 from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.shield.embedding import embedding_of
 from unalike.shields import Shield
 
 Progress = Callable[[float], None]
@@ -32,7 +37,7 @@ class Outcome:
     Attributes:
         folder: the output folder.
         record: what its `run.json` holds.
-        samples: the finished images.
+        samples: the finished images, refused ones included.
     """
 
     folder: Path
@@ -44,9 +49,14 @@ class Outcome:
         """Whether all images were drawn; false after Ctrl-C."""
         return self.record["finished"]
 
+    @property
+    def refused(self) -> int:
+        """How many images were refused, because they are inside the protected set."""
+        return len(self.samples) - len(returned(self.samples))
+
     def to_dict(self) -> dict[str, Any]:
         """The record with the folder and the paths of its files, ready for JSON."""
-        files = [s.picture.path for s in self.samples]
+        files = [s.picture.path for s in self.samples if s.picture]
         return {"out": str(self.folder), "files": files, **self.record}
 
 
@@ -68,16 +78,25 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         OptionError: for a setting, model or method that is not allowed.
         StoreError: for an output folder that is in the way or cannot be written, and for a damaged memory, shield or model, or those of
             another model.
-        UnsupportedError: for a pipeline or scheduler that cannot be guided.
+        UnsupportedError: for a pipeline or scheduler that cannot be guided, or a pipeline whose images cannot be drawn again or withheld.
         NumericsError: when the model returns NaN or infinity.
     """
     methods = build_methods(settings)
     memory = Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
     shield = Shield.open(settings.shield) if settings.shield else None
+    embed = None if shield is None else embedding_of(shield, settings.shield_space, device=settings.device)
     folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
     try:
         sampler = Sampler.open(settings)
-        guided = guide(sampler.pipe, *methods, memory=memory, shield=shield)
+        guided = guide(
+            sampler.pipe,
+            *methods,
+            memory=memory,
+            shield=shield,
+            embed=embed,
+            on_violation=settings.on_violation,
+            attempts=settings.attempts,
+        )
     except BaseException:
         folder.abandon()
         raise
@@ -86,7 +105,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         sampler,
         methods,
         memory=_memory_record(memory, settings),
-        shield={"name": settings.shield.name, "size": len(shield), "radius": shield.radius} if settings.shield and shield else None,
+        shield=_shield_record(shield, settings) if settings.shield and shield else None,
     )
     folder.start(record)
     job = _Job(settings, sampler, guided, folder, progress)
@@ -101,6 +120,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     finally:
         if guided.report is not None:
             record["methods_as_used"] = guided.report.methods
+        job.write_latents()
         record = _finish(folder, record, job.samples, finished=finished, seconds=time.perf_counter() - started)
     return Outcome(folder.path, record, job.samples)
 
@@ -114,6 +134,7 @@ class _Job:
         self.guided = guided
         self.folder = folder
         self.samples: list[Sample] = []
+        self._latents: list[Tensor] = []
         self._progress = progress
         self._work = settings.total * sampler.steps * (2 if settings.compare else 1)
         self._done = 0
@@ -124,25 +145,42 @@ class _Job:
         for start in range(0, len(plan), self.settings.batch_size):
             self._draw_batch(plan[start : start + self.settings.batch_size])
 
+    def write_latents(self) -> None:
+        """Write the final latents of the images that are there, where there is a protected set."""
+        index = [s.planned.index for s in returned(self.samples)]
+        if index and self.guided.shield is not None:
+            self.folder.write_latents(torch.stack(self._latents), index, self.guided.report.space.partition(" ")[0])
+
     def _draw_batch(self, batch: Sequence[Planned]) -> None:
         twins = self._draw(self.sampler.pipe, batch) if self.settings.compare else [None] * len(batch)
-        images = self._draw(self.guided, batch)
-        for planned, image, twin, report in zip(batch, images, twins, self.guided.report.images, strict=True):
-            twin_picture = None
+        images = self._draw(self._with_refused, batch)
+        for i, (planned, image, twin, report) in enumerate(zip(batch, images, twins, self.guided.report.images, strict=True)):
+            twin_picture, picture, difference = None, None, None
             if twin is not None:
                 twin_picture = Picture.of(twin, self.folder.write_image(planned.index, twin, guided=False).as_posix())
-            picture = Picture.of(image, self.folder.write_image(planned.index, image).as_posix())
-            difference = None if twin is None else change(image, twin)
+            if not report.refused:
+                path = self.folder.write_image(planned.index, image)
+                picture = Picture.of(image, path.as_posix(), file_record(self.folder.path / path)["sha256"])
+                difference = None if twin is None else change(image, twin)
+                if self.guided.shield is not None:
+                    self._latents.append(self.guided.latents[i])
             self.samples.append(Sample(planned, picture, _in_run(report, batch), twin_picture, difference))
 
+    def _with_refused(self, **arguments: Any) -> Any:
+        """What the guided pipeline returns; images that it refuses are blank, and its report says which they are."""
+        try:
+            return self.guided(**arguments)
+        except RefusedError as refusal:
+            return refusal.output
+
     def _draw(self, call: Any, batch: Sequence[Planned]) -> list[Any]:
-        done = self._done
+        end = self._done + len(batch) * self.sampler.steps
 
         def step_done() -> None:
-            self._advance_to(self._done + len(batch))
+            self._advance_to(min(self._done + len(batch), end))  # images that are drawn again take more steps
 
         images = self.sampler.draw(call, batch, step_done)
-        self._advance_to(done + len(batch) * self.sampler.steps)
+        self._advance_to(end)
         return images
 
     def _advance_to(self, done: int) -> None:
@@ -157,6 +195,18 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
     if nearest is not None and nearest.source == "batch":
         nearest = Nearest(batch[nearest.index].index, "run", nearest.distance)
     return replace(report, index=batch[report.index].index, nearest=nearest)
+
+
+def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]:
+    return {
+        "name": settings.shield.name if settings.shield else None,
+        "size": len(shield),
+        "radius": shield.radius,
+        "space": shield.space,
+        "checksum": shield.checksum,
+        "on_violation": settings.on_violation,
+        "attempts": settings.attempts if settings.on_violation == "regenerate" else None,
+    }
 
 
 def _memory_record(memory: Memory, settings: GenerateSettings) -> dict[str, Any] | None:
@@ -175,7 +225,9 @@ def _finish(folder: RunFolder, record: Mapping[str, Any], samples: Sequence[Samp
         shared = {name: record[name] for name in ("steps", "guidance_scale", "batch_size")}
         shared |= {"model": record["model"]["name"], "methods": ", ".join(m["name"] for m in record["methods"])}
         folder.write_samples(sample_table(samples, scores, shared))
-        folder.write_grid(draw_grid(_bands(samples), _legend(samples)))
+        images = returned(samples)
+        if images:
+            folder.write_grid(draw_grid(_bands(images), _legend(images)))
         folder.write_report(report_page(record, samples, scores, twin_scores))
     folder.write_record(record)
     return record
@@ -185,7 +237,7 @@ def _bands(samples: Sequence[Sample]) -> list[Band]:
     bands = []
     for prompt, group in by_prompt(samples).items():
         twins = Panel("without guidance", [Cell(s.twin.thumbnail) for s in group if s.twin])
-        guided = Panel("guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group])
+        guided = Panel("guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group if s.picture])
         bands.append(Band(prompt, [twins, guided] if twins.cells else [guided]))
     return bands
 

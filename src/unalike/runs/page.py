@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from unalike.attach.report import Certificate
 from unalike.runs.charts import band_chart, percent
 from unalike.runs.html import document, figure, panel, table
-from unalike.runs.samples import Sample, by_prompt
+from unalike.runs.samples import Sample, by_prompt, returned
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
 
 IMAGES_SHOWN = 512
@@ -31,10 +32,10 @@ def report_page(
     body = "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
-            _lead(record, len(samples)),
-            _images(samples),
+            _lead(record, len(returned(samples)), sum(s.report.refused for s in samples)),
+            _images(returned(samples)),
             _scores(scores, twin_scores),
-            _guidance(samples),
+            _guidance(returned(samples)),
             _certificates(samples),
             _settings(record),
         ]
@@ -42,7 +43,7 @@ def report_page(
     return document(title, body)
 
 
-def _lead(record: Mapping[str, Any], finished: int) -> str:
+def _lead(record: Mapping[str, Any], finished: int, refused: int) -> str:
     methods = ", ".join(m["name"] for m in record["methods"])
     text = (
         f"{finished} images of {len(record['prompts'])} prompt{'s' if len(record['prompts']) > 1 else ''}, drawn with "
@@ -50,6 +51,8 @@ def _lead(record: Mapping[str, Any], finished: int) -> str:
     )
     if not record["finished"]:
         text += f" The run was stopped before all {record['images']['planned']} images were drawn."
+    if refused:
+        text += f" {refused} more {'was' if refused == 1 else 'were'} drawn and refused, because of the protected set."
     return f"<p>{escape(text)}</p>"
 
 
@@ -69,7 +72,9 @@ def _images(samples: Sequence[Sample]) -> str:
             if s.twin
         ]
         guided = [
-            figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed) for s in group
+            figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed)
+            for s in group
+            if s.picture
         ]
         panels = ([panel("without guidance", twins)] if twins else []) + [panel("guided", guided)]
         parts.append(f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>')
@@ -148,12 +153,27 @@ def _certificates(samples: Sequence[Sample]) -> str:
     for s in samples:
         c = s.report.certificate
         if c is not None:
-            rows.append([s.picture.path, str(c.nearest_id), f"{c.distance:.4g}", f"{c.radius:.4g}", "yes" if c.moved else "no"])
+            rows.append([_place(s), c.nearest_id, *_distances(c), "yes" if c.moved else "no", str(c.steps_moved), str(s.report.attempts)])
     if not rows:
         return ""
-    caption = "The exact distance of each result to the nearest protected image, in latent space; outside means above the radius."
-    head = ["image", "nearest protected", "distance", "radius", "moved out at the end"]
+    caption = (
+        "The exact distance of each final latent to the nearest protected one, and how much further that is than the radius: the "
+        "guarantee. Then the same distance of the image encoded again, which is what can be measured without the latent; an autoencoder "
+        "does not return the latent exactly, so it is another number."
+    )
+    head = ["image", "nearest protected", "distance", "radius", "margin", "encoded again", "moved out at the end"]
+    head += ["steps that SPELL moved it at", "draws"]
     return f"<h2>Protected set</h2>\n{table(caption, head, rows, numbers_from=2)}"
+
+
+def _place(sample: Sample) -> str:
+    return sample.picture.path if sample.picture else f"number {sample.planned.index}, refused"
+
+
+def _distances(certificate: Certificate) -> list[str]:
+    decoded = certificate.decoded
+    again = "–" if decoded is None else f"{decoded.distance:.4g} from {decoded.nearest_id}{' (inside)' if decoded.inside else ''}"
+    return [f"{certificate.distance:.4g}", f"{certificate.radius:.4g}", f"{certificate.margin:.3g}", again]
 
 
 def _settings(record: Mapping[str, Any]) -> str:

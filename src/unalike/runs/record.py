@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import unalike
 from unalike.guidance.base import Method
 from unalike.guidance.methods import described
-from unalike.runs.samples import Sample
+from unalike.runs.samples import Sample, returned
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.shield.embedding import portable
 
 if TYPE_CHECKING:
     from unalike.runs.sampler import Sampler
@@ -64,21 +65,33 @@ def last_record(
     seconds: float,
 ) -> dict[str, Any]:
     """The same record with what came out."""
+    images = returned(samples)
     return {
         **record,
         "finished": finished,
         "seconds": round(seconds, 2),
         "images": {
             **record["images"],
-            "finished": len(samples),
-            "plainly_changed": sum(s.plainly_changed for s in samples) if record["compare"] else None,
+            "finished": len(images),
+            "plainly_changed": sum(s.plainly_changed for s in images) if record["compare"] else None,
+            **(_shielded(samples) if record["shield"] else {}),
         },
         "scores": {
             "basis": BASIS,
             "guided": score_summary(scores),
             "unguided": score_summary(twin_scores) if twin_scores else None,
         },
-        "guidance": [_guidance_summary(name, samples) for name in dict.fromkeys(m for s in samples for m in s.report.corrections)],
+        "guidance": [_guidance_summary(name, images) for name in dict.fromkeys(m for s in images for m in s.report.corrections)],
+    }
+
+
+def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many images the protected set made necessary to move out, to draw again, and to refuse."""
+    certificates = [s.report.certificate for s in samples]
+    return {
+        "moved": sum(c is not None and c.moved for c in certificates),
+        "drawn_again": sum(s.report.attempts > 1 for s in samples),
+        "refused": sum(s.report.refused for s in samples),
     }
 
 
@@ -109,6 +122,9 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
                 words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
     for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
         words += [name, path.name] if path else []
+    words += ["--shield-space", portable(settings.shield_space)] if settings.shield_space else []
+    words += ["--on-violation", settings.on_violation] if settings.shield else []
+    words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
     words += ["--compare"] if settings.compare else []
     words += ["--dtype", settings.dtype, "--", *settings.prompts]
     return shlex.join(str(word) for word in words)

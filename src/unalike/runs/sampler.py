@@ -64,7 +64,7 @@ class Sampler:
                 chosen[name] = value
             else:
                 chosen[name] = getattr(row, name) if row else parameters[argument].default
-        return cls(_on_device(pipe, settings.device), **chosen)
+        return cls(on_device(pipe, settings.device), **chosen)
 
     def draw(self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone) -> list[Image.Image]:
         """The images of a batch, drawn by `call`: the pipeline itself or its guided form.
@@ -104,7 +104,12 @@ class Sampler:
         }
 
 
-def _on_device(pipe: Any, device: str) -> Any:
+def on_device(pipe: Any, device: str) -> Any:
+    """The pipeline on a device of torch; "auto" is the first GPU where there is one, else the CPU.
+
+    Raises:
+        OptionError: for a device that is not there.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

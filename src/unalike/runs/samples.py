@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 from torch import Tensor
 
-from unalike.attach.report import ImageReport
+from unalike.attach.report import Certificate, ImageReport
 from unalike.runs.scoring import PLAINLY_CHANGED, Diversity, diversity, pixel_features
 
 THUMBNAIL = 256
@@ -28,26 +28,30 @@ class Planned:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, and the features that scores need."""
+    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, the features that scores need, and its SHA-256."""
 
     path: str
     thumbnail: Image.Image
     features: Tensor = field(repr=False)
+    sha256: str | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, path: str) -> Picture:
-        """The picture of an image that was written to `path`."""
+    def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> Picture:
+        """The picture of an image that was written to `path`, as a file with this digest."""
         thumbnail = image.convert("RGB")
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        return cls(path, thumbnail, pixel_features(image))
+        return cls(path, thumbnail, pixel_features(image), sha256)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished image: what was planned, the picture, its unguided twin and how far it is from it, and what guidance did."""
+    """A finished image: what was planned, the picture, its unguided twin and how far it is from it, and what guidance did.
+
+    The picture is None where it was refused, because it is inside the protected set.
+    """
 
     planned: Planned
-    picture: Picture
+    picture: Picture | None
     report: ImageReport
     twin: Picture | None = None
     change: float | None = None
@@ -68,6 +72,11 @@ def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]
     return [Planned(k * num + i, prompt, k, seed + i) for k, prompt in enumerate(prompts) for i in range(num)]
 
 
+def returned(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples that were not refused, in order."""
+    return [sample for sample in samples if sample.picture is not None]
+
+
 def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     """The samples of each prompt, in order."""
     groups: dict[str, list[Sample]] = {}
@@ -77,21 +86,22 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str, Diversity]:
-    """The diversity of each prompt's images, or of their unguided twins."""
-    groups = by_prompt(s for s in samples if s.twin is not None or not twins)
-    return {
-        prompt: diversity([s.twin.features if twins and s.twin else s.picture.features for s in group]) for prompt, group in groups.items()
-    }
+    """The diversity of each prompt's images, or of their unguided twins; refused images and their twins are left out."""
+    groups = {prompt: [s.twin if twins else s.picture for s in group] for prompt, group in by_prompt(returned(samples)).items()}
+    pictures = {prompt: [p.features for p in group if p is not None] for prompt, group in groups.items()}
+    return {prompt: diversity(features) for prompt, features in pictures.items() if features}
 
 
 def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]) -> pa.Table:
     """`samples.parquet`: a row an image.
 
-    Columns: `index`, `image` and `unguided_image` (paths), `prompt`, `prompt_index`, `seed`; `settings`, the same in every row; `change`
-    from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour in latent
-    space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples that the memory held before
-    the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image, and `active_NAME`, the
-    share of steps in which it acted; `certificate_*`, the distance to the protected set. Null where there is none.
+    Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`, `prompt_index`, `seed`; `settings`, the
+    same in every row; `change` from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the
+    nearest neighbour in latent space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples
+    that the memory held before the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image,
+    and `active_NAME`, the share of steps in which it acted; `certificate_*`, where the final latent is relative to the protected set, and
+    `certificate_decoded_*` the same of the image encoded again; `attempts`, how often the image was drawn; `refused`, whether it was inside
+    the protected set, so that there is no image. Null where there is none.
 
     Args:
         samples: finished images.
@@ -100,7 +110,7 @@ def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], set
     """
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     for sample in samples:
-        row = _row(sample, scores[sample.planned.prompt])
+        row = _row(sample, scores.get(sample.planned.prompt))
         for name in _SCHEMA.names:
             columns[name].append(row[name])
     table = pa.table(columns, schema=_SCHEMA)
@@ -117,6 +127,7 @@ _SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
         ("image", pa.string()),
+        ("image_sha256", pa.string()),
         ("unguided_image", pa.string()),
         ("prompt", pa.string()),
         ("prompt_index", pa.int64()),
@@ -130,28 +141,57 @@ _SCHEMA = pa.schema(
         ("certificate_nearest", pa.string()),
         ("certificate_distance", pa.float64()),
         ("certificate_radius", pa.float64()),
+        ("certificate_margin", pa.float64()),
         ("certificate_moved", pa.bool_()),
+        ("certificate_steps_moved", pa.int64()),
+        ("certificate_checksum", pa.string()),
+        ("certificate_space", pa.string()),
+        ("certificate_decoded_nearest", pa.string()),
+        ("certificate_decoded_distance", pa.float64()),
+        ("certificate_decoded_inside", pa.bool_()),
+        ("attempts", pa.int64()),
+        ("refused", pa.bool_()),
     ]
 )
 
 
-def _row(sample: Sample, scores: Diversity) -> dict[str, Any]:
-    nearest, certificate = sample.report.nearest, sample.report.certificate
+def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
+    nearest = sample.report.nearest
     return {
         "index": sample.planned.index,
-        "image": sample.picture.path,
+        "image": sample.picture.path if sample.picture else None,
+        "image_sha256": sample.picture.sha256 if sample.picture else None,
         "unguided_image": sample.twin.path if sample.twin else None,
         "prompt": sample.planned.prompt,
         "prompt_index": sample.planned.prompt_index,
         "seed": sample.planned.seed,
         "change": sample.change,
-        "prompt_vendi": scores.vendi,
-        "prompt_rke": scores.rke,
+        "prompt_vendi": scores.vendi if scores else None,
+        "prompt_rke": scores.rke if scores else None,
         "nearest_source": nearest.source if nearest else None,
         "nearest_index": nearest.index if nearest else None,
         "nearest_distance": nearest.distance if nearest else None,
-        "certificate_nearest": str(certificate.nearest_id) if certificate else None,
-        "certificate_distance": certificate.distance if certificate else None,
-        "certificate_radius": certificate.radius if certificate else None,
-        "certificate_moved": certificate.moved if certificate else None,
+        **_certificate(sample.report.certificate),
+        "attempts": sample.report.attempts,
+        "refused": sample.report.refused,
+    }
+
+
+def _certificate(certificate: Certificate | None) -> dict[str, Any]:
+    names = [name for name in _SCHEMA.names if name.startswith("certificate_")]
+    if certificate is None:
+        return dict.fromkeys(names)
+    decoded = certificate.decoded
+    return {
+        "certificate_nearest": certificate.nearest_id,
+        "certificate_distance": certificate.distance,
+        "certificate_radius": certificate.radius,
+        "certificate_margin": certificate.margin,
+        "certificate_moved": certificate.moved,
+        "certificate_steps_moved": certificate.steps_moved,
+        "certificate_checksum": certificate.checksum,
+        "certificate_space": certificate.space,
+        "certificate_decoded_nearest": decoded.nearest_id if decoded else None,
+        "certificate_decoded_distance": decoded.distance if decoded else None,
+        "certificate_decoded_inside": decoded.inside if decoded else None,
     }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unalike.guidance.base import Method
 
 DTYPES = ("float32", "float16", "bfloat16")
+POLICIES = ("move", "regenerate", "refuse")
+ATTEMPTS = 3
 _LARGEST_SEED = 2**63 - 1
 _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
@@ -35,6 +37,10 @@ class GenerateSettings:
         set: options of methods as "METHOD.OPTION=VALUE".
         memory: file of earlier generations to differ from; made if it is not there, and extended when the run is complete.
         shield: folder of a protected set to stay out of.
+        shield_space: where the features of that set come from, as in "clip:FOLDER", where the name that it knows them by does not say.
+        on_violation: what is done with images that are inside it after the last step: "move" them out, "regenerate" them from other noise,
+            or "refuse" them. What is still inside then is refused too.
+        attempts: how often an image is drawn again at most, with "regenerate".
         compare: also draw every image without guidance, from the same seed.
         seed: image `i` of each prompt is drawn from the seed `seed + i`.
         steps: sampling steps; None for the model's own number.
@@ -65,6 +71,9 @@ class GenerateSettings:
     set: tuple[str, ...] = ()
     memory: Path | None = None
     shield: Path | None = None
+    shield_space: str | None = None
+    on_violation: str = POLICIES[0]
+    attempts: int = ATTEMPTS
     compare: bool = False
     seed: int = 0
     steps: int | None = None
@@ -83,7 +92,7 @@ class GenerateSettings:
                 raise OptionError(f'prompt {i + 1} is empty; every prompt needs some text, as in unalike generate "red heart"')
         if len(set(self.prompts)) < len(self.prompts):
             raise OptionError("a prompt is given twice; give it once and ask for more images with num")
-        for name, example in (("num", 8), ("batch_size", 16), ("steps", 25)):
+        for name, example in (("num", 8), ("batch_size", 16), ("steps", 25), ("attempts", ATTEMPTS)):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; it must be a whole number of at least 1, as in {name}={example}")
@@ -93,6 +102,14 @@ class GenerateSettings:
             raise OptionError(f"guidance_scale is {self.guidance_scale}; it must be a finite number of at least 0, as in guidance_scale=3")
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
+        if self.on_violation not in POLICIES:
+            raise OptionError(f"on_violation is {self.on_violation!r}; allowed: {', '.join(POLICIES)}")
+        if self.on_violation != POLICIES[0] and self.shield is None:
+            raise OptionError(f"on_violation is {self.on_violation!r} and there is no shield; give its folder, as in shield DIR")
+        if self.shield_space is not None and self.shield is None:
+            raise OptionError(f"shield_space is {self.shield_space!r} and there is no shield; give its folder, as in shield DIR")
+        if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
+            raise OptionError(f"attempts is {self.attempts}, and nothing is drawn again; leave it out, or set on_violation regenerate")
         for name in self.method:
             if self.method.count(name) > 1:
                 raise OptionError(f"method {name!r} is given twice; name each method once")

@@ -124,34 +124,37 @@ class Index:
         return [Query(p, f, row - self.contraction.mean) for p, f, row in zip(phi, further, x.astype(np.float64), strict=True)]
 
     def first(self, queries: list[Query], rows: slice) -> np.ndarray:
-        """Of these rows (m,) the values (B, m) float32 that `first_limit` compares: `||φ(x) - φ(z)||² - ||φ(x)||²`."""
-        left = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(np.float32)
-        return left @ self.phi[rows].T
+        """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||² - ||φ(x)||²`."""
+        right = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(np.float32)
+        return self.phi[rows] @ right.T
 
     def first_limit(self, query: Query, reach: float) -> float:
         """A row whose value of `first` is not below this is at least `reach` away."""
         squared = ((reach + self._off(query)) * self.contraction.stretch + self.errors[0]) ** 2 * (1 + 1e-9)
-        rounding = (
-            4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
-        )  # of `first` in float32
-        return squared - float(query.phi @ query.phi) + rounding + np.finfo(np.float64).tiny
+        return squared - float(query.phi @ query.phi) + self._rounding(query) + np.finfo(np.float64).tiny
+
+    def first_lower(self, query: Query, values: np.ndarray) -> np.ndarray:
+        """The lower bounds (m,) float64 of the distances that values (m,) of `first` stand for."""
+        squared = values.astype(np.float64) + float(query.phi @ query.phi) - self._rounding(query)
+        return (((np.sqrt(squared.clip(0)) - self.errors[0]) / self.contraction.stretch - self._off(query)) * (1 - 1e-9)).clip(0)
 
     def lower(self, query: Query, rows: np.ndarray) -> np.ndarray:
         """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers."""
-        stretch, stored = self.contraction.stretch, self.phi[rows].astype(np.float64)
-        squares = (query.phi + stored[:, :-1] / 2) ** 2
-        bound = (np.sqrt(squares.sum(axis=1)) - self.errors[0]) / stretch
+        stretch, lead = self.contraction.stretch, self.contraction.leading
+        chosen = torch.from_numpy(rows)
+        squares = (torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2 + torch.from_numpy(query.phi)).square_()
+        bound = (squares.sum(dim=1).sqrt_() - self.errors[0]) / stretch
         if self.second == "coordinates":
-            head = np.sqrt(squares[:, : self.contraction.leading].sum(axis=1) + squares[:, -1]) - self.errors[0]
-            bound = np.maximum(bound, np.hypot(head.clip(0), self._further_apart(query, rows).clip(0)) / stretch)
+            head = (squares[:, :lead].sum(dim=1) + squares[:, -1]).sqrt_() - self.errors[0]
+            bound = torch.maximum(bound, torch.hypot(head.clamp_min(0), self._further_apart(query, chosen).clamp_min(0)) / stretch)
         elif self.second == "signs":
-            bound = np.maximum(bound, self._by_signs(query, rows))
-        return ((bound - self._off(query)) * (1 - 1e-9)).clip(0)
+            bound = torch.maximum(bound, torch.from_numpy(self._by_signs(query, rows)))
+        return ((bound - self._off(query)) * (1 - 1e-9)).clamp_min_(0).numpy()
 
-    def _further_apart(self, query: Query, rows: np.ndarray) -> np.ndarray:
+    def _further_apart(self, query: Query, rows: Tensor) -> Tensor:
         """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
-        apart = query.further.astype(np.float32) - self.further[rows].astype(np.float32)
-        norm = np.sqrt(np.einsum("ij,ij->i", apart, apart).astype(np.float64))
+        apart = torch.from_numpy(self.further).index_select(0, rows).float() - torch.from_numpy(query.further.astype(np.float32))
+        norm = apart.square_().sum(dim=1).double().sqrt_()
         return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * np.linalg.norm(query.further) - self.errors[1]
 
     def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:
@@ -167,6 +170,10 @@ class Index:
     def _largest(self) -> float:
         """Largest `||φ(z)||`."""
         return float(self.phi[:, -1].max(initial=0.0)) ** 0.5
+
+    def _rounding(self, query: Query) -> float:
+        """More than the float32 arithmetic of `first` can take a value off by."""
+        return 4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
 
     def _off(self, query: Query) -> float:
         """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound off by."""

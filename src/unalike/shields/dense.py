@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.shields.search import Candidates, Search
+from unalike.shields.search import Candidates, Probe, Search
 from unalike.shields.vectors import Vectors
 
 _BLOCK_VALUES = 1 << 24
@@ -46,26 +46,30 @@ class Dense(Search):
         """Bytes of the vectors on the device; 0 where they pass through."""
         return sum(block.nbytes for block in self._resident or ())
 
-    def candidates(self, x: np.ndarray, reach: np.ndarray) -> list[Candidates]:
-        """For each of the vectors x (B, d) all rows that the product does not place at `reach` (B,) or beyond."""
-        left: list[list[Candidates]] = [[] for _ in x]
+    def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
+        """For each of the probes (B) all rows that the product does not place at `reach` (B,) or beyond."""
+        left: list[list[Candidates]] = [[] for _ in probes]
         first = 0
-        for squared, slack in self._squared(x):
+        for squared, slack in self._squared(probes):
             lower = (squared - slack).clamp_min(0).sqrt().double().cpu().numpy() * (1 - 1e-6)
             for i, r in enumerate(reach.tolist()):
                 rows = np.flatnonzero(lower[i] < r)
                 left[i].append(Candidates(rows + first, lower[i][rows]))
             first += squared.shape[1]
-        self.counts["first"] += len(x) * first
+        self.counts["first"] += len(probes) * first
         return [Candidates(np.concatenate([c.rows for c in found]), np.concatenate([c.lower for c in found])) for found in left]
 
-    def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """For each of the vectors x (B, d) the squared distances (n,) that the product gives."""
-        yield from torch.cat([squared for squared, _ in self._squared(x)], dim=1).cpu().numpy()
+    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
+        """Zeros: what the product leaves open is measured."""
+        return np.zeros(len(rows))
 
-    def _squared(self, x: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
+        """For each of the probes the squared distances (n,) that the product gives."""
+        yield from torch.cat([squared for squared, _ in self._squared(probes)], dim=1).cpu().numpy()
+
+    def _squared(self, probes: Sequence[Probe]) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each block in turn the squared distances (B, m) float32, and how far they may be off."""
-        queries = torch.from_numpy(x).to(torch.float32).to(self.device)
+        queries = torch.from_numpy(np.stack([probe.x for probe in probes])).float().to(self.device)
         own = queries.square().sum(dim=1, keepdim=True)
         for block in self._resident if self._resident is not None else self._blocks():
             rows = block.float()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from unalike.shields.bounds import Index, Query
-from unalike.shields.search import Candidates, Search
+from unalike.shields.search import Candidates, Probe, Search
 from unalike.shields.vectors import Vectors
 
-_ROWS = 1 << 15
+_ROWS = 1 << 13
 
 
 class Layered(Search):
@@ -41,27 +41,39 @@ class Layered(Search):
         """Bytes of the index."""
         return self.index.resident_bytes
 
-    def candidates(self, x: np.ndarray, reach: np.ndarray) -> list[Candidates]:
-        """For each of the vectors x (B, d) all rows that the bounds do not place at `reach` (B,) or beyond."""
-        queries = self.index.queries(x)
+    def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
+        """For each of the probes (B) all rows that the first bound does not place at `reach` (B,) or beyond."""
+        queries = self._prepared(probes)
         limits = np.array([self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)])
-        left: list[list[np.ndarray]] = [[np.empty(0, dtype=np.int64)] for _ in queries]
+        limits = np.nextafter(limits.astype(np.float32), np.float32(np.inf))  # compared in float32, and never below what it was
+        found: list[list[tuple[np.ndarray, np.ndarray]]] = [[(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries]
         for rows in self._slices():
-            open_still = self.index.first(queries, rows) < limits[:, None]
-            for i in np.flatnonzero(open_still.any(axis=1)):
-                left[i].append(np.flatnonzero(open_still[i]) + rows.start)
+            values = self.index.first(queries, rows)
+            row, image = np.nonzero(values < limits)
+            for i in np.unique(image):
+                own = row[image == i]
+                found[i].append((own + rows.start, values[own, i]))
         self.counts["first"] += len(queries) * len(self.index)
-        return [self._second(q, np.concatenate(rows), r) for q, rows, r in zip(queries, left, reach.tolist(), strict=True)]
+        joined = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in found]
+        return [Candidates(rows, self.index.first_lower(q, values)) for q, (rows, values) in zip(queries, joined, strict=True)]
 
-    def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """For each of the vectors x (B, d) the values (n,) of the first bound."""
-        for query in self.index.queries(x):
-            yield np.concatenate([self.index.first([query], rows)[0] for rows in self._slices()])
-
-    def _second(self, query: Query, rows: np.ndarray, reach: float) -> Candidates:
+    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds."""
         self.counts["second"] += len(rows)
-        lower = np.concatenate([self.index.lower(query, part) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
-        return Candidates(rows[lower < reach], lower[lower < reach])
+        (query,) = self._prepared([probe])
+        return np.concatenate([self.index.lower(query, part) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
+
+    def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
+        """For each of the probes the values (n,) of the first bound."""
+        queries = self._prepared(probes)
+        yield from np.concatenate([self.index.first(queries, rows) for rows in self._slices()]).T
+
+    def _prepared(self, probes: Sequence[Probe]) -> list[Query]:
+        new = [probe for probe in probes if probe.prepared is None]
+        if new:
+            for probe, query in zip(new, self.index.queries(np.stack([probe.x for probe in new])), strict=True):
+                probe.prepared = query
+        return [probe.prepared for probe in probes]
 
     def _slices(self) -> list[slice]:
         return [slice(first, first + _ROWS) for first in range(0, len(self.index), _ROWS)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ _VALUES_READ = 1 << 22
 _SEEDS = 32
 
 
+@dataclass
+class Probe:
+    """A vector (d,) float64 that is searched for, and what a search prepared of it."""
+
+    x: np.ndarray
+    prepared: Any = None
+
+
 @dataclass(frozen=True)
 class Candidates:
     """All rows (k,) that may lie within some distance of a vector, and lower bounds (k,) of their distances."""
@@ -30,7 +39,7 @@ class Candidates:
 class Search(ABC):
     """Exact range and nearest-neighbour search among n vectors of d numbers; distances are Euclidean, in float64, by direct differences.
 
-    A search says which rows cannot be excluded cheaply (`candidates`, `cheap_order`); those are then measured in full, here.
+    A search says which rows cannot be excluded cheaply (`candidates`, `tighter`); those are then measured in full, here.
 
     Attributes:
         vectors: what is searched.
@@ -49,21 +58,33 @@ class Search(ABC):
         """What the search keeps in memory beside the vectors, which may be elsewhere."""
 
     @abstractmethod
-    def candidates(self, x: np.ndarray, reach: np.ndarray) -> list[Candidates]:
-        """For each of the vectors x (B, d) float64 all rows that are not known to be at `reach` (B,) or beyond."""
+    def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
+        """For each of the probes (B) all rows that are not known to be at `reach` (B,) or beyond."""
 
     @abstractmethod
-    def cheap_order(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """For each of the vectors x (B, d) float64 values (n,) that tend to be small where rows are near; no bounds of anything."""
+    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
+        """Lower bounds (k,) float64 of the distances of a probe to these rows (k,), the best that there is without reading them."""
+
+    @abstractmethod
+    def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
+        """For each of the probes values (n,) that tend to be small where rows are near; no bounds of anything."""
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
         """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`, ascending."""
-        found = self.candidates(x, np.full(len(x), radius))
-        return [c.rows[self.distances(row, c.rows) < radius] for row, c in zip(x, found, strict=True)]
+        probes = [Probe(row) for row in x]
+        found = self.candidates(probes, np.full(len(x), radius))
+        return [self.nearer(probe, c.rows, radius) for probe, c in zip(probes, found, strict=True)]
+
+    def nearer(self, probe: Probe, rows: np.ndarray, radius: float) -> np.ndarray:
+        """Which of the rows (k,) are nearer to a probe than the radius; read in full are those that no bound excludes."""
+        if len(rows):
+            rows = rows[self.tighter(probe, rows) < radius]
+        return rows[self.distances(probe.x, rows) < radius]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of equals, and its distance (B,) float64."""
-        found = [self._nearest(row, order) for row, order in zip(x, self.cheap_order(x), strict=True)]
+        probes = [Probe(row) for row in x]
+        found = [self._nearest(probe, order) for probe, order in zip(probes, self.cheap_order(probes), strict=True)]
         return np.array([k for k, _ in found], dtype=np.int64), np.array([d for _, d in found], dtype=np.float64)
 
     def distances(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -73,17 +94,20 @@ class Search(ABC):
         parts = np.split(rows, range(size, len(rows), size))
         return np.concatenate([np.linalg.norm(self.vectors.rows(part).astype(np.float64) - x, axis=1) for part in parts])
 
-    def _nearest(self, x: np.ndarray, order: np.ndarray) -> tuple[int, float]:
+    def _nearest(self, probe: Probe, order: np.ndarray) -> tuple[int, float]:
         seeds = np.argpartition(order, _SEEDS)[:_SEEDS] if len(order) > _SEEDS else np.arange(len(order))
-        found = float(self.distances(x, seeds).min())
+        found = float(self.distances(probe.x, seeds).min())
         # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
-        near = self.candidates(x[None], np.array([found * (1 + 1e-9) + np.finfo(np.float64).tiny]))[0]
-        at, rising = -1, np.argsort(near.lower, kind="stable")
+        reach = found * (1 + 1e-9) + np.finfo(np.float64).tiny
+        near = self.candidates([probe], np.array([reach]))[0].rows
+        lower = self.tighter(probe, near)
+        at, rising = -1, np.argsort(lower, kind="stable")
+        rising = rising[lower[rising] < reach]
         for part in np.split(rising, range(_SEEDS, len(rising), _SEEDS)):
-            if near.lower[part[0]] > found:
+            if lower[part[0]] > found:
                 break
-            rows = near.rows[part]
-            distances = self.distances(x, rows)
+            rows = near[part]
+            distances = self.distances(probe.x, rows)
             d = float(distances.min())
             k = int(rows[distances == d].min())
             if d < found or (d == found and (at < 0 or k < at)):

@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.shields.search import Candidates, Search
+from unalike.shields.search import Candidates, Probe, Search
 
 _FIRST_AHEAD = 0.5
 _AHEAD = 3.0
-_MOST_KEPT = 4096
+_MOST_KEPT = 1 << 16
+_READ = 4096
+_WORTH = 0.003  # share of the rows whose second bound takes as long as a search for a batch
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A full search at `x`: all rows that lie nearer than `beyond` are among the candidates."""
+    """A full search for `probe`: all rows (k,) nearer than `beyond`, lower bounds of their distances, and which of those are tight."""
 
-    x: np.ndarray
-    candidates: Candidates
+    probe: Probe
+    rows: np.ndarray
+    lower: np.ndarray
+    tight: np.ndarray
     beyond: float
 
 
@@ -66,18 +70,20 @@ class Trajectory:
         """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the radius, ascending."""
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
-        moved = [np.inf if k is None else float(np.linalg.norm(row - k.x)) * (1 + 1e-12) for row, k in zip(x, self._kept, strict=True)]
-        lost = np.array([i for i, k in enumerate(self._kept) if k is None or k.beyond - moved[i] < self.radius], dtype=np.int64)
+        probes, kept = [Probe(row) for row in x.copy()], self._kept
+        moved = [np.inf if k is None else float(np.linalg.norm(row - k.probe.x)) * (1 + 1e-12) for row, k in zip(x, kept, strict=True)]
         self.steps += len(x)
-        self.skipped += len(x) - len(lost)
-        if len(lost):
-            last_step = np.linalg.norm(x[lost] - self._last[lost], axis=1)
-            ahead = np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
-            found = self.search.candidates(x[lost], self.radius + ahead)
-            for i, candidates, beyond in zip(lost.tolist(), found, (self.radius + ahead).tolist(), strict=True):
-                self._kept[i], moved[i] = self._shortened(x[i], candidates, beyond), 0.0
+        if any(self._lost(k, m) for k, m in zip(kept, moved, strict=True)):
+            # Going through the index takes about as long for all images as for one, so all are searched for anew.
+            last_step = np.linalg.norm(x - self._last, axis=1)
+            reach = self.radius + np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
+            found = self.search.candidates(probes, reach)
+            self._kept = [self._keep(*each) for each in zip(probes, found, reach.tolist(), strict=True)]
+            moved = [0.0] * len(x)
+        else:
+            self.skipped += len(x)
         self._last = x.copy()
-        return [self._inside(row, k, m) for row, k, m in zip(x, self._kept, moved, strict=True) if k is not None]
+        return [self._inside(probe, k, m) for probe, k, m in zip(probes, self._kept, moved, strict=True) if k is not None]
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part at a time where there are many."""
@@ -87,18 +93,27 @@ class Trajectory:
                 "must come from the same model at the same image size"
             )
         for image, rows in enumerate(self.within(x0.detach().double().cpu().numpy())):
-            for part in np.split(rows, range(_MOST_KEPT, len(rows), _MOST_KEPT)):
+            for part in np.split(rows, range(_READ, len(rows), _READ)):
                 if len(part):
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
-    def _shortened(self, x: np.ndarray, found: Candidates, beyond: float) -> _Kept:
-        """The search with its nearest candidates alone, where there are more than are worth keeping, and looking ahead less."""
-        if len(found.rows) > _MOST_KEPT:
-            short = max(self.radius, float(np.partition(found.lower, _MOST_KEPT)[_MOST_KEPT]))
-            near = found.lower < short
-            found, beyond = Candidates(found.rows[near], found.lower[near]), short
-        return _Kept(x.copy(), found, beyond)
+    def _lost(self, kept: _Kept | None, moved: float) -> bool:
+        """Whether an earlier search is of no more use: it excludes too little, or so little that a new one costs less."""
+        if kept is None or kept.beyond - moved < self.radius:
+            return True
+        return int(((kept.lower - moved < self.radius) & ~kept.tight).sum()) > _WORTH * len(self)
 
-    def _inside(self, x: np.ndarray, kept: _Kept, moved: float) -> np.ndarray:
-        rows = kept.candidates.rows[kept.candidates.lower - moved < self.radius]
-        return rows[self.search.distances(x, rows) < self.radius]
+    def _keep(self, probe: Probe, found: Candidates, beyond: float) -> _Kept:
+        """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
+        rows, lower = found.rows, found.lower
+        if len(rows) > _MOST_KEPT:
+            beyond = max(self.radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))
+            rows, lower = rows[lower < beyond], lower[lower < beyond]
+        return _Kept(probe, rows, lower, np.zeros(len(rows), dtype=bool), beyond)
+
+    def _inside(self, probe: Probe, kept: _Kept, moved: float) -> np.ndarray:
+        loose = (kept.lower - moved < self.radius) & ~kept.tight
+        if loose.any():
+            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.probe, kept.rows[loose]))
+            kept.tight[loose] = True
+        return self.search.nearer(probe, kept.rows[kept.lower - moved < self.radius], self.radius)

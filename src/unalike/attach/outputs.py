@@ -1,0 +1,133 @@
+"""What pipelines return, image by image: taken from several runs, made blank, and read as pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from unalike.errors import UnsupportedError
+
+
+def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
+    """An output of the same kind as those given, image `i` of it from `outputs[choice[i]]`; the one itself where all are from that.
+
+    Args:
+        outputs: what runs of one pipeline with the same arguments returned.
+        choice: for each image the number of the run.
+
+    Raises:
+        UnsupportedError: when a part of an output is not one entry for each image.
+
+    Example:
+        >>> taken([(["a", "b"], None), (["c", "d"], None)], [0, 1])
+        (['a', 'd'], None)
+    """
+    if len(set(choice)) == 1:
+        return outputs[choice[0]]
+    return _mapped(outputs, lambda parts: _taken(parts, choice))
+
+
+def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
+    """The same output with these images blank: black pictures, zeros in arrays and tensors.
+
+    Args:
+        output: what a pipeline returned.
+        rows: the numbers of the images.
+        images: how many there are.
+
+    Raises:
+        UnsupportedError: when a part of the output is not one entry for each image.
+
+    Example:
+        >>> blanked((torch.ones(2, 1),), [0], 2)
+        (tensor([[0.],
+                [1.]]),)
+    """
+    gone = set(rows)
+    return _mapped([output], lambda parts: _blanked(parts[0], gone, images))
+
+
+def pixels(output: Any, images: int) -> Tensor | None:
+    """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than that many such images."""
+    made = _parts(output)[0]
+    if isinstance(made, list) and made and all(hasattr(image, "convert") for image in made):
+        made = VaeImageProcessor.pil_to_numpy([image.convert("RGB") for image in made])
+    if not isinstance(made, Tensor) and not hasattr(made, "__array__"):
+        return None
+    values = torch.as_tensor(made)
+    if values.ndim != 4 or len(values) != images or not values.is_floating_point():
+        return None
+    if values.shape[1] != 3 and values.shape[3] == 3:
+        values = values.permute(0, 3, 1, 2)
+    if values.shape[1] != 3 or not (values.min() >= 0 and values.max() <= 1):
+        return None
+    return values.detach().float().contiguous()
+
+
+def _parts(output: Any) -> list[Any]:
+    if isinstance(output, BaseOutput):
+        return list(output.to_tuple())
+    return list(output) if isinstance(output, tuple) else [output]
+
+
+def _mapped(outputs: Sequence[Any], change: Any) -> Any:
+    """An output made by changing each part; `change` is given that part of all the outputs."""
+    first = outputs[0]
+    if isinstance(first, BaseOutput):
+        return type(first)(**{part.name: change([getattr(output, part.name) for output in outputs]) for part in fields(first)})
+    if isinstance(first, tuple):
+        return tuple(change(list(parts)) for parts in zip(*outputs, strict=True))
+    return change(list(outputs))
+
+
+def _taken(parts: Sequence[Any], choice: Sequence[int]) -> Any:
+    first = parts[0]
+    if all(part is None for part in parts):
+        return None
+    for part in parts:
+        _require_rows(part, len(choice))
+    rows = [parts[run][i] for i, run in enumerate(choice)]
+    if isinstance(first, list):
+        return rows
+    result = first.clone() if isinstance(first, Tensor) else first.copy()
+    for i, row in enumerate(rows):
+        result[i] = row
+    return result
+
+
+def _blanked(part: Any, gone: set[int], images: int) -> Any:
+    if part is None:
+        return None
+    _require_rows(part, images)
+    if isinstance(part, list):
+        return [_blank(row) if i in gone else row for i, row in enumerate(part)]
+    result = part.clone() if isinstance(part, Tensor) else part.copy()
+    for i in gone:
+        result[i] = 0
+    return result
+
+
+def _blank(row: Any) -> Any:
+    """A row without what it shows: of a picture, frames, an array; flags such as "not safe for work" stay."""
+    if isinstance(row, list):
+        return [_blank(frame) for frame in row]
+    if hasattr(row, "convert"):
+        return row.point(lambda value: value * 0)
+    if isinstance(row, Tensor) or hasattr(row, "__array__"):
+        return row * 0
+    return row
+
+
+def _require_rows(part: Any, images: int) -> None:
+    if not (isinstance(part, list | Tensor) or hasattr(part, "__array__")) or len(part) != images:
+        size = f" of {len(part)}" if hasattr(part, "__len__") else ""
+        raise UnsupportedError(
+            f"the pipeline returned a {type(part).__name__}{size} for {images} images, so single ones of them can be neither replaced nor "
+            "withheld; use on_violation='move' with output_type='pil', 'np' or 'latent'"
+        )
