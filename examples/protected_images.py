@@ -1,5 +1,7 @@
 """Images that stay out of balls around protected ones, with the proof."""
 
+from pathlib import Path
+
 import torch
 
 import unalike
@@ -7,11 +9,12 @@ from unalike.attach import shield_from_images
 
 pipe = unalike.load("emoji")
 settings = {"num_inference_steps": 25, "guidance_scale": 3.0, "generator": torch.Generator().manual_seed(0)}
-protected = pipe(prompt=["red heart", "cat face"], **settings).images
-shield = shield_from_images(pipe, protected, radius=12.0, ids=["red heart", "cat face"])
 
-shield.save("protected")  # unalike.Shield.open brings it back; so does the command line, with --shield protected
+if not Path("protected").exists():
+    protected = pipe(prompt=["red heart", "cat face"], **settings).images
+    shield_from_images(pipe, protected, radius=12.0, ids=["red heart", "cat face"]).save("protected")
 
+shield = unalike.Shield.open("protected")
 guided = unalike.guide(pipe, unalike.SPELL(batch=False, memory=False), shield=shield)
 images = guided(prompt=["red heart", "cat face", "house"], **settings).images
 

@@ -48,6 +48,7 @@ COMMANDS = {
         "--seed",
         "--set",
         "--shield",
+        "--shield-space",
         "--steps",
         "--strength",
         "-n",

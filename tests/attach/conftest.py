@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from tests import tiny
@@ -31,6 +32,24 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
 @pytest.fixture
 def sd(pipelines: Callable[[str], Any]) -> Any:
     return pipelines("sd")
+
+
+@pytest.fixture
+def pixel_pipe() -> Any:
+    """A pipeline without prompts and without an autoencoder, for images of 8×8."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = diffusers.UNet2DModel(
+            sample_size=8,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        )
+    pipe = diffusers.DDIMPipeline(unet=unet, scheduler=diffusers.DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def prompted(name: str, prompts: list[str], each: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests import tiny
 
-from unalike.attach.spaces import fingerprint, latent_model, latent_space, memory_space, prompt_model
+from unalike.attach.spaces import embedding_model, fingerprint, latent_model, latent_space, memory_space, prompt_model
 from unalike.errors import UnsupportedError
 
 
@@ -46,3 +46,20 @@ def test_prompt_space_is_the_encoders_when_one_is_given() -> None:
         return torch.zeros(len(texts), 2)
 
     assert prompt_model(SimpleNamespace(components={}), embed).endswith("embed")
+
+
+def test_embedding_is_named_after_what_tells_it_from_others(vae: torch.nn.Module) -> None:
+    class Extractor:
+        fingerprint = "clip/CLIPModel-0123456789"
+
+    class Called:
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)
+
+    def mean(images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+    assert embedding_model(Extractor()) == "clip/CLIPModel-0123456789"
+    assert embedding_model(vae) == f"AutoencoderKL-{fingerprint(vae)}"
+    assert embedding_model(mean).endswith("mean")
+    assert embedding_model(Called()).endswith("Called")

@@ -8,7 +8,7 @@ import torch
 from unalike.bench import shield_search
 from unalike.bench.base import claim, read_rows
 from unalike.bench.shield_search import measure, results
-from unalike.bench.shield_search.brute import Brute, sample
+from unalike.bench.shield_search.brute import Brute
 from unalike.bench.shield_search.latents import DIMENSION, SetSize, collages, shards
 from unalike.bench.shield_search.pictures import Kinds, picture
 from unalike.shields.vectors import Resident
@@ -95,16 +95,6 @@ def test_brute_force_agrees_with_the_definition_when_vectors_are_near_and_far(sc
     assert found.distance == pytest.approx(distance.min(axis=1), rel=1e-12, abs=0)
 
 
-def test_brute_force_leaves_out_the_vector_itself_when_asked():
-    rows = random(50, 8).numpy()
-    own = sample(50, 10, seed=0)
-    distance = np.linalg.norm(rows.astype(np.float64)[None] - rows[own].astype(np.float64)[:, None], axis=2)
-    distance[np.arange(10), own] = np.inf
-    found = Brute(Resident(rows)).scan(rows[own].astype(np.float64), 0.0, own=own)
-    assert found.distance == pytest.approx(distance.min(axis=1), rel=1e-12)
-    assert found.nearest.tolist() == distance.argmin(axis=1).tolist()
-
-
 def test_everything_is_measured_drawn_and_written_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(measure, "SMOKE", TINY)
     monkeypatch.setenv(measure.SCRATCH, str(tmp_path / "scratch"))
@@ -130,6 +120,9 @@ def test_everything_is_measured_drawn_and_written_when_it_runs(tmp_path: Path, m
     for figure in ("spectrum.png", "recall.png", "steps.png"):
         assert (folder / figure).read_bytes().startswith(b"\x89PNG")
         assert f"](../benchmarks/results/shield_search/{figure})" in text
+    for part in text.split("\n\n"):
+        if part.startswith("| "):
+            assert len({line.count("|") for line in part.splitlines()}) == 1
     before = {p: p.read_bytes() for p in folder.iterdir()}
     shield_search.BENCHMARK.run(folder, True, lambda share: None)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before

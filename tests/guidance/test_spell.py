@@ -174,7 +174,7 @@ def test_memory_is_not_copied_when_a_run_goes_on():
     x0, memory = torch.zeros(1, 6), References(torch.ones(3, 6))
     context = at(x0, memory=memory)
     SPELL(radius=9.0).x0_delta(x0, context)
-    assert context.state["memory"].rows is memory.latents
+    assert context.state["memory"].centres is memory.latents
 
 
 # The radius

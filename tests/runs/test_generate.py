@@ -14,6 +14,7 @@ from PIL import Image
 
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.extractors import extractor
 from unalike.memory import Memory
 from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings
@@ -36,6 +37,10 @@ def settings(tiny_sd_folder, tmp_path):
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+def pixels_of(path):
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None].float() / 255
 
 
 def record(path):
@@ -191,13 +196,35 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
     second = generate(settings(num=1, shield=tmp_path / "shield", out=tmp_path / "second"))
     assert first.record["shield"] is None
     shield = Shield.open(tmp_path / "shield")
-    facts = {"name": "shield", "size": 2, "radius": 2.0, "checksum": shield.checksum}
+    facts = {"name": "shield", "size": 2, "radius": 2.0, "space": shield.space, "checksum": shield.checksum}
     assert second.record["shield"] == {**facts, "on_violation": "move", "attempts": None}
     assert [m["name"] for m in second.record["methods"]] == ["auto", "spell"]
     rows = pq.read_table(tmp_path / "second" / "samples.parquet").to_pylist()
     assert [r["certificate_nearest"] for r in rows] == ["a", "b"]
     assert all(r["certificate_distance"] >= r["certificate_radius"] == 2.0 for r in rows)
     assert "Protected set" in (tmp_path / "second" / "report.html").read_text("utf-8")
+
+
+def test_pictures_are_outside_when_the_shield_is_of_features(settings, clip_folder, tmp_path):
+    generate(settings(num=1, method=("spell",), set=("spell.radius=1e-6",), out=tmp_path / "first"))
+    own = extractor(f"clip:{clip_folder}", device="cpu")
+    known = torch.cat([own.features(pixels_of(p)) for p in sorted((tmp_path / "first" / "images").glob("*.png"))])
+    radius = (known[0] - known[1]).norm().item() / 2
+    shield = Shield(known[:1], space=f"{own.fingerprint}/{known.shape[1]}", radius=radius, ids=["a"])
+    shield.embedding = f"clip:{clip_folder.name}"
+    shield.save(tmp_path / "shield")
+    asked = {"num": 1, "shield": tmp_path / "shield", "set": ("spell.radius=1e-6",), "method": ("spell",), "out": tmp_path / "second"}
+    with pytest.raises(OptionError, match=r"one of clip:clip\d*, .* say where its files are, as in --shield-space clip:FOLDER"):
+        generate(settings(**asked))
+    assert not (tmp_path / "second").exists()
+    outcome = generate(settings(**asked, shield_space=f"clip:{clip_folder}"))
+    found = [(own.features(pixels_of(outcome.folder / s.picture.path)) - known[0]).norm().item() for s in outcome.samples]
+    assert min(found) > radius
+    rows = pq.read_table(outcome.folder / "samples.parquet").to_pylist()
+    assert [r["certificate_distance"] for r in rows] == pytest.approx(found, rel=1e-5)
+    assert [r["certificate_decoded_distance"] for r in rows] == pytest.approx(found, rel=1e-5)
+    assert f"--shield-space clip:{clip_folder.name} " in outcome.record["command"]
+    assert outcome.record["shield"]["space"] == shield.space
 
 
 def test_measured_radius_is_recorded_when_it_was_auto(settings):

@@ -25,6 +25,7 @@ from unalike.runs.settings import GenerateSettings, build_methods, parse_assignm
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"dtype": "int8"}, "allowed: float32, float16, bfloat16"),
         ({"method": ("spell", "spell")}, "given twice"),
+        ({"shield_space": "clip:folder"}, "shield_space is .clip:folder. and there is no shield"),
     ],
 )
 def test_setting_is_refused_when_outside_what_is_allowed(changes, message):

@@ -105,6 +105,7 @@ class Draws:
             space=first.space,
             finished=first.latents is not None,
             methods=[described(method) for method in methods],
+            shield=None if guard is None else guard.shield.summary(),
         )
 
     def _of(self, image: int) -> Session:

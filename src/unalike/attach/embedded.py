@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from unalike.shields import Shield
 
 _SLACK = 1e-4  # share of the radius by which another order of the same sums may change a distance
 _MARGIN = 1e-3  # share of the radius by which an image that had to be moved ends up further out
+_CENTRE = 1e-5  # share of the radius below which the direction from a centre is that of rounding errors
 _PUSHES = 3
 _ATTEMPTS = 64
 _ROUNDS = 4
@@ -154,7 +154,7 @@ class EmbeddedGuard:
                 margin *= 2
             elif step is not None:
                 overshoot = min(2 * overshoot, _MOST_OVERSHOOT) if short_now > _STALLED * short else overshoot
-                x, short = x + _shortened(overshoot * step), short_now
+                x, short = x + _shortened(overshoot, step), short_now
             elif nudge <= _MOST_NUDGE:
                 x, nudge = x + nudged(torch.randn(x.shape, generator=nudges).to(x), nudge), 2 * nudge
             else:
@@ -217,36 +217,35 @@ class EmbeddedGuard:
                 raise OptionError("embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch")
             length = way.norm()
             (back,) = torch.autograd.grad(e, pixels, (way / length).to(e).view_as(e))
-            largest = back.abs().max()
+            largest = back.abs().max().item()
             if largest == 0:
                 return short, None
             (gradient,) = torch.autograd.grad(images, leaf, back / largest)
-        g = gradient.double() * largest.double()
-        square = g.square().sum()
-        if not torch.isfinite(square):
+        steepness = gradient.norm().item()
+        if not math.isfinite(steepness):
             raise NumericsError(f"the gradient of {self.shield.space} with respect to the latents has NaN or infinite values")
-        return short, None if square == 0 else _shortened((length.to(g) / square * g).to(x))
+        return short, None if steepness == 0 else _shortened(length.item() / largest / steepness**2, gradient)
 
     def _way(self, e: Tensor, radius: float) -> tuple[float, Tensor | None]:
         """The sum `Σ_k max(0, r / ||e - z_k|| - 1) · (e - z_k)` (d,) for e (1, d), or the way from the nearest `z_k` where it is 0."""
-        search, vectors, point = self.shield.search(e.device), self.shield.vectors, _rows(e)
-        rows = search.within(point, radius)[0]
+        rows, point = self._within(e, radius)[0], e.cpu().double()
         if len(rows) == 0:
             return 0.0, None
-        total, nearest, closest = np.zeros(e.shape[1]), math.inf, np.zeros(e.shape[1])
-        for part in np.split(rows, range(max(1, _BLOCK_VALUES // e.shape[1]), len(rows), max(1, _BLOCK_VALUES // e.shape[1]))):
-            away = point - vectors.rows(part).astype(np.float64)
-            distance = np.linalg.norm(away, axis=1)
+        total, closest, nearest = torch.zeros_like(point[0]), torch.zeros_like(point[0]), math.inf
+        size = max(1, _BLOCK_VALUES // e.shape[1])
+        for begin in range(0, len(rows), size):
+            away = point - torch.from_numpy(self.shield.vectors.rows(rows[begin : begin + size])).double()
+            distance = away.norm(dim=1)
             first = int(distance.argmin())
             if distance[first] < nearest:
                 nearest, closest = float(distance[first]), away[first]
-            apart = distance > 0
-            total += (radius / distance[apart] - 1) @ away[apart]
-        if np.linalg.norm(total) <= 1e-9 * radius:  # the balls' ways cancel
-            total = (radius / nearest - 1) * closest if nearest > 0 else closest
-        return radius - nearest, torch.from_numpy(total) if total.any() else None
+            apart = distance > _CENTRE * radius
+            total += (radius / distance[apart] - 1).clamp_min(0) @ away[apart]
+        if total.norm() <= 1e-9 * radius:  # the balls' ways cancel
+            total = (radius / nearest - 1) * closest if nearest > _CENTRE * radius else torch.zeros_like(closest)
+        return radius - nearest, total if total.any() else None
 
-    def _within(self, e: Tensor, radius: float) -> list[np.ndarray]:
+    def _within(self, e: Tensor, radius: float) -> list[Any]:
         return self.shield.search(e.device).within(_rows(e), radius)
 
     def _step_or_refuse(self, x: Tensor, radius: float) -> tuple[float, Tensor | None]:
@@ -301,11 +300,10 @@ def nudged(direction: Tensor, share: float) -> Tensor:
     return share * math.sqrt(along.numel()) / along.norm() * along
 
 
-def _shortened(step: Tensor) -> Tensor:
-    """A step no longer than where the gradient can still be believed."""
-    longest = _LONGEST * math.sqrt(step.numel())
-    return step * (longest / step.norm()).clamp_max(1)
+def _shortened(size: float, step: Tensor) -> Tensor:
+    """A multiple of a step, but not so long that the gradient says nothing about where it leads."""
+    return step * min(size, _LONGEST * math.sqrt(step.numel()) / step.norm().item())
 
 
-def _rows(e: Tensor) -> np.ndarray:
+def _rows(e: Tensor) -> Any:
     return e.detach().to(device="cpu", dtype=torch.float64).numpy()

@@ -57,7 +57,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
 def shield_from_images(
     pipe: Any,
     images: Iterable[Any] | Tensor,
-    radius: float,
+    radius: float | str,
     *,
     ids: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
@@ -67,7 +67,7 @@ def shield_from_images(
     Args:
         pipe: a diffusers pipeline; its autoencoder encodes the images.
         images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
-        radius: in the units of the latents.
+        radius: in the units of the latents, or "auto" to measure it on the set.
         ids: a name for each, to appear in certificates.
         size: height and width to resize to; that of the images to be generated.
 

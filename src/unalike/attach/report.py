@@ -114,6 +114,8 @@ class Report:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         finished: whether the last step was reached; an interrupted run leaves nothing in the memory.
         methods: name and options of each method as it was used, with what was measured for it (`radius="auto"`).
+        shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and `radius_source`, how an automatic radius was
+            found; None without one.
     """
 
     images: list[ImageReport] = field(default_factory=list)
@@ -121,6 +123,7 @@ class Report:
     space: str = ""
     finished: bool = True
     methods: list[dict[str, Any]] = field(default_factory=list)
+    shield: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""

@@ -32,6 +32,9 @@ def generate(
     shield: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Stay out of the protected set in this folder, made by `unalike shield build`.")
     ] = None,
+    shield_space: Annotated[
+        str | None, typer.Option(metavar="FEATURES", help="Where the features of that set are, as in clip:FOLDER. [default: as it says]")
+    ] = None,
     on_violation: Annotated[
         str, typer.Option(metavar="POLICY", help="Images inside it after the last step: move them out, regenerate them, or refuse them.")
     ] = GenerateSettings.on_violation,
@@ -65,6 +68,7 @@ def generate(
         set=tuple(set_ or ()),
         memory=memory,
         shield=shield,
+        shield_space=shield_space,
         on_violation=on_violation,
         attempts=attempts,
         compare=compare,

@@ -14,7 +14,6 @@ from torch import Tensor
 from unalike.attach import guide
 from unalike.attach.report import ImageReport, Nearest
 from unalike.errors import RefusedError
-from unalike.extractors import extractor
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder
 from unalike.runs.grid import Band, Cell, Panel, draw_grid
@@ -24,6 +23,7 @@ from unalike.runs.sampler import Sampler
 from unalike.runs.samples import Picture, Planned, Sample, by_prompt, planned_images, prompt_scores, returned, sample_table
 from unalike.runs.scoring import PLAINLY_CHANGED, change
 from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.shield.embedding import embedding_of
 from unalike.shields import Shield
 
 Progress = Callable[[float], None]
@@ -84,6 +84,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     methods = build_methods(settings)
     memory = Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
     shield = Shield.open(settings.shield) if settings.shield else None
+    embed = None if shield is None else embedding_of(shield, settings.shield_space, device=settings.device)
     folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
     try:
         sampler = Sampler.open(settings)
@@ -92,7 +93,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
             *methods,
             memory=memory,
             shield=shield,
-            embed=extractor(shield.embedding, device=settings.device) if shield is not None and shield.embedding else None,
+            embed=embed,
             on_violation=settings.on_violation,
             attempts=settings.attempts,
         )
@@ -201,6 +202,7 @@ def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]
         "name": settings.shield.name if settings.shield else None,
         "size": len(shield),
         "radius": shield.radius,
+        "space": shield.space,
         "checksum": shield.checksum,
         "on_violation": settings.on_violation,
         "attempts": settings.attempts if settings.on_violation == "regenerate" else None,

@@ -17,6 +17,7 @@ from unalike.guidance.methods import described
 from unalike.runs.samples import Sample, returned
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.shield.embedding import portable
 
 if TYPE_CHECKING:
     from unalike.runs.sampler import Sampler
@@ -121,6 +122,7 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
                 words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
     for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
         words += [name, path.name] if path else []
+    words += ["--shield-space", portable(settings.shield_space)] if settings.shield_space else []
     words += ["--on-violation", settings.on_violation] if settings.shield else []
     words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
     words += ["--compare"] if settings.compare else []

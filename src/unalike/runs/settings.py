@@ -37,6 +37,7 @@ class GenerateSettings:
         set: options of methods as "METHOD.OPTION=VALUE".
         memory: file of earlier generations to differ from; made if it is not there, and extended when the run is complete.
         shield: folder of a protected set to stay out of.
+        shield_space: where the features of that set come from, as in "clip:FOLDER", where the name that it knows them by does not say.
         on_violation: what is done with images that are inside it after the last step: "move" them out, "regenerate" them from other noise,
             or "refuse" them. What is still inside then is refused too.
         attempts: how often an image is drawn again at most, with "regenerate".
@@ -70,6 +71,7 @@ class GenerateSettings:
     set: tuple[str, ...] = ()
     memory: Path | None = None
     shield: Path | None = None
+    shield_space: str | None = None
     on_violation: str = POLICIES[0]
     attempts: int = ATTEMPTS
     compare: bool = False
@@ -104,6 +106,8 @@ class GenerateSettings:
             raise OptionError(f"on_violation is {self.on_violation!r}; allowed: {', '.join(POLICIES)}")
         if self.on_violation != POLICIES[0] and self.shield is None:
             raise OptionError(f"on_violation is {self.on_violation!r} and there is no shield; give its folder, as in shield DIR")
+        if self.shield_space is not None and self.shield is None:
+            raise OptionError(f"shield_space is {self.shield_space!r} and there is no shield; give its folder, as in shield DIR")
         if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
             raise OptionError(f"attempts is {self.attempts}, and nothing is drawn again; leave it out, or set on_violation regenerate")
         for name in self.method:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
 from unalike.shields.bounds import Index
+from unalike.shields.calibration import automatic_radius, protected_distances
 from unalike.shields.dense import Dense
 from unalike.shields.exit import directions_out, ray_exit
 from unalike.shields.layered import Layered
@@ -38,7 +39,8 @@ class Shield:
     Args:
         latents: (m, …) protected clean latents, or points of an embedding space (m, d); at least one.
         space: names the space they live in; only images of the same space can be checked.
-        radius: of every ball, in the units of the space; a point at exactly this distance is outside.
+        radius: of every ball, in the units of the space; a point at exactly this distance is outside. "auto" measures it on the set
+            (see `unalike.shields.calibration.automatic_radius`).
         ids: a name for each, to appear in certificates; "0", "1", … unless given.
 
     Attributes:
@@ -51,7 +53,8 @@ class Shield:
         radius_source: how "auto" found the radius; None where it was given.
 
     Raises:
-        OptionError: for no latents, a radius that is not a finite number above 0, an empty space name, or ids that do not fit.
+        OptionError: for no latents, a radius that is not a finite number above 0, an empty space name, ids that do not fit, and "auto" with
+            nothing to measure it on.
         NumericsError: for NaN or infinite latents.
 
     Example:
@@ -65,11 +68,12 @@ class Shield:
     embedding: str | None = None
     radius_source: Mapping[str, Any] | None = None
 
-    def __init__(self, latents: Tensor, *, space: str, radius: float, ids: Sequence[str] | None = None) -> None:
+    def __init__(self, latents: Tensor, *, space: str, radius: float | str, ids: Sequence[str] | None = None) -> None:
         if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) == 0:
             got = f"of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
             raise OptionError(f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)")
-        require_radius(radius)
+        if radius != "auto":
+            require_radius(radius)
         if not space:
             raise OptionError("space is empty; shield_from_images(pipe, images, radius) names it after the model")
         names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
@@ -80,6 +84,9 @@ class Shield:
             raise NumericsError("latents has NaN or infinite values; a protected latent must be finite")
         self.shape = tuple(latents.shape[1:])
         self.vectors: Vectors = Resident(rows.numpy())
+        if radius == "auto":
+            found = automatic_radius(protected_distances(self.vectors))
+            radius, self.radius_source = found.radius, {"method": "auto", **found.explanation}
         self.space = space
         self.radius = float(radius)
         self.ids: Sequence[str] = names
@@ -92,6 +99,12 @@ class Shield:
 
     def __repr__(self) -> str:
         return f"Shield({len(self)} balls of radius {self.radius:g} in {self.space})"
+
+    def summary(self) -> dict[str, Any]:
+        """What a report says of the set, ready for JSON: size, space, radius and how it was found, rounding, checksum."""
+        source = dict(self.radius_source) if self.radius_source else None
+        facts = {"size": len(self), "space": self.space, "radius": self.radius, "radius_source": source}
+        return {**facts, "rounding": self.rounding, "checksum": self.checksum}
 
     @property
     def reach(self) -> float:

@@ -44,13 +44,12 @@ class Brute:
         """For each row of `x` (B, d) the sorted numbers of the vectors nearer than the radius."""
         return self.scan(x, radius).within
 
-    def scan(self, x: np.ndarray, radius: float, *, own: np.ndarray | None = None) -> Found:
+    def scan(self, x: np.ndarray, radius: float) -> Found:
         """All that there is to know of the queries `x` (B, d), in one pass over the vectors.
 
         Args:
             x: (B, d) float64.
             radius: of the balls.
-            own: for each query the number of a vector that does not count, which is the query itself.
         """
         queries, x32 = torch.from_numpy(x), torch.from_numpy(x).float()
         squares = x32.square().sum(1, keepdim=True)
@@ -60,10 +59,6 @@ class Brute:
             rows = torch.from_numpy(np.asarray(block, dtype=np.float32))
             total = squares + rows.square().sum(1)
             lower = total - 2 * (x32 @ rows.T) - _ROUNDING * total
-            if own is not None:
-                here = torch.from_numpy(own) - first
-                mine = ((here >= 0) & (here < len(rows))).nonzero().flatten()
-                lower[mine, here[mine]] = torch.inf
             # What can be inside; and what can be nearer than all before, for which it must be below the smallest that is certain here.
             limit = torch.minimum(distance.square().float() * (1 + 1e-6), (lower + 2 * _ROUNDING * total).amin(1)).clamp_min(radius**2)
             for query in (lower < limit[:, None]).any(1).nonzero().flatten().tolist():

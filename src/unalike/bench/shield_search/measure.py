@@ -18,11 +18,12 @@ from unalike.bench.shield_search.pictures import Kinds
 from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
 from unalike.bench.shield_search.rivals import Rivals, timed
 from unalike.bench.shield_search.trajectories import Recorded, record
+from unalike.bench.shield_search.wide import measure_wide
+from unalike.shields.calibration import automatic_radius, nearest_distances
 from unalike.shields.faiss import set_threads
-from unalike.shields.vectors import Mapped
+from unalike.shields.vectors import Mapped, Vectors
 
 SCRATCH = "UNALIKE_BENCH_DATA"
-QUANTILE = 0.05  # of the nearest-neighbour distances: what radius="auto" takes
 _TRUTH = ("unalike.bench.truth", 1)
 
 
@@ -39,7 +40,8 @@ class Size:
         steps: of a trajectory.
         factors: the radii of the compared set, as shares of the automatic one; the other set has that one.
         sampled: vectors whose nearest neighbours give the radius.
-        flat_every: the exhaustive index is measured at each so many steps of the first trajectory of each radius.
+        wide: vectors of the set that are enlarged to the size of SDXL's latents.
+        flat_every: the exhaustive index is measured at each so many steps of one trajectory of each radius.
         probes: cells that the approximate index searches.
     """
 
@@ -52,6 +54,7 @@ class Size:
     factors: tuple[float, ...] = (1.0, 1.25, 1.5)
     sampled: int = 1_000
     flat_every: int = 10
+    wide: int = 20_000
     probes: tuple[int, ...] = PROBES
 
 
@@ -66,6 +69,7 @@ SMOKE = Size(
     factors=(1.0, 1.25),
     sampled=100,
     flat_every=3,
+    wide=200,
     probes=(1, 2),
 )
 
@@ -89,11 +93,14 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
         if count == size.compared:
             measure_spectrum(folder, base, vectors)
         rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
-        radius = automatic_radius(folder, vectors, size.sampled)
+        radius = radius_of(folder, vectors, size.sampled)
         for i, factor in enumerate(size.factors if count == size.compared else (1.0,)):
             progress(share + 0.1 + 0.35 * i / len(size.factors))
             if not any((row["vectors"], row["factor"]) == (count, factor) for row in read_rows(folder / STEPS)):
                 measure_radius(folder, data, rivals, vectors, radius, factor, size)
+        if count == size.compared:
+            recorded = _recorded(data, rivals, count, radius, size.factors[0], size)
+            measure_wide(folder, data, vectors, size.wide, recorded)
     progress(1.0)
 
 
@@ -101,18 +108,19 @@ def _part(progress: Progress, low: float, high: float) -> Progress:
     return lambda share: progress(low + (high - low) * share)
 
 
-def automatic_radius(folder: Path, vectors: Mapped, sampled: int) -> float:
-    """The 5% quantile of the distances of `sampled` vectors to their nearest other in the set, which the folder keeps."""
+def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
+    """What `radius="auto"` gives, from the distances of `sampled` vectors to their nearest others in the set, which the folder keeps."""
     rows = read_rows(folder / RADII)
     if not any(row["vectors"] == vectors.count for row in rows):
-        chosen = sample(vectors.count, sampled, seed=1)
-        found = Brute(vectors).scan(vectors.rows(chosen).astype(np.float64), 0.0, own=chosen)
-        rows += [{"vectors": vectors.count, "row": int(k), "distance": float(d)} for k, d in zip(chosen, found.distance, strict=True)]
+        own = sample(vectors.count, sampled, seed=1)
+        found = nearest_distances(vectors.rows(own).astype(np.float64), vectors, own=own)
+        rows += [{"vectors": vectors.count, "nearest": d, "nearest_fifty": mean} for d, mean in found.tolist()]
         write_rows(folder / RADII, rows)
-    return float(np.quantile([row["distance"] for row in rows if row["vectors"] == vectors.count], QUANTILE))
+    distances = [[row["nearest"], row["nearest_fifty"]] for row in rows if row["vectors"] == vectors.count]
+    return automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
 
 
-def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
+def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
     """The share of the variance by principal components, of as many encoded pictures as of vectors of the set."""
     if (folder / SPECTRUM).is_file():
         return
@@ -128,10 +136,8 @@ def measure_spectrum(folder: Path, base: Tensor, vectors: Mapped) -> None:
 
 def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, radius: float, factor: float, size: Size) -> None:
     """Records the trajectories of a radius, finds what is really within it, and times every rival along them."""
-    name = f"{vectors.count}-{factor:g}"
-    path = data / f"trajectories-{name}.safetensors"
-    recorded = record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
-    there = truth(data / f"truth-{name}.safetensors", Brute(vectors), recorded)
+    recorded = _recorded(data, rivals, vectors.count, radius, factor, size)
+    there = truth(data / f"truth-{vectors.count}-{factor:g}.safetensors", Brute(vectors), recorded)
     setting = {"vectors": vectors.count, "factor": factor, "radius": recorded.radius}
     queries = [
         {
@@ -151,6 +157,11 @@ def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, ra
     write_rows(folder / BUILDS, rivals.builds(read_rows(folder / BUILDS)))
     write_rows(folder / QUERIES, [*read_rows(folder / QUERIES), *queries])
     write_rows(folder / STEPS, [*read_rows(folder / STEPS), *({**setting, **row} for row in taken)])
+
+
+def _recorded(data: Path, rivals: Rivals, count: int, radius: float, factor: float, size: Size) -> Recorded:
+    path = data / f"trajectories-{count}-{factor:g}.safetensors"
+    return record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
 
 
 def truth(path: Path, brute: Brute, recorded: Recorded) -> list[list[Found]]:

@@ -20,6 +20,7 @@ from unalike.bench.shield_search.results import (
     resident,
     summaries,
 )
+from unalike.bench.shield_search.wide import projection
 
 _LINK = "../benchmarks/results/shield_search"
 _SET = """How the set is made. {pictures} pictures of 128×128 ({kinds}) are encoded by the autoencoder of the emoji model into latents of
@@ -34,7 +35,7 @@ _RULES = """How it is kept fair:
 - What is searched for are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images} images a batch, a batch
   for each of the prompts {prompts}), guided by SPELL with the whole set protected at that radius, and recorded before each
   correction.
-- The radius is the {quantile:.0%} quantile of the distances of {sampled:,} vectors to their nearest other, and shares of it.
+- The radius is that of `radius="auto"`, measured on {sampled:,} vectors of the set, and multiples of it.
 - What is really within the radius was found by reading every vector, independently of all that is compared.
 - One run, one process, {threads} for each of them, trajectory by trajectory in turns. Faiss' range search; √n cells. Its
   exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from those.
@@ -66,7 +67,6 @@ def page(folder: Path) -> str:
             steps=1 + max(row["step"] for row in rows),
             images=max(row["images"] for row in rows),
             prompts=", ".join(dict.fromkeys(row["prompt"] for row in queries)),
-            quantile=0.05,
             sampled=sampled,
             threads=f"{threads} thread{'s' if threads > 1 else ''}",
         ),
@@ -80,8 +80,8 @@ def page(folder: Path) -> str:
                 f"![Time and distances along the steps]({_LINK}/steps.png)",
             ]
         parts += ["What ours looks at:", _layers([s for s in own if s.search in (OURS, ANEW)])]
-    parts += ["What building takes:", _builds(folder)]
-    return "\n\n".join(parts)
+    parts += [projection(folder), "What building takes:", _builds(folder)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _findings(folder: Path, found: Sequence[Summary]) -> str:
@@ -106,9 +106,13 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
         mine, theirs = resident(folder, n, OURS), resident(folder, n, RIVAL)
         if mine and theirs:
             lines.append(f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} of it (goal: at most 1/20).")
-    missing = [1 - t.recall for _, t in pairs if t.there]
-    if missing:
-        lines.append(f"- {RIVAL}, misses {min(missing):.1%} to {max(missing):.1%} of the protected vectors that an image is inside of.")
+    rival = [t for _, t in pairs if t.there]
+    if rival:
+        lines.append(
+            f"- {RIVAL}, misses {', '.join(f'{1 - t.recall:.1%}' for t in rival)} of the protected vectors within radius "
+            f"{', '.join(f'{t.radius:.1f}' for t in rival)}, and all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} "
+            "of the images and steps that are inside of a ball."
+        )
     return "\n".join(lines)
 
 
@@ -134,8 +138,10 @@ def _rivals(folder: Path, found: Sequence[Summary]) -> str:
                 s.search,
                 f"{s.recall:.2%}" if s.there else "nothing there",
                 f"{s.there:,}",
+                f"{s.unseen / s.inside:.2%}" if s.inside else "–",
                 s.wrong,
                 f"{1e3 * s.per_step:.1f}",
+                f"{1e3 * s.busy:.1f}",
                 f"{s.per_trajectory:.2f}",
                 f"{s.per_step / base.per_step:.2f}" if base else "–",
                 _size(own) if own else "–",
@@ -143,7 +149,10 @@ def _rivals(folder: Path, found: Sequence[Summary]) -> str:
             ]
         )
     ratio = f"of {RIVAL}"
-    columns = ["radius (share)", "search", "found", "there", "wrong", "ms a step", "s a trajectory", ratio, "resident", ratio]
+    columns = [
+        "radius (multiple)", "search", "found", "there", "images inside, none found", "wrong", "ms a step", "of the processor",
+        "s a trajectory", ratio, "resident", ratio,
+    ]  # fmt: skip
     return table(columns, lines)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from unalike.bench.base import read_rows
 
-PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS = (
-    f"{name}.parquet" for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps")
+PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS, WIDE = (
+    f"{name}.parquet" for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps", "wide")
 )
 OURS, ANEW, FLAT, IVF = "ours", "ours, every step anew", "Faiss flat", "Faiss IVF"
 PROBES = (1, 2, 3, 5, 10)
@@ -38,8 +38,10 @@ class Summary:
     Attributes:
         vectors, factor, radius, search: what was searched and how.
         per_step: mean seconds of a step of a batch.
+        busy: mean seconds of processor time of that, which others on the machine disturb less.
         per_trajectory: seconds of a trajectory of as many steps as there are.
         there, found, wrong: vectors within the radius over all images and steps, how many of them were found, and what else was.
+        inside, unseen: images and steps at which there is something within the radius, and those of them at which none of it was found.
         skipped: share of images and steps without a full search.
         seen: how many vectors each tier saw, in all.
         searches: images and steps.
@@ -50,10 +52,13 @@ class Summary:
     radius: float
     search: str
     per_step: float
+    busy: float
     per_trajectory: float
     there: int
     found: int
     wrong: int
+    inside: int
+    unseen: int
     skipped: float
     seen: dict[str, int]
     searches: int
@@ -80,8 +85,9 @@ def _summary(rows: Sequence[dict[str, Any]], steps: int) -> Summary:
     return Summary(
         *(first[key] for key in ("vectors", "factor", "radius", "search")),
         per_step=per_step,
+        busy=sum(row["busy"] for row in rows) / len(rows),
         per_trajectory=per_step * steps,
-        **{key: sum(row[key] for row in rows) for key in ("there", "found", "wrong")},
+        **{key: sum(row[key] for row in rows) for key in ("there", "found", "wrong", "inside", "unseen")},
         skipped=sum(row["skipped"] for row in rows) / searches,
         seen={tier: sum(row[tier] for row in rows) for tier in TIERS},
         searches=searches,

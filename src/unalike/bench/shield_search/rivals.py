@@ -16,7 +16,7 @@ from unalike.bench.shield_search.brute import Found
 from unalike.bench.shield_search.results import ANEW, FLAT, IVF, OURS, TIERS, ivf_name
 from unalike.bench.shield_search.trajectories import Recorded
 from unalike.shields.bounds import Index, build
-from unalike.shields.faiss import FaissFlat, FaissIVF, share_found
+from unalike.shields.faiss import FaissFlat, FaissIVF
 from unalike.shields.layered import Layered
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import Mapped
@@ -88,7 +88,7 @@ Within = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Found]], *, flat_every: int) -> list[dict[str, Any]]:
-    """A row a rival, trajectory and step: seconds, what was found of what is there, and what ours counted.
+    """A row a rival, trajectory and step: seconds, those of processor time (`busy`), what was found of what is there, what ours counted.
 
     The rivals take turns, trajectory by trajectory, so that a busy moment hits all alike.
 
@@ -97,7 +97,7 @@ def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Fo
         radius: that the index of ours is built for.
         recorded: the trajectories and the radius that is searched.
         there: for each trajectory and step what is really within.
-        flat_every: the exhaustive index sees each so many steps of the first trajectory alone.
+        flat_every: the exhaustive index sees each so many steps of one trajectory alone, which has most to be found.
     """
     layered, r = rivals.ours(radius), recorded.radius
     rows: list[dict[str, Any]] = []
@@ -109,13 +109,17 @@ def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Fo
             rivals.ivf.probes = probes
             rows += _along(ivf_name(probes), t, x0, there[t], lambda x: rivals.ivf.within(x, r))
     if rivals.probes:
-        flat = rivals.flat()
-        first = recorded.x0[0].double().numpy()
-        rows += [
-            {**row, "step": row["step"] * flat_every}
-            for row in _along(FLAT, 0, first[::flat_every], there[0][::flat_every], lambda x: flat.within(x, r))
-        ]
+        flat, t = rivals.flat(), _fullest(there)
+        some = slice(None, None, flat_every)
+        of_flat = _along(FLAT, t, recorded.x0[t].double().numpy()[some], there[t][some], lambda x: flat.within(x, r))
+        rows += [{**row, "step": row["step"] * flat_every} for row in of_flat]
     return rows
+
+
+def _fullest(there: list[list[Found]]) -> int:
+    """The trajectory that has most vectors within the radius."""
+    totals = [sum(len(own) for found in steps for own in found.within) for steps in there]
+    return totals.index(max(totals))
 
 
 def _along(
@@ -135,12 +139,12 @@ def _along(
     for step, (x, true) in enumerate(zip(x0, there, strict=True)):
         before = dict(layered.counts) if layered else {}
         skipped = run.skipped if run else 0
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         found = within(x)
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         counts = {tier: layered.counts[tier] - before.get(tier, 0) if layered else 0 for tier in TIERS}
-        total = sum(len(own) for own in true.within)
-        right = round(share_found(found, true.within) * total)
+        total = sum(len(there) for there in true.within)
+        right = [len(np.intersect1d(own, there)) for own, there in zip(found, true.within, strict=True)]
         rows.append(
             {
                 "search": name,
@@ -149,9 +153,12 @@ def _along(
                 "step": step,
                 "images": len(x),
                 "seconds": seconds,
+                "busy": busy,
                 "there": total,
-                "found": right,
-                "wrong": sum(len(own) for own in found) - right,
+                "found": sum(right),
+                "wrong": sum(len(own) for own in found) - sum(right),
+                "inside": sum(len(there) > 0 for there in true.within),
+                "unseen": sum(len(there) > 0 and not k for there, k in zip(true.within, right, strict=True)),
                 "skipped": (run.skipped - skipped) if run else 0,
                 **counts,
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
 from unalike.pipelines.catalogue import load
+from unalike.runs.shield.embedding import portable
 from unalike.runs.shield.settings import LATENT
 from unalike.shields.manifest import Manifest
 
@@ -78,8 +78,7 @@ class FeatureEncoder:
 
     def __init__(self, name: str, *, device: str = "auto", batch_size: int = 32) -> None:
         self._extractor = extractor(name, device=device, batch_size=batch_size)
-        kind, colon, source = name.partition(":")
-        self.embedding = f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else name
+        self.embedding = portable(name)
         self.shape = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
 

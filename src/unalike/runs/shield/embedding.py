@@ -1,0 +1,63 @@
+"""What embeds images as the points of a protected set on disk were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unalike.errors import OptionError
+
+if TYPE_CHECKING:
+    from unalike.extractors.base import Extractor
+    from unalike.shields import Shield
+
+
+def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> Extractor | None:
+    """The extractor of a protected set's features, its network loaded; None for a set of latents.
+
+    A set built with a network from a folder knows that folder by its own name alone, so `space` has to say where it is.
+
+    Args:
+        shield: the set.
+        space: another spelling of its features, with a folder that they are in; None for its own.
+        device: "auto", or a device of torch.
+
+    Raises:
+        OptionError: for a space that is not needed, of other features, or not to be had.
+
+    Example:
+        >>> import torch
+        >>> from unalike.shields import Shield
+        >>> embedding_of(Shield(torch.zeros(1, 4, 8, 8), space="AutoencoderKL-1c0ffee5/4x8x8", radius=1.0), None) is None
+        True
+    """
+    from unalike.extractors import extractor
+
+    own = shield.embedding
+    if own is None:
+        if space is not None:
+            raise OptionError(f"shield_space is {space!r} and the protected set is one of latents, which needs none; leave it out")
+        return None
+    kind = own.partition(":")[0]
+    if space is not None and space.partition(":")[0] != kind:
+        raise OptionError(f"shield_space is {space!r} and the protected set is one of {own}; give that, or leave it out")
+    try:
+        return extractor(space or own, device=device)
+    except OptionError as error:
+        if space is not None or ":" not in own:
+            raise
+        raise OptionError(
+            f"the protected set is one of {own}, a network that is not to be had by that name; say where its files are, "
+            f"as in --shield-space {kind}:FOLDER ({error})"
+        ) from error
+
+
+def portable(space: str) -> str:
+    """The spelling of features without the place of a folder: its own name alone.
+
+    Example:
+        >>> portable("pixels"), portable("clip:openai/clip-vit-base-patch32")
+        ('pixels', 'clip:openai/clip-vit-base-patch32')
+    """
+    kind, colon, source = space.partition(":")
+    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else space
