@@ -75,6 +75,54 @@ COMMANDS = {
         "DIR",
     ],
     "bench": ["--json", "--out", "--smoke", "[NAME]"],
+    "shield build": [
+        "--batch-size",
+        "--device",
+        "--dtype",
+        "--generations",
+        "--json",
+        "--model",
+        "--out",
+        "--prompt",
+        "--quiet",
+        "--radius",
+        "--seed",
+        "--size",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "IMAGES…",
+    ],
+    "shield add": [
+        "--batch-size",
+        "--device",
+        "--discard",
+        "--json",
+        "--model",
+        "--quiet",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "DIR",
+        "[IMAGES]…",
+    ],
+    "shield inspect": ["--json", "DIR"],
+    "shield check": [
+        "--batch-size",
+        "--device",
+        "--fail-inside",
+        "--json",
+        "--model",
+        "--out",
+        "--overwrite",
+        "--quiet",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "DIR",
+        "IMAGES…",
+    ],
+    "shield verify": ["--device", "--json", "--model", "--quiet", "--shield", "--space", "-q", "RUN"],
     "models": ["--json"],
     "methods": ["--json"],
     "cite": ["[METHOD]…"],
@@ -96,10 +144,19 @@ def test_message_lists_the_names_when_there_is_no_such_name():
         unalike.sparkle  # noqa: B018
 
 
-def test_options_are_the_agreed_ones_when_the_command_line_is_built():
-    found, group = {}, typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
+def spelled(group: TyperGroup, prefix: str = "") -> dict[str, list[str]]:
+    """The options and arguments of every command; those of a group are its commands."""
+    found = {}
     for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            found |= spelled(command, f"{prefix}{name} ")
+            continue
         named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
-        found[name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
-    assert found == COMMANDS
+        found[prefix + name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
+    return found
+
+
+def test_options_are_the_agreed_ones_when_the_command_line_is_built():
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert spelled(group) == COMMANDS
