@@ -13,15 +13,15 @@ APART = torch.stack([torch.arange(1.0, 101.0), torch.arange(1.0, 101.0) * 1.5], 
 
 def test_radius_is_the_quantile_of_the_protected_when_nothing_was_drawn():
     found = automatic_radius(torch.cat([APART, torch.tensor([[0.1, 9.0]])]), quantile=0.05)
-    assert found.radius == pytest.approx(5.95)
+    assert found.radius == pytest.approx(5.95 / 2)
     assert found.explanation == {
         "quantile": 0.05,
         "protected": {
             "measured": 101,
             "copies": 1,
-            "distance": found.radius,
+            "distance": pytest.approx(5.95),
             "copies_inside": 1.0,
-            "others_inside": pytest.approx(0.05),
+            "others_inside": pytest.approx(0.02),
         },
     }
 
@@ -41,10 +41,14 @@ def test_half_of_the_mean_distance_is_no_copy_when_it_is_exactly_that():
 
 
 def test_protected_distances_decide_when_they_are_smaller_or_all_else_are_copies():
-    assert automatic_radius(APART, torch.tensor([[50.0, 60.0]]), quantile=0.5).radius == 50
-    assert automatic_radius(APART, torch.tensor([[90.0, 91.0]]), quantile=0.5).radius == 50.5
+    assert automatic_radius(APART, torch.tensor([[25.0, 30.0]]), quantile=0.5).radius == 25
+    assert automatic_radius(APART, torch.tensor([[90.0, 91.0]]), quantile=0.5).radius == 25.25
     found = automatic_radius(APART, torch.tensor([[1.0, 91.0]]), quantile=0.5)
-    assert (found.radius, found.explanation["generated"]["distance"], found.explanation["generated"]["others_inside"]) == (50.5, None, None)
+    assert (found.radius, found.explanation["generated"]["distance"], found.explanation["generated"]["others_inside"]) == (
+        25.25,
+        None,
+        None,
+    )
 
 
 def test_largest_distance_of_a_copy_decides_when_all_are_copies():

@@ -176,7 +176,7 @@ def test_way_leads_past_every_ball_of_a_wall_when_no_ball_around_the_start_knows
 def test_radius_is_measured_and_explained_when_it_is_automatic(tmp_path: Path) -> None:
     apart = torch.tensor([[0.0], [10.0], [30.0], [60.0], [100.0]])
     shield = Shield(apart, space="s", radius="auto")
-    assert shield.radius == pytest.approx(21.0)  # 0 and 10 are copies; the others' nearest are 20, 30 and 40 away
+    assert shield.radius == pytest.approx(10.5)  # 0 and 10 are copies; the others' nearest are 20, 30 and 40 away
     assert shield.radius_source is not None
     assert shield.radius_source["protected"]["measured"] == 5
     shield.save(tmp_path / "set")

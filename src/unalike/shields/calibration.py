@@ -17,6 +17,7 @@ COPY = 0.5
 """Something is a copy of its nearest when that is nearer than this share of the mean distance of the nearest fifty."""
 NEIGHBOURS = 50
 SAMPLED = 2000
+_SHARE = {"protected": 0.5, "generated": 1.0}
 _BLOCK_VALUES = 1 << 24
 
 
@@ -36,11 +37,11 @@ class Calibration:
 
 
 def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05) -> Calibration:
-    """The smaller of two low quantiles: of how far protected images are from each other, and unguided generations from them, copies aside.
+    """Half of a low quantile of how far protected images are from each other, copies aside, and no more than one of unguided generations.
 
-    So balls hold what is nearer to a protected image than images that are not made of each other ever are. An image at `d_1` from its
-    nearest is a copy of it when `d_1 < 0.5 · mean(d_1 … d_50)`, over its nearest fifty. Where all generations are copies of something and
-    no two protected images are unlike, the radius is the largest distance of a copy.
+    With half of that distance the balls of images that are unlike do not meet, and with no more than generations have that are no copies
+    those stay as they are. An image at `d_1` from its nearest is a copy of it when `d_1 < 0.5 · mean(d_1 … d_50)`, over its nearest
+    fifty. Where all are copies of something the radius is the largest distance of one.
 
     Source of the criterion: Carlini et al. 2023, "Extracting Training Data from Diffusion Models" (arXiv:2301.13188), with its constants.
     The choice of the radius is this package's.
@@ -56,7 +57,7 @@ def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantil
 
     Example:
         >>> d = torch.tensor([[1.0, 9.0], [4.0, 5.0], [6.0, 7.0]])
-        >>> found = automatic_radius(torch.tensor([[8.0, 9.0]]), d, quantile=0.5)
+        >>> found = automatic_radius(torch.tensor([[12.0, 13.0]]), d, quantile=0.5)
         >>> found.radius, found.explanation["generated"]["copies"]
         (5.0, 1)
     """
@@ -68,13 +69,14 @@ def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantil
             raise OptionError(f"{name} has shape {tuple(d.shape)}; allowed: (n, 2), the nearest distance and the mean, none below 0")
     copies = {name: d[:, 0] < COPY * d[:, 1] for name, d in sets.items()}
     unlike = {name: _quantile(d[~copies[name], 0], quantile) for name, d in sets.items()}
-    found = [value for value in unlike.values() if value] or [d[:, 0].max().item() for d in sets.values() if len(d) and d[:, 0].max() > 0]
+    largest = max((d[:, 0].max().item() for d in sets.values() if len(d)), default=0.0)
+    found = [value * _SHARE[name] for name, value in unlike.items() if value] or ([largest] if largest else [])
     if not found:
         raise OptionError(
             "radius is 'auto', and there is nothing to measure it on: it takes at least two different protected images, or unguided "
             "generations; give a number, as in --radius 20"
         )
-    radius = min(found) if any(unlike.values()) else max(found)
+    radius = min(found)
     explanation: dict[str, Any] = {"quantile": quantile}
     for name, d in sets.items():
         inside = d[:, 0] < radius

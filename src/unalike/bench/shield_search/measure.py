@@ -38,7 +38,7 @@ class Size:
         prompts: one for each trajectory.
         images: drawn together in a trajectory.
         steps: of a trajectory.
-        factors: the radii of the compared set, as shares of the automatic one; the other set has that one.
+        factors: the radii of the compared set, as multiples of `radius_of`; the other set has that one.
         sampled: vectors whose nearest neighbours give the radius.
         wide: vectors of the set that are enlarged to the size of SDXL's latents.
         flat_every: the exhaustive index is measured at each so many steps of one trajectory of each radius.
@@ -110,7 +110,7 @@ class Prepared:
     Attributes:
         vectors: the set.
         rivals: its searches.
-        radius: that of radius="auto".
+        radius: that of `radius_of`.
         factors: the radii that are measured, as multiples of it.
         data: the scratch folder.
         size: how much is measured.
@@ -152,7 +152,7 @@ def _part(progress: Progress, low: float, high: float) -> Progress:
 
 
 def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
-    """What `radius="auto"` gives, from the distances of `sampled` vectors to their nearest others in the set, which the folder keeps."""
+    """Twice what `radius="auto"` gives: the 5% quantile of the distances of `sampled` vectors to their nearest others, copies aside."""
     rows = read_rows(folder / RADII)
     if not any(row["vectors"] == vectors.count for row in rows):
         own = sample(vectors.count, sampled, seed=1)
@@ -160,7 +160,7 @@ def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
         rows += [{"vectors": vectors.count, "nearest": d, "nearest_fifty": mean} for d, mean in found.tolist()]
         write_rows(folder / RADII, rows)
     distances = [[row["nearest"], row["nearest_fifty"]] for row in rows if row["vectors"] == vectors.count]
-    return automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
+    return 2 * automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
 
 
 def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:

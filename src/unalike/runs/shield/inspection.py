@@ -94,13 +94,18 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
     if source is None:
         return f"{radius:g}, as given"
     parts = []
-    for name, what in (("protected", "protected images to their nearest other"), ("generated", "unguided generations to the set")):
+    for name, how, what in (
+        ("protected", "half", "protected images to their nearest other"),
+        ("generated", "at most", "unguided generations to the set"),
+    ):
         own = source.get(name)
         if own and own["measured"]:
             distance = "none" if own["distance"] is None else f"{own['distance']:.6g}"
-            parts.append(f"{own['measured']:,} distances of {what}, without {own['copies']:,} copies ({distance})")
-    which = "quantile" if len(parts) == 1 else "quantiles, the smaller of two,"
-    return f"{radius:.6g}, measured: the {source['quantile']:.0%} {which} of {' and of '.join(parts)}"
+            number, copies = f"{own['measured']:,}", f"{own['copies']:,}"
+            parts.append(
+                f"{how} the {source['quantile']:.0%} quantile ({distance}) of {number} distances of {what}, without {copies} copies"
+            )
+    return f"{radius:.6g}, measured: {'; '.join(parts)}"
 
 
 def size(count: float) -> str:
