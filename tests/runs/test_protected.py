@@ -68,6 +68,7 @@ def test_certificate_is_complete_when_images_were_moved(draw: Callable[..., Outc
         assert row["certificate_decoded_nearest"] in shield.ids
         assert (row["certificate_steps_moved"], row["attempts"], row["refused"]) == (0, 1, False)
     assert [row["certificate_moved"] for row in found] == [True, False, True]
+    assert outcome.record["images"]["decoded_inside"] == sum(row["certificate_decoded_inside"] for row in found)
     assert {name: outcome.record["images"][name] for name in ("moved", "drawn_again", "refused")} == {
         "moved": 2,
         "drawn_again": 0,

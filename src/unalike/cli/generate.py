@@ -116,6 +116,8 @@ def _summary(outcome: Outcome) -> str:
         images = record["images"]
         counts = f"{images['moved']} moved out of it, {images['drawn_again']} drawn again, {images['refused']} refused"
         lines.insert(0, f"Protected set of {record['shield']['size']}: {there} of {len(outcome.samples)} images are outside; {counts}")
+        if images["decoded_inside"]:
+            lines.insert(1, f"{images['decoded_inside']} of the images, encoded again, are nearer than the radius: see docs/shields.md")
     if outcome.samples:
         lines.append(f"report   {folder / 'report.html'}")
     return "\n".join(lines)

@@ -86,12 +86,14 @@ def last_record(
 
 
 def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
-    """How many images the protected set made necessary to move out, to draw again, and to refuse."""
+    """How many images the protected set made necessary to move out, to draw again, and to refuse; and are inside when encoded again."""
     certificates = [s.report.certificate for s in samples]
+    decoded = [c.decoded for s, c in zip(samples, certificates, strict=True) if c is not None and not s.report.refused]
     return {
         "moved": sum(c is not None and c.moved for c in certificates),
         "drawn_again": sum(s.report.attempts > 1 for s in samples),
         "refused": sum(s.report.refused for s in samples),
+        "decoded_inside": sum(d is not None and d.inside for d in decoded),
     }
 
 

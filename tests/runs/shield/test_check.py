@@ -142,7 +142,8 @@ def test_what_was_measured_and_merged_is_told_when_it_is_inspected():
     outcome = inspect(Path("auto"))
     text = dict(words(outcome))
     assert text["inputs"] == "4, 1 of them duplicates of others"
-    assert "measured: the 5% quantile of 3 distances of protected images to their nearest other" in text["radius"]
+    assert "measured: half the 5% quantile (" in text["radius"]
+    assert ") of 3 distances of protected images to their nearest other" in text["radius"]
     assert text["rounding"].startswith("at most ")
     document = json.loads(json.dumps(outcome.to_dict()))
     assert (document["count"], document["inputs"], document["index"]["file"]) == (3, 4, "index-0.safetensors")
