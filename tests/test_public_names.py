@@ -74,6 +74,66 @@ COMMANDS = {
         "-q",
         "DIR",
     ],
+    "shield build": [
+        "--batch-size",
+        "--device",
+        "--dtype",
+        "--generations",
+        "--json",
+        "--model",
+        "--out",
+        "--prompt",
+        "--quiet",
+        "--radius",
+        "--seed",
+        "--size",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "IMAGES…",
+    ],
+    "shield add": [
+        "--batch-size",
+        "--device",
+        "--discard",
+        "--json",
+        "--model",
+        "--quiet",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "DIR",
+        "[IMAGES]…",
+    ],
+    "shield inspect": [
+        "--json",
+        "DIR",
+    ],
+    "shield check": [
+        "--batch-size",
+        "--device",
+        "--fail-inside",
+        "--json",
+        "--model",
+        "--out",
+        "--overwrite",
+        "--quiet",
+        "--skip-bad",
+        "--space",
+        "-q",
+        "DIR",
+        "IMAGES…",
+    ],
+    "shield verify": [
+        "--device",
+        "--json",
+        "--model",
+        "--quiet",
+        "--shield",
+        "--space",
+        "-q",
+        "RUN",
+    ],
     "bench": ["--json", "--out", "--smoke", "[NAME]"],
     "models": ["--json"],
     "methods": ["--json"],
@@ -97,9 +157,15 @@ def test_message_lists_the_names_when_there_is_no_such_name():
 
 
 def test_options_are_the_agreed_ones_when_the_command_line_is_built():
-    found, group = {}, typer.main.get_command(app)
+    assert dict(options_of(typer.main.get_command(app))) == COMMANDS
+
+
+def options_of(group, prefix=""):
+    """Each command, those of groups as "group command", with its options and arguments."""
     assert isinstance(group, TyperGroup)
     for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from options_of(command, f"{name} ")
+            continue
         named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
-        found[name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
-    assert found == COMMANDS
+        yield prefix + name, sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
