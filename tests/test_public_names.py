@@ -74,6 +74,7 @@ COMMANDS = {
         "-q",
         "DIR",
     ],
+    "bench": ["--json", "--out", "--smoke", "[NAME]"],
     "shield build": [
         "--batch-size",
         "--device",
@@ -105,10 +106,7 @@ COMMANDS = {
         "DIR",
         "[IMAGES]…",
     ],
-    "shield inspect": [
-        "--json",
-        "DIR",
-    ],
+    "shield inspect": ["--json", "DIR"],
     "shield check": [
         "--batch-size",
         "--device",
@@ -124,17 +122,7 @@ COMMANDS = {
         "DIR",
         "IMAGES…",
     ],
-    "shield verify": [
-        "--device",
-        "--json",
-        "--model",
-        "--quiet",
-        "--shield",
-        "--space",
-        "-q",
-        "RUN",
-    ],
-    "bench": ["--json", "--out", "--smoke", "[NAME]"],
+    "shield verify": ["--device", "--json", "--model", "--quiet", "--shield", "--space", "-q", "RUN"],
     "models": ["--json"],
     "methods": ["--json"],
     "cite": ["[METHOD]…"],
@@ -156,16 +144,19 @@ def test_message_lists_the_names_when_there_is_no_such_name():
         unalike.sparkle  # noqa: B018
 
 
-def test_options_are_the_agreed_ones_when_the_command_line_is_built():
-    assert dict(options_of(typer.main.get_command(app))) == COMMANDS
-
-
-def options_of(group, prefix=""):
-    """Each command, those of groups as "group command", with its options and arguments."""
-    assert isinstance(group, TyperGroup)
+def spelled(group: TyperGroup, prefix: str = "") -> dict[str, list[str]]:
+    """The options and arguments of every command; those of a group are its commands."""
+    found = {}
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
-            yield from options_of(command, f"{name} ")
+            found |= spelled(command, f"{prefix}{name} ")
             continue
         named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
-        yield prefix + name, sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
+        found[prefix + name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
+    return found
+
+
+def test_options_are_the_agreed_ones_when_the_command_line_is_built():
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert spelled(group) == COMMANDS

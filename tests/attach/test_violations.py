@@ -282,10 +282,14 @@ def test_nothing_is_drawn_when_latents_are_given_and_would_have_to_change(sd: An
 
 
 def test_policy_is_refused_when_it_cannot_be_kept(sd: Any) -> None:
-    class Fixed(diffusers.StableDiffusionPipeline):
+    class Fixed(diffusers.DiffusionPipeline):
+        def __init__(self, vae: Any, scheduler: Any) -> None:
+            super().__init__()
+            self.register_modules(vae=vae, scheduler=scheduler)
+
         def __call__(self, prompt: str) -> None: ...
 
-    fixed = Fixed(**sd.components, requires_safety_checker=False)
+    fixed = Fixed(sd.vae, sd.scheduler)
     shield = shield_around(sd, torch.zeros(1, 4, 8, 8), 1.0)
     with pytest.raises(UnsupportedError, match="Fixed takes no generator"):
         guide(fixed, shield=shield, on_violation="regenerate")

@@ -16,7 +16,9 @@ from unalike.shields.vectors import Resident
 pytest.importorskip("faiss")
 
 PICTURES = SetSize(Kinds(glyphs=9, mosaics=2, leaves=1, crops=0), shard=20)
-TINY = replace(measure.SMOKE, pictures=PICTURES, compared=40, alone=60, steps=2, factors=(1.0,), sampled=20, flat_every=1, probes=(1, 2))
+TINY = replace(
+    measure.SMOKE, pictures=PICTURES, compared=40, alone=60, steps=2, wide=30, factors=(1.0,), sampled=20, flat_every=1, probes=(1, 2)
+)
 ROWS = torch.arange(16)[:, None].expand(16, 16)
 
 

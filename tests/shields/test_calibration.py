@@ -67,9 +67,10 @@ def test_quantile_is_refused_when_it_is_not_between_0_and_1(quantile):
 
 @pytest.mark.parametrize("distances", [[[2.0, 1.0]], [[-1.0, 1.0]], [[float("nan"), 1.0]], [[1.0, float("inf")]], [1.0, 2.0]])
 def test_distances_are_refused_when_they_are_none(distances):
-    for arguments in ((torch.tensor(distances),), (APART, torch.tensor(distances))):
-        with pytest.raises(OptionError, match=r"(protected|generated) has shape"):
-            automatic_radius(*arguments)
+    with pytest.raises(OptionError, match="protected has shape"):
+        automatic_radius(torch.tensor(distances))
+    with pytest.raises(OptionError, match="generated has shape"):
+        automatic_radius(APART, torch.tensor(distances))
 
 
 def brute_force(x: np.ndarray, z: np.ndarray, *, own: bool = False) -> np.ndarray:

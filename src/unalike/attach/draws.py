@@ -127,7 +127,7 @@ class Draws:
             result[i] = replace(near, index=kept[near.index]) if near is not None and near.source == "batch" else near
         return result
 
-    def _decoded(self, guard: Guard) -> list[Decoded | None]:
+    def _decoded(self, guard: Guard) -> Sequence[Decoded | None]:
         shown = pixels(taken(self._outputs, self._choice), self.images)
         if shown is None:
             return [None] * self.images
@@ -135,5 +135,6 @@ class Draws:
             index, distance = guard.nearest_to_images(shown)
         except UnsupportedError:  # without an encoder there is no second measurement, and the certificate says so
             return [None] * self.images
-        shield = guard.shield
-        return [Decoded(shield.ids[k], d, d < shield.reach) for k, d in zip(index.tolist(), distance.tolist(), strict=True)]
+        rows: list[int] = index.tolist()
+        ids, reach = guard.shield.ids, guard.shield.reach
+        return [Decoded(ids[k], d, d < reach) for k, d in zip(rows, distance.tolist(), strict=True)]

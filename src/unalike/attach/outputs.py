@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ def _mapped(outputs: Sequence[Any], change: Any) -> Any:
     """An output made by changing each part; `change` is given that part of all the outputs."""
     first = outputs[0]
     if isinstance(first, BaseOutput):
-        return type(first)(**{part.name: change([getattr(output, part.name) for output in outputs]) for part in fields(first)})
+        return type(first)(**{name: change([getattr(output, name) for output in outputs]) for name in vars(first)})
     if isinstance(first, tuple):
         return tuple(change(list(parts)) for parts in zip(*outputs, strict=True))
     return change(list(outputs))

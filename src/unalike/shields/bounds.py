@@ -155,7 +155,7 @@ class Index:
         """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
         apart = torch.from_numpy(self.further).index_select(0, rows).float() - torch.from_numpy(query.further.astype(np.float32))
         norm = apart.square_().sum(dim=1).double().sqrt_()
-        return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * np.linalg.norm(query.further) - self.errors[1]
+        return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * float(np.linalg.norm(query.further)) - self.errors[1]
 
     def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:
         d, norm = len(query.centred), float(np.linalg.norm(query.centred))

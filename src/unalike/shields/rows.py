@@ -60,5 +60,5 @@ def require_new(names: Sequence[str], done: Set[str]) -> None:
 def _require_finite(rows: np.ndarray, names: Sequence[str], reason: str) -> None:
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-        bad = [names[int(i)] for i in np.flatnonzero(~finite)]
+        bad = [names[i] for i in np.flatnonzero(~finite).tolist()]
         raise NumericsError(f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} {reason}")

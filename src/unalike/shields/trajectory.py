@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ class Trajectory:
         self.radius = radius
         self.steps = 0
         self.skipped = 0
-        self._kept: list[_Kept | None] = []
+        self._kept: Sequence[_Kept | None] = []
         self._last = np.empty((0, 0))
 
     def __len__(self) -> int:

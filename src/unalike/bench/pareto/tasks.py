@@ -61,8 +61,9 @@ class Task:
     def draw(self, call: Callable[..., Any], unit: Unit, samples: int, *, guidance_scale: float, batch: int) -> Tensor:
         """Samples (n, 3, h, w) of a unit in [0, 1], with STEPS steps."""
         arguments = {"seed": unit.seed, "guidance_scale": guidance_scale, "steps": STEPS, "batch": batch}
-        prompts = [int(unit.prompt) if self.name == "digits" else unit.prompt] * samples
-        return (digits_measure if self.name == "digits" else emoji_measure).draw(call, prompts, **arguments)
+        if self.name == "digits":
+            return digits_measure.draw(call, [int(unit.prompt)] * samples, **arguments)
+        return emoji_measure.draw(call, [unit.prompt] * samples, **arguments)
 
     def count(self, images: Tensor, prompt: str) -> Counts:
         """How many samples the judge of the model accepts as right, and how many different right pictures they show."""

@@ -29,7 +29,7 @@ from unalike.shields.search import nearest
 def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     """A row an image; its final latents go to `folder/latents`."""
     pipe, shield = _pipe(), _shield(job.setting, folder)
-    call = pipe if shield is None else guide(pipe, SPELL(batch=False, memory=False), shield=shield)
+    call: Any = pipe if shield is None else guide(pipe, SPELL(batch=False, memory=False), shield=shield)
     generators = [torch.Generator().manual_seed(i) for i in range(job.images)]
     started = time.perf_counter()
     latents = call(

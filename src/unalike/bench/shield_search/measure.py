@@ -88,20 +88,63 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
     data = scratch(folder)
     base = encoded(data, size.pictures, _part(progress, 0, 0.1))
     write_rows(folder / PICTURES, [{"kind": kind, "count": count} for kind, count in size.pictures.kinds.counts().items()])
-    for count, share in ((size.compared, 0.1), (size.alone, 0.6)):
-        vectors = shards(data, base, count, size.pictures, _part(progress, share, share + 0.05))
-        if count == size.compared:
-            measure_spectrum(folder, base, vectors)
-        rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
-        radius = radius_of(folder, vectors, size.sampled)
-        for i, factor in enumerate(size.factors if count == size.compared else (1.0,)):
-            progress(share + 0.1 + 0.35 * i / len(size.factors))
-            if not any((row["vectors"], row["factor"]) == (count, factor) for row in read_rows(folder / STEPS)):
-                measure_radius(folder, data, rivals, vectors, radius, factor, size)
-        if count == size.compared:
-            recorded = _recorded(data, rivals, count, radius, size.factors[0], size)
-            measure_wide(folder, data, vectors, size.wide, recorded)
+    sets = [
+        _prepared(folder, data, base, size, count, _part(progress, low, low + 0.3))
+        for count, low in ((size.compared, 0.1), (size.alone, 0.4))
+    ]
+    settings = [(which, factor) for which in sets for factor in which.factors]
+    for i, (which, factor) in enumerate(settings):
+        progress(0.7 + 0.25 * i / len(settings))
+        if not any((row["vectors"], row["factor"]) == (which.vectors.count, factor) for row in read_rows(folder / STEPS)):
+            measure_radius(folder, which, factor)
+    progress(0.95)
+    compared = sets[0]
+    measure_wide(folder, data, compared.vectors, size.wide, compared.recorded(compared.factors[0]))
     progress(1.0)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A set with its searches, and what the clock needs none of: trajectories and what is within them are in files.
+
+    Attributes:
+        vectors: the set.
+        rivals: its searches.
+        radius: that of radius="auto".
+        factors: the radii that are measured, as multiples of it.
+        data: the scratch folder.
+        size: how much is measured.
+    """
+
+    vectors: Mapped
+    rivals: Rivals
+    radius: float
+    factors: tuple[float, ...]
+    data: Path
+    size: Size
+
+    def recorded(self, factor: float) -> Recorded:
+        """The trajectories of a radius, drawn where the scratch folder lacks them."""
+        path, size = self.data / f"trajectories-{self.vectors.count}-{factor:g}.safetensors", self.size
+        return record(path, self.rivals.ours(self.radius), factor * self.radius, size.prompts, images=size.images, steps=size.steps)
+
+    def truth(self, factor: float) -> list[list[Found]]:
+        """What is within the radius at each step of each trajectory, found where the scratch folder lacks it."""
+        return truth(self.data / f"truth-{self.vectors.count}-{factor:g}.safetensors", Brute(self.vectors), self.recorded(factor))
+
+
+def _prepared(folder: Path, data: Path, base: Tensor, size: Size, count: int, progress: Progress) -> Prepared:
+    """Everything that takes long and is not timed, so that what is timed is timed in one go."""
+    vectors = shards(data, base, count, size.pictures, _part(progress, 0, 0.2))
+    if count == size.compared:
+        measure_spectrum(folder, base, vectors)
+    rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
+    factors = size.factors if count == size.compared else (1.0,)
+    prepared = Prepared(vectors, rivals, radius_of(folder, vectors, size.sampled), factors, data, size)
+    for i, factor in enumerate(factors):
+        progress(0.4 + 0.6 * i / len(factors))
+        prepared.truth(factor)
+    return prepared
 
 
 def _part(progress: Progress, low: float, high: float) -> Progress:
@@ -134,11 +177,10 @@ def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
     write_rows(folder / SPECTRUM, rows)
 
 
-def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, radius: float, factor: float, size: Size) -> None:
-    """Records the trajectories of a radius, finds what is really within it, and times every rival along them."""
-    recorded = _recorded(data, rivals, vectors.count, radius, factor, size)
-    there = truth(data / f"truth-{vectors.count}-{factor:g}.safetensors", Brute(vectors), recorded)
-    setting = {"vectors": vectors.count, "factor": factor, "radius": recorded.radius}
+def measure_radius(folder: Path, which: Prepared, factor: float) -> None:
+    """Times every search of a set along the trajectories of a radius."""
+    recorded, there, rivals = which.recorded(factor), which.truth(factor), which.rivals
+    setting = {"vectors": which.vectors.count, "factor": factor, "radius": recorded.radius}
     queries = [
         {
             **setting,
@@ -151,17 +193,12 @@ def measure_radius(folder: Path, data: Path, rivals: Rivals, vectors: Mapped, ra
         }
         for t, prompt in enumerate(recorded.prompts)
         for s, own in enumerate(there[t])
-        for i in range(size.images)
+        for i in range(which.size.images)
     ]
-    taken = timed(rivals, radius, recorded, there, flat_every=size.flat_every)
+    taken = timed(rivals, which.radius, recorded, there, flat_every=which.size.flat_every)
     write_rows(folder / BUILDS, rivals.builds(read_rows(folder / BUILDS)))
     write_rows(folder / QUERIES, [*read_rows(folder / QUERIES), *queries])
     write_rows(folder / STEPS, [*read_rows(folder / STEPS), *({**setting, **row} for row in taken)])
-
-
-def _recorded(data: Path, rivals: Rivals, count: int, radius: float, factor: float, size: Size) -> Recorded:
-    path = data / f"trajectories-{count}-{factor:g}.safetensors"
-    return record(path, rivals.ours(radius), factor * radius, size.prompts, images=size.images, steps=size.steps)
 
 
 def truth(path: Path, brute: Brute, recorded: Recorded) -> list[list[Found]]:

@@ -78,7 +78,7 @@ class FeatureEncoder:
 
     def __init__(self, name: str, *, device: str = "auto", batch_size: int = 32) -> None:
         self._extractor = extractor(name, device=device, batch_size=batch_size)
-        self.embedding = portable(name)
+        self.embedding: str | None = portable(name)
         self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
 
