@@ -188,15 +188,23 @@ def test_radius_is_measured_on_the_set_when_it_is_auto(settings):
     z = rows().astype(np.float64)
     apart = np.linalg.norm(z[:, None] - z, axis=2) + np.diag(np.full(COUNT, np.inf))
     assert apart.min() <= 2 * manifest.radius <= apart.min(axis=1).max()
+    assert manifest.radius_source is not None
     assert manifest.radius_source["method"] == "auto"
     assert manifest.radius_source["protected"]["measured"] == COUNT
     assert "generated" not in manifest.radius_source
 
 
+def generated(asked):
+    """What a build says of its unguided generations."""
+    source = build(asked).manifest.radius_source
+    assert source is not None
+    return source["generated"]
+
+
 @pytest.mark.parametrize("space", ["latent", "pixels"])
 def test_radius_is_measured_on_unguided_images_too_when_prompts_are_given(settings, space):
     asked = settings(radius=None, model="digits", prompts=("3", "seven"), generations=2, space=space, seed=5)
-    own = build(asked).manifest.radius_source["generated"]
+    own = generated(asked)
     assert own["measured"] == 4
     assert (own["prompts"], own["of_each"], own["seed"]) == (["3", "seven"], 2, 5)
     assert (own["steps"], own["guidance_scale"]) == (25, 1.5)
@@ -208,9 +216,11 @@ def test_generations_are_at_no_distance_when_they_are_what_is_protected(settings
     memory, sampler = Memory(), Sampler.open(asked)
     sampler.draw(guide(sampler.pipe, memory=memory), planned_images(("3",), 2, 5), lambda: None)
     (space,) = memory.spaces()
-    np.save("z.npy", memory.view(space).latents.numpy())
+    view = memory.view(space)
+    assert view is not None
+    np.save("z.npy", view.latents.numpy())
     chosen = settings("z.npy", model="digits", radius=None, prompts=("3",), generations=2, seed=5, batch_size=2)
-    own = build(chosen).manifest.radius_source["generated"]
+    own = generated(chosen)
     assert (own["copies"], own["copies_inside"]) == (2, 1.0)
 
 

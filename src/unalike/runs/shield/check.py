@@ -150,7 +150,7 @@ def _checked(shield: Shield, points: torch.Tensor, names: Sequence[str]) -> list
         raise OptionError(f"{names[bad[0]]!r} has NaN or infinite values; what is checked must be finite")
     index, distance = shield.nearest(points.reshape(len(points), *shield.shape))
     margins = (distance - shield.reach).tolist()
-    rows = zip(names, index.tolist(), distance.tolist(), margins, strict=True)
+    rows = zip(names, map(int, index), distance.tolist(), margins, strict=True)
     return [Checked(name, shield.ids[i], d, margin, margin < 0) for name, i, d, margin in rows]
 
 

@@ -51,14 +51,14 @@ class LatentEncoder:
         device: "auto", or a device of torch.
     """
 
-    embedding = None
+    embedding: str | None = None
 
     def __init__(self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto") -> None:
         self._pipe: Any = load(model)
-        self.size = image_size(self._pipe, size)
+        self.size: tuple[int, int] | None = image_size(self._pipe, size)
         if getattr(self._pipe, "vae", None) is not None:
             self._pipe.vae.to(torch_device(device))
-        self.shape = tuple(self.encode([Image.new("RGB", self.size[::-1])]).shape[1:])
+        self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = latent_space(latent_model(self._pipe), self.shape)
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
@@ -74,12 +74,12 @@ class FeatureEncoder:
         device, batch_size: likewise.
     """
 
-    size = None
+    size: tuple[int, int] | None = None
 
     def __init__(self, name: str, *, device: str = "auto", batch_size: int = 32) -> None:
         self._extractor = extractor(name, device=device, batch_size=batch_size)
-        self.embedding = portable(name)
-        self.shape = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
+        self.embedding: str | None = portable(name)
+        self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
