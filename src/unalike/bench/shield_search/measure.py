@@ -125,12 +125,16 @@ class Prepared:
 
     def recorded(self, factor: float) -> Recorded:
         """The trajectories of a radius, drawn where the scratch folder lacks them."""
-        path, size = self.data / f"trajectories-{self.vectors.count}-{factor:g}.safetensors", self.size
+        path, size = self._file("trajectories", factor), self.size
         return record(path, self.rivals.ours(self.radius), factor * self.radius, size.prompts, images=size.images, steps=size.steps)
 
     def truth(self, factor: float) -> list[list[Found]]:
         """What is within the radius at each step of each trajectory, found where the scratch folder lacks it."""
-        return truth(self.data / f"truth-{self.vectors.count}-{factor:g}.safetensors", Brute(self.vectors), self.recorded(factor))
+        return truth(self._file("truth", factor), Brute(self.vectors), self.recorded(factor))
+
+    def _file(self, what: str, factor: float) -> Path:
+        # By its radius: a set that is measured with another one needs trajectories of its own.
+        return self.data / f"{what}-{self.vectors.count}-{factor * self.radius:.4f}.safetensors"
 
 
 def _prepared(folder: Path, data: Path, base: Tensor, size: Size, count: int, progress: Progress) -> Prepared:
