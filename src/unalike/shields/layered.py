@@ -49,10 +49,14 @@ class Layered(Search):
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [[(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries]
         for rows in self._slices():
             values = self.index.first(queries, rows)
-            row, image = np.nonzero(values < limits)
-            for i in np.unique(image):
-                own = row[image == i]
-                found[i].append((own + rows.start, values[own, i]))
+            at = np.flatnonzero(values < limits)
+            if not len(at):
+                continue
+            row, image = np.divmod(at, len(queries))
+            near = values.ravel()[at]
+            for i in np.flatnonzero(np.bincount(image)):
+                own = image == i
+                found[i].append((row[own] + rows.start, near[own]))
         self.counts["first"] += len(queries) * len(self.index)
         joined = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in found]
         return [Candidates(rows, self.index.first_lower(q, values)) for q, (rows, values) in zip(queries, joined, strict=True)]

@@ -16,7 +16,7 @@ _FIRST_AHEAD = 0.5
 _AHEAD = 3.0
 _MOST_KEPT = 1 << 16
 _READ = 4096
-_WORTH = 0.003  # share of the rows whose second bound takes as long as a search for a batch
+_WORTH = 0.01  # share of the rows whose second bound takes as long as a search for a batch
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Trajectory:
         probes, kept = [Probe(row) for row in x.copy()], self._kept
         moved = [np.inf if k is None else float(np.linalg.norm(row - k.probe.x)) * (1 + 1e-12) for row, k in zip(x, kept, strict=True)]
         self.steps += len(x)
-        if any(self._lost(k, m) for k, m in zip(kept, moved, strict=True)):
+        if self._lost(moved):
             # Going through the index takes about as long for all images as for one, so all are searched for anew.
             last_step = np.linalg.norm(x - self._last, axis=1)
             reach = self.radius + np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
@@ -97,11 +97,14 @@ class Trajectory:
                 if len(part):
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
-    def _lost(self, kept: _Kept | None, moved: float) -> bool:
-        """Whether an earlier search is of no more use: it excludes too little, or so little that a new one costs less."""
-        if kept is None or kept.beyond - moved < self.radius:
-            return True
-        return int(((kept.lower - moved < self.radius) & ~kept.tight).sum()) > _WORTH * len(self)
+    def _lost(self, moved: list[float]) -> bool:
+        """Whether the earlier searches are of no more use: one excludes too little, or all together so little that new ones cost less."""
+        worth = _WORTH * len(self)
+        for kept, m in zip(self._kept, moved, strict=True):
+            if kept is None or kept.beyond - m < self.radius:
+                return True
+            worth -= (kept.lower - m < self.radius).sum()
+        return bool(worth < 0)
 
     def _keep(self, probe: Probe, found: Candidates, beyond: float) -> _Kept:
         """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
