@@ -20,7 +20,7 @@ class Layered(Search):
         vectors: (n, d).
         index: of the same vectors.
 
-    Cost: for B vectors n · B products of about 40 numbers, and reading in full what both bounds leave open. `counts` has "first" and
+    Cost: for B vectors n · B products of about 70 numbers, and reading in full what both bounds leave open. `counts` has "first" and
     "second", the rows that either bound was computed of, beside "full".
 
     Example:
