@@ -125,6 +125,12 @@ def test_shield_is_the_same_when_saved_and_opened(tmp_path: Path, dtype: str) ->
         shield.save(tmp_path / "new" / "set")
 
 
+def test_set_is_not_saved_when_two_points_have_one_id(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="ids has 'a' more than once"):
+        Shield(torch.eye(3), space="s", radius=1.0, ids=["a", "b", "a"]).save(tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
 @pytest.mark.parametrize("damage", ["radius", "vectors", "index", "json", "lost"])
 def test_damage_is_reported_when_opened(tmp_path: Path, damage: str) -> None:
     Shield(torch.arange(8.0).view(4, 2), space="s", radius=1.0).save(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -154,6 +155,11 @@ class Shield:
             OptionError: for two points with one id.
             StoreError: when the folder holds something else, or cannot be written.
         """
+        if len(set(self.ids)) < len(self.ids):
+            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
+            raise OptionError(
+                f"ids has {twice!r} more than once, and a set on disk tells its points by them; give each point an id of its own"
+            )
         settings: dict[str, Any] = {"space": self.space, "shape": self.shape, "dtype": dtype, "embedding": self.embedding}
         with Writer.begin(Path(folder), **settings) as writer:
             for first, block in self.vectors.blocks():
