@@ -294,7 +294,6 @@ BAD = {
     "prompts without a model": ({"space": "pixels", "model": None, "radius": None, "prompts": ("a",)}, "no model to draw them with"),
     "size of features": ({"space": "pixels", "model": None, "size": (16, 16)}, "resize by themselves"),
     "space": ({"space": "pixel"}, r"space is 'pixel'; allowed: latent, pixels"),
-    "latents by features": ({"space": "latents"}, "give latent and --model"),
     "radius": ({"radius": 0.0}, "radius is 0; allowed"),
     "radius below 0": ({"radius": -2.0}, "radius is -2"),
     "radius that is none": ({"radius": float("nan")}, "radius is nan"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.pareto.measure import finished, workers
-from unalike.bench.shield_emoji.draw import build, measure
+from unalike.bench.shield_emoji.draw import again, build, measure
 from unalike.bench.shield_emoji.page import draw_distances, draw_pairs, page
-from unalike.bench.shield_emoji.settings import SMOKE, Job, Size, jobs
+from unalike.bench.shield_emoji.settings import SMOKE, Job, Setting, Size, jobs
 
 ROWS = "images.parquet"
 
@@ -31,10 +33,29 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
         for i, (_, measured) in enumerate(finished(pool, partial(_measured, folder=folder), missing)):
             rows += measured
             write_rows(folder / ROWS, rows)
-            progress((i + 1) / len(missing))
+            progress(0.9 * (i + 1) / len(missing))
+        _measure_again(folder, rows, pool, lambda share: progress(0.9 + 0.1 * share))
     draw_distances(rows, folder)
     draw_pairs(rows, folder)
     progress(1.0)
+
+
+def _measure_again(folder: Path, rows: list[dict[str, Any]], pool: ProcessPoolExecutor, progress: Progress) -> None:
+    """Adds what the finished images measure to the rows that lack it."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["protected"] == "all" and row["again"] is None:
+            setting = Setting(row["guard"], row["radius"], row["probes"], row["protected"])
+            groups.setdefault((setting.name, row["prompt"]), []).append(row)
+    for i, (where, found) in enumerate(finished(pool, partial(_again, folder=folder), list(groups))):
+        for row in groups[where]:
+            row["again"] = found[row["seed"]]
+        progress((i + 1) / len(groups))
+    write_rows(folder / ROWS, rows)
+
+
+def _again(where: tuple[str, str], folder: Path) -> list[float]:
+    return again(*where, folder)
 
 
 def _measured(job: Job, folder: Path) -> list[dict[str, object]]:

@@ -18,6 +18,8 @@ from unalike.attach import encode_images, guide
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.bench.pareto.tasks import open_pipeline
 from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS, Job, Setting
+from unalike.errors import RefusedError
+from unalike.extractors.latents import Latents
 from unalike.guidance.spell import SPELL
 from unalike.models.emoji.data import entries, load_images, truth
 from unalike.models.emoji.judge import nearest as shown_by
@@ -29,16 +31,22 @@ from unalike.shields.search import nearest
 def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     """A row an image; its final latents go to `folder/latents`."""
     pipe, shield = _pipe(), _shield(job.setting, folder)
-    call: Any = pipe if shield is None else guide(pipe, SPELL(batch=False, memory=False), shield=shield)
+    embed = _extractor() if job.setting.guard == "image" else None
+    call: Any = pipe if shield is None else guide(pipe, SPELL(batch=False, memory=False), shield=shield, embed=embed)
     generators = [torch.Generator().manual_seed(i) for i in range(job.images)]
     started = time.perf_counter()
-    latents = call(
-        prompt=[job.prompt] * job.images,
-        generator=generators,
-        guidance_scale=GUIDANCE_SCALE,
-        num_inference_steps=STEPS,
-        output_type="latent",
-    ).images
+    refused: list[int] = []
+    try:
+        output = call(
+            prompt=[job.prompt] * job.images,
+            generator=generators,
+            guidance_scale=GUIDANCE_SCALE,
+            num_inference_steps=STEPS,
+            output_type="latent",
+        )
+    except RefusedError as error:
+        output, refused = error.output, error.refused
+    latents = output.images
     seconds = time.perf_counter() - started
     _write(latents, folder / "latents" / job.setting.name, job.prompt)
     index, distance = nearest(latents.flatten(1), _protected(job.setting.protected))
@@ -55,11 +63,21 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
             "shown": bool(shown[i]),
             "guided": 0.0 if report is None else report.active["spell"],
             "moved": report is not None and report.certificate.moved,
+            "refused": i in refused,
+            "again": None,
             "seconds": seconds / job.images,
             "digest": hashlib.sha256(latents[i].numpy().tobytes()).hexdigest()[:16],
         }
         for i, report in enumerate(reports)
     ]
+
+
+@torch.no_grad()
+def again(setting: str, prompt: str, folder: Path) -> list[float]:
+    """The distances of a prompt's finished images, rounded to 8 bits and encoded again, to the nearest training picture."""
+    latents = load_file(_file(folder / "latents" / setting, prompt))["latents"]
+    images = (decoded(_pipe(), latents) * 255).round() / 255
+    return nearest(encode_images(_pipe(), images).flatten(1), _protected("all"))[1].tolist()
 
 
 class Unchecked(Shield):
@@ -113,6 +131,10 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
         return None
     if setting.guard == "exact":
         return Shield.open(folder / "protected" / setting.name)
+    if setting.guard == "image":
+        points = _extractor().features(load_images().float() / 255)
+        space = f"{_extractor().fingerprint}/{points.shape[1]}"
+        return Shield(points, space=space, radius=setting.radius, ids=[names()[i] for i in range(len(points))])
     made = _made(setting)
     unchecked = Unchecked(torch.from_numpy(next(iter(made.vectors.blocks(len(made))))[1]), space=made.space, radius=made.radius)
     unchecked.shape, unchecked.probes = made.shape, setting.probes
@@ -124,6 +146,11 @@ def _made(setting: Setting) -> Shield:
     chosen, latents = numbers(setting.protected), _encoded()
     space = latent_space(latent_model(_pipe()), tuple(latents.shape[1:]))
     return Shield(latents[chosen], space=space, radius=setting.radius, ids=[names()[i] for i in chosen.tolist()])
+
+
+@cache
+def _extractor() -> Latents:
+    return Latents("emoji", device="cpu")
 
 
 @cache

@@ -39,6 +39,9 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         "Most of what is moved at the end is moved by a millionth: one ball and SPELL lead exactly to its surface, and rounding decides. "
         f"Balls overlap: {_overlap(rows)}",
         _verified(folder),
+        "Encoded again are the finished images, rounded to 8 bits: what others can measure. The autoencoder leads many of them back towards "
+        "the picture that their latent was moved away from, so what is kept out in latent space is not kept out there.",
+        _image(rows),
         "On every fourth prompt, beside the approximate search:",
         _compared(rows, radii),
         _flags(rows),
@@ -64,10 +67,12 @@ def share(rows: Sequence[Row], value: Callable[[Row], float], form: str = "{:.2%
 
 def _columns(own: Sequence[Row], plain: Sequence[Row], radius: float) -> list[str]:
     inside, deeper = (sum(r["distance"] < part * radius for r in own) for part in (1, 1 - ROUNDING))
+    again = [r["again"] < radius for r in own if r["again"] is not None]
     seconds, base = (sum(r["seconds"] for r in part) / len(part) for part in (own, plain))
     return [
         f"{deeper} of {len(own)} ({deeper / len(own):.2%})",
         str(inside),
+        f"{sum(again) / len(again):.1%}" if again else "",
         share(own, lambda r: r["guided"] > 0, "{:.0%}"),
         f"{sum(r['moved'] for r in own) / len(own):.1%}",
         share(own, lambda r: r["right"], "{:.1%}"),
@@ -76,7 +81,7 @@ def _columns(own: Sequence[Row], plain: Sequence[Row], radius: float) -> list[st
     ]
 
 
-_HEAD = ["inside", "to the last bit", "guided", "moved at the end", "right", "shown", "time per image"]
+_HEAD = ["inside", "to the last bit", "encoded again", "guided", "moved at the end", "right", "shown", "time per image"]
 
 
 def _main(rows: Sequence[Row], radii: Sequence[float]) -> str:
@@ -85,6 +90,28 @@ def _main(rows: Sequence[Row], radii: Sequence[float]) -> str:
         lines.append([f"{radius:g}", "none", *_columns(plain, plain, radius)])
         lines.append([f"{radius:g}", "exact", *_columns(chosen(rows, "exact", radius), plain, radius)])
     return table(["radius", "shield", *_HEAD], lines)
+
+
+def _image(rows: Sequence[Row]) -> str:
+    """The guard of the finished image, beside the others on the same images."""
+    own = [r for r in rows if r["guard"] == "image"]
+    if not own:
+        return ""
+    radius, kept = own[0]["radius"], [r for r in own if not r["refused"]]
+    same = {(r["prompt"], r["seed"]) for r in own}
+    few = [r for r in rows if (r["prompt"], r["seed"]) in same]
+    plain, exact = chosen(few, "none"), chosen(few, "exact", radius)
+    lines = [
+        ["none", *_columns(plain, plain, radius)],
+        ["exact, in latent space", *_columns(exact, plain, radius)],
+        ["of the finished image", *_columns(kept, plain, radius)],
+    ]
+    return (
+        f"A shield of the finished image, `--space latents:emoji`, holds there too: of {len(own)} images at radius {radius:g} "
+        f"{len(own) - len(kept)} were refused, and {sum(r['again'] < radius for r in kept)} of the others are inside when they are encoded "
+        "again. Every step decodes and encodes the batch, and follows gradients for the images inside:\n\n"
+        + table(["shield", *_HEAD], lines)
+    )
 
 
 def _compared(rows: Sequence[Row], radii: Sequence[float]) -> str:

@@ -143,13 +143,10 @@ def require_space(space: str) -> None:
     """
     if space == LATENT:
         return
-    if space.partition(":")[0] == "latents":
-        raise OptionError(f"space is {space!r}; for the latents of a model give {LATENT} and --model")
     try:
         parse(space)
     except OptionError as error:
-        others = ", ".join(name for name in spellings() if not name.startswith("latents"))
-        raise OptionError(f"space is {space!r}; allowed: {LATENT}, {others}") from error
+        raise OptionError(f"space is {space!r}; allowed: {LATENT}, {', '.join(spellings())}") from error
 
 
 def require_least(name: str, value: int | None, least: int) -> None:
