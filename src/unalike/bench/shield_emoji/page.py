@@ -39,7 +39,7 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         "Most of what is moved at the end is moved by a millionth: one ball and SPELL lead exactly to its surface, and rounding decides. "
         f"Balls overlap: {_overlap(rows)}",
         _verified(folder),
-        "Encoded again are the finished images, rounded to 8 bits: what others can measure. The autoencoder leads many of them back towards "
+        "Encoded again are the finished images, rounded to 8 bits: what others can measure. The autoencoder leads many back towards "
         "the picture that their latent was moved away from, so what is kept out in latent space is not kept out there.",
         _image(rows),
         "On every fourth prompt, beside the approximate search:",
