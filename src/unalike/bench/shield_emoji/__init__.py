@@ -10,8 +10,8 @@ from typing import Any
 from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.pareto.measure import finished, workers
-from unalike.bench.shield_emoji.draw import again, build, measure
-from unalike.bench.shield_emoji.page import draw_distances, draw_pairs, page
+from unalike.bench.shield_emoji.draw import again, build, measure, protected_gaps
+from unalike.bench.shield_emoji.page import GAPS, draw_distances, draw_pairs, page
 from unalike.bench.shield_emoji.settings import SMOKE, Job, Setting, Size, jobs
 
 ROWS = "images.parquet"
@@ -35,6 +35,8 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
             write_rows(folder / ROWS, rows)
             progress(0.9 * (i + 1) / len(missing))
         _measure_again(folder, rows, pool, lambda share: progress(0.9 + 0.1 * share))
+    if not read_rows(folder / GAPS):
+        write_rows(folder / GAPS, [{"picture": i, "distance": d} for i, d in enumerate(protected_gaps().tolist())])
     draw_distances(rows, folder)
     draw_pairs(rows, folder)
     progress(1.0)

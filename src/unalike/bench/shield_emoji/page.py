@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from unalike.bench.base import interval, table
+from unalike.bench.base import interval, read_rows, table
 from unalike.bench.figure import COLOURS, drawn
 from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS
 
 PAIRS = 8
 ROUNDING = 1e-4
 """An image is inside where it is nearer than the radius by more than this share of it: SPELL alone ends on the surface, up to rounding."""
-BRUTE_FORCE = "brute_force.json"
+GAPS, BRUTE_FORCE = "gaps.parquet", "brute_force.json"
 Row = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         "is kept away from all glyphs cannot be shown exactly. Intervals are 95%, over prompts.",
         _main(rows, radii),
         "Most of what is moved at the end is moved by a millionth: one ball and SPELL lead exactly to its surface, and rounding decides. "
-        f"Balls overlap: {_overlap(rows)}",
+        f"Balls overlap: {_overlap(folder, radii)}",
         _verified(folder),
         "Encoded again are the finished images, rounded to 8 bits: what others can measure. The autoencoder leads many back towards "
         "the picture that their latent was moved away from, so what is kept out in latent space is not kept out there.",
@@ -126,11 +126,8 @@ def _compared(rows: Sequence[Row], radii: Sequence[float]) -> str:
     return table(["radius", "shield", *_HEAD], lines)
 
 
-def _overlap(rows: Sequence[Row]) -> str:
-    from unalike.bench.shield_emoji.draw import protected_gaps
-
-    gaps = protected_gaps()
-    radii = sorted({r["radius"] for r in rows if r["guard"] == "exact"})
+def _overlap(folder: Path, radii: Sequence[float]) -> str:
+    gaps = torch.tensor([row["distance"] for row in read_rows(folder / GAPS)], dtype=torch.float64)
     shares = ", ".join(f"{(gaps < 2 * radius).double().mean().item():.0%} at radius {radius:g}" for radius in radii)
     return f"of the {len(gaps)} pictures so many have a neighbour whose ball meets their own: {shares}."
 
