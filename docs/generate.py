@@ -13,6 +13,7 @@ from typing import Any
 
 from unalike.bench.cost.page import readme_table
 from unalike.bench.pareto.page import variety_table
+from unalike.bench.shield_emoji.page import copies_table
 from unalike.bench.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method, allowed
@@ -22,8 +23,8 @@ from unalike.runs.score.catalogue import METRICS
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
 DIGITS = ROOT / "src" / "unalike" / "models" / "digits"
-BENCHMARKS = ROOT / "benchmarks"
-PARETO = BENCHMARKS / "results" / "pareto"
+RESULTS = ROOT / "benchmarks" / "results"
+PARETO = RESULTS / "pareto"
 
 BENCHMARKS_INTRODUCTION = """# Benchmarks
 
@@ -55,7 +56,8 @@ def pages() -> dict[Path, str]:
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
-    readme, results = ROOT / "README.md", {"variety": variety_table(PARETO, "emoji"), **cost_tables()}
+    readme = ROOT / "README.md"
+    results = {"variety": variety_table(PARETO, "emoji"), "copies": copies_table(RESULTS / "shield_emoji"), **cost_tables()}
     choosing = ROOT / "docs" / "choosing.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
     scoring, scores = ROOT / "docs" / "scoring.md", {"figures": figure_table(), "features": feature_table()}
@@ -93,8 +95,8 @@ def options_page() -> str:
 
 def benchmarks_page() -> str:
     """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
-    measured = [name for name in available() if (BENCHMARKS / "results" / name).is_dir()]
-    return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(BENCHMARKS / "results" / name) for name in measured)]) + "\n"
+    measured = [name for name in available() if (RESULTS / name).is_dir()]
+    return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]) + "\n"
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:
@@ -188,7 +190,7 @@ def feature_table() -> str:
 
 def cost_tables() -> dict[str, str]:
     """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none before `unalike bench cost` has run."""
-    folder = BENCHMARKS / "results" / "cost"
+    folder = RESULTS / "cost"
     return {"cost": readme_table(folder)} if folder.exists() else {}
 
 

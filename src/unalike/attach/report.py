@@ -48,16 +48,18 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Where an image's final latent lies, measured exactly after the last step: outside every protected ball, unless it is refused.
+    """Where an image lies, measured exactly after the last step: outside every protected ball, unless it is refused.
+
+    With a shield of latents that is the final latent; with one of an embedding the finished image, rounded to 8 bits.
 
     Attributes:
-        nearest_id: the nearest protected latent.
+        nearest_id: the nearest protected point.
         distance: Euclidean distance to it as it is stored.
         radius: of the balls.
         margin: how much further than the radius the image is at least from what was protected: `distance - radius`, less what storing it in
             float16 may have changed; below 0 only for a refused image.
         moved: whether it had to be moved out after the last step.
-        space: the latent space.
+        space: of the protected set.
         checksum: of the protected set.
         steps_moved: at how many steps SPELL moved its prediction, out of protected balls or those of memory and batch.
         decoded: the same for the finished image encoded again; None where the call returned something else than images, or the pipeline

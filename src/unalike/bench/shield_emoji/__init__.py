@@ -11,10 +11,8 @@ from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.pareto.measure import finished, workers
 from unalike.bench.shield_emoji.draw import again, build, measure, protected_gaps
-from unalike.bench.shield_emoji.page import GAPS, draw_distances, draw_pairs, page
+from unalike.bench.shield_emoji.page import GAPS, ROWS, draw_distances, draw_pairs, page
 from unalike.bench.shield_emoji.settings import SMOKE, Job, Setting, Size, jobs
-
-ROWS = "images.parquet"
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:

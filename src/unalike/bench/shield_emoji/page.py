@@ -16,7 +16,7 @@ from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS
 PAIRS = 8
 ROUNDING = 1e-4
 """An image is inside where it is nearer than the radius by more than this share of it: SPELL alone ends on the surface, up to rounding."""
-GAPS, BRUTE_FORCE = "gaps.parquet", "brute_force.json"
+ROWS, GAPS, BRUTE_FORCE = "images.parquet", "gaps.parquet", "brute_force.json"
 Row = dict[str, Any]
 
 
@@ -49,6 +49,22 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         "![Images, the training pictures that they copy, and the same seeds with the shield](../benchmarks/results/shield_emoji/pairs.png)",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def copies_table(folder: Path) -> str:
+    """What the README takes of it: copies without a shield and with each."""
+    rows = read_rows(folder / ROWS)
+    plain = chosen(rows, "none")
+    base = sum(r["seconds"] for r in plain) / len(plain)
+    lines = []
+    for radius in sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"}):
+        own = chosen(rows, "exact", radius)
+        before, after = (sum(r["distance"] < radius for r in part) for part in (plain, own))
+        right = [f"{sum(r['right'] for r in part) / len(part):.1%}" for part in (plain, own)]
+        seconds = sum(r["seconds"] for r in own) / len(own) / base - 1
+        lines.append([f"{radius:g}", f"{before / len(plain):.1%}", f"{after} of {len(own)}", *right, f"{seconds:+.1%}"])
+    head = ["radius", "inside without a shield", "inside with it", "right without", "right with it", "time per image"]
+    return table(head, lines)
 
 
 def chosen(rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0, protected: str = "all") -> list[Row]:
