@@ -196,8 +196,8 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
     second = generate(settings(num=1, shield=tmp_path / "shield", out=tmp_path / "second"))
     assert first.record["shield"] is None
     shield = Shield.open(tmp_path / "shield")
-    facts = {"name": "shield", "size": 2, "radius": 2.0, "space": shield.space, "checksum": shield.checksum}
-    assert second.record["shield"] == {**facts, "on_violation": "move", "attempts": None}
+    assert second.record["shield"] == {"name": "shield", **shield.summary(), "on_violation": "move", "attempts": None}
+    assert (second.record["shield"]["size"], second.record["shield"]["radius"]) == (2, 2.0)
     assert [m["name"] for m in second.record["methods"]] == ["auto", "spell"]
     rows = pq.read_table(tmp_path / "second" / "samples.parquet").to_pylist()
     assert [r["certificate_nearest"] for r in rows] == ["a", "b"]

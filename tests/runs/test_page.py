@@ -43,6 +43,7 @@ def record(**changes):
     plain = {
         "prompts": [NASTY],
         "finished": True,
+        "shield": {"size": 1200, "radius": 10.0, "radius_source": None},
         "methods": [{"name": "sparke"}],
         "model": {"name": "emoji"},
         "steps": 2,
@@ -118,6 +119,7 @@ def test_certificates_are_listed_when_there_was_a_shield():
     certificate = Certificate("logo-7", 12.5, 10.0, 2.25, True, "s", "c", steps_moved=17, decoded=Decoded("logo-8", 9.75, True))
     text = read([sample(certificate=certificate)]).text
     assert "Protected set" in text
+    assert "1,200 protected images; radius 10, as given." in text
     assert all(word in text for word in ("logo-7", "12.5", "10", "2.25", "yes", "17", "9.75 from logo-8 (inside)"))
     assert "Protected set" not in read([sample()]).text
 

@@ -200,10 +200,7 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
 def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]:
     return {
         "name": settings.shield.name if settings.shield else None,
-        "size": len(shield),
-        "radius": shield.radius,
-        "space": shield.space,
-        "checksum": shield.checksum,
+        **shield.summary(),
         "on_violation": settings.on_violation,
         "attempts": settings.attempts if settings.on_violation == "regenerate" else None,
     }

@@ -12,6 +12,7 @@ from unalike.runs.charts import band_chart, percent
 from unalike.runs.html import document, figure, panel, table
 from unalike.runs.samples import Sample, by_prompt, returned
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
+from unalike.runs.shield.inspection import radius_in_words
 
 IMAGES_SHOWN = 512
 _OF_IMAGE, _OF_STEP = "of the predicted image", "of the denoiser's own step"
@@ -36,7 +37,7 @@ def report_page(
             _images(returned(samples)),
             _scores(scores, twin_scores),
             _guidance(returned(samples)),
-            _certificates(samples),
+            _certificates(record, samples),
             _settings(record),
         ]
     )
@@ -148,7 +149,7 @@ def _correctiontable(of_image: Sequence[Sequence[float]], of_step: Sequence[Sequ
     return table("Size of the correction as a share of the predicted image and of the denoiser's own step", head, rows, numbers_from=0)
 
 
-def _certificates(samples: Sequence[Sample]) -> str:
+def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     rows = []
     for s in samples:
         c = s.report.certificate
@@ -163,7 +164,9 @@ def _certificates(samples: Sequence[Sample]) -> str:
     )
     head = ["image", "nearest protected", "distance", "radius", "margin", "encoded again", "moved out at the end"]
     head += ["steps that SPELL moved it at", "draws"]
-    return f"<h2>Protected set</h2>\n{table(caption, head, rows, numbers_from=2)}"
+    shield = record["shield"]
+    how = f"{shield['size']:,} protected images; radius {radius_in_words(shield['radius'], shield['radius_source'])}."
+    return f'<h2>Protected set</h2>\n<p class="note">{escape(how)}</p>\n{table(caption, head, rows, numbers_from=2)}'
 
 
 def _place(sample: Sample) -> str:
