@@ -163,24 +163,39 @@ class Index:
         squared = values.astype(np.float64) + float(query.phi @ query.phi) - self._rounding(query)
         return (((np.sqrt(squared.clip(0)) - self.errors[0]) / self.contraction.stretch - self._off(query)) * (1 - 1e-9)).clip(0)
 
-    def lower(self, query: Query, rows: np.ndarray) -> np.ndarray:
-        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers."""
-        stretch, lead = self.contraction.stretch, self.contraction.leading
+    def lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
+        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight where they are at `reach` or beyond.
+
+        Of the further coordinates those of the first band are looked at first, and the others where that leaves a row nearer than `reach`.
+        """
         chosen = torch.from_numpy(rows)
         squares = (torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2 + torch.from_numpy(query.phi)).square_()
-        bound = (squares.sum(dim=1).sqrt_() - self.errors[0]) / stretch
-        if self.second == "coordinates":
-            head = (squares[:, :lead].sum(dim=1) + squares[:, -1]).sqrt_() - self.errors[0]
-            bound = torch.maximum(bound, torch.hypot(head.clamp_min(0), self._further_apart(query, chosen).clamp_min(0)) / stretch)
-        elif self.second == "signs":
-            bound = torch.maximum(bound, torch.from_numpy(self._by_signs(query, rows)))
-        return ((bound - self._off(query)) * (1 - 1e-9)).clamp_min_(0).numpy()
+        total = squares.sum(dim=1)
+        bound = self._loosened(total.sqrt() - self.errors[0], query)
+        if self.second == "signs":
+            return np.maximum(bound, ((self._by_signs(query, rows) - self._off(query)) * (1 - 1e-9)).clip(0))
+        lead, first = self.contraction.leading, self.contraction.edges[:2]
+        for width, bands in ((first[-1] - lead, 1), (self.further.shape[1], len(self.contraction.edges) - 1)):
+            near = np.flatnonzero(bound < reach)
+            if width and len(near):
+                # The coordinates take the place of the norms of their bands.
+                left = torch.from_numpy(near)
+                others = (total[left] - squares[:, lead : lead + bands][left].sum(dim=1)).clamp_min_(0).sqrt_() - self.errors[0]
+                apart = self._further_apart(query, chosen[left], width)
+                bound[near] = np.maximum(bound[near], self._loosened(torch.hypot(others.clamp_min(0), apart.clamp_min(0)), query))
+        return bound
 
-    def _further_apart(self, query: Query, rows: Tensor) -> Tensor:
-        """Lower bounds of the distances in the further coordinates, less the rounding of float32 arithmetic and of float16 storage."""
-        apart = torch.from_numpy(self.further).index_select(0, rows).float() - torch.from_numpy(query.further.astype(np.float32))
+    def _loosened(self, bound: Tensor, query: Query) -> np.ndarray:
+        """What is left of bounds on `φ` when the rounding of the basis and of float64 arithmetic is taken off."""
+        return ((bound / self.contraction.stretch - self._off(query)) * (1 - 1e-9)).clamp_min_(0).numpy()
+
+    def _further_apart(self, query: Query, rows: Tensor, width: int) -> Tensor:
+        """Lower bounds of the distances in the first of the further coordinates, less the rounding of float32 and of float16 storage."""
+        apart = torch.from_numpy(self.further)[:, :width].index_select(0, rows).float() - torch.from_numpy(
+            query.further[:width].astype(np.float32)
+        )
         norm = apart.square_().sum(dim=1).double().sqrt_()
-        return norm * (1 - (apart.shape[1] + 4) * _UNIT) - 2 * _UNIT * float(np.linalg.norm(query.further)) - self.errors[1]
+        return norm * (1 - (width + 4) * _UNIT) - 2 * _UNIT * float(np.linalg.norm(query.further)) - self.errors[1]
 
     def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:
         d, norm = len(query.centred), query.norm
@@ -287,7 +302,7 @@ def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0
         >>> from unalike.shields.vectors import Resident
         >>> z = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
         >>> index = build(Resident(z), radius=4.0)
-        >>> len(index), bool((index.lower(index.queries(z[:1])[0], np.arange(500)) <= np.linalg.norm(z - z[0], axis=1)).all())
+        >>> len(index), bool((index.lower(index.queries(z[:1])[0], np.arange(500), reach=4.0) <= np.linalg.norm(z - z[0], axis=1)).all())
         (500, True)
     """
     n, d = vectors.count, vectors.dimension
@@ -354,4 +369,4 @@ def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Ge
     share = np.linspace(0, 1, len(ends))[:, None]
     rows = np.arange(len(index))
     mean = index.contraction.mean
-    return float(np.mean([(index.lower(query, rows) >= radius).mean() for query in index.queries(mean + share * (ends - mean))]))
+    return float(np.mean([(index.lower(query, rows, radius) >= radius).mean() for query in index.queries(mean + share * (ends - mean))]))

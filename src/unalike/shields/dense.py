@@ -59,7 +59,7 @@ class Dense(Search):
         self.counts["first"] += len(probes) * first
         return [Candidates(np.concatenate([c.rows for c in found]), np.concatenate([c.lower for c in found])) for found in left]
 
-    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
+    def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
         """Zeros: what the product leaves open is measured."""
         return np.zeros(len(rows))
 

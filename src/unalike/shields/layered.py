@@ -61,11 +61,11 @@ class Layered(Search):
         joined = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in found]
         return [Candidates(rows, self.index.first_lower(q, values)) for q, (rows, values) in zip(queries, joined, strict=True)]
 
-    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
-        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds."""
+    def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
+        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds as far as it takes to place them at `reach`."""
         self.counts["second"] += len(rows)
         (query,) = self._prepared([probe])
-        return np.concatenate([self.index.lower(query, part) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
+        return np.concatenate([self.index.lower(query, part, reach) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
 
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
         """For each of the probes the values (n,) of the first bound."""

@@ -62,8 +62,11 @@ class Search(ABC):
         """For each of the probes (B) all rows that are not known to be at `reach` (B,) or beyond."""
 
     @abstractmethod
-    def tighter(self, probe: Probe, rows: np.ndarray) -> np.ndarray:
-        """Lower bounds (k,) float64 of the distances of a probe to these rows (k,), the best that there is without reading them."""
+    def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
+        """Lower bounds (k,) float64 of the distances of a probe to these rows (k,).
+
+        The best that there is without reading the rows, but no better than it takes to place one at `reach` or beyond.
+        """
 
     @abstractmethod
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
@@ -78,7 +81,7 @@ class Search(ABC):
     def nearer(self, probe: Probe, rows: np.ndarray, radius: float) -> np.ndarray:
         """Which of the rows (k,) are nearer to a probe than the radius; read in full are those that no bound excludes."""
         if len(rows):
-            rows = rows[self.tighter(probe, rows) < radius]
+            rows = rows[self.tighter(probe, rows, radius) < radius]
         return rows[self.distances(probe.x, rows) < radius]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +103,7 @@ class Search(ABC):
         # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
         reach = found * (1 + 1e-9) + np.finfo(np.float64).tiny
         near = self.candidates([probe], np.array([reach]))[0].rows
-        lower = self.tighter(probe, near)
+        lower = self.tighter(probe, near, reach)
         at, rising = -1, np.argsort(lower, kind="stable")
         rising = rising[lower[rising] < reach]
         for part in np.split(rising, range(_SEEDS, len(rising), _SEEDS)):

@@ -117,6 +117,6 @@ class Trajectory:
     def _inside(self, probe: Probe, kept: _Kept, moved: float) -> np.ndarray:
         loose = (kept.lower - moved < self.radius) & ~kept.tight
         if loose.any():
-            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.probe, kept.rows[loose]))
+            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.probe, kept.rows[loose], self.radius + moved))
             kept.tight[loose] = True
         return self.search.nearer(probe, kept.rows[kept.lower - moved < self.radius], self.radius)
