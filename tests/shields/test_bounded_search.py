@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from unalike.errors import StoreError
 from unalike.shields.bounds import Index, build
+from unalike.shields.contraction import Contraction
 from unalike.shields.dense import Dense
 from unalike.shields.layered import Layered
 from unalike.shields.search import Search
@@ -52,7 +53,7 @@ def by_signs(vectors: Resident) -> Index:
     from unalike.shields import bounds
 
     sample = vectors.array.astype(np.float32)
-    contraction = bounds.Contraction.of(sample.mean(axis=0), np.empty((0, vectors.dimension), np.float32), 0)
+    contraction = Contraction.of(sample.mean(axis=0), np.empty((0, vectors.dimension), np.float32), 0)
     return bounds._index(contraction, "signs", vectors.array)
 
 
