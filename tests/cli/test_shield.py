@@ -27,7 +27,7 @@ def test_set_is_summed_up_when_it_is_built_extended_shown_and_used(unalike, tmp_
     code, out, err = unalike(*BUILD)
     assert code == 0
     assert out.startswith("added    5 vectors of 5 inputs; the set has 5\nradius   ")
-    assert "measured: the 5% quantile of 5 distances" in out
+    assert "measured: half the 5% quantile (" in out
     assert "Traceback" not in err
     folders.write(tmp_path / "more", [7, 0])
     (tmp_path / "more" / "torn.png").write_text("x")
