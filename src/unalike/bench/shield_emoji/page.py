@@ -118,15 +118,14 @@ def _image(rows: Sequence[Row]) -> str:
     few = [r for r in rows if (r["prompt"], r["seed"]) in same]
     plain, exact = chosen(few, "none"), chosen(few, "exact", radius)
     lines = [
-        ["none", *_columns(plain, plain, radius)],
-        ["exact, in latent space", *_columns(exact, plain, radius)],
-        ["of the finished image", *_columns(kept, plain, radius)],
+        [name, *_columns(part, plain, radius)[:-1]]
+        for name, part in (("none", plain), ("exact, in latent space", exact), ("of the finished image", kept))
     ]
     return (
         f"A shield of the finished image, `--space latents:emoji`, holds there too: of {len(own)} images at radius {radius:g} "
         f"{len(own) - len(kept)} were refused, and {sum(r['again'] < radius for r in kept)} of the others are inside when they are encoded "
-        "again. Every step decodes and encodes the batch, and follows gradients for the images inside:\n\n"
-        + table(["shield", *_HEAD], lines)
+        "again. Every step decodes and encodes the batch, and follows gradients for the images inside, which takes many times as long:\n\n"
+        + table(["shield", *_HEAD[:-1]], lines)
     )
 
 
