@@ -98,6 +98,8 @@ def test_nearest_and_regions_are_those_given_when_asked() -> None:
         ({"ids": ["a"]}, OptionError, "ids has 1 entries for 2"),
         ({"latents": torch.zeros(0, 2)}, OptionError, r"latents is of shape \(0, 2\)"),
         ({"latents": torch.tensor([[math.nan], [0.0]])}, NumericsError, "NaN"),
+        ({"latents": torch.tensor([[math.inf], [0.0]])}, NumericsError, "beyond 1e"),
+        ({"latents": torch.tensor([[2e15], [0.0]])}, NumericsError, "beyond 1e"),
     ],
 )
 def test_argument_is_refused_when_it_is_not_allowed(change: dict[str, object], error: type[Exception], message: str) -> None:
@@ -189,3 +191,13 @@ def test_radius_is_measured_and_explained_when_it_is_automatic(tmp_path: Path) -
     assert Shield.open(tmp_path / "set").radius_source == shield.radius_source
     with pytest.raises(OptionError, match="nothing to measure it on"):
         Shield(apart[:1], space="s", radius="auto")
+
+
+def test_balls_are_larger_by_the_rounding_when_latents_are_more_precise_than_what_is_stored(tmp_path: Path) -> None:
+    latents = torch.tensor([[1 / 3, 2 / 3]], dtype=torch.float64)
+    shield = Shield(latents, space="s", radius=1e-6)
+    assert shield.rounding == (latents.float().double() - latents).norm().item() > 0
+    result, _ = shield.move_out(latents)
+    assert (result - latents).norm() >= 1e-6
+    shield.save(tmp_path / "set")
+    assert Shield.open(tmp_path / "set").reach == shield.reach

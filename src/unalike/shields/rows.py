@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from unalike.errors import NumericsError, OptionError
+from unalike.shields.vectors import LARGEST
 
 
 def stored_rows(vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, float]:
@@ -34,10 +35,11 @@ def stored_rows(vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], d
         got = f"{len(names)} names and vectors of shape {tuple(vectors.shape)}"
         raise OptionError(f"there are {got}; allowed: one name for each of (m, {', '.join(map(str, shape))})")
     x = vectors.detach().flatten(1).double().cpu().numpy()
-    _require_finite(x, names, "has NaN or infinite values; a protected image or latent must be finite")
+    _require(np.isfinite(x), names, "has NaN or infinite values; a protected image or latent must be finite")
+    _require(np.abs(x) <= LARGEST, names, f"has numbers beyond {LARGEST:g}, which no search here can compare")
     with np.errstate(over="ignore"):
         rows = x.astype(dtype)
-    _require_finite(rows, names, f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype float32")
+    _require(np.isfinite(rows), names, f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype float32")
     rows += 0  # no -0, so that equal vectors have equal bytes
     return rows, float(np.linalg.norm(x - rows.astype(np.float64), axis=1).max(initial=0.0))
 
@@ -57,8 +59,8 @@ def require_new(names: Sequence[str], done: Set[str]) -> None:
         raise OptionError(f"{what}; give each input once, leaving out those in Writer.done")
 
 
-def _require_finite(rows: np.ndarray, names: Sequence[str], reason: str) -> None:
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        bad = [names[i] for i in np.flatnonzero(~finite).tolist()]
+def _require(allowed: np.ndarray, names: Sequence[str], reason: str) -> None:
+    fits = allowed.all(axis=1)
+    if not fits.all():
+        bad = [names[i] for i in np.flatnonzero(~fits).tolist()]
         raise NumericsError(f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} {reason}")

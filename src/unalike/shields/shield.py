@@ -23,7 +23,7 @@ from unalike.shields.manifest import require_radius
 from unalike.shields.search import Search
 from unalike.shields.store import open_folder
 from unalike.shields.trajectory import Trajectory
-from unalike.shields.vectors import Resident, Vectors
+from unalike.shields.vectors import LARGEST, Resident, Vectors
 from unalike.shields.writer import Writer
 
 _MARGIN = 1e-6
@@ -47,7 +47,7 @@ class Shield:
     Attributes:
         space, radius, ids: as given.
         shape: of one point, (…).
-        rounding: how far at most a stored point is from the one it was made of, where it is stored in float16; else 0. What is kept out of
+        rounding: how far at most a stored point is from the one it was made of: 0 unless it was rounded to store it. What is kept out of
             are balls of `reach = radius + rounding`, so that the points before rounding are protected too.
         checksum: of the set; equal for equal points, ids and radius.
         embedding: how images are turned into points, as `unalike score --features` spells it; None for latents.
@@ -80,14 +80,16 @@ class Shield:
         names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
         if len(names) != len(latents):
             raise OptionError(f"ids has {len(names)} entries for {len(latents)} latents; give one for each, or None")
-        rows = latents.detach().flatten(1).to(device="cpu", dtype=torch.float32).contiguous()
-        if not torch.isfinite(rows).all():
-            raise NumericsError("latents has NaN or infinite values; a protected latent must be finite")
+        given = latents.detach().flatten(1).cpu()
+        if not (given.abs() <= LARGEST).all():
+            raise NumericsError(f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite")
+        rows = given.to(torch.float32).contiguous()
         self.shape = tuple(latents.shape[1:])
         self.vectors: Vectors = Resident(rows.numpy())
         if radius == "auto":
             found = automatic_radius(protected_distances(self.vectors))
             radius, self.radius_source = found.radius, {"method": "auto", **found.explanation}
+        self.rounding = float((given.double() - rows.double()).norm(dim=1).max())
         self.space = space
         self.radius = float(radius)
         self.ids: Sequence[str] = names
@@ -166,7 +168,8 @@ class Shield:
                 names = [self.ids[i] for i in range(first, first + len(block))]
                 new = [i for i, name in enumerate(names) if name not in writer.done]
                 writer.add(torch.from_numpy(np.array(block[new])), [names[i] for i in new])
-            writer.finish(radius=self.radius, radius_source=dict(self.radius_source) if self.radius_source else None)
+            source = dict(self.radius_source) if self.radius_source else None
+            writer.finish(radius=self.radius, radius_source=source, rounding=self.rounding)
 
     def use(self, search: Search) -> None:
         """Search with this from now on, in place of what the shield would choose.

@@ -17,6 +17,8 @@ TENSOR = "vectors"
 DTYPES = {"float16": "F16", "float32": "F32"}
 """How vectors may be stored, and what safetensors calls it."""
 BLOCK = 4096
+LARGEST = 1e15
+"""No number of a protected vector may be larger, so that sums of squares stay within float32."""
 
 
 class Vectors(Protocol):

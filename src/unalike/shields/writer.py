@@ -175,12 +175,13 @@ class Writer:
         shards = [(self.folder / shard.file, shard.count) for shard in self._shards]
         return Mapped(shards, self.dimension, self._settings["dtype"])
 
-    def finish(self, *, radius: float | None = None, radius_source: dict[str, Any] | None = None) -> Manifest:
+    def finish(self, *, radius: float | None = None, radius_source: dict[str, Any] | None = None, rounding: float = 0.0) -> Manifest:
         """Make a set of what is in: write the names and the search index, then the manifest, and remove what is of no more use.
 
         Args:
             radius: of the balls; None to keep that of the set that was added to.
             radius_source: how it was found, where it was measured.
+            rounding: how far the vectors were from what they stand for before they were given.
 
         Raises:
             OptionError: for a radius that is not above 0, and for a set of no vectors.
@@ -194,6 +195,7 @@ class Writer:
         radius = require_radius(radius)
         manifest = self._base
         if manifest is None or len(self.done) > self._names_before or radius != manifest.radius:
+            self._rounding += rounding
             manifest = self._manifest(radius, radius_source)
             manifest.write(self.folder)
         self._usable = False
