@@ -51,7 +51,7 @@ class Size:
     prompts: tuple[str, ...] = ("cat", "woman running", "flag", "heart", "clock", "farmer")
     images: int = 8
     steps: int = 50
-    factors: tuple[float, ...] = (1.0, 1.25, 1.5)
+    factors: tuple[float, ...] = (0.5, 1.0, 1.25, 1.5)
     sampled: int = 1_000
     flat_every: int = 10
     wide: int = 20_000
@@ -99,7 +99,7 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
             measure_radius(folder, which, factor)
     progress(0.95)
     compared = sets[0]
-    measure_wide(folder, data, compared.vectors, size.wide, compared.recorded(compared.factors[0]))
+    measure_wide(folder, data, compared.vectors, size.wide, compared.recorded(1.0))
     progress(1.0)
 
 

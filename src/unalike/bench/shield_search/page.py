@@ -35,8 +35,8 @@ _RULES = """How it is kept fair:
 - What is searched for are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images} images a batch, a batch
   for each of the prompts {prompts}), guided by SPELL with the whole set protected at that radius, and recorded before each
   correction.
-- The radius is twice that of `radius="auto"`, so that there is more to be found, measured on {sampled:,} vectors of the set, and
-  multiples of it.
+- The radius is that of `radius="auto"` (the multiple 0.5), measured on {sampled:,} vectors of the set, and larger ones, at which
+  there is more to be found.
 - What is really within the radius was found by reading every vector, independently of all that is compared.
 - One run, one process, {threads} for each of them, trajectory by trajectory in turns. Faiss' range search; √n cells. Its
   exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from those.

@@ -70,13 +70,13 @@ class Summary:
 
 
 def summaries(folder: Path) -> list[Summary]:
-    """A summary a set, radius and search, in the order of the measurement."""
+    """A summary a set, radius and search, by the size of the set and the radius."""
     rows = read_rows(folder / STEPS)
     groups: dict[tuple[int, float, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["vectors"], row["factor"], row["search"]), []).append(row)
     steps = 1 + max(row["step"] for row in rows)
-    return [_summary(own, steps) for own in groups.values()]
+    return [_summary(groups[key], steps) for key in sorted(groups, key=lambda key: key[:2])]
 
 
 def _summary(rows: Sequence[dict[str, Any]], steps: int) -> Summary:
