@@ -38,8 +38,9 @@ _RULES = """How it is kept fair:
 - The radius is that of `radius="auto"` (the multiple 0.5), measured on {sampled:,} vectors of the set, and larger ones, at which
   there is more to be found.
 - What is really within the radius was found by reading every vector, independently of all that is compared.
-- All that is compared at a radius ran in one process, {threads} for each search, trajectory by trajectory in turns. Faiss' range search; √n cells. Its
-  exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from those.
+- All that is compared at a radius ran in one process, {threads} for each search, trajectory by trajectory in turns. Faiss' range
+  search; √n cells. Its exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from
+  those.
 - Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped files, which the system had
   cached here.
 - Steps at which nothing is within the radius count for the time and not for what is found."""
