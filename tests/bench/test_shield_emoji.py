@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from unalike.bench.base import write_rows
+from unalike.bench.shield_emoji.draw import Unchecked
 from unalike.bench.shield_emoji.page import BRUTE_FORCE, GAPS, chosen, draw_distances, page, share
 from unalike.bench.shield_emoji.settings import Setting, Size, jobs
 from unalike.models.emoji.data import truth
@@ -88,3 +89,10 @@ def test_script_counts_latents_inside_when_it_reads_the_files_alone(tmp_path: Pa
     assert (found["images"], found["protected"], found["inside"]) == (3, 9, 2)
     assert found["nearest"] == pytest.approx(0.4, abs=2e-3)
     assert found["radius"] == pytest.approx(Shield.open(tmp_path / "set").reach)
+
+
+def test_published_system_returns_what_ends_inside_when_it_is_compared():
+    latents = torch.zeros(2, 2)
+    published = Unchecked(latents[:1], space="s", radius=1.0)
+    assert not published.inside(latents).any()
+    assert published.move_out(latents)[0] is latents

@@ -12,7 +12,7 @@ from unalike.bench.figure import require_matplotlib
 from unalike.bench.pareto.measure import finished, workers
 from unalike.bench.shield_emoji.draw import again, build, measure, protected_gaps
 from unalike.bench.shield_emoji.page import GAPS, ROWS, draw_distances, draw_pairs, page
-from unalike.bench.shield_emoji.settings import SMOKE, Job, Setting, Size, jobs
+from unalike.bench.shield_emoji.settings import SMOKE, Setting, Size, jobs
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
@@ -28,7 +28,7 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     for setting in size.settings():
         build(setting, folder)
     with workers() as pool:
-        for i, (_, measured) in enumerate(finished(pool, partial(_measured, folder=folder), missing)):
+        for i, (_, measured) in enumerate(finished(pool, partial(measure, folder=folder), missing)):
             rows += measured
             write_rows(folder / ROWS, rows)
             progress(0.9 * (i + 1) / len(missing))
@@ -56,10 +56,6 @@ def _measure_again(folder: Path, rows: list[dict[str, Any]], pool: ProcessPoolEx
 
 def _again(where: tuple[str, str], folder: Path) -> list[float]:
     return again(*where, folder)
-
-
-def _measured(job: Job, folder: Path) -> list[dict[str, object]]:
-    return measure(job, folder)
 
 
 BENCHMARK = Benchmark(

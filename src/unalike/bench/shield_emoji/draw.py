@@ -87,9 +87,9 @@ class Unchecked(Shield):
         """What the approximate search finds."""
         return _Found(self, self.probes)
 
-    def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents as they are."""
-        return latents, torch.zeros(len(latents), dtype=torch.bool)
+    def inside(self, latents: Tensor) -> Tensor:
+        """None (B,), whatever they are: nothing is looked for."""
+        return torch.zeros(len(latents), dtype=torch.bool)
 
     probes: int
 

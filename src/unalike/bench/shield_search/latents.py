@@ -102,10 +102,6 @@ def collages(base: Tensor, count: int, *, seed: int) -> Tensor:
     return made.flatten(1)
 
 
-def _mirrored(grid: Tensor, mirrored: bool) -> Tensor:
-    return grid.flip(-1) if mirrored else grid
-
-
 def _forms() -> Iterator[tuple[int, bool, tuple[bool, bool]]]:
     for cut in _CUTS:
         for across in (True, False):
