@@ -34,6 +34,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")]
 Model = Annotated[str | None, typer.Option(help="The model whose latents they become: a name of `unalike models`, a folder, or a hub id.")]
 
+Space = Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")]
+
 
 @shield.command()
 def build(
@@ -84,7 +86,7 @@ def add(
     folder: Set,
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGES]…", help="As for build.")] = None,
     model: Model = None,
-    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    space: Space = None,
     discard: Annotated[bool, typer.Option("--discard", help="Undo an addition or a build that was interrupted.")] = False,
     batch_size: BatchSize = AddSettings.batch_size,
     skip_bad: SkipBad = False,
@@ -130,7 +132,7 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="The model whose latents they become. [default: the one that drew an output folder]")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    space: Space = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. [default: a new one]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")] = False,
     fail_inside: Annotated[bool, typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball.")] = False,
@@ -176,7 +178,7 @@ def verify(
         Path | None, typer.Option("--shield", metavar="DIR", help="Its protected set. [default: the one of that name in this folder]")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The model that drew it. [default: the one it names]")] = None,
-    space: Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")] = None,
+    space: Space = None,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")] = False,
