@@ -94,5 +94,5 @@ def jobs(size: Size) -> list[Job]:
         Job(setting, prompt, size.images_again if setting.guard == "image" else size.images)
         for i, prompt in enumerate(size.prompts())
         for setting in size.settings()
-        if i % size.fewer == 0 or setting.guard == "none" or (setting.guard == "exact" and setting.protected == "all")
+        if i % size.fewer == 0 or setting.guard == "none" or (setting.guard == "exact" and (setting.protected == "all" or "flag" in prompt))
     ]
