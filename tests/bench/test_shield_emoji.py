@@ -28,7 +28,10 @@ def row(setting: Setting, prompt: str, seed: int, distance: float, **more: objec
 def test_every_prompt_is_drawn_without_and_with_the_exact_shield_and_some_with_the_others_when_planned():
     size = Size(names=4, words=4, fewer=4, radii=(3.0, 5.0), probes=(1, 2))
     planned = jobs(size)
-    assert len({job.key for job in planned}) == len(planned) == 8 * 3 + 2 * (1 + 1 + 4)
+    flags = [p for i, p in enumerate(size.prompts()) if "flag" in p and i % size.fewer]
+    assert len({job.key for job in planned}) == len(planned) == 8 * 3 + 2 * (1 + 1 + 4) + len(flags)
+    assert flags
+    assert {job.prompt for job in planned if job.setting.protected == "flags"} >= set(flags)
     assert all(len(truth(prompt)) for prompt in size.prompts())
     assert {job.images for job in planned if job.setting.guard == "image"} == {size.images_again}
     assert planned[0].setting == NONE
