@@ -9,7 +9,7 @@ latent, `x0`; or, before the model is asked, other embeddings of the prompts, or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -60,6 +60,18 @@ class Pushing(Protocol):
         ...
 
 
+class Images(Protocol):
+    """Predictions and earlier generations as images, for methods that compare embeddings of those."""
+
+    def embedded(self, x0: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `embed` makes of the images (B, 3, h, w) in [0, 1] that predictions x0 (B, …) decode to: (B, e), with gradients."""
+        ...
+
+    def remembered(self, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same of all samples of the memory, in its order: (n, e), without gradients."""
+        ...
+
+
 @dataclass
 class Context:
     """What a method may read at one step. `x_t = alpha · x0 + sigma · noise`; `B` images, prompt embeddings of size `p`.
@@ -74,6 +86,9 @@ class Context:
         groups: (B,) int64, equal for images of the same prompt.
         memory: earlier generations, or None.
         shield: the protected set, or None.
+        images: what turns predictions into embeddings of images; None where the host cannot.
+        masks: from a region, as methods are given one, to where it is: (B or 1, …) bool that broadcasts to x0; None where the host knows
+            no places.
         generators: where a method has to take its randomness from, one for each image; see `noise`.
         one_step: whether the sampler goes straight from this `x_t` and x0 to the next noise level, without earlier predictions and without
             noise of its own; only then noise can be drawn anew.
@@ -91,6 +106,8 @@ class Context:
     prompts: Tensor | None = None
     memory: References | None = None
     shield: Protected | Pushing | None = None
+    images: Images | None = None
+    masks: Callable[[Any], Tensor] | None = None
     generators: Sequence[torch.Generator] = ()
     one_step: bool = False
     state: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ model evaluation and applies the correction that comes back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from unalike.errors import NumericsError
 from unalike.guidance.base import (
     Context,
+    Images,
     Method,
     Protected,
     Pushing,
@@ -64,6 +65,8 @@ class Run:
         prompts: (B, p) float32 embeddings, or None.
         memory: earlier generations, or None.
         shield: protected regions, or None.
+        images: predictions as images, or None.
+        masks: where regions are, or None.
         generators: for methods that draw random numbers, one for each image.
     """
 
@@ -76,6 +79,8 @@ class Run:
         prompts: Tensor | None = None,
         memory: References | None = None,
         shield: Protected | Pushing | None = None,
+        images: Images | None = None,
+        masks: Callable[[Any], Tensor] | None = None,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.methods = tuple(methods)
@@ -84,6 +89,8 @@ class Run:
         self.prompts = prompts
         self.memory = memory
         self.shield = shield
+        self.images = images
+        self.masks = masks
         self.generators = generators
         self.traces = [Trace(m.name) for m in self.methods]
         self._states: list[dict[str, Any]] = [{} for _ in self.methods]
@@ -205,6 +212,8 @@ class Run:
             prompts=self.prompts,
             memory=self.memory,
             shield=self.shield,
+            images=self.images,
+            masks=self.masks,
             generators=self.generators,
             one_step=one_step,
             state=state,

@@ -1,0 +1,78 @@
+"""What is claimed of a family of pipelines: the tests hold it, and the table in the documentation says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from tests import tiny
+from torch import Tensor
+
+
+def several_prompts(prompts: list[str], each: int) -> dict[str, Any]:
+    """The arguments that ask most pipelines for `each` images of each prompt."""
+    return {"prompt": prompts, "num_images_per_prompt": each}
+
+
+def repeated_prompts(prompts: list[str], each: int) -> dict[str, Any]:
+    """The same for pipelines that make one image of a prompt, or mix them up when they make several."""
+    return {"prompt": [prompt for prompt in prompts for _ in range(each)]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Pipelines of one architecture, as a tiny pipeline with random weights stands for them.
+
+    Attributes:
+        name: as people call them, such as "Stable Diffusion XL".
+        build: from a scratch folder to the tiny pipeline, from seed 0 and not yet saved.
+        sample: what the scheduler sees, such as "(B, C, H, W)".
+        arguments: of every call, besides prompts, steps and generators.
+        ask: how prompts are asked for; `repeated_prompts` where several images of each prompt cannot be had at once.
+        steps: of every call.
+        load: from the folder to the pipeline; `from_pretrained` unless something else is needed.
+        limits: what does not work or only in part, and why, in sentences for the documentation; each is held by a test.
+        exact_batches: whether an image is the same in a batch as alone, as far as the unguided pipeline keeps that.
+        generators: whether the call takes one generator an image.
+        prompt_methods: whether methods that act on prompts (CADS) work; interval guidance too where there is `guidance`.
+        guidance: whether there is classifier-free guidance.
+        output: of the call, from its result to a tensor (B, …); the first field unless given.
+    """
+
+    name: str
+    build: Callable[[Path], Any]
+    sample: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    ask: Callable[[list[str], int], dict[str, Any]] = several_prompts
+    steps: int = 4
+    load: Callable[[Path], Any] = tiny.load
+    limits: tuple[str, ...] = ()
+    exact_batches: bool = True
+    generators: bool = True
+    prompt_methods: bool = True
+    guidance: bool = True
+    output: Callable[[Any], Tensor] = lambda result: torch.as_tensor(result[0])
+
+    @property
+    def id(self) -> str:
+        """For the names of tests."""
+        return self.name.lower().replace(" ", "-")
+
+    def read(self, folder: Path) -> DiffusionPipeline:
+        """The pipeline, written to a folder of its own in diffusers' layout and read back."""
+        own = folder / self.id
+        own.mkdir()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.build(own).save_pretrained(own / "model")
+        return self.load(own / "model")
+
+    def call(self, pipe: Any, prompts: list[str], each: int, *, seed: int = 0) -> Tensor:
+        """The images (B, …) of a call with the seeds `seed`, `seed + 1`, …"""
+        seeds = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts) * each)]
+        generator: Any = seeds if self.generators else seeds[0]
+        return self.output(pipe(**{**self.arguments, **self.ask(prompts, each)}, num_inference_steps=self.steps, generator=generator))
