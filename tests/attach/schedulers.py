@@ -39,6 +39,11 @@ def _betas(name: str, *predictions: str, tolerance: float = 2e-4, **config: Any)
 SETTINGS = [
     *_betas("DDIMScheduler", "epsilon", "v_prediction", "sample", clip_sample=False),
     *_betas("DDIMParallelScheduler", "epsilon", clip_sample=False),
+    *(
+        Setting(name, {**STABLE, "prediction_type": p, "snr_shift_scale": 3.0}, "shifted betas")
+        for name in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+        for p in ("epsilon", "v_prediction", "sample")
+    ),
     *_betas("DDPMScheduler", "epsilon", "v_prediction", "sample", clip_sample=False),
     *_betas("DDPMParallelScheduler", "epsilon", clip_sample=False),
     *_betas("PNDMScheduler", "epsilon", skip_prk_steps=True, set_alpha_to_one=True),
@@ -106,8 +111,8 @@ def timesteps(setting: Setting, scheduler: Any) -> Tensor:
 def noise_level(setting: Setting, timestep: Tensor) -> tuple[float, float]:
     """`alpha`, `sigma` of the model's own input at a timestep."""
     t = float(timestep)
-    if setting.family == "betas":
-        sigma = float(np.interp(t, np.arange(1000), TRAINING_SIGMAS))
+    if "betas" in setting.family:
+        sigma = float(np.interp(t, np.arange(1000), TRAINING_SIGMAS)) * (3**0.5 if setting.family == "shifted betas" else 1)
         return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
     if setting.family == "flow":
         return 1 - t / 1000, t / 1000

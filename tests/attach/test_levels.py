@@ -45,15 +45,18 @@ def sampled(setting: Setting, scheduler: Any, image: Tensor, dtype: torch.dtype 
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     times = timesteps(setting, scheduler)
-    start = 1.0 if setting.family != "betas" else float(scheduler.init_noise_sigma)
+    start = 1.0 if "betas" not in setting.family else float(scheduler.init_noise_sigma)
     if setting.family == "edm":
         start = float(scheduler.init_noise_sigma)
     sample = (noise * start).to(dtype)
-    takes_generator = "generator" in type(scheduler).step.__code__.co_varnames
+    parameters = type(scheduler).step.__code__.co_varnames
+    before: dict[str, Any] = {"old_pred_original_sample": None, "timestep_back": None}  # which the caller keeps for some
     for t in times:
+        options: dict[str, Any] = {"generator": generator} if "generator" in parameters else {}
+        options |= before if "timestep_back" in parameters else {}
         output = one_image_model(setting, scheduler, sample, t, image.to(dtype)).to(dtype)
-        options = {"generator": generator} if takes_generator else {}
-        sample = scheduler.step(output, t, sample, **options, return_dict=False)[0]
+        sample, *more = scheduler.step(model_output=output, timestep=t, sample=sample, **options, return_dict=False)
+        before = {"old_pred_original_sample": more[0] if more else None, "timestep_back": t}
     return sample
 
 

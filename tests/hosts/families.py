@@ -1,6 +1,7 @@
 """Every family of pipelines that is tested end to end."""
 
 from tests import tiny
+from tests.hosts import videos
 from tests.hosts.family import Family
 
 SMALL = {"height": 16, "width": 16, "output_type": "latent"}
@@ -15,4 +16,5 @@ FAMILIES = (
         arguments={**SMALL, "guidance_scale": 3.0, "max_sequence_length": 12},
     ),
     Family(name="Flux", build=tiny.flux, sample="(B, S, C), packed", arguments={**SMALL, "max_sequence_length": 12}, guidance=False),
+    *videos.FAMILIES,
 )

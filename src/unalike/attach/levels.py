@@ -304,6 +304,8 @@ def _without_the_end(scheduler: Any) -> Tensor:
 _BUILT_IN: dict[str, LevelMap] = {
     "DDIMScheduler": _ddim,
     "DDIMParallelScheduler": _ddim,
+    "CogVideoXDDIMScheduler": _ddim,
+    "CogVideoXDPMScheduler": _ddim,
     "DDPMScheduler": _ddpm,
     "DDPMParallelScheduler": _ddpm,
     "PNDMScheduler": _pndm,
