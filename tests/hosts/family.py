@@ -12,6 +12,13 @@ from diffusers import DiffusionPipeline
 from tests import tiny
 from torch import Tensor
 
+WARNINGS = (
+    "ignore:__array_:DeprecationWarning",  # some schedulers hand tensors to numpy in the way of numpy 1
+    "ignore:In CPU autocast:UserWarning",  # Mochi asks for float32 on any device
+    "ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning",  # in the autoencoder of Stable Audio
+)
+"""What diffusers says that is nothing to do with guidance."""
+
 
 def several_prompts(prompts: list[str], each: int) -> dict[str, Any]:
     """The arguments that ask most pipelines for `each` images of each prompt."""

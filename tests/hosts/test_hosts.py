@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from tests.hosts.families import FAMILIES
-from tests.hosts.family import Family
+from tests.hosts.family import WARNINGS, Family
 from torch import Tensor
 
 from unalike.attach import guide
@@ -15,8 +15,7 @@ from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 
-# some schedulers hand tensors to numpy in the way of numpy 1
-pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 
