@@ -223,6 +223,8 @@ def load_modular(folder: Path) -> Any:
 MIXED = "Several prompts with several videos each: the pipeline itself hands out the masks of the prompts in another order than the prompts; \
 repeat each prompt instead."
 ONE_EACH = "The pipeline itself ignores num_videos_per_prompt and makes one video of each prompt; repeat the prompt instead."
+POOLED = "Several prompts with several images each: the pipeline itself gives an image the pooled embedding of another prompt; repeat each \
+prompt instead."
 TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
 
 FAMILIES: tuple[Family, ...] = (
@@ -272,6 +274,8 @@ FAMILIES: tuple[Family, ...] = (
         build=tiny.sdxl,
         load=load_modular,
         sample="(B, C, H, W)",
+        ask=repeated_prompts,
+        limits=(POOLED,),
         arguments={"height": 16, "width": 16, "output_type": "latent", "output": "images"},
         output=lambda images: images,
     ),

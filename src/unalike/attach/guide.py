@@ -15,6 +15,7 @@ from unalike.attach.denoiser import Denoiser
 from unalike.attach.draws import Draws
 from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
 from unalike.attach.guard import Guard, LatentGuard
+from unalike.attach.modular import is_modular
 from unalike.attach.outputs import blanked
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.prompts import PromptEncoder, Prompts
@@ -220,6 +221,8 @@ class GuidedPipeline:
         """The protected set with what brings this call's latents into its space."""
         if self.shield is None:
             return None
+        if is_modular(self.pipe) and any(named.get(name) is not None for name in ("mask_image", "mask")):
+            raise _pasted(type(self.pipe).__name__ + " with mask_image")
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
@@ -259,10 +262,7 @@ class GuidedPipeline:
                 raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
             return
         if "Inpaint" in type(self.pipe).__name__:
-            raise UnsupportedError(
-                f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
-                "guide it without a shield"
-            )
+            raise _pasted(type(self.pipe).__name__)
         if self.embed is not None or in_embedding(shield):
             require_fitting_embedding(shield, self.embed)
             self._guard({})  # refuses what it cannot decode
@@ -272,3 +272,9 @@ class GuidedPipeline:
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
+
+
+def _pasted(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} pastes the original back after the last step, so its images cannot be certified; guide it without a shield"
+    )
