@@ -30,7 +30,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from tests import tiny
-from tests.hosts.family import Family, repeated_prompts
+from tests.hosts.family import MIXED, ONE_EACH, Family, repeated_prompts
 from transformers import UMT5Config, UMT5EncoderModel
 
 
@@ -220,18 +220,30 @@ def load_modular(folder: Path) -> Any:
     return pipe
 
 
-MIXED = "Several prompts with several videos each: the pipeline itself hands out the masks of the prompts in another order than the prompts; \
-repeat each prompt instead."
-ONE_EACH = "The pipeline itself ignores num_videos_per_prompt and makes one video of each prompt; repeat the prompt instead."
 POOLED = "Several prompts with several images each: the pipeline itself gives an image the pooled embedding of another prompt; repeat each \
 prompt instead."
 TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
 
 FAMILIES: tuple[Family, ...] = (
-    Family(name="Wan", build=wan, sample="(B, C, F, H, W)", arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5}, ask=several_videos),
-    Family(name="Wan 2.2", build=wan22, sample="(B, C, F, H, W)", arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5}, ask=several_videos),
+    Family(
+        name="Wan",
+        pipeline="WanPipeline",
+        build=wan,
+        sample="(B, C, F, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
+        ask=several_videos,
+    ),
+    Family(
+        name="Wan 2.2",
+        pipeline="WanPipeline",
+        build=wan22,
+        sample="(B, C, F, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
+        ask=several_videos,
+    ),
     Family(
         name="LTX",
+        pipeline="LTXPipeline",
         build=ltx,
         sample="(B, S, C), packed",
         arguments={**TEXT, "height": 32, "width": 32, "num_frames": 9},
@@ -240,6 +252,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="CogVideoX",
+        pipeline="CogVideoXPipeline",
         build=cogvideox,
         sample="(B, F, C, H, W)",
         arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
@@ -248,6 +261,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="Mochi",
+        pipeline="MochiPipeline",
         build=mochi,
         sample="(B, C, F, H, W)",
         arguments={**TEXT, "height": 16, "width": 16, "num_frames": 7},
@@ -256,6 +270,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="AnimateDiff",
+        pipeline="AnimateDiffPipeline",
         build=animatediff,
         sample="(B, C, F, H, W)",
         arguments={"height": 16, "width": 16, "num_frames": 3, "guidance_scale": 3.0, "output_type": "latent"},
@@ -264,6 +279,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="Stable Audio",
+        pipeline="StableAudioPipeline",
         build=stable_audio,
         sample="(B, C, L)",
         arguments={"guidance_scale": 3.0, "output_type": "latent"},
@@ -271,6 +287,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="modular Stable Diffusion XL",
+        pipeline="StableDiffusionXLModularPipeline",
         build=tiny.sdxl,
         load=load_modular,
         sample="(B, C, H, W)",

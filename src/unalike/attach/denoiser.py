@@ -24,9 +24,10 @@ class Denoiser:
     """Context manager: while it is open, the denoiser (`unet` or `transformer`) is given the prompts as the methods leave them.
 
     Rows of the positive prompts are told apart from the others by equality with what `encode_prompt` returned, or with the class labels of
-    the call. Class labels become embeddings inside the model, in each block; those are replaced where they are made. Where
+    the call. What the model is given may be longer, as where a duration follows the prompt, and may have a row for each frame of a video.
+    Class labels become embeddings inside the model, in each block; those are replaced where they are made. Where
     classifier-free guidance is to be left out, the output for each empty prompt is replaced by that for the prompt, which makes any
-    weight of guidance the same as 1.
+    weight of guidance the same as 1. Of two transformers that take turns both are hooked.
 
     Args:
         pipe: a diffusers pipeline.
@@ -36,7 +37,7 @@ class Denoiser:
         prompts: has heard the prompts.
 
     Raises:
-        UnsupportedError: on entering for a pipeline without one denoiser; from the denoiser where its rows cannot be told apart.
+        UnsupportedError: on entering for a pipeline without a denoiser; from the denoiser where its rows cannot be told apart.
     """
 
     def __init__(self, pipe: Any, methods: Sequence[Method], binding: Binding, session: Session, prompts: Prompts) -> None:
@@ -48,17 +49,21 @@ class Denoiser:
         self._prompts = prompts
         self._hooks: list[Any] = []
         self._step, self._prepared = -1, Prepared((), True)
-        self._rows = torch.zeros(0, dtype=torch.bool)
+        self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
+        self._length: int | None = None  # how many tokens of those that it is given are the prompt's
         self._with_prompt: Tensor | None = None
         self._classes: dict[LabelEmbedding, Tensor] = {}
 
     def __enter__(self) -> Denoiser:
         if self._names:
-            module = self._module()
             self._hooks = [
-                module.register_forward_pre_hook(self._before, with_kwargs=True),
-                module.register_forward_hook(self._after),
-                *(part.register_forward_hook(self._embedded) for part in _embedders(module)),
+                hook
+                for module in self._modules()
+                for hook in (
+                    module.register_forward_pre_hook(self._before, with_kwargs=True),
+                    module.register_forward_hook(self._after),
+                    *(part.register_forward_hook(self._embedded) for part in _embedders(module)),
+                )
             ]
         return self
 
@@ -66,16 +71,19 @@ class Denoiser:
         for hook in self._hooks:
             hook.remove()
 
-    def _module(self) -> torch.nn.Module:
-        found = [
-            m for name in ("unet", "transformer", "transformer_2") if isinstance(m := getattr(self._pipe, name, None), torch.nn.Module)
-        ]
-        if len(found) != 1:
+    def _modules(self) -> list[torch.nn.Module]:
+        names = ("unet", "transformer", "transformer_2")
+        found = {n: m for n in names if isinstance(m := getattr(self._pipe, n, None), torch.nn.Module)}
+        if not found or len(found.keys() & {"unet", "transformer"}) > 1:
             raise UnsupportedError(
-                f"{' and '.join(self._names)} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "
+                f"{self._who} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "
                 f"{len(found)}; {_HINT}"
             )
-        return found[0]
+        return list(found.values())
+
+    @property
+    def _who(self) -> str:
+        return " and ".join(self._names)
 
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
@@ -83,17 +91,14 @@ class Denoiser:
         sample = next((arguments[n] for n in ("sample", "hidden_states") if isinstance(arguments.get(n), Tensor)), None)
         times = torch.as_tensor(arguments.get("timestep", ())).reshape(-1).cpu().double()
         if sample is None or not len(times) or (times != times[0]).any():
-            raise UnsupportedError(
-                f"{' and '.join(self._names)}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}"
-            )
+            raise UnsupportedError(f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}")
         labels = arguments.get("class_labels")
-        tokens = arguments.get("encoder_hidden_states") if labels is None else labels
-        self._rows = self._positive_rows(module, tokens)
+        self._rows = self._positive_rows(module, arguments.get("encoder_hidden_states") if labels is None else labels, sample)
         coming = self._binding.coming(times[0].item())
         if not self._rows.any():  # the empty prompts have a call of their own
             if coming.step != self._step and self._may_drop_cfg:
                 raise UnsupportedError(
-                    f"{' and '.join(self._names)}: {type(module).__name__} is asked without the prompt before it is asked with it, so "
+                    f"{self._who}: {type(module).__name__} is asked without the prompt before it is asked with it, so "
                     f"classifier-free guidance cannot be left out; {_HINT}"
                 )
             return args, kwargs
@@ -101,7 +106,7 @@ class Denoiser:
         if coming.step != self._step:
             self._classes = {}
             classes = {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
-            embeddings = [*(place[name][self._rows] for place, name in places), *classes.values()]
+            embeddings = [*(self._taken(place[name]) for place, name in places), *classes.values()]
             self._prepared, self._step = self._session.prepare(coming, sample, embeddings), coming.step
             new = self._prepared.embeddings[len(places) :]
             self._classes = {m: rows for m, rows in zip(classes, new, strict=True) if rows is not None}
@@ -110,25 +115,46 @@ class Denoiser:
                 place[name] = self._replaced(place[name], rows)
         return bound.args[1 : 1 + len(args)], {name: arguments.get(name, value) for name, value in kwargs.items()}
 
-    def _replaced(self, values: Tensor, rows: Tensor) -> Tensor:
-        """`values` (R, …) with those of the positive prompts replaced."""
-        return values.index_put((self._rows.nonzero().flatten(),), rows.to(values))
+    def _taken(self, values: Tensor) -> Tensor:
+        """Of `values` (R · frames, …) those of the positive prompts (B, …): what the frames of a video share is taken once."""
+        each = values.unflatten(0, (len(self._rows), -1))[self._rows.to(values.device), 0]
+        return each[:, : self._length] if each.ndim == 3 else each
 
-    def _positive_rows(self, module: torch.nn.Module, tokens: Any) -> Tensor:
-        """Which rows of the denoiser's input belong to positive prompts: (R,) bool."""
-        positive = self._prompts.positive
-        if not (isinstance(tokens, Tensor) and isinstance(positive, Tensor)) or tokens.shape[1:] != positive.shape[1:]:
+    def _replaced(self, values: Tensor, rows: Tensor) -> Tensor:
+        """`values` (R · frames, …) with those of the positive prompts replaced by `rows` (B, …), the same for all frames."""
+        frames = len(values) // len(self._rows)
+        new = rows.to(values).repeat_interleave(frames, dim=0)
+        chosen = self._rows.repeat_interleave(frames).nonzero().flatten().to(values.device)
+        if new.ndim == 3 and new.shape[1] < values.shape[1]:
+            new = torch.cat([new, values[chosen, new.shape[1] :]], dim=1)
+        return values.index_put((chosen,), new)
+
+    def _positive_rows(self, module: torch.nn.Module, tokens: Any, sample: Tensor) -> Tensor:
+        """Which rows of the model's input `sample` (R, …) belong to positive prompts: (R,) bool."""
+        positive, rows = self._prompts.positive, len(sample)
+        self._length = positive.shape[1] if isinstance(positive, Tensor) and positive.ndim == 3 else None
+        if not (isinstance(tokens, Tensor) and isinstance(positive, Tensor)) or not _comparable(tokens, positive, rows):
             raise UnsupportedError(
-                f"{' and '.join(self._names)}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
+                f"{self._who}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
                 f"made, so they cannot be replaced; {_HINT}"
             )
-        known = positive.to(tokens)
-        if len(tokens) % len(known) == 0:
-            blocks = [torch.equal(block, known) for block in tokens.split(len(known))]
-            if any(blocks):
-                own = len(blocks) - 1 - blocks[::-1].index(True)  # the last: pipelines put empty prompts, which may be equal, first
-                return (torch.arange(len(tokens)) // len(known) == own).to(tokens.device)
-        return (tokens.flatten(1) if tokens.ndim > 1 else tokens[:, None])[:, None].eq(known.reshape(len(known), -1)).all(dim=2).any(dim=1)
+        images = self._prompts.images(sample)
+        own = tokens if self._length is None else tokens[:, : self._length]
+        each = own.reshape(rows, len(tokens) // rows, -1)  # (R, frames, …)
+        known = positive.to(tokens).reshape(len(positive), 1, -1)
+        if images % len(known) == 0 and rows % images == 0:
+            expected = known.repeat_interleave(images // len(known), dim=0)
+            same = [bool((block == expected).all()) for block in each.split(images)]
+            if any(same):
+                last = len(same) - 1 - same[::-1].index(True)  # pipelines put empty prompts, which may be equal, first
+                return (torch.arange(rows) // images == last).to(sample.device)
+        found = torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)  # one by one, for they are large
+        if (found.any(dim=1) != found.all(dim=1)).any():
+            raise UnsupportedError(
+                f"{self._who}: {type(self._pipe).__name__} gives {type(module).__name__} several prompts for the frames of one video, and "
+                f"prompts can only be replaced where all frames have the same; {_HINT}"
+            )
+        return found.all(dim=1).to(sample.device)
 
     def _embedded(self, module: LabelEmbedding, _: Any, output: Tensor) -> Tensor:
         new = self._classes.get(module)
@@ -151,6 +177,12 @@ class Denoiser:
 
 def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:
     return [part for part in module.modules() if isinstance(part, LabelEmbedding)]
+
+
+def _comparable(tokens: Tensor, positive: Tensor, rows: int) -> bool:
+    """Whether the model's tokens can hold the embeddings of the prompts, one row or more for each of the `rows` of its input."""
+    same = tokens.ndim == positive.ndim and tokens.shape[2:] == positive.shape[2:] and len(tokens) % rows == 0
+    return same and (tokens.shape[1:] == positive.shape[1:] or (tokens.ndim == 3 and tokens.shape[1] >= positive.shape[1]))
 
 
 def _places(arguments: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
