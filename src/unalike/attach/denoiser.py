@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unalike.attach.binding import Binding
 from unalike.attach.prompts import Prompts
+from unalike.attach.rows import positive_rows
 from unalike.attach.session import Session
 from unalike.errors import UnsupportedError
 from unalike.guidance.base import Method
@@ -131,24 +132,16 @@ class Denoiser:
 
     def _positive_rows(self, module: torch.nn.Module, tokens: Any, sample: Tensor) -> Tensor:
         """Which rows of the model's input `sample` (R, …) belong to positive prompts: (R,) bool."""
-        positive, rows = self._prompts.positive, len(sample)
-        self._length = positive.shape[1] if isinstance(positive, Tensor) and positive.ndim == 3 else None
-        if not (isinstance(tokens, Tensor) and isinstance(positive, Tensor)) or not _comparable(tokens, positive, rows):
+        positive = self._prompts.positive
+        found = None
+        if isinstance(tokens, Tensor) and isinstance(positive, Tensor):
+            self._length = positive.shape[1] if positive.ndim == 3 else None
+            found = positive_rows(tokens, positive, rows=len(sample), images=self._prompts.images(sample))
+        if found is None:
             raise UnsupportedError(
                 f"{self._who}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
                 f"made, so they cannot be replaced; {_HINT}"
             )
-        images = self._prompts.images(sample)
-        own = tokens if self._length is None else tokens[:, : self._length]
-        each = own.reshape(rows, len(tokens) // rows, -1)  # (R, frames, …)
-        known = positive.to(tokens).reshape(len(positive), 1, -1)
-        if images % len(known) == 0 and rows % images == 0:
-            expected = known.repeat_interleave(images // len(known), dim=0)
-            same = [bool((block == expected).all()) for block in each.split(images)]
-            if any(same):
-                last = len(same) - 1 - same[::-1].index(True)  # pipelines put empty prompts, which may be equal, first
-                return (torch.arange(rows) // images == last).to(sample.device)
-        found = torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)  # one by one, for they are large
         if (found.any(dim=1) != found.all(dim=1)).any():
             raise UnsupportedError(
                 f"{self._who}: {type(self._pipe).__name__} gives {type(module).__name__} several prompts for the frames of one video, and "
@@ -177,12 +170,6 @@ class Denoiser:
 
 def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:
     return [part for part in module.modules() if isinstance(part, LabelEmbedding)]
-
-
-def _comparable(tokens: Tensor, positive: Tensor, rows: int) -> bool:
-    """Whether the model's tokens can hold the embeddings of the prompts, one row or more for each of the `rows` of its input."""
-    same = tokens.ndim == positive.ndim and tokens.shape[2:] == positive.shape[2:] and len(tokens) % rows == 0
-    return same and (tokens.shape[1:] == positive.shape[1:] or (tokens.ndim == 3 and tokens.shape[1] >= positive.shape[1]))
 
 
 def _places(arguments: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
