@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,11 +44,12 @@ class Denoiser:
     def __init__(self, pipe: Any, methods: Sequence[Method], binding: Binding, session: Session, prompts: Prompts) -> None:
         self._pipe = pipe
         self._names = [type(m).__name__ for m in methods if m.acts_on_prompts]
+        self._may_change_prompts = any(type(m).condition is not Method.condition for m in methods)
         self._may_drop_cfg = any(type(m).cfg_enabled is not Method.cfg_enabled for m in methods)
         self._binding = binding
         self._session = session
         self._prompts = prompts
-        self._hooks: list[Any] = []
+        self._hooks: list[Callable[[], None]] = []  # each takes one away
         self._step, self._prepared = -1, Prepared((), True)
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
         self._length: int | None = None  # how many tokens of those that it is given are the prompt's
@@ -56,21 +57,20 @@ class Denoiser:
         self._classes: dict[LabelEmbedding, Tensor] = {}
 
     def __enter__(self) -> Denoiser:
-        if self._names:
-            self._hooks = [
-                hook
-                for module in self._modules()
-                for hook in (
-                    module.register_forward_pre_hook(self._before, with_kwargs=True),
-                    module.register_forward_hook(self._after),
-                    *(part.register_forward_hook(self._embedded) for part in _embedders(module)),
-                )
-            ]
+        modules = self._modules() if self._names else []
+        embedders = [part for module in modules for part in _embedders(module)] if self._may_change_prompts else []
+        if embedders and any(_compiled(part) and _embedders(part) for module in modules for part in module.modules()):
+            raise UnsupportedError(
+                f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a compiled model, where they cannot be replaced; "
+                f"leave torch.compile out, or {_HINT}"
+            )
+        self._hooks = [_around(module, self._before, self._after) for module in modules]
+        self._hooks += [part.register_forward_hook(self._embedded).remove for part in embedders]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        for remove in self._hooks:
+            remove()
 
     def _modules(self) -> list[torch.nn.Module]:
         names = ("unet", "transformer", "transformer_2")
@@ -87,6 +87,7 @@ class Denoiser:
         return " and ".join(self._names)
 
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
         bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
         arguments = bound.arguments
         sample = next((arguments[n] for n in ("sample", "hidden_states") if isinstance(arguments.get(n), Tensor)), None)
@@ -166,6 +167,38 @@ class Denoiser:
             return (made, *output[1:])
         output.sample = made
         return output
+
+
+def _around(module: torch.nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> Callable[[], None]:
+    """Hooks before and after a model, outside of its graph where it is compiled; what takes them away again.
+
+    Hooks that are registered with a module that was compiled in place would become part of its graph: it would be compiled anew, or not
+    at all where the whole of it must be one.
+    """
+    compiled = getattr(module, "_compiled_call_impl", None)
+    if compiled is None:
+        handles = module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)
+
+        def take_away() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return take_away
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = before(module, args, kwargs)
+        return after(module, args, compiled(*args, **kwargs))
+
+    module._compiled_call_impl = call
+
+    def remove() -> None:
+        module._compiled_call_impl = compiled
+
+    return remove
+
+
+def _compiled(module: torch.nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:

@@ -246,8 +246,10 @@ class GuidedPipeline:
         return session.latents, session.groups
 
     def _models(self) -> Models:
-        """The names of the pipeline's models, read again only when a component was exchanged: offloaded weights cannot be read."""
-        parts = list(getattr(self.pipe, "components", {}).values())
+        """The names of the pipeline's models, read again only when one was exchanged, or an adapter in it: offloaded weights cannot be."""
+        named = getattr(self.pipe, "components", {})
+        adapters = [list(getattr(part, "peft_config", {}).values()) for name, part in named.items() if name.startswith("text_encoder")]
+        parts = [*named.values(), *(adapter for own in adapters for adapter in own)]
         known = self._known_models
         if known is None or len(known[0]) != len(parts) or any(a is not b for a, b in zip(known[0], parts, strict=True)):
             known = self._known_models = (parts, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from unalike.attach.spaces import latent_model, latent_space
@@ -41,13 +42,14 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
             f"{type(pipe).__name__} has no vae with an encoder, so images cannot be turned into its latents; give latents"
         )
     pixels = _pixels(pipe, images, size)
-    own = vae.dtype
-    upcast = {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
+    here = not any(p.is_meta for p in vae.parameters())
+    upcast = here and {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
     try:
         if upcast:
             vae.to(dtype=torch.float32)
         with torch.no_grad():
-            parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+            parts = [_latents(pipe, vae, part.to(device=device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
     finally:
         if upcast:
             vae.to(dtype=own)
