@@ -5,8 +5,9 @@ import pytest
 import torch
 from tests import tiny
 
-from unalike.attach.spaces import embedding_model, fingerprint, latent_model, latent_space, memory_space, prompt_model
+from unalike.attach.spaces import embedding_model, latent_model, latent_space, memory_space, prompt_model
 from unalike.errors import UnsupportedError
+from unalike.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")

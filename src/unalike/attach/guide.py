@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach import levels
+from unalike.attach import encoders, levels
 from unalike.attach.binding import Binding
 from unalike.attach.calibration import calibrated, call_parameters, settings_key
 from unalike.attach.denoiser import Denoiser
 from unalike.attach.draws import Draws
 from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.encoders import PromptEncoder
 from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.outputs import blanked
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
-from unalike.attach.prompts import PromptEncoder, Prompts
+from unalike.attach.prompts import Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
 from unalike.attach.spaces import latent_model, prompt_model
@@ -66,8 +67,8 @@ def guide(
             it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
             others.
         attempts: how often an image is drawn again at most, with "regenerate".
-        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the memories of
-            several models comparable.
+        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the prompts of
+            several models comparable. "clip" is openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
         groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
 
     Raises:
@@ -101,14 +102,8 @@ def guide(
             raise OptionError(
                 f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
             )
-    if prompt_encoder is not None and not callable(prompt_encoder):
-        raise OptionError(
-            f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
-        )
-    policy = Policy(on_violation, attempts)
-    return GuidedPipeline(
-        pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=prompt_encoder, groups=groups
-    )
+    policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
+    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=encoder, groups=groups)
 
 
 class GuidedPipeline:
@@ -135,7 +130,7 @@ class GuidedPipeline:
         shield: Shield | None,
         embed: Embed | None,
         policy: Policy,
-        prompt_encoder: PromptEncoder | None,
+        prompt_encoder: encoders.Encoder | None,
         groups: Sequence[int] | Tensor | None,
     ) -> None:
         self.pipe = pipe

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unalike.attach.encoders import Encoder
 from unalike.errors import OptionError, UnsupportedError
 from unalike.kernels import unit_rows
-
-PromptEncoder = Callable[[list[str]], Tensor]
-"""`list of N prompts -> (N, p)`, for embeddings that several models share."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,11 @@ class Prompts:
     """
 
     def __init__(
-        self, pipe: Any, arguments: dict[str, Any], encoder: PromptEncoder | None = None, groups: Sequence[int] | Tensor | None = None
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        encoder: Encoder | None = None,
+        groups: Sequence[int] | Tensor | None = None,
     ) -> None:
         self._pipe = pipe
         self._encoder = encoder
@@ -136,7 +138,7 @@ class Prompts:
             return _spread_rows(one_hot, images)
         return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
 
-    def _encoded(self, encoder: PromptEncoder, images: int) -> Tensor:
+    def _encoded(self, encoder: Encoder, images: int) -> Tensor:
         if self._texts is None:
             raise OptionError("prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out")
         unique = list(dict.fromkeys(self._texts))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from unalike.errors import UnsupportedError
-
-_SAMPLED = 64
+from unalike.fingerprint import fingerprint
 
 
 def latent_model(pipe: Any) -> str:
@@ -21,16 +16,16 @@ def latent_model(pipe: Any) -> str:
 
 
 def prompt_model(pipe: Any, encoder: Any = None) -> str:
-    """What embeds the prompts: the given encoder by its name, else the pipeline's text encoders by their fingerprints."""
+    """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text encoders by their fingerprints."""
     if encoder is not None:
-        return getattr(encoder, "__qualname__", type(encoder).__qualname__)
+        return embedding_model(encoder)
     names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder"))
     parts = [fingerprint(getattr(pipe, name)) for name in names if getattr(pipe, name) is not None]
     return "text-" + "-".join(parts) if parts else "labels"
 
 
 def embedding_model(embed: Any) -> str:
-    """What embeds images: the fingerprint of an extractor; of a function its name, and of a network its class and fingerprint.
+    """What embeds images or prompts: the fingerprint of an extractor; of a function its name, of a network its class and fingerprint.
 
     Example:
         >>> def brightness(images): ...
@@ -53,35 +48,6 @@ def latent_space(model: str, shape: tuple[int, ...]) -> str:
 def memory_space(latent: str, prompts: str, size: int | None) -> str:
     """The name of a latent space together with that of the prompt embeddings of this size."""
     return f"{latent} {prompts}/{size or 0}"
-
-
-def fingerprint(module: torch.nn.Module) -> str:
-    """Ten hexadecimal digits that tell a model's configuration and weights from any other's.
-
-    Of each weight matrix the signs of its first 64 numbers are read: they are the same on every device and in every precision.
-
-    Raises:
-        UnsupportedError: when the weights are not in memory.
-    """
-    config = getattr(module, "config", None)
-    plain = config.to_dict() if config is not None and hasattr(config, "to_dict") else dict(config or {})
-    settings = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("torch_dtype", "dtype", "transformers_version")}
-    digest = hashlib.sha256(type(module).__name__.encode() + json.dumps(settings, sort_keys=True, default=str).encode())
-    weights = [(name, p) for name, p in sorted(module.named_parameters()) if p.ndim >= 2]
-    missing = [name for name, p in weights if p.is_meta]
-    if missing:
-        raise UnsupportedError(
-            f"the weights of {type(module).__name__} are not in memory ({missing[0]} is on the meta device); "
-            "call guide(pipe, …) first and pipe.enable_sequential_cpu_offload() after it"
-        )
-    for device in {p.device for _, p in weights}:
-        signs = torch.cat([_signs(p) for _, p in weights if p.device == device])
-        digest.update(bytes(signs.to(torch.uint8).cpu().tolist()))
-    return digest.hexdigest()[:10]
-
-
-def _signs(weight: Tensor) -> Tensor:
-    return torch.signbit(weight.detach()[tuple(0 for _ in range(weight.ndim - 1))][:_SAMPLED])
 
 
 def _autoencoder(pipe: Any) -> torch.nn.Module | None:
