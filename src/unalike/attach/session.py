@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from unalike.attach.binding import Call, Coming
 from unalike.attach.guard import Guard, Moved, moved_out
+from unalike.attach.images import PipelineImages
 from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
@@ -39,6 +41,7 @@ class Session:
         memory: read at the first step; written by `commit` only.
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
+        images: of the pipeline, where a method compares embeddings of those.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
 
     Attributes:
@@ -56,6 +59,7 @@ class Session:
         memory: Memory | None = None,
         guard: Guard | None = None,
         move: bool = True,
+        images: PipelineImages | None = None,
         seeds: list[int] | None = None,
     ) -> None:
         self._methods = tuple(methods)
@@ -64,6 +68,7 @@ class Session:
         self._memory = memory
         self._guard = guard
         self._move = move
+        self._images = images
         self._seeds = seeds
         self.reset()
 
@@ -90,16 +95,17 @@ class Session:
         self.steps = call.step + 1
         run.steps = call.steps
         level, images = call.level, conditions.images
-        delta = run.correct(
-            call.x0[:images],
-            step=call.step,
-            x_t=call.x_t[:images],
-            alpha=level.alpha,
-            sigma=level.sigma,
-            next_alpha=level.next_alpha,
-            next_sigma=level.next_sigma,
-            one_step=call.one_step,
-        )
+        with nullcontext() if self._images is None else self._images.open():
+            delta = run.correct(
+                call.x0[:images],
+                step=call.step,
+                x_t=call.x_t[:images],
+                alpha=level.alpha,
+                sigma=level.sigma,
+                next_alpha=level.next_alpha,
+                next_sigma=level.next_sigma,
+                one_step=call.one_step,
+            )
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 
     def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
@@ -231,6 +237,9 @@ class Session:
         self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
         run.shield = None if self._guard is None else self._guard.regions(space, device)
+        run.images = self._images
+        if self._images is not None and self._memory is not None:
+            self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
