@@ -23,7 +23,7 @@ from unalike.runs.settings import GenerateSettings, build_methods, parse_assignm
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"guidance_scale": -1.0}, r"guidance_scale is -1\.0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-        ({"dtype": "int8"}, "allowed: float32, float16, bfloat16"),
+        ({"dtype": "int8"}, "allowed: auto, float32, float16, bfloat16"),
         ({"method": ("spell", "spell")}, "given twice"),
         ({"shield_space": "clip:folder"}, "shield_space is .clip:folder. and there is no shield"),
     ],
