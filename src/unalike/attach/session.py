@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.binding import Call, Coming
+from unalike.attach.calls import Call, Coming
 from unalike.attach.guard import Guard, Moved, moved_out
 from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
