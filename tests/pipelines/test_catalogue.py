@@ -5,7 +5,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from unalike.errors import OptionError, StoreError
-from unalike.pipelines.catalogue import MODELS, load
+from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.loading import load
 
 
 def test_same_object_comes_back_when_it_is_a_pipeline(tiny_sd):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unalike.attach import levels
     from unalike.attach.functions import GuidedDenoiser, GuidedPrediction, denoised_fn, guide_denoiser, karras_sigmas
-    from unalike.attach.guide import GuidedPipeline, guide
+    from unalike.attach.pipeline import GuidedPipeline, guide
     from unalike.attach.latents import encode_images, shield_from_images
     from unalike.attach.report import Certificate, Decoded, ImageReport, Nearest, Report
 
@@ -37,14 +37,14 @@ _HOMES = {
     "Certificate": "report",
     "Decoded": "report",
     "GuidedDenoiser": "functions",
-    "GuidedPipeline": "guide",
+    "GuidedPipeline": "pipeline",
     "GuidedPrediction": "functions",
     "ImageReport": "report",
     "Nearest": "report",
     "Report": "report",
     "denoised_fn": "functions",
     "encode_images": "latents",
-    "guide": "guide",
+    "guide": "pipeline",
     "guide_denoiser": "functions",
     "karras_sigmas": "functions",
     "shield_from_images": "latents",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach import levels
-from unalike.attach.calls import Call, Coming
+from unalike.attach.evaluations import Call, Coming
 from unalike.errors import AttachmentError, UnsupportedError
 
 _MARK = "_unalike_binding"

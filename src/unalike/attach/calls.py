@@ -1,49 +1,34 @@
-"""One evaluation of a model, as whoever guides it sees it, whatever the host."""
+"""How a pipeline is called, with its own arguments, whatever guidance it has by itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Level:
-    """One call of a sampler: `sample = alpha · x0 + sigma · noise`, `x0 = a · sample + b · model_output`, and the level it goes to."""
-
-    alpha: float
-    sigma: float
-    a: float
-    b: float
-    next_alpha: float
-    next_sigma: float
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
-@dataclass(frozen=True)
-class Call:
-    """One evaluation of the model, as the scheduler gets it.
+def own_call(pipe: Any) -> Callable[..., Any]:
+    """The call of the pipeline's class, with the pipeline as first argument.
 
-    Attributes:
-        x0: predicted clean latents (R, …), at least float32; R counts the scheduler's rows, duplicates included.
-        x_t: the noisy latents (R, …) they were predicted from.
-        level: noise levels and the x0 map.
-        step: index of this call, from 0.
-        steps: how many calls there will be, as far as the schedule tells.
-        one_step: whether the scheduler goes from this x0 and `x_t` straight to the next noise level, without noise of its own.
+    A class whose call is guided by itself, as those of `unalike.pipelines.guided`, has the call without as `unguided`.
     """
-
-    x0: Tensor
-    x_t: Tensor
-    level: Level
-    step: int
-    steps: int
-    one_step: bool = False
+    kind = type(pipe)
+    return getattr(kind, "unguided", kind.__call__)
 
 
-@dataclass(frozen=True)
-class Coming:
-    """The step that an evaluation of the model is for, before it has happened; attributes as in `Call`."""
+def call_parameters(pipe: Any) -> list[str]:
+    """The names of the arguments of the pipeline's call.
 
-    level: Level
-    step: int
-    steps: int
+    Example:
+        >>> class Pipe:
+        ...     def __call__(self, prompt, steps=4): ...
+        >>> call_parameters(Pipe())
+        ['prompt', 'steps']
+    """
+    return list(inspect.signature(own_call(pipe)).parameters)[1:]
+
+
+def named_arguments(pipe: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name; TypeError, as from the call itself, for those that it has not."""
+    arguments = inspect.signature(own_call(pipe)).bind(pipe, *args, **kwargs).arguments
+    return {name: value for name, value in list(arguments.items())[1:] if name != "kwargs"} | arguments.get("kwargs", {})

@@ -22,7 +22,8 @@ class ExtractorPrompts:
     """The text tower of an extractor as a prompt encoder.
 
     Attributes:
-        fingerprint: that of the extractor, which changes with its weights.
+        extractor: that one.
+        fingerprint: its own, which changes with its weights.
 
     Raises:
         OptionError: for an extractor that embeds images alone.
@@ -32,11 +33,11 @@ class ExtractorPrompts:
         if type(extractor).prompt_features is Extractor.prompt_features:
             raise OptionError(f"prompt_encoder is {extractor.name!r}, which embeds images alone; allowed: clip, clip:FOLDER, or a function")
         self.fingerprint = extractor.fingerprint
-        self._extractor: Any = extractor
+        self.extractor: Any = extractor
 
     def __call__(self, prompts: list[str]) -> Tensor:
         """The embeddings (N, p) of N prompts."""
-        return self._extractor.prompt_features(prompts)
+        return self.extractor.prompt_features(prompts)
 
 
 def prompt_encoder(given: PromptEncoder | None) -> Encoder | None:

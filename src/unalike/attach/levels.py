@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
-from unalike.attach.calls import Level
+from unalike.attach.evaluations import Level
 from unalike.attach.schedulers import BUILT_IN, Entry, LevelMap, all_timesteps, first
 from unalike.errors import UnsupportedError
 

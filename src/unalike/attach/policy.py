@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from unalike.attach.calibration import call_parameters, copied
+from unalike.attach.calibration import copied
+from unalike.attach.calls import call_parameters
 from unalike.attach.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 

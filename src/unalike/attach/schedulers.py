@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.calls import Level
+from unalike.attach.evaluations import Level
 from unalike.errors import UnsupportedError
 
 LevelMap = Callable[[Any, Any], Level]

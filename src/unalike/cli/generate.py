@@ -82,7 +82,7 @@ def generate(
         dtype=dtype,
     )
     with progress_bar("drawing", hidden=quiet or as_json) as progress:
-        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.generate import generate as draw
 
         quieten_hosts(downloads=quiet or as_json)

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from unalike.attach.calls import call_parameters, own_call
 from unalike.errors import OptionError, UnsupportedError
-from unalike.pipelines.catalogue import MODELS, load
-from unalike.runs.classes import class_ids
+from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.classes import class_ids
+from unalike.pipelines.loading import load
 from unalike.runs.samples import Planned
 from unalike.runs.settings import GenerateSettings
 
@@ -46,7 +48,7 @@ class Sampler:
         """
         pipe = load(settings.model, dtype=getattr(torch, settings.dtype))
         pipe.set_progress_bar_config(disable=True)
-        parameters = inspect.signature(type(pipe).__call__).parameters
+        parameters = inspect.signature(own_call(pipe)).parameters
         by_class = "prompt" not in parameters and "class_labels" in parameters
         if not (by_class or "prompt" in parameters) or "generator" not in parameters:
             raise UnsupportedError(
@@ -82,7 +84,7 @@ class Sampler:
         }
         if self.guidance_scale is not None:
             arguments["guidance_scale"] = self.guidance_scale
-        if "callback_on_step_end" in inspect.signature(type(self.pipe).__call__).parameters:
+        if "callback_on_step_end" in call_parameters(self.pipe):
 
             def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
                 step_done()

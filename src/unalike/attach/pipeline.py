@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -10,12 +9,15 @@ from torch import Tensor
 
 from unalike.attach import encoders, levels
 from unalike.attach.binding import Binding
-from unalike.attach.calibration import calibrated, call_parameters, settings_key
+from unalike.attach.calibration import calibrated, settings_key
+from unalike.attach.calls import call_parameters, named_arguments, own_call
+from unalike.attach.decoding import Decoder
 from unalike.attach.denoiser import Denoiser
 from unalike.attach.draws import Draws
 from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
 from unalike.attach.encoders import PromptEncoder
 from unalike.attach.guard import Guard, LatentGuard
+from unalike.attach.images import PipelineImages, Remembered
 from unalike.attach.outputs import blanked
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.prompts import Prompts
@@ -40,6 +42,7 @@ _OWN = (
     "latents",
     "_calibrations",
     "_known_models",
+    "_remembered",
 )
 
 
@@ -145,6 +148,7 @@ class GuidedPipeline:
         self.latents: Tensor | None = None
         self._calibrations: dict[Hashable, Method] = {}
         self._known_models: tuple[list[Any], Models] | None = None
+        self._remembered = Remembered()
         levels.require(pipe.scheduler)
         policy.require(pipe, shielded=shield is not None)
         self._require_fitting_stores()
@@ -156,8 +160,8 @@ class GuidedPipeline:
             RefusedError: when images are inside the protected set and stay there; it has the others, which are in the memory, too.
             UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
         """
-        arguments = inspect.signature(type(self.pipe).__call__).bind(self.pipe, *args, **kwargs).arguments
-        named = {name: value for name, value in list(arguments.items())[1:] if name != "kwargs"} | arguments.get("kwargs", {})
+        self._require_fitting_stores()
+        named = named_arguments(self.pipe, args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
         draws = Draws(*self._run(methods, named, args, kwargs, keep=True))
@@ -198,6 +202,7 @@ class GuidedPipeline:
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
         session = Session(
             methods,
             models=self._models(),
@@ -205,10 +210,11 @@ class GuidedPipeline:
             memory=self.memory if keep else None,
             guard=self._guard(named) if keep else None,
             move=self.policy.on_violation == MOVE,
+            images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             seeds=seeds_of(named.get("generator")),
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
-            output = self.pipe(*args, **kwargs)
+            output = own_call(self.pipe)(self.pipe, *args, **kwargs)
         return session, output
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
@@ -218,6 +224,9 @@ class GuidedPipeline:
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
+
+    def _decoder(self, named: dict[str, Any]) -> Decoder:
+        return Decoder(self.pipe, (named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
@@ -240,9 +249,9 @@ class GuidedPipeline:
     def _models(self) -> Models:
         """The names of the pipeline's models, read again only when a component was exchanged: offloaded weights cannot be read."""
         parts = list(getattr(self.pipe, "components", {}).values())
-        known = self._known_models
-        if known is None or len(known[0]) != len(parts) or any(a is not b for a, b in zip(known[0], parts, strict=True)):
-            known = self._known_models = (parts, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
+        known, current = self._known_models, [self.prompt_encoder, *parts]
+        if known is None or len(known[0]) != len(current) or any(a is not b for a, b in zip(known[0], current, strict=True)):
+            known = self._known_models = (current, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
         return known[1]
 
     def _require_fitting_stores(self) -> None:
