@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from unalike.attach.binding import Call, Coming
+from unalike.attach.evaluations import Call, Coming
 from unalike.attach.guard import Guard, Moved, moved_out
-from unalike.attach.images import PipelineImages
-from unalike.attach.prompts import Conditions, Prompts
+from unalike.attach.prompts import Conditions
 from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
@@ -21,6 +20,18 @@ from unalike.guidance.base import Method, References
 from unalike.guidance.run import Prepared, Run
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
+
+
+if TYPE_CHECKING:
+    from unalike.attach.images import PipelineImages  # with diffusers, which code outside it need not have
+
+
+class Conditioned(Protocol):
+    """Where a session learns of its images."""
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Session:
     Args:
         methods: in order.
         models: names of the pipeline's latent and prompt models.
-        prompts: listens to the pipeline's prompts.
+        prompts: says what is known of the images of the call, as by listening to the pipeline's prompts.
         memory: read at the first step; written by `commit` only.
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
@@ -55,7 +66,7 @@ class Session:
         methods: Sequence[Method],
         *,
         models: Models,
-        prompts: Prompts,
+        prompts: Conditioned,
         memory: Memory | None = None,
         guard: Guard | None = None,
         move: bool = True,
