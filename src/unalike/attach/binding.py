@@ -136,14 +136,15 @@ class Binding:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
-            timestep: what the model is given as such: the scheduler's own, or that on a scale from 0 to 1, upward or downward.
+            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
         """
         scheduler, first = self._scheduler, self._position + 1
         times = levels.schedule(scheduler).tolist()
-        near = [(min(abs(times[i] - t) for t in (timestep, 1000 * timestep, 1000 * (1 - timestep))), i) for i in range(first, len(times))]
+        meant = levels.meant(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
         off, index = min(near, default=(math.inf, 0))
         if off > max(1e-3, 0.005 * abs(times[index])):
             raise UnsupportedError(
@@ -161,11 +162,12 @@ class Binding:
 
     def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(own).bind(*args, **kwargs)
-        arguments, scheduler, timestep = bound.arguments, self._scheduler, bound.arguments["timestep"]
+        arguments, scheduler = bound.arguments, self._scheduler
+        timestep = _one_timestep(scheduler, arguments["timestep"])
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position
-        call = _call(scheduler, arguments, self._done, self._done + remaining)
+        call = _call(scheduler, timestep, arguments, self._done, self._done + remaining)
         delta = None if call.level.b == 0 else self._guidance.correct(call)  # at b = 0 the output has no say in x0
         if delta is None:
             result = own(*args, **kwargs)
@@ -180,9 +182,9 @@ class Binding:
         return result
 
 
-def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
+def _call(scheduler: Any, timestep: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
     sample, output = arguments["sample"], arguments["model_output"]
-    level = levels.level(scheduler, arguments["timestep"])
+    level = levels.level(scheduler, timestep)
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
@@ -201,10 +203,31 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
     if isinstance(result, tuple):
-        return (sample, *result[1:])
+        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
     result.prev_sample = sample
+    for name in ("pred_original_sample", "denoised"):
+        if isinstance(getattr(result, name, None), Tensor):
+            setattr(result, name, sample)
     return result
+
+
+def _one_timestep(scheduler: Any, timestep: Any) -> Any:
+    """The timestep of a whole batch; some pipelines give it to the scheduler once for each image.
+
+    Raises:
+        UnsupportedError: where they differ.
+    """
+    if not isinstance(timestep, Tensor) or timestep.numel() == 1:
+        return timestep
+    first = timestep.reshape(-1)[0]
+    if (timestep != first).any():
+        raise UnsupportedError(
+            f"{type(scheduler).__name__} was stepped with a timestep for each token or image; only one timestep for the whole batch can "
+            "be guided"
+        )
+    return first
 
 
 def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
@@ -214,9 +237,7 @@ def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
         raise UnsupportedError(
             f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
         )
-    if arguments.get("per_token_timesteps") is not None or (
-        isinstance(arguments["timestep"], Tensor) and arguments["timestep"].numel() > 1
-    ):
+    if arguments.get("per_token_timesteps") is not None:
         raise UnsupportedError(
             f"{name} was stepped with a timestep for each token or image; only one timestep for the whole batch can be guided"
         )

@@ -107,6 +107,16 @@ def schedule(scheduler: Any) -> Tensor:
     return require(scheduler).schedule(scheduler)
 
 
+def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
+    """The timesteps of the scheduler that a model may be asked about by this number.
+
+    They are the scheduler's own, or on a scale from 0 to 1, upward or downward; for the angles `t` of SCM, `sin t / (cos t + sin t)`.
+    """
+    if isinstance(scheduler, diffusers.SCMScheduler):
+        return (math.atan2(timestep, 1 - timestep),)
+    return timestep, 1000 * timestep, 1000 * (1 - timestep)
+
+
 def position(scheduler: Any, timestep: Any, after: int) -> int:
     """The index in `schedule` of the current call; `after` is that of the one before, or -1.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor
 
@@ -15,9 +16,13 @@ _SAMPLED = 64
 
 
 def latent_model(pipe: Any) -> str:
-    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels" where there is none."""
-    vae = _autoencoder(pipe)
-    return "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
+    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels" where there is none.
+
+    A number follows where the scheduler's latents are that many times those of other pipelines with this autoencoder.
+    """
+    vae, scale = autoencoder(pipe)[1], latent_scale(pipe)
+    own = "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
+    return own if scale == 1 else f"{own}-x{scale:g}"
 
 
 def prompt_model(pipe: Any, encoder: Any = None) -> str:
@@ -84,9 +89,16 @@ def _signs(weight: Tensor) -> Tensor:
     return torch.signbit(weight.detach()[tuple(0 for _ in range(weight.ndim - 1))][:_SAMPLED])
 
 
-def _autoencoder(pipe: Any) -> torch.nn.Module | None:
+def autoencoder(pipe: Any) -> tuple[str, Any]:
+    """The name and the module of the pipeline's autoencoder; an empty name and None where there is none."""
     for name in ("vae", "vqvae", "vqgan", "movq"):
-        module = getattr(pipe, "components", {}).get(name)
+        module = getattr(pipe, "components", {}).get(name) or getattr(pipe, name, None)
         if module is not None:
-            return module
-    return None
+            return name, module
+    return "", None
+
+
+def latent_scale(pipe: Any) -> float:
+    """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
+    scheduler = getattr(pipe, "scheduler", None)
+    return float(scheduler.config.sigma_data) if isinstance(scheduler, diffusers.SCMScheduler) else 1.0
