@@ -162,12 +162,11 @@ class Binding:
 
     def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(own).bind(*args, **kwargs)
-        arguments, scheduler = bound.arguments, self._scheduler
-        timestep = _one_timestep(scheduler, arguments["timestep"])
+        arguments, scheduler, timestep = bound.arguments, self._scheduler, bound.arguments["timestep"]
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position
-        call = _call(scheduler, timestep, arguments, self._done, self._done + remaining)
+        call = _call(scheduler, arguments, self._done, self._done + remaining)
         delta = None if call.level.b == 0 else self._guidance.correct(call)  # at b = 0 the output has no say in x0
         if delta is None:
             result = own(*args, **kwargs)
@@ -182,9 +181,9 @@ class Binding:
         return result
 
 
-def _call(scheduler: Any, timestep: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
+def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
     sample, output = arguments["sample"], arguments["model_output"]
-    level = levels.level(scheduler, timestep)
+    level = levels.level(scheduler, levels.first(arguments["timestep"]))
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
@@ -213,23 +212,6 @@ def _with_sample(result: Any, sample: Tensor) -> Any:
     return result
 
 
-def _one_timestep(scheduler: Any, timestep: Any) -> Any:
-    """The timestep of a whole batch; some pipelines give it to the scheduler once for each image.
-
-    Raises:
-        UnsupportedError: where they differ.
-    """
-    if not isinstance(timestep, Tensor) or timestep.numel() == 1:
-        return timestep
-    first = timestep.reshape(-1)[0]
-    if (timestep != first).any():
-        raise UnsupportedError(
-            f"{type(scheduler).__name__} was stepped with a timestep for each token or image; only one timestep for the whole batch can "
-            "be guided"
-        )
-    return first
-
-
 def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
     """Refuses what makes the x0 map no longer one pair of numbers for the whole batch."""
     name = type(scheduler).__name__
@@ -237,9 +219,12 @@ def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
         raise UnsupportedError(
             f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
         )
-    if arguments.get("per_token_timesteps") is not None:
+    timestep = arguments["timestep"]
+    if arguments.get("per_token_timesteps") is not None or (
+        isinstance(timestep, Tensor) and bool((timestep != levels.first(timestep)).any())
+    ):
         raise UnsupportedError(
-            f"{name} was stepped with a timestep for each token or image; only one timestep for the whole batch can be guided"
+            f"{name} was stepped with different timesteps for tokens or images; only one timestep for the whole batch can be guided"
         )
     if arguments.get("pred_original_sample") is not None:
         raise UnsupportedError(

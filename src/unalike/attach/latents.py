@@ -42,7 +42,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
         return _pixels(pipe, images, size)
     if not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
-            f"{type(pipe).__name__} has no vae with an encoder that is known here, so images cannot be turned into its latents; give latents"
+            f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )
     pixels = _pixels(pipe, images, size)
     own = vae.dtype

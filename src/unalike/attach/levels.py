@@ -107,6 +107,11 @@ def schedule(scheduler: Any) -> Tensor:
     return require(scheduler).schedule(scheduler)
 
 
+def first(timestep: Any) -> Any:
+    """The timestep of a batch, where a pipeline gives one for each image."""
+    return timestep.reshape(-1)[0] if isinstance(timestep, Tensor) else timestep
+
+
 def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
     """The timesteps of the scheduler that a model may be asked about by this number.
 
@@ -128,9 +133,9 @@ def position(scheduler: Any, timestep: Any, after: int) -> int:
     if hasattr(type(scheduler), "_init_step_index"):
         fresh = scheduler.step_index is None
         if fresh:
-            scheduler._init_step_index(timestep)
+            scheduler._init_step_index(first(timestep))
         return int(scheduler.step_index)
-    times, now = schedule(scheduler).tolist(), float(timestep)
+    times, now = schedule(scheduler).tolist(), float(first(timestep))
     for index in range(after + 1, len(times)):
         if times[index] == now:
             return index
