@@ -105,14 +105,15 @@ class Binding:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
-            timestep: what the model is given as such: the scheduler's own, or that on a scale from 0 to 1, upward or downward.
+            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
         """
         scheduler, first = self._scheduler, self._position + 1
         times = levels.schedule(scheduler).tolist()
-        near = [(min(abs(times[i] - t) for t in (timestep, 1000 * timestep, 1000 * (1 - timestep))), i) for i in range(first, len(times))]
+        meant = levels.meant(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
         off, index = min(near, default=(math.inf, 0))
         if off > max(1e-3, 0.005 * abs(times[index])):
             raise UnsupportedError(
@@ -170,9 +171,13 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
     if isinstance(result, tuple):
-        return (sample, *result[1:])
+        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
     result.prev_sample = sample
+    for name in ("pred_original_sample", "denoised"):
+        if isinstance(getattr(result, name, None), Tensor):
+            setattr(result, name, sample)
     return result
 
 

@@ -214,7 +214,7 @@ class GuidedPipeline:
             seeds=seeds_of(named.get("generator")),
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
-            output = own_call(self.pipe)(self.pipe, *args, **kwargs)
+            output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
         return session, output
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
@@ -276,3 +276,8 @@ class GuidedPipeline:
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
+
+
+def _own(value: Any) -> Any:
+    """A copy of a list, for some pipelines write into the list of prompts that they are given, which is needed for the next run."""
+    return list(value) if type(value) is list else value
