@@ -16,6 +16,7 @@ from unalike.attach.draws import Draws
 from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
 from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.outputs import blanked
+from unalike.attach.places import Places
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.prompts import PromptEncoder, Prompts
 from unalike.attach.report import Report
@@ -203,6 +204,7 @@ class GuidedPipeline:
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], images=prompts.asked)
         session = Session(
             methods,
             models=self._models(),
@@ -211,6 +213,7 @@ class GuidedPipeline:
             guard=self._guard(named) if keep else None,
             move=self.policy.on_violation == MOVE,
             seeds=seeds_of(named.get("generator")),
+            places=places,
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = self.pipe(*args, **kwargs)

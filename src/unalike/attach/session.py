@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unalike.attach.binding import Call, Coming
 from unalike.attach.guard import Guard, Moved, moved_out
+from unalike.attach.places import Places
 from unalike.attach.prompts import Conditions, Prompts
 from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
@@ -40,6 +41,7 @@ class Session:
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+        places: finds the regions of the methods in the latents; None where there are none to find.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
@@ -57,6 +59,7 @@ class Session:
         guard: Guard | None = None,
         move: bool = True,
         seeds: list[int] | None = None,
+        places: Places | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
@@ -65,6 +68,7 @@ class Session:
         self._guard = guard
         self._move = move
         self._seeds = seeds
+        self._places = places
         self.reset()
 
     def reset(self) -> None:
@@ -227,6 +231,7 @@ class Session:
     def _see_latents(self, call: Call) -> None:
         """Gives the run what there is in the space of its latents."""
         run, device = self._run or self._begin(call.x_t), call.x0.device
+        run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
