@@ -19,6 +19,7 @@ from unalike.attach.encoders import PromptEncoder
 from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.images import PipelineImages, Remembered
 from unalike.attach.outputs import blanked
+from unalike.attach.places import Places
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.prompts import Prompts
 from unalike.attach.report import Report
@@ -203,6 +204,7 @@ class GuidedPipeline:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
         embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
+        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], images=prompts.asked)
         session = Session(
             methods,
             models=self._models(),
@@ -212,6 +214,7 @@ class GuidedPipeline:
             move=self.policy.on_violation == MOVE,
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             seeds=seeds_of(named.get("generator")),
+            places=places,
         )
         with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})

@@ -121,6 +121,11 @@ class Prompts:
         if self._encoder is None:
             self._rows = _pooled([output[0]])
 
+    @property
+    def asked(self) -> int | None:
+        """How many images the arguments ask for; None where they do not tell."""
+        return self._known_images(0) or None
+
     def conditions(self, sample: Tensor) -> Conditions:
         """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
 

@@ -23,6 +23,7 @@ from unalike.memory import Memory
 
 if TYPE_CHECKING:
     from unalike.attach.images import PipelineImages  # with diffusers, which code outside it need not have
+    from unalike.attach.places import Places
 
 
 class Conditioned(Protocol):
@@ -53,6 +54,7 @@ class Session:
         move: whether the guard moves out what is inside then; else it only measures.
         images: of the pipeline, where a method compares embeddings of those.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+        places: finds the regions of the methods in the latents; None where there are none to find.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
@@ -71,6 +73,7 @@ class Session:
         move: bool = True,
         images: PipelineImages | None = None,
         seeds: list[int] | None = None,
+        places: Places | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
@@ -80,6 +83,7 @@ class Session:
         self._move = move
         self._images = images
         self._seeds = seeds
+        self._places = places
         self.reset()
 
     def reset(self) -> None:
@@ -243,6 +247,7 @@ class Session:
     def _see_latents(self, call: Call) -> None:
         """Gives the run what there is in the space of its latents."""
         run, device = self._run or self._begin(call.x_t), call.x0.device
+        run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import torch
 
 from unalike.fingerprint import fingerprint
@@ -67,4 +66,5 @@ def autoencoder(pipe: Any) -> tuple[str, Any]:
 def latent_scale(pipe: Any) -> float:
     """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
     scheduler = getattr(pipe, "scheduler", None)
-    return float(scheduler.config.sigma_data) if isinstance(scheduler, diffusers.SCMScheduler) else 1.0
+    known = any(parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__)  # by name: names are read without diffusers too
+    return float(scheduler.config.sigma_data) if scheduler is not None and known else 1.0
