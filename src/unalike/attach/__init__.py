@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unalike.attach import levels
     from unalike.attach.functions import GuidedDenoiser, GuidedPrediction, denoised_fn, guide_denoiser, karras_sigmas
-    from unalike.attach.pipeline import GuidedPipeline, guide
     from unalike.attach.latents import encode_images, shield_from_images
+    from unalike.attach.pipeline import GuidedPipeline, guide
     from unalike.attach.report import Certificate, Decoded, ImageReport, Nearest, Report
 
 __all__ = [

@@ -21,7 +21,6 @@ from unalike.guidance.run import Prepared, Run
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 
-
 if TYPE_CHECKING:
     from unalike.attach.images import PipelineImages  # with diffusers, which code outside it need not have
 
