@@ -71,3 +71,7 @@ def test_latents_have_a_space_of_their_own_when_the_scheduler_sees_a_multiple_of
     plain = SimpleNamespace(components={"vae": vae}, scheduler=diffusers.DDIMScheduler())
     halved = SimpleNamespace(components={"vae": vae}, scheduler=diffusers.SCMScheduler(sigma_data=0.5))
     assert latent_model(halved) == f"{latent_model(plain)}-x0.5"
+
+
+def test_prompts_have_a_space_of_their_own_when_the_text_encoder_is_called_otherwise(vae: torch.nn.Module) -> None:
+    assert prompt_model(SimpleNamespace(components={"bert": vae}, bert=vae)) == f"text-{fingerprint(vae)}"

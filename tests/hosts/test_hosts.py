@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL.Image import Transpose
 from tests.hosts.families import FAMILIES
-from tests.hosts.family import MIXED, ONE_EACH, PASTED, WARNINGS, Family, class_labels, several_prompts
+from tests.hosts.family import MIXED, ONE_EACH, PASTED, WARNINGS, Family, class_labels, repeated_prompts, several_prompts
 from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
@@ -17,6 +18,7 @@ from unalike.guidance.base import Context, Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
+from unalike.shields import Shield
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
@@ -146,6 +148,50 @@ def test_images_are_encoded_into_the_space_of_the_pipelines_latents(family: Fami
         (gradient,) = torch.autograd.grad(decoder.images(leaf).square().sum(), leaf)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
+
+
+@decoded_families
+def test_images_are_those_of_the_certified_latents_when_a_shield_moves_one(family: Family, read: Read):
+    pipe, plain = read(family), guide(read(family), NOTHING)
+    before = family.call(plain, ["cat"], 2, output_type="np")
+    assert plain.report is not None
+    assert plain.latents is not None
+    shield = Shield(plain.latents[:1], space=plain.report.space.split()[0], radius=0.5)
+    guided, decoder = guide(pipe, shield=shield), Decoder(pipe, size(family))
+    after = family.call(guided, ["cat"], 2, output_type="np")
+    assert guided.report is not None
+    assert guided.latents is not None
+    assert [image.certificate.moved for image in guided.report.images if image.certificate] == [True, False]
+    with torch.no_grad(), decoder.open():
+        torch.testing.assert_close(decoder.images(guided.latents), after.permute(0, 3, 1, 2), atol=1e-5, rtol=0)
+    assert not torch.equal(after[0], before[0])
+    assert torch.equal(after[1], before[1])
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.ask in (several_prompts, repeated_prompts)], ids=lambda family: family.id)
+def test_prompts_are_remembered_as_they_were_given_when_a_pipeline_writes_into_their_list(family: Family, read: Read):
+    memory, prompts = Memory(), ["cat"]
+    family.call(guide(read(family), memory=memory), ["cat"], 1, prompt=prompts)
+    assert prompts == ["cat"]
+    assert memory.texts(next(iter(memory.spaces()))) == ["cat"]
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if "ControlNet" in f.name], ids=lambda family: family.id)
+def test_images_follow_the_pose_when_there_is_one(family: Family, read: Read):
+    pose = family.arguments["image"]
+    upright, reversed_ = (family.call(read(family), ["cat"], 1, image=image) for image in (pose, pose.transpose(Transpose.FLIP_TOP_BOTTOM)))
+    assert (upright - reversed_).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name == "PixArt-Sigma"], ids=lambda family: family.id)
+def test_images_have_the_size_that_was_asked_for_when_they_are_drawn_at_another(family: Family, read: Read):
+    pipe, asked = read(family), {"height": 64, "width": 48, "use_resolution_binning": True}
+    guided, decoder = guide(pipe, NOTHING), Decoder(read(family), (64, 48))
+    images = family.call(guided, ["cat"], 1, output_type="np", **asked).permute(0, 3, 1, 2)
+    assert guided.latents is not None
+    assert guided.latents.shape[-2:] != (8, 6)
+    with torch.no_grad(), decoder.open():
+        torch.testing.assert_close(decoder.images(guided.latents), images, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if not f.decodes and PASTED not in f.limits], ids=lambda family: family.id)

@@ -23,7 +23,7 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
     """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text encoders by their fingerprints."""
     if encoder is not None:
         return embedding_model(encoder)
-    names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder"))
+    names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder") or name == "bert")
     parts = [fingerprint(getattr(pipe, name)) for name in names if getattr(pipe, name) is not None]
     return "text-" + "-".join(parts) if parts else "labels"
 
