@@ -137,7 +137,7 @@ class SPARKEGuided:
         """This pipeline with the method of the settings."""
         clip = None if chosen.use_latents_for_guidance and chosen.prompt_encoder != "clip" else self._clip_of(chosen.clip_for_guidance)
         guided = self._guided = self._guided or guide(self)
-        guided.methods = (chosen.method(None if chosen.use_latents_for_guidance else clip),)
+        guided.methods = (chosen.method(None if clip is None or chosen.use_latents_for_guidance else clip.embed),)
         if chosen.prompt_encoder != "clip":
             guided.prompt_encoder = prompt_encoder(chosen.prompt_encoder)
         elif not isinstance(guided.prompt_encoder, ExtractorPrompts) or guided.prompt_encoder.extractor is not clip:
