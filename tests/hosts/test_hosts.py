@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from diffusers import AutoencoderKLQwenImage, VQModel
 from PIL.Image import Transpose
 from tests.hosts.families import FAMILIES
 from tests.hosts.family import MIXED, ONE_EACH, PASTED, WARNINGS, Family, class_labels, repeated_prompts, several_prompts
@@ -56,6 +57,18 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 def size(family: Family) -> tuple[int | None, int | None]:
     return family.arguments.get("height"), family.arguments.get("width")
+
+
+def reconstructed(pipe: Any, images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1] as the autoencoder itself gives them back."""
+    vae = next((m for name in ("vae", "vqvae", "movq") if (m := getattr(pipe, name, None)) is not None), None)
+    if vae is None:
+        return images
+    video = isinstance(vae, AutoencoderKLQwenImage)
+    encoded = vae.encode((images * 2 - 1)[:, :, None] if video else images * 2 - 1)
+    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
+    made = vae.decode(latents, **({"force_not_quantize": True} if isinstance(vae, VQModel) else {})).sample
+    return ((made[:, :, 0] if video else made) / 2 + 0.5).clamp(0, 1)
 
 
 @every_family
@@ -143,6 +156,8 @@ def test_images_are_encoded_into_the_space_of_the_pipelines_latents(family: Fami
     assert guided.report.space.startswith(shield.space + " ")
     encoded, decoder = encode_images(pipe, images), Decoder(pipe, size(family))
     assert encoded.shape == guided.latents.shape
+    with torch.no_grad(), decoder.open():
+        torch.testing.assert_close(decoder.images(encoded), reconstructed(pipe, images), atol=1e-4, rtol=0)
     with decoder.open():
         leaf = encoded.requires_grad_()
         (gradient,) = torch.autograd.grad(decoder.images(leaf).square().sum(), leaf)
@@ -198,6 +213,7 @@ def test_images_have_the_size_that_was_asked_for_when_they_are_drawn_at_another(
 def test_decoding_is_refused_when_it_is_not_known(family: Family, read: Read):
     guided = guide(read(family), NOTHING)
     family.call(guided, ["cat"], 1)
+    assert guided.latents is not None
     with pytest.raises(UnalikeError):
         Decoder(guided.pipe, size(family)).images(guided.latents)
 

@@ -100,5 +100,5 @@ def autoencoder(pipe: Any) -> tuple[str, Any]:
 
 def latent_scale(pipe: Any) -> float:
     """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
-    scheduler = getattr(pipe, "scheduler", None)
-    return float(scheduler.config.sigma_data) if isinstance(scheduler, diffusers.SCMScheduler) else 1.0
+    scheduler: Any = getattr(pipe, "scheduler", None)
+    return float(scheduler.config.sigma_data) if issubclass(type(scheduler), diffusers.SCMScheduler) else 1.0
