@@ -16,6 +16,7 @@ from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.decoding import Decoder
 from unalike.errors import UnalikeError, UnsupportedError
 from unalike.guidance.base import Context, Method
+from unalike.guidance.cads import CADS
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
@@ -132,6 +133,15 @@ def test_prompts_keep_their_images_when_several_are_asked_of_each_unless_that_is
     two_of_each = family.call(pipe, ["cat", "black dog"], 2, **several(["cat", "black dog"], 2))
     repeated = family.call(pipe, ["cat", "cat", "black dog", "black dog"], 1)
     assert torch.allclose(two_of_each, repeated, atol=2e-3, rtol=1e-3) == (MIXED not in family.limits)
+    if MIXED in family.limits:  # then repeating them is what helps
+        alone = family.call(pipe, ["black dog"], 1, seed=3)
+        assert torch.allclose(repeated[3:], alone, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not f.prompt_methods], ids=lambda family: family.id)
+def test_methods_that_act_on_prompts_are_refused_when_they_cannot_work(family: Family, read: Read):
+    with pytest.raises(UnsupportedError, match=r"^CADS.*use methods that correct x0"):
+        family.call(guide(read(family), CADS()), ["cat"], 2)
 
 
 @decoded_families
