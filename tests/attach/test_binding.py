@@ -118,7 +118,8 @@ def test_final_latents_are_replaced_when_guidance_says_so(return_dict: bool) -> 
 
 
 def test_final_latents_reach_pipelines_that_return_the_prediction_when_guidance_says_so() -> None:
-    scheduler, final = diffusers.LCMScheduler(), torch.full_like(X, 7.0)
+    scheduler: Any = diffusers.LCMScheduler()
+    final = torch.full_like(X, 7.0)
     scheduler.set_timesteps(1)
     with Binding(Host(scheduler), Fixed(final=final)):
         assert scheduler.step(X, scheduler.timesteps[0], X).denoised is final
@@ -179,7 +180,8 @@ def test_count_begins_again_when_a_new_schedule_is_set() -> None:
 
 
 def test_one_timestep_counts_when_it_is_given_for_each_image() -> None:
-    scheduler, guidance = diffusers.SCMScheduler(), Fixed()
+    scheduler: Any = diffusers.SCMScheduler()
+    guidance = Fixed()
     scheduler.set_timesteps(2)
     scheduler.set_begin_index(0)
     with Binding(Host(scheduler), guidance):

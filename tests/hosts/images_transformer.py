@@ -116,7 +116,7 @@ def z_image(folder: Path) -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=tiny.vae(shift_factor=0.06, scaling_factor=1.5),
         text_encoder=texts.qwen3(),
-        tokenizer=texts.qwen_tokenizer(),
+        tokenizer=texts.qwen_tokenizer(),  # type: ignore[arg-type]
         transformer=transformer,
     )
 
@@ -125,8 +125,8 @@ def dc_ae() -> AutoencoderDC:
     return AutoencoderDC(
         latent_channels=4,
         attention_head_dim=2,
-        encoder_block_types=("ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),  # type: ignore[arg-type]
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),  # type: ignore[arg-type]
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
         encoder_qkv_multiscales=((), (5,)),
@@ -171,7 +171,7 @@ def sana_sprint(folder: Path) -> Any:
         text_encoder=texts.gemma(),
         vae=dc_ae(),
         transformer=sana_transformer(guidance_embeds=True),
-        scheduler=SCMScheduler(),
+        scheduler=SCMScheduler(),  # type: ignore[arg-type]
     )
 
 

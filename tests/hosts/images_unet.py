@@ -109,7 +109,7 @@ def ldm(folder: Path) -> Any:
     return LDMTextToImagePipeline(
         vqvae=tiny.vae(levels=4),
         bert=texts.bert(),
-        tokenizer=texts.bert_tokenizer(),
+        tokenizer=texts.bert_tokenizer(),  # type: ignore[arg-type]
         unet=tiny.unet(cross_attention_dim=texts.WIDTH, attention_head_dim=4),
         scheduler=tiny.ddim(),
     )

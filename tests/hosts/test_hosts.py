@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from diffusers import AutoencoderKLQwenImage, VQModel
 from PIL.Image import Transpose
 from tests.hosts.families import FAMILIES
 from tests.hosts.family import MIXED, ONE_EACH, PASTED, WARNINGS, Family, class_labels, repeated_prompts, several_prompts
@@ -15,6 +16,7 @@ from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.decoding import Decoder
 from unalike.errors import UnalikeError, UnsupportedError
 from unalike.guidance.base import Context, Method
+from unalike.guidance.cads import CADS
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
@@ -56,6 +58,18 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 def size(family: Family) -> tuple[int | None, int | None]:
     return family.arguments.get("height"), family.arguments.get("width")
+
+
+def reconstructed(pipe: Any, images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1] as the autoencoder itself gives them back."""
+    vae = next((m for name in ("vae", "vqvae", "movq") if (m := getattr(pipe, name, None)) is not None), None)
+    if vae is None:
+        return images
+    video = isinstance(vae, AutoencoderKLQwenImage)
+    encoded = vae.encode((images * 2 - 1)[:, :, None] if video else images * 2 - 1)
+    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
+    made = vae.decode(latents, **({"force_not_quantize": True} if isinstance(vae, VQModel) else {})).sample
+    return ((made[:, :, 0] if video else made) / 2 + 0.5).clamp(0, 1)
 
 
 @every_family
@@ -119,6 +133,15 @@ def test_prompts_keep_their_images_when_several_are_asked_of_each_unless_that_is
     two_of_each = family.call(pipe, ["cat", "black dog"], 2, **several(["cat", "black dog"], 2))
     repeated = family.call(pipe, ["cat", "cat", "black dog", "black dog"], 1)
     assert torch.allclose(two_of_each, repeated, atol=2e-3, rtol=1e-3) == (MIXED not in family.limits)
+    if MIXED in family.limits:  # then repeating them is what helps
+        alone = family.call(pipe, ["black dog"], 1, seed=3)
+        assert torch.allclose(repeated[3:], alone, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not f.prompt_methods], ids=lambda family: family.id)
+def test_methods_that_act_on_prompts_are_refused_when_they_cannot_work(family: Family, read: Read):
+    with pytest.raises(UnsupportedError, match=r"^CADS.*use methods that correct x0"):
+        family.call(guide(read(family), CADS()), ["cat"], 2)
 
 
 @decoded_families
@@ -143,6 +166,8 @@ def test_images_are_encoded_into_the_space_of_the_pipelines_latents(family: Fami
     assert guided.report.space.startswith(shield.space + " ")
     encoded, decoder = encode_images(pipe, images), Decoder(pipe, size(family))
     assert encoded.shape == guided.latents.shape
+    with torch.no_grad(), decoder.open():
+        torch.testing.assert_close(decoder.images(encoded), reconstructed(pipe, images), atol=1e-4, rtol=0)
     with decoder.open():
         leaf = encoded.requires_grad_()
         (gradient,) = torch.autograd.grad(decoder.images(leaf).square().sum(), leaf)
@@ -198,6 +223,7 @@ def test_images_have_the_size_that_was_asked_for_when_they_are_drawn_at_another(
 def test_decoding_is_refused_when_it_is_not_known(family: Family, read: Read):
     guided = guide(read(family), NOTHING)
     family.call(guided, ["cat"], 1)
+    assert guided.latents is not None
     with pytest.raises(UnalikeError):
         Decoder(guided.pipe, size(family)).images(guided.latents)
 

@@ -35,7 +35,7 @@ def gemma_tokenizer() -> GemmaTokenizer:
 
 
 def gemma() -> Any:
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
     return Gemma2Model(Gemma2Config(vocab_size=128, hidden_size=WIDTH, intermediate_size=WIDTH, **sizes)).eval()
 
 
@@ -47,12 +47,12 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
 
 
 def qwen3() -> Any:
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
     return Qwen3Model(Qwen3Config(vocab_size=128, hidden_size=WIDTH, intermediate_size=WIDTH, **sizes)).eval()
 
 
 def qwen_vl() -> Any:
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": 128,
         "hidden_size": WIDTH,
         "intermediate_size": WIDTH,
@@ -64,8 +64,8 @@ def qwen_vl() -> Any:
         "eos_token_id": 0,
         "pad_token_id": 0,
     }
-    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": WIDTH}
-    tokens = {"image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 5, "vision_end_token_id": 6}
+    vision: dict[str, Any] = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": WIDTH}
+    tokens: dict[str, Any] = {"image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 5, "vision_end_token_id": 6}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)).eval()
 
 
@@ -81,5 +81,5 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def bert() -> Any:
-    sizes = {"encoder_layers": 1, "encoder_ffn_dim": WIDTH, "encoder_attention_heads": 2, "head_dim": 8, "d_model": WIDTH}
+    sizes: dict[str, Any] = {"encoder_layers": 1, "encoder_ffn_dim": WIDTH, "encoder_attention_heads": 2, "head_dim": 8, "d_model": WIDTH}
     return LDMBertModel(LDMBertConfig(vocab_size=128, **sizes)).eval()

@@ -40,7 +40,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
     name, vae = autoencoder(pipe)
     if vae is None and hasattr(pipe, "scheduler"):
         return _pixels(pipe, images, size)
-    if not hasattr(vae, "encode") or name == "vqgan":
+    if vae is None or not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
             f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )

@@ -65,6 +65,6 @@ def autoencoder(pipe: Any) -> tuple[str, Any]:
 
 def latent_scale(pipe: Any) -> float:
     """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
-    scheduler = getattr(pipe, "scheduler", None)
+    scheduler: Any = getattr(pipe, "scheduler", None)
     known = any(parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__)  # by name: names are read without diffusers too
     return float(scheduler.config.sigma_data) if scheduler is not None and known else 1.0
