@@ -10,11 +10,10 @@ import pytest
 import torch
 from diffusers import ClassifierFreeGuidance
 from tests.hosts.families import FAMILIES
-from tests.hosts.family import WARNINGS, Family
+from tests.hosts.family import WARNINGS, Family, class_labels
 from torch import Tensor
 
 from unalike.attach import guide
-from unalike.errors import UnsupportedError
 from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
@@ -27,7 +26,6 @@ def families(choice: Callable[[Family], bool]) -> Any:
 
 
 able = families(lambda family: family.prompt_methods)
-unable = families(lambda family: not family.prompt_methods)
 able_with_guidance = families(lambda family: family.prompt_methods and family.guidance)
 NEVER = IntervalGuidance(sigma_low=1e6, sigma_high=1e7)
 
@@ -84,12 +82,6 @@ def without_guidance(family: Family, pipe: Any) -> Tensor:
         pipe.update_components(guider=before)
 
 
-@unable
-def test_methods_on_prompts_are_refused_when_the_pipeline_cannot_have_them(family: Family, read: Callable[[Family], Any]):
-    with pytest.raises(UnsupportedError, match=r"^CADS.*use methods that correct x0"):
-        family.call(guide(read(family), CADS()), ["cat", "dog"], 2)
-
-
 @able
 def test_images_change_when_prompts_are_annealed(family: Family, read: Callable[[Family], Any]):
     pipe = read(family)
@@ -117,7 +109,7 @@ def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(family: Fami
     assert not torch.allclose(family.call(pipe, ["cat", "dog"], 2), without, rtol=1e-3, atol=1e-3)
 
 
-@able_with_guidance
+@families(lambda family: family.prompt_methods and family.guidance and family.ask is not class_labels)
 def test_only_positive_prompts_are_changed_when_one_is(family: Family, read: Callable[[Family], Any]):
     pipe = read(family)
     with given(pipe) as plain:

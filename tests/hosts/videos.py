@@ -30,7 +30,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from tests import tiny
-from tests.hosts.family import MIXED, ONE_EACH, Family, repeated_prompts
+from tests.hosts.family import MIXED, ONE_EACH, POOLED, Family, repeated_prompts
 from transformers import UMT5Config, UMT5EncoderModel
 
 
@@ -220,8 +220,6 @@ def load_modular(folder: Path) -> Any:
     return pipe
 
 
-POOLED = "Several prompts with several images each: the pipeline itself gives an image the pooled embedding of another prompt; repeat each \
-prompt instead."
 TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
 
 FAMILIES: tuple[Family, ...] = (
@@ -294,6 +292,7 @@ FAMILIES: tuple[Family, ...] = (
         ask=repeated_prompts,
         limits=(POOLED,),
         arguments={"height": 16, "width": 16, "output_type": "latent", "output": "images"},
-        output=lambda images: images,
+        decodes=True,
+        output=torch.as_tensor,
     ),
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unalike.attach.modular import input_names
 from unalike.guidance.base import Method
 
 _ENOUGH = 8
@@ -24,7 +22,7 @@ def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashab
     scheduler = (type(pipe.scheduler).__name__, repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))))
     guider = getattr(pipe, "guider", None)  # of modular pipelines, which take no scale as an argument
     scales = None if guider is None else (type(guider).__name__, getattr(guider, "guidance_scale", None))
-    return (type(method), repr(method), scheduler, scales, *(arguments.get(name) for name in _SETTINGS))
+    return (method, scheduler, scales, *(arguments.get(name) for name in _SETTINGS))
 
 
 def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sample, accepted: Sequence[str]) -> list[Method]:
@@ -58,11 +56,6 @@ def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sam
             groups.append(their_groups.cpu())
     every, their = torch.cat(latents), torch.cat(groups)
     return [method.calibrated(every, their) for method in methods]
-
-
-def call_parameters(pipe: Any) -> list[str]:
-    """The names of the arguments of the pipeline's call."""
-    return list(inspect.signature(type(pipe).__call__).parameters)[1:] + input_names(pipe)
 
 
 def copied(generator: Any) -> Any:

@@ -95,8 +95,9 @@ class Denoiser:
         if sample is None or not len(times) or (times != times[0]).any():
             raise UnsupportedError(f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}")
         labels = arguments.get("class_labels")
-        self._rows = self._positive_rows(module, arguments.get("encoder_hidden_states") if labels is None else labels, sample)
+        tokens = arguments.get("encoder_hidden_states") if labels is None else labels
         coming = self._binding.coming(times[0].item())
+        self._rows = self._positive_rows(module, tokens, sample, asked=coming.step == self._step)
         if not self._rows.any():  # the empty prompts have a call of their own
             if coming.step != self._step and self._may_drop_cfg:
                 raise UnsupportedError(
@@ -131,13 +132,15 @@ class Denoiser:
             new = torch.cat([new, values[chosen, new.shape[1] :]], dim=1)
         return values.index_put((chosen,), new)
 
-    def _positive_rows(self, module: torch.nn.Module, tokens: Any, sample: Tensor) -> Tensor:
-        """Which rows of the model's input `sample` (R, …) belong to positive prompts: (R,) bool."""
+    def _positive_rows(self, module: torch.nn.Module, tokens: Any, sample: Tensor, *, asked: bool) -> Tensor:
+        """Which rows of the input `sample` (R, …) belong to positive prompts: (R,) bool; `asked`, whether it had those of this step."""
         positive = self._prompts.positive
         found = None
         if isinstance(tokens, Tensor) and isinstance(positive, Tensor):
             self._length = positive.shape[1] if positive.ndim == 3 else None
             found = positive_rows(tokens, positive, rows=len(sample), images=self._prompts.images(sample))
+            if found is None and asked:  # the empty prompts, which have another length
+                return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
         if found is None:
             raise UnsupportedError(
                 f"{self._who}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
