@@ -77,7 +77,9 @@ def mask_pixels(mask: Any) -> Tensor:
             f"region is a mask of shape {tuple(pixels.shape)}; allowed: (height, width), or (images, height, width) with a mask for each image"
         )
     if not torch.isfinite(pixels).all():
-        raise OptionError("region is a mask with NaN or infinite values; allowed: bool, or numbers of which those above one half are inside")
+        raise OptionError(
+            "region is a mask with NaN or infinite values; allowed: bool, or numbers of which those above one half are inside"
+        )
     inside = pixels.cpu() > (_HALF_OF_8_BITS if pixels.dtype == torch.uint8 else 0.5)
     if not inside.any():
         what = "128 or more of 255" if pixels.dtype == torch.uint8 else "above one half"

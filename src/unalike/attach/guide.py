@@ -204,7 +204,7 @@ class GuidedPipeline:
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
-        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], images=prompts.asked)
+        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], prompts)
         session = Session(
             methods,
             models=self._models(),
@@ -215,7 +215,7 @@ class GuidedPipeline:
             seeds=seeds_of(named.get("generator")),
             places=places,
         )
-        with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
+        with places, Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = self.pipe(*args, **kwargs)
         return session, output
 

@@ -65,7 +65,13 @@ def _given_size(image: Any) -> tuple[int, int] | None:
     return (shape[-2], shape[-1]) if len(shape) >= 2 else None
 
 
-_FACTORS = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_scale_factor", "vae_spatial_compression_ratio", "movq_scale_factor")
+_FACTORS = (
+    "vae_scale_factor",
+    "vae_scale_factor_spatial",
+    "vae_spatial_scale_factor",
+    "vae_spatial_compression_ratio",
+    "movq_scale_factor",
+)
 
 
 def _scale_factor(pipe: Any) -> Any:

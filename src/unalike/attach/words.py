@@ -32,6 +32,16 @@ class Tokens:
     padded: Tensor | None
     words: dict[str, list[list[int]]]
 
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.embeddings.shape[0]
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.embeddings.shape[1]
+
 
 def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool) -> Tokens:
     """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
@@ -68,8 +78,8 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
             if not row:
                 own = ", ".join(re.findall(r"\w+", prompt)) or "none"
                 raise OptionError(
-                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name one "
-                    "of them, or give a mask or a box"
+                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name "
+                    "one of them, or give a mask or a box"
                 )
     return Tokens(embeddings, None if padded is None else padded == 0, found)
 
