@@ -45,7 +45,7 @@ def test_error_suggests_nothing_when_no_name_is_close():
 
 
 def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
-    with pytest.raises(OptionError, match=r"option of spell is 'radios'; allowed: 'radius', .*'limit'; did you mean 'radius'"):
+    with pytest.raises(OptionError, match=r"option of spell is 'radios'; allowed: 'radius', .*'limit', 'region'; did you mean 'radius'"):
         build("spell", radios=3.0)
 
 
