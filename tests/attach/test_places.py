@@ -26,7 +26,7 @@ def seen(pipe: Any, arguments: dict[str, Any], region: Any, images: int = 1) -> 
 
 
 def asked(pipe: Any, arguments: dict[str, Any], *regions: Any) -> Places:
-    return Places(pipe, arguments, regions, Prompts(pipe, arguments))
+    return Places(pipe, arguments, [Looks(region=region) for region in regions], Prompts(pipe, arguments))
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "dit"])
@@ -112,6 +112,15 @@ def test_error_names_the_sizes_before_any_denoising_when_a_mask_has_another(pipe
     finally:
         handle.remove()
     assert not calls
+
+
+def test_mask_is_refused_when_it_has_nothing_inside(pipelines: Pipelines):
+    with pytest.raises(OptionError, match="region is a mask with nothing inside, so that nothing would be done; leave the method out"):
+        asked(pipelines("sd"), prompted("sd", ["cat"], 1), torch.zeros(8, 8))
+
+
+def test_everything_is_inside_when_a_method_asks_for_no_region(pipelines: Pipelines):
+    assert asked(pipelines("sd"), {}).masks(torch.zeros(2, 4, 8, 8))(None).all()
 
 
 def test_error_says_so_when_the_pipeline_does_not_tell_its_size(tiny_sd: Any):

@@ -9,8 +9,8 @@ from tests.attach.conftest import prompted
 from tests.tiny import clip_tokenizer, t5_tokenizer
 from transformers import CLIPTokenizer
 
-from unalike.attach.words import require_words, tokens_of, word_tokens
-from unalike.errors import OptionError, UnsupportedError
+from unalike.attach.words import tokens_of, word_tokens
+from unalike.errors import UnsupportedError
 
 Pipelines = Callable[[str], Any]
 
@@ -105,17 +105,6 @@ def test_prompts_are_encoded_as_the_call_does_when_it_has_settings_for_that(pipe
     assert torch.equal(tokens.embeddings, pipe.encode_prompt("cat", None, "cpu", 1, False, clip_skip=1)[0])
     assert not torch.equal(tokens.embeddings, pipe.encode_prompt("cat", None, "cpu", 1, False)[0])
     assert not pipe.text_encoder._forward_pre_hooks
-
-
-@pytest.mark.parametrize("region", [[], "", "  ", ["cat", ""], ["-"], ("cat", 3)])
-def test_words_are_refused_when_they_have_no_letter(region: Any):
-    with pytest.raises(OptionError, match="words are a str or a list of them, each with a letter, as in region="):
-        require_words(region)
-
-
-def test_words_are_those_of_the_list_when_it_has_some():
-    assert require_words("red hair") == ("red hair",)
-    assert require_words(["face", "猫"]) == ("face", "猫")
 
 
 def test_error_names_the_encoder_when_its_tokens_are_not_those_of_the_denoiser(tmp_path: Path, pipelines: Pipelines):

@@ -204,7 +204,7 @@ class GuidedPipeline:
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
-        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], prompts)
+        places = Places(self.pipe, named, methods, prompts)
         session = Session(
             methods,
             models=self._models(),

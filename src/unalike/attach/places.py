@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from unalike.attach.attention import WordMaps, attends
-from unalike.attach.cells import box_cells, mask_cells, mask_pixels, require_box, separated
+from unalike.attach.cells import box_cells, mask_cells, separated
 from unalike.attach.prompts import Prompts
 from unalike.attach.sizes import call_size, latent_size
-from unalike.attach.words import require_words, word_tokens
+from unalike.attach.words import word_tokens
 from unalike.errors import OptionError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.guidance.region import Region, checked
 
 _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 
@@ -105,32 +107,29 @@ class Places:
     Args:
         pipe: a diffusers pipeline.
         arguments: of the call, by name.
-        regions: of the methods; None for those without.
+        methods: those with an attribute `region` that is not None have one.
         prompts: listens to the prompts of the call.
 
     Raises:
-        OptionError: for a region that is none, a mask that fits neither the images nor their latents, and, on entering, words that a prompt
-            has not where they have to be in it.
+        OptionError: for a region that is none, a mask that fits neither the images nor their latents, or has nothing inside, and, on
+            entering, words that a prompt has not where they have to be in it.
         UnsupportedError: for a pipeline whose latents have no places, and for words where the denoiser's attention cannot be read.
     """
 
-    def __init__(self, pipe: Any, arguments: dict[str, Any], regions: Sequence[Any], prompts: Prompts) -> None:
+    def __init__(self, pipe: Any, arguments: dict[str, Any], methods: Sequence[Method], prompts: Prompts) -> None:
         self._pipe = pipe
         self._arguments = arguments
         self._prompts = prompts
         self._grid = Grid(pipe, arguments)
         self._words: list[str] = []
         self._found: WordMaps | None = None
-        asked = [region for region in regions if region is not None]
+        asked = [checked(region, type(m).__name__) for m in methods if (region := getattr(m, "region", None)) is not None]
         if asked:
             self._grid.require()
         for region in asked:
-            if is_box(region):
-                require_box(region)
-            elif is_mask(region):
-                _require_fitting(mask_pixels(region), self._grid.sizes, prompts.asked or arguments.get("batch_size"))
-            else:
-                self._words += [word for word in require_words(region) if word not in self._words]
+            if isinstance(region, Tensor):
+                _require_fitting(region, self._grid.sizes, prompts.asked or arguments.get("batch_size"))
+            self._words += [word for word in _words(region) if word not in self._words]
         self._attends = attends(pipe) if self._words else ""
 
     def __enter__(self) -> Places:
@@ -150,32 +149,33 @@ class Places:
         """
         like, known = latents.to("meta"), []
 
-        def mask(region: Any) -> Tensor:
+        def mask(given: Any) -> Tensor:
             for other, made in known:
-                if other is region:
+                if other is given:
                     return made
+            region = checked(given, "masks")
             made = self._grid.spread(self._cells(region, like), like).to(latents.device)
-            if is_box(region) or is_mask(region):
-                known.append((region, made))
+            if not _words(region):
+                known.append((given, made))
             return made
 
         return mask
 
-    def _cells(self, region: Any, latents: Tensor) -> Tensor:
+    def _cells(self, region: Region | None, latents: Tensor) -> Tensor:
         self._grid.require()
         height, width = self._grid.cells(latents)
-        if is_box(region):
-            return box_cells(region, height, width)
-        if not is_mask(region):
-            return self._cells_of_words(require_words(region))
-        pixels = mask_pixels(region)
-        sizes = {"their latents": (height, width)}
-        if tuple(pixels.shape[1:]) != (height, width):
-            sizes = {"the images": self._grid.pixels, **sizes}
-        _require_fitting(pixels, sizes, len(latents))
-        return mask_cells(pixels, height, width)
+        if isinstance(region, Tensor):
+            sizes = {"their latents": (height, width)}
+            if tuple(region.shape[-2:]) != (height, width):
+                sizes = {"the images": self._grid.pixels, **sizes}
+            _require_fitting(region, sizes, len(latents))
+            return mask_cells(region.cpu() if region.ndim == 3 else region.cpu()[None], height, width)
+        words = _words(region)
+        if words:
+            return self._cells_of(words)
+        return box_cells((0, 0, 1, 1) if region is None else region, height, width)
 
-    def _cells_of_words(self, words: Sequence[str]) -> Tensor:
+    def _cells_of(self, words: Sequence[str]) -> Tensor:
         if self._found is None or not set(words) <= set(self._words):
             raise OptionError(
                 f"region names the words {', '.join(map(repr, words))}, which no method of this call has as its region; words have to be "
@@ -185,26 +185,22 @@ class Places:
         return torch.stack([separated(maps[word]) for word in words]).any(0)
 
 
-def _require_fitting(pixels: Tensor, sizes: dict[str, tuple[int, int]], images: int | None) -> None:
-    """Refuses masks (b, h, w) of other sizes than these, and more than one of them for another number of images."""
-    if tuple(pixels.shape[1:]) not in sizes.values():
+def _words(region: Region | None) -> tuple[str, ...]:
+    if isinstance(region, str):
+        return (region,)
+    return tuple(part for part in region if isinstance(part, str)) if isinstance(region, tuple) else ()
+
+
+def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: int | None) -> None:
+    """Refuses a mask (h, w) or (b, h, w) with nothing inside, of other sizes than these, or with as many as there are not images."""
+    if not mask.any():
+        raise OptionError("region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0")
+    if tuple(mask.shape[-2:]) not in sizes.values():
         allowed = " or ".join(f"{height}×{width} of {what}" for what, (height, width) in sizes.items())
         height, width = next(iter(sizes.values()))
         raise OptionError(
-            f"region is a mask of {pixels.shape[1]}×{pixels.shape[2]} (height × width); allowed: {allowed}; resize it, as in "
+            f"region is a mask of {mask.shape[-2]}×{mask.shape[-1]} (height × width); allowed: {allowed}; resize it, as in "
             f"region=image.resize(({width}, {height}))"
         )
-    if len(pixels) > 1 and images is not None and len(pixels) != images:
-        raise OptionError(
-            f"region has {len(pixels)} masks and this call makes {images} images; give one mask for all, or one for each image"
-        )
-
-
-def is_box(region: Any) -> bool:
-    """Whether a region is meant as a box: a tuple or list that does not begin with a word."""
-    return isinstance(region, tuple | list) and not any(isinstance(part, str) for part in region)
-
-
-def is_mask(region: Any) -> bool:
-    """Whether a region is meant as a mask: a tensor or a PIL image."""
-    return isinstance(region, Tensor) or hasattr(region, "convert")
+    if mask.ndim == 3 and images is not None and len(mask) not in (1, images):
+        raise OptionError(f"region has {len(mask)} masks and this call makes {images} images; give one mask for all, or one for each image")

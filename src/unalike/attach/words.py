@@ -101,18 +101,6 @@ def _pattern(word: str) -> re.Pattern[str]:
     return re.compile(before + r"\s*".join(map(re.escape, parts)) + after, re.IGNORECASE)
 
 
-def require_words(region: Any) -> tuple[str, ...]:
-    """The words of a region.
-
-    Raises:
-        OptionError: for none, and for something else among them.
-    """
-    words = (region,) if isinstance(region, str) else tuple(region)
-    if not words or not all(isinstance(word, str) and re.search(r"\w", word) for word in words):
-        raise OptionError(f"region is {region!r}; words are a str or a list of them, each with a letter, as in region=['face', 'red hair']")
-    return words
-
-
 def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]) -> tuple[Any, dict[str, Tensor]]:
     """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder read."""
     encode = getattr(pipe, "encode_prompt", None)
