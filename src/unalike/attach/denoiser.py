@@ -11,7 +11,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor
 
 from unalike.attach.binding import Binding
-from unalike.attach.prompts import Prompts
+from unalike.attach.prompts import Prompts, positive_rows
 from unalike.attach.session import Session
 from unalike.errors import UnsupportedError
 from unalike.guidance.base import Method
@@ -124,13 +124,7 @@ class Denoiser:
                 f"{' and '.join(self._names)}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
                 f"made, so they cannot be replaced; {_HINT}"
             )
-        known = positive.to(tokens)
-        if len(tokens) % len(known) == 0:
-            blocks = [torch.equal(block, known) for block in tokens.split(len(known))]
-            if any(blocks):
-                own = len(blocks) - 1 - blocks[::-1].index(True)  # the last: pipelines put empty prompts, which may be equal, first
-                return (torch.arange(len(tokens)) // len(known) == own).to(tokens.device)
-        return (tokens.flatten(1) if tokens.ndim > 1 else tokens[:, None])[:, None].eq(known.reshape(len(known), -1)).all(dim=2).any(dim=1)
+        return positive_rows(tokens, positive)
 
     def _embedded(self, module: LabelEmbedding, _: Any, output: Tensor) -> Tensor:
         new = self._classes.get(module)

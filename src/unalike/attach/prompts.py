@@ -171,6 +171,22 @@ class Prompts:
         return unit_rows(rows)
 
 
+def positive_rows(tokens: Tensor, positive: Tensor) -> Tensor:
+    """Which rows of a denoiser's input belong to positive prompts, by equality of what they are given: (R,) bool.
+
+    Args:
+        tokens: embeddings (R, …) or class labels (R,) that the denoiser is given.
+        positive: what the pipeline made of the positive prompts, for each image or each prompt.
+    """
+    known = positive.to(tokens)
+    if len(tokens) % len(known) == 0:
+        blocks = [torch.equal(block, known) for block in tokens.split(len(known))]
+        if any(blocks):
+            own = len(blocks) - 1 - blocks[::-1].index(True)  # the last: pipelines put empty prompts, which may be equal, first
+            return (torch.arange(len(tokens)) // len(known) == own).to(tokens.device)
+    return (tokens.flatten(1) if tokens.ndim > 1 else tokens[:, None])[:, None].eq(known.reshape(len(known), -1)).all(dim=2).any(dim=1)
+
+
 def _texts(prompt: Any) -> list[str] | None:
     if isinstance(prompt, str):
         return [prompt]

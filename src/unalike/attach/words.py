@@ -32,6 +32,16 @@ class Tokens:
     padded: Tensor | None
     words: dict[str, list[list[int]]]
 
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.embeddings.shape[0]
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.embeddings.shape[1]
+
 
 def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool) -> Tokens:
     """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
@@ -68,8 +78,8 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
             if not row:
                 own = ", ".join(re.findall(r"\w+", prompt)) or "none"
                 raise OptionError(
-                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name one "
-                    "of them, or give a mask or a box"
+                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name "
+                    "one of them, or give a mask or a box"
                 )
     return Tokens(embeddings, None if padded is None else padded == 0, found)
 
@@ -89,18 +99,6 @@ def _pattern(word: str) -> re.Pattern[str]:
     spaced = [unicodedata.east_asian_width(c) not in "WF" for c in (parts[0][0], parts[-1][-1])]
     before, after = (r"(?<!\w)" if spaced[0] else ""), (r"(?!\w)" if spaced[1] else "")
     return re.compile(before + r"\s*".join(map(re.escape, parts)) + after, re.IGNORECASE)
-
-
-def require_words(region: Any) -> tuple[str, ...]:
-    """The words of a region.
-
-    Raises:
-        OptionError: for none, and for something else among them.
-    """
-    words = (region,) if isinstance(region, str) else tuple(region)
-    if not words or not all(isinstance(word, str) and re.search(r"\w", word) for word in words):
-        raise OptionError(f"region is {region!r}; words are a str or a list of them, each with a letter, as in region=['face', 'red hair']")
-    return words
 
 
 def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]) -> tuple[Any, dict[str, Tensor]]:
