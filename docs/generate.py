@@ -1,11 +1,13 @@
 """Writes what the documentation takes from the code and from measurements: `python docs/generate.py`.
 
-`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks. Between
-`<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the repository.
+`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks, `docs/pipelines.md` from the
+families of pipelines that the tests run. Between `<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that
+are in the repository.
 """
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
@@ -49,6 +51,21 @@ results names the processor, the threads and the versions.
 **Data for larger models.** `python -m unalike.bench.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
 captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
 
+PIPELINES_INTRODUCTION = """# Pipelines
+
+Written by `python docs/generate.py` from [tests/hosts](../tests/hosts): each row is a family of pipelines that the tests run from end to
+end, as a tiny pipeline of diffusers' own class with random weights, written to disk and read back by `from_pretrained`.
+
+**What works means.** Without a correction the images are those of the pipeline, bit for bit; a correction changes every image; several
+images of each of several prompts are grouped by their prompt; and an image is the same for the same seed, whatever the batch. Pipelines
+that are not in the table are guided in the same way, as long as they step a scheduler with a known map to x0; what is not known is
+refused.
+
+**Columns.** What a method sees as x0 has the shape that the scheduler sees, for `B` images: C channels, H × W places, F frames, S tokens of
+a packed latent, L samples of sound. CADS and interval guidance change what the model is given, and so need to tell the prompts in its
+input apart. A shield of what images show (pixels, or an embedding such as CLIP's) needs to decode the latents of a step, and
+`unalike.attach.encode_images` goes the other way; a shield of latents needs neither."""
+
 
 def pages() -> dict[Path, str]:
     """Every page that is generated, whole or in part, with the text that it should have."""
@@ -64,6 +81,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+        ROOT / "docs" / "pipelines.md": pipelines_page(),
         choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
@@ -97,6 +115,26 @@ def benchmarks_page() -> str:
     """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
     measured = [name for name in available() if (RESULTS / name).is_dir()]
     return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]) + "\n"
+
+
+def pipelines_page() -> str:
+    """The page of pipelines as Markdown: the table of families, and under it the limits that it has numbers for."""
+    sys.path.insert(0, str(ROOT))
+    from tests.hosts.families import FAMILIES
+
+    limits = list(dict.fromkeys(limit for family in FAMILIES for limit in family.limits))
+    lines = [
+        "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of what images show |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for f in FAMILIES:
+        numbers = ", ".join(str(limits.index(limit) + 1) for limit in f.limits)
+        works = f"works with a limit ({numbers})" if numbers else "works"
+        prompts = ("yes" if f.prompt_methods else "no") if f.prompted else "no prompts"
+        interval = prompts if f.guidance else "no guidance"
+        lines.append(f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |")
+    notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
+    return "\n".join([PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, ""])
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:

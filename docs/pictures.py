@@ -15,7 +15,7 @@ from unalike.models import digits
 from unalike.models.digits.measure import draw as draw_digits
 from unalike.models.emoji.data import captions, entries, load_images
 from unalike.models.emoji.measure import draw
-from unalike.pipelines.catalogue import load
+from unalike.pipelines.loading import load
 from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings
 

@@ -130,3 +130,16 @@ def test_manifest_is_checked_when_opened(tmp_path: Path) -> None:
     tensorfile.write(path, "unalike.memory", 1, {"capacity": 3, "dtype": "float32", "spaces": [{"space": "s"}]}, {})
     with pytest.raises(StoreError, match="manifest does not fit"):
         Memory.open(path)
+
+
+def test_the_oldest_go_when_it_is_resized():
+    memory = Memory(capacity=5)
+    memory.add("a/1", torch.arange(3.0).view(3, 1))
+    memory.add("b/1", torch.arange(2.0).view(2, 1))
+    memory.resize(3)
+    assert memory.spaces() == {"a/1": 1, "b/1": 2}
+    memory.resize(4)
+    memory.add("a/1", torch.ones(1, 1))
+    assert len(memory) == 4
+    with pytest.raises(OptionError, match="capacity is 0"):
+        memory.resize(0)

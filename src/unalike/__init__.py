@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unalike.guidance.spell import SPELL
     from unalike.guidance.vendi import VendiGuidance
     from unalike.memory import Memory
-    from unalike.pipelines.catalogue import load
+    from unalike.pipelines.loading import load
     from unalike.shields import Shield
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ _HOMES = {
     "Shield": "unalike.shields",
     "VendiGuidance": "unalike.guidance.vendi",
     "guide": "unalike.attach",
-    "load": "unalike.pipelines.catalogue",
+    "load": "unalike.pipelines.loading",
 }
 _MODULES = ("errors", "kernels", "metrics", "scores")
 

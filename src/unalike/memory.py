@@ -44,8 +44,7 @@ class Memory:
     """
 
     def __init__(self, capacity: int = 10_000, dtype: str = "float32") -> None:
-        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
-            raise OptionError(f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)")
+        _require_capacity(capacity)
         if dtype not in _DTYPES:
             raise OptionError(f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')")
         self.capacity = capacity
@@ -122,6 +121,21 @@ class Memory:
         """The seeds of a space's samples, oldest first, in the order of `view`."""
         bank = self._banks.get(space)
         return [] if bank is None else bank.seeds[bank.start :]
+
+    def numbers(self, space: str) -> list[int]:
+        """How many samples were added before each of a space's samples, in the order of `view`: a name for each that stays its own."""
+        bank = self._banks.get(space)
+        return [] if bank is None else bank.rows("order").tolist()
+
+    def resize(self, capacity: int) -> None:
+        """Holds at most so many samples from now on; the oldest that are too many go at once.
+
+        Raises:
+            OptionError: for a capacity below 1.
+        """
+        _require_capacity(capacity)
+        self.capacity = capacity
+        self._evict()
 
     def _evict(self) -> None:
         excess = len(self) - self.capacity
@@ -231,6 +245,11 @@ class _Bank:
         ):
             raise ValueError(f"sizes of {entry['space']!r}")
         return cls(shape, dict(columns), 0, count, list(entry["texts"]), list(entry["seeds"]))
+
+
+def _require_capacity(capacity: Any) -> None:
+    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+        raise OptionError(f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)")
 
 
 def _storable(name: str, values: Tensor, dtype: str) -> Tensor:

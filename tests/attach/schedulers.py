@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import torch
 from torch import Tensor
 
 STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -21,10 +22,21 @@ class Setting:
     config: dict[str, Any] = field(default_factory=dict)
     family: str = "betas"
     tolerance: float = 2e-4
+    steps: int = 6
 
     @property
     def id(self) -> str:
-        plain = (*STABLE, "clip_sample", "set_alpha_to_one", "final_sigmas_type", "lower_order_final", "shift", "flow_shift")
+        plain = (
+            *STABLE,
+            "clip_sample",
+            "set_alpha_to_one",
+            "final_sigmas_type",
+            "lower_order_final",
+            "shift",
+            "flow_shift",
+            "noise_sampler_seed",
+            "timestep_spacing",
+        )
         extra = [k if v is True else f"no_{k}" if v is False else str(v) for k, v in self.config.items() if k not in plain]
         return "-".join([self.name.removesuffix("Scheduler"), *extra])
 
@@ -63,6 +75,7 @@ SETTINGS = [
     Setting("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, "flow"),
     Setting("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}, "inverted flow"),
     Setting("FlowMatchHeunDiscreteScheduler", {"shift": 3.0}, "flow"),
+    Setting("FlowMatchLCMScheduler", {"shift": 3.0}, "flow"),
     *(
         Setting(name, {**STABLE, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0, **more}, "flow", 2e-3)
         for name, more in (
@@ -76,6 +89,16 @@ SETTINGS = [
         for name in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
         for p in ("epsilon", "v_prediction")
     ),
+    *(Setting("CosineDPMSolverMultistepScheduler", {"prediction_type": p}, "cosine") for p in ("epsilon", "v_prediction")),
+    *_betas("DPMSolverSDEScheduler", "epsilon", "v_prediction", noise_sampler_seed=5, tolerance=2e-3),
+    *(
+        Setting(name, {"prediction_type": p, "timestep_spacing": "trailing"}, "shifted betas", steps=5)
+        for name in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+        for p in ("epsilon", "v_prediction")
+    ),
+    Setting("IPNDMScheduler", {}, "sine", tolerance=5e-4, steps=25),  # with fewer, extrapolation over four steps arrives elsewhere
+    Setting("DDPMWuerstchenScheduler", {}, "ratio", tolerance=1e-3),
+    Setting("DDPMWuerstchenScheduler", {"scaler": 2.0}, "ratio", tolerance=1e-3),
     Setting("SCMScheduler", {}, "trigonometric"),
 ]
 
@@ -83,31 +106,51 @@ SETTINGS = [
 _PREPARED: dict[str, Any] = {}
 
 
-def prepared(setting: Setting, steps: int = 6) -> Any:
+def prepared(setting: Setting) -> Any:
     """The scheduler at the beginning of a run; making the schedule is slow for some, so it is made once."""
     if setting.id not in _PREPARED:
-        _PREPARED[setting.id] = _made(setting, steps)
+        _PREPARED[setting.id] = _made(setting)
     return copy.deepcopy(_PREPARED[setting.id])
 
 
-def _made(setting: Setting, steps: int) -> Any:
+def _made(setting: Setting) -> Any:
     scheduler = setting.make()
     if setting.family == "trigonometric":
-        scheduler.set_timesteps(num_inference_steps=steps, max_timesteps=math.pi / 2, intermediate_timesteps=None)
+        scheduler.set_timesteps(num_inference_steps=setting.steps, max_timesteps=math.pi / 2, intermediate_timesteps=None)
     else:
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(setting.steps)
     return scheduler
 
 
 def timesteps(setting: Setting, scheduler: Any) -> Tensor:
-    return scheduler.timesteps[:-1] if setting.family == "trigonometric" else scheduler.timesteps
+    return scheduler.timesteps[:-1] if setting.family in ("trigonometric", "ratio") else scheduler.timesteps
+
+
+class Sampler:
+    """Steps a scheduler as the pipelines that use it do."""
+
+    def __init__(self, setting: Setting, scheduler: Any, seed: int = 1) -> None:
+        self._setting, self._scheduler, self._seen = setting, scheduler, []
+        takes_generator = "generator" in type(scheduler).step.__code__.co_varnames
+        self._options = {"generator": torch.Generator().manual_seed(seed)} if takes_generator else {}
+        self._old: Tensor | None = None
+
+    def step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+        """The sample after a step from timestep `t`."""
+        if self._setting.name == "CogVideoXDPMScheduler":  # which is handed its own past
+            before = self._seen[-1] if self._seen else None
+            self._seen.append(t)
+            sample, self._old = self._scheduler.step(output, self._old, t, before, sample, **self._options, return_dict=False)
+            return sample
+        t = t.expand(len(sample)).to(sample.dtype) if self._setting.family == "ratio" else t
+        return self._scheduler.step(output, t, sample, **self._options, return_dict=False)[0]
 
 
 def noise_level(setting: Setting, timestep: Tensor) -> tuple[float, float]:
     """`alpha`, `sigma` of the model's own input at a timestep."""
     t = float(timestep)
-    if setting.family == "betas":
-        sigma = float(np.interp(t, np.arange(1000), TRAINING_SIGMAS))
+    if setting.family in ("betas", "shifted betas"):  # the shift divides the signal to noise ratio by 3
+        sigma = float(np.interp(t, np.arange(1000), TRAINING_SIGMAS)) * (math.sqrt(3) if setting.family == "shifted betas" else 1)
         return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
     if setting.family == "flow":
         return 1 - t / 1000, t / 1000
@@ -115,14 +158,24 @@ def noise_level(setting: Setting, timestep: Tensor) -> tuple[float, float]:
         return t / 1000, 1 - t / 1000
     if setting.family == "edm":
         return 1.0, math.exp(4 * t)
+    if setting.family == "cosine":
+        return 1.0, math.tan(t * math.pi / 2)
+    if setting.family == "sine":
+        return math.cos(t * math.pi / 2), math.sin(t * math.pi / 2)
+    if setting.family == "ratio":
+        t = 1 - (1 - t) ** setting.config.get("scaler", 1)
+        share = (math.cos((t + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
+        share = min(max(share, 1e-4), 1 - 1e-4)
+        return math.sqrt(share), math.sqrt(1 - share)
     return math.cos(t), math.sin(t)
 
 
 def one_image_model(setting: Setting, scheduler: Any, sample: Tensor, t: Tensor, image: Tensor) -> Tensor:
     """What a perfect model of a single image predicts."""
     alpha, sigma = noise_level(setting, t)
-    if setting.family == "edm":
-        skip, out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / math.hypot(sigma, 0.5)
+    if setting.family in ("edm", "cosine"):
+        spread = 0.5 if setting.family == "edm" else 1.0
+        skip, out = spread**2 / (sigma**2 + spread**2), sigma * spread / math.hypot(sigma, spread)
         sign = 1 if scheduler.config.prediction_type == "epsilon" else -1
         return sign * (image - skip * sample) / out
     x = scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
@@ -131,6 +184,8 @@ def one_image_model(setting: Setting, scheduler: Any, sample: Tensor, t: Tensor,
         return noise - image
     if setting.family == "inverted flow":
         return image - noise
-    if setting.family == "trigonometric":
+    if setting.family in ("trigonometric", "sine"):
         return alpha * noise - sigma * image
+    if setting.family == "ratio":
+        return noise
     return {"epsilon": noise, "v_prediction": alpha * noise - sigma * image, "sample": image}[scheduler.config.prediction_type]

@@ -183,7 +183,7 @@ class OneCannotMove(LatentGuard):
 def test_the_other_is_moved_when_one_cannot_be(sd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, memory = prompted("sd", ["cat"], 2), Memory()
     plain = sd(**arguments, generator=seeded(2)).images
-    monkeypatch.setattr(import_module("unalike.attach.guide"), "LatentGuard", OneCannotMove)
+    monkeypatch.setattr(import_module("unalike.attach.pipeline"), "LatentGuard", OneCannotMove)
     guided = guide(sd, shield=shield_around(sd, plain, 0.5), memory=memory)
     with pytest.raises(RefusedError, match="There is no way out") as caught:
         guided(**arguments, generator=seeded(2))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Protocol
 
@@ -18,40 +17,10 @@ import torch
 from torch import Tensor
 
 from unalike.attach import levels
-from unalike.attach.levels import Level
+from unalike.attach.evaluations import Call, Coming
 from unalike.errors import AttachmentError, UnsupportedError
 
 _MARK = "_unalike_binding"
-
-
-@dataclass(frozen=True)
-class Call:
-    """One evaluation of the model, as the scheduler gets it.
-
-    Attributes:
-        x0: predicted clean latents (R, …), at least float32; R counts the scheduler's rows, duplicates included.
-        x_t: the noisy latents (R, …) they were predicted from.
-        level: noise levels and the x0 map.
-        step: index of this call, from 0.
-        steps: how many calls there will be, as far as the schedule tells.
-        one_step: whether the scheduler goes from this x0 and `x_t` straight to the next noise level, without noise of its own.
-    """
-
-    x0: Tensor
-    x_t: Tensor
-    level: Level
-    step: int
-    steps: int
-    one_step: bool = False
-
-
-@dataclass(frozen=True)
-class Coming:
-    """The step that an evaluation of the model is for, before it has happened; attributes as in `Call`."""
-
-    level: Level
-    step: int
-    steps: int
 
 
 class Guidance(Protocol):
@@ -136,14 +105,15 @@ class Binding:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
-            timestep: what the model is given as such: the scheduler's own, or that on a scale from 0 to 1, upward or downward.
+            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
         """
         scheduler, first = self._scheduler, self._position + 1
         times = levels.schedule(scheduler).tolist()
-        near = [(min(abs(times[i] - t) for t in (timestep, 1000 * timestep, 1000 * (1 - timestep))), i) for i in range(first, len(times))]
+        meant = levels.meant(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
         off, index = min(near, default=(math.inf, 0))
         if off > max(1e-3, 0.005 * abs(times[index])):
             raise UnsupportedError(
@@ -182,7 +152,7 @@ class Binding:
 
 def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
     sample, output = arguments["sample"], arguments["model_output"]
-    level = levels.level(scheduler, arguments["timestep"])
+    level = levels.level(scheduler, levels.first(arguments["timestep"]))
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
@@ -201,9 +171,13 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
     if isinstance(result, tuple):
-        return (sample, *result[1:])
+        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
     result.prev_sample = sample
+    for name in ("pred_original_sample", "denoised"):
+        if isinstance(getattr(result, name, None), Tensor):
+            setattr(result, name, sample)
     return result
 
 
@@ -214,11 +188,12 @@ def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
         raise UnsupportedError(
             f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
         )
+    timestep = arguments["timestep"]
     if arguments.get("per_token_timesteps") is not None or (
-        isinstance(arguments["timestep"], Tensor) and arguments["timestep"].numel() > 1
+        isinstance(timestep, Tensor) and bool((timestep != levels.first(timestep)).any())
     ):
         raise UnsupportedError(
-            f"{name} was stepped with a timestep for each token or image; only one timestep for the whole batch can be guided"
+            f"{name} was stepped with different timesteps for tokens or images; only one timestep for the whole batch can be guided"
         )
     if arguments.get("pred_original_sample") is not None:
         raise UnsupportedError(

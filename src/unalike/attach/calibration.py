@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -55,11 +54,6 @@ def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sam
             groups.append(their_groups.cpu())
     every, their = torch.cat(latents), torch.cat(groups)
     return [method.calibrated(every, their) for method in methods]
-
-
-def call_parameters(pipe: Any) -> list[str]:
-    """The names of the arguments of the pipeline's call."""
-    return list(inspect.signature(type(pipe).__call__).parameters)[1:]
 
 
 def copied(generator: Any) -> Any:

@@ -88,8 +88,8 @@ class Denoiser:
             )
         labels = arguments.get("class_labels")
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
-        self._rows = self._positive_rows(module, tokens)
         coming = self._binding.coming(times[0].item())
+        self._rows = self._positive_rows(module, tokens, asked=coming.step == self._step)
         if not self._rows.any():  # the empty prompts have a call of their own
             if coming.step != self._step and self._may_drop_cfg:
                 raise UnsupportedError(
@@ -114,9 +114,11 @@ class Denoiser:
         """`values` (R, …) with those of the positive prompts replaced."""
         return values.index_put((self._rows.nonzero().flatten(),), rows.to(values))
 
-    def _positive_rows(self, module: torch.nn.Module, tokens: Any) -> Tensor:
-        """Which rows of the denoiser's input belong to positive prompts: (R,) bool."""
+    def _positive_rows(self, module: torch.nn.Module, tokens: Any, *, asked: bool) -> Tensor:
+        """Which rows of the denoiser's input belong to positive prompts: (R,) bool; `asked`, whether it had those of this step already."""
         positive = self._prompts.positive
+        if asked and isinstance(tokens, Tensor) and isinstance(positive, Tensor) and tokens.shape[1:] != positive.shape[1:]:
+            return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)  # the empty prompts, which have another length
         if not (isinstance(tokens, Tensor) and isinstance(positive, Tensor)) or tokens.shape[1:] != positive.shape[1:]:
             raise UnsupportedError(
                 f"{' and '.join(self._names)}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unalike.attach.latents import encode_images
 from unalike.errors import NumericsError, ShieldError, UnsupportedError
 from unalike.guidance.base import Protected, Pushing
 from unalike.shields import Shield
@@ -95,17 +94,15 @@ def moved_out(guard: Guard, latents: Tensor) -> Moved:
     return Moved(result, moved, guard.inside(result), failures)
 
 
-class LatentGuard:
-    """A shield in the latent space of a pipeline.
+class PlainGuard:
+    """A shield in the space that the samples themselves are in, for a host that is nothing but a function.
 
     Args:
         shield: the protected set.
-        pipe: the pipeline.
     """
 
-    def __init__(self, shield: Shield, pipe: Any) -> None:
+    def __init__(self, shield: Shield) -> None:
         self.shield = shield
-        self._pipe = pipe
 
     def regions(self, space: str, device: torch.device) -> Protected:
         """The balls themselves, with a search that goes along with the call's predictions."""
@@ -124,7 +121,28 @@ class LatentGuard:
         return self.shield.nearest(latents)
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refused: a function has no encoder that would turn images into samples."""
+        raise UnsupportedError(
+            "a guided function has no encoder for finished images; measure its samples, as in shield.nearest(samples), or guide a pipeline"
+        )
+
+
+class LatentGuard(PlainGuard):
+    """A shield in the latent space of a pipeline.
+
+    Args:
+        shield: the protected set.
+        pipe: the pipeline.
+    """
+
+    def __init__(self, shield: Shield, pipe: Any) -> None:
+        super().__init__(shield)
+        self._pipe = pipe
+
+    def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same for finished images (B, 3, h, w) in [0, 1], encoded again."""
+        from unalike.attach.latents import encode_images  # with diffusers, which code outside it need not have
+
         latents = encode_images(self._pipe, images)
         if tuple(latents.shape[1:]) != self.shield.shape:
             raise UnsupportedError(

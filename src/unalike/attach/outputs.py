@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from unalike.errors import UnsupportedError
@@ -56,6 +54,8 @@ def pixels(output: Any, images: int) -> Tensor | None:
     """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than that many such images."""
     made = _parts(output)[0]
     if isinstance(made, list) and made and all(hasattr(image, "convert") for image in made):
+        from diffusers.image_processor import VaeImageProcessor  # there is none where code without diffusers is guided
+
         made = VaeImageProcessor.pil_to_numpy([image.convert("RGB") for image in made])
     if not isinstance(made, Tensor) and not hasattr(made, "__array__"):
         return None
@@ -69,8 +69,13 @@ def pixels(output: Any, images: int) -> Tensor | None:
     return values.detach().float().contiguous()
 
 
+def _is_record(output: Any) -> bool:
+    """Whether it is one of diffusers' outputs: fields by name, which can be had as a tuple too."""
+    return hasattr(output, "to_tuple")
+
+
 def _parts(output: Any) -> list[Any]:
-    if isinstance(output, BaseOutput):
+    if _is_record(output):
         return list(output.to_tuple())
     return list(output) if isinstance(output, tuple) else [output]
 
@@ -78,7 +83,7 @@ def _parts(output: Any) -> list[Any]:
 def _mapped(outputs: Sequence[Any], change: Any) -> Any:
     """An output made by changing each part; `change` is given that part of all the outputs."""
     first = outputs[0]
-    if isinstance(first, BaseOutput):
+    if _is_record(first):
         return type(first)(**{name: change([getattr(output, name) for output in outputs]) for name in vars(first)})
     if isinstance(first, tuple):
         return tuple(change(list(parts)) for parts in zip(*outputs, strict=True))

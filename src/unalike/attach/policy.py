@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from unalike.attach.calibration import call_parameters, copied
+from unalike.attach.calibration import copied
+from unalike.attach.calls import call_parameters
 from unalike.attach.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 
@@ -132,7 +133,14 @@ def new_seed(generator: torch.Generator, attempt: int, image: int | None = None)
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def refusal(output: Any, report: Report, refused: list[int], failures: Mapping[int, ShieldError], policy: Policy) -> RefusedError:
+def refusal(
+    output: Any,
+    report: Report,
+    refused: list[int],
+    failures: Mapping[int, ShieldError],
+    policy: Policy,
+    choices: Sequence[str] = (MOVE, REGENERATE),
+) -> RefusedError:
     """The error that says which images are refused, and why.
 
     Args:
@@ -141,6 +149,7 @@ def refusal(output: Any, report: Report, refused: list[int], failures: Mapping[i
         refused: their numbers.
         failures: why images could not be moved out, by their number.
         policy: that was followed.
+        choices: the policies that the host could follow in its place.
     """
     named = "; ".join(_place(report, i) for i in refused[:_NAMED])
     more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
@@ -150,11 +159,12 @@ def refusal(output: Any, report: Report, refused: list[int], failures: Mapping[i
         REGENERATE: f"they were drawn again {policy.attempts} time{'s' if policy.attempts > 1 else ''}",
         REFUSE: "on_violation is 'refuse'",
     }[policy.on_violation]
-    others = [name for name in (MOVE, REGENERATE) if name != policy.on_violation]
+    others = " or ".join(repr(name) for name in choices if name != policy.on_violation)
+    instead = f"use on_violation={others}, " if others else ""
     return RefusedError(
         f"{len(refused)} of {len(report.images)} images are inside the protected set and are not returned ({tried}): {named}{more}"
-        f"{reasons}. The others are in this error's output, where these are blank. Draw from other seeds, add SPELL() to the methods, use "
-        f"on_violation={' or '.join(map(repr, others))}, or give the shield a smaller radius",
+        f"{reasons}. The others are in this error's output, where these are blank. Draw from other seeds, add SPELL() to the methods, "
+        f"{instead}or give the shield a smaller radius",
         output=output,
         report=report,
         refused=refused,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unalike.attach.encoders import Encoder
 from unalike.errors import OptionError, UnsupportedError
 from unalike.kernels import unit_rows
-
-PromptEncoder = Callable[[list[str]], Tensor]
-"""`list of N prompts -> (N, p)`, for embeddings that several models share."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,9 @@ class Conditions:
 class Prompts:
     """Context manager that listens to `pipe.encode_prompt` during a call.
 
-    The first tensor of the first call is the embedding of the positive prompts; (R, L, p) is averaged over its L tokens, those of a mask
-    only where the pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
+    The first tensor of the first call is the embedding of the positive prompts; a pipeline without that method has its text encoder heard
+    instead, whose last call before the first step is for them. (R, L, p) is averaged over its L tokens, those of a mask only where the
+    pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
     not depend on the padding and a memory of 10,000 prompts stays small. Little is lost: padding follows the prompt, has read all of it
     and summarises it, so that for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
     Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
@@ -55,7 +54,11 @@ class Prompts:
     """
 
     def __init__(
-        self, pipe: Any, arguments: dict[str, Any], encoder: PromptEncoder | None = None, groups: Sequence[int] | Tensor | None = None
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        encoder: Encoder | None = None,
+        groups: Sequence[int] | Tensor | None = None,
     ) -> None:
         self._pipe = pipe
         self._encoder = encoder
@@ -70,18 +73,26 @@ class Prompts:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
         self._listening, self._replaced = False, None
+        self._hook: Any = None
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
-        if own is None or self._labels is not None:
+        if self._labels is not None:
+            return self
+        if own is None:
+            encoder = _text_encoder(self._pipe)
+            self._hook = None if encoder is None else encoder.register_forward_hook(self._overhear)
             return self
 
         @functools.wraps(own)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            arguments = inspect.signature(own).bind(*args, **kwargs).arguments
+            texts = _texts(arguments.get("prompt"))  # before the call: some pipelines write a template around them, into the list itself
+            keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
             if not self._heard:
                 self._heard = True
-                self._listen(inspect.signature(own).bind(*args, **kwargs).arguments, encoded)
+                self._listen(texts, keys, encoded)
             return encoded
 
         self._listening, self._replaced = True, vars(self._pipe).get("encode_prompt")
@@ -89,19 +100,26 @@ class Prompts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._hook is not None:
+            self._hook.remove()
         if not self._listening:
             return
         del self._pipe.encode_prompt
         if self._replaced is not None:
             self._pipe.encode_prompt = self._replaced
 
-    def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
-        texts = _texts(arguments.get("prompt"))
+    def _listen(self, texts: list[str] | None, keys: list[tuple[str, ...]] | None, encoded: Any) -> None:
         if texts is not None:
-            self._texts, self._keys = texts, list(_keys(arguments, len(texts)))
+            self._texts, self._keys = texts, keys
         self.positive = _first(encoded)
         if self._encoder is None:
-            self._rows = _pooled(encoded)
+            self._rows = _pooled(encoded, self._each)
+
+    def _overhear(self, module: torch.nn.Module, _: Any, output: Any) -> None:
+        """What a text encoder that the pipeline calls itself made of its prompts."""
+        self.positive = output[0]
+        if self._encoder is None:
+            self._rows = _pooled([output[0]])
 
     @property
     def asked(self) -> int | None:
@@ -141,7 +159,7 @@ class Prompts:
             return _spread_rows(one_hot, images)
         return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
 
-    def _encoded(self, encoder: PromptEncoder, images: int) -> Tensor:
+    def _encoded(self, encoder: Encoder, images: int) -> Tensor:
         if self._texts is None:
             raise OptionError("prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out")
         unique = list(dict.fromkeys(self._texts))
@@ -203,8 +221,13 @@ def _first(encoded: Any) -> Any:
     return next((p for p in parts if p is not None), None)
 
 
-def _pooled(encoded: Any) -> Tensor | None:
-    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned."""
+def _text_encoder(pipe: Any) -> torch.nn.Module | None:
+    found = (getattr(pipe, name, None) for name in ("text_encoder", "bert"))
+    return next((module for module in found if isinstance(module, torch.nn.Module)), None)
+
+
+def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
+    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how often a prompt is repeated in it."""
     parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
     if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
         return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
@@ -217,8 +240,22 @@ def _pooled(encoded: Any) -> Tensor | None:
     mask = next((p for p in parts if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]), None)
     if mask is None or mask.is_floating_point():
         return rows.mean(1)
-    weight = mask.to(rows)[:, :, None]
+    weight = _as_embeddings(mask, each).to(rows)[:, :, None]
     return (rows * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _as_embeddings(mask: Tensor, each: int) -> Tensor:
+    """A mask (R, L) in the order of the embeddings, each prompt's `each` rows after another.
+
+    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal ones are R / each apart.
+    """
+    count = len(mask) // max(each, 1)
+    if each < 2 or count < 2 or len(mask) % each:
+        return mask
+    grouped, tiled = mask.view(count, each, -1), mask.view(each, count, -1)
+    if not (grouped == grouped[:, :1]).all() and (tiled == tiled[:1]).all():
+        return mask[:count].repeat_interleave(each, 0)
+    return mask
 
 
 def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:

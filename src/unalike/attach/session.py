@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from unalike.attach.binding import Call, Coming
+from unalike.attach.evaluations import Call, Coming
 from unalike.attach.guard import Guard, Moved, moved_out
-from unalike.attach.places import Places
-from unalike.attach.prompts import Conditions, Prompts
+from unalike.attach.prompts import Conditions
 from unalike.attach.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
@@ -20,6 +20,18 @@ from unalike.guidance.base import Method, References
 from unalike.guidance.run import Prepared, Run
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
+
+if TYPE_CHECKING:
+    from unalike.attach.images import PipelineImages  # with diffusers, which code outside it need not have
+    from unalike.attach.places import Places
+
+
+class Conditioned(Protocol):
+    """Where a session learns of its images."""
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,10 +48,11 @@ class Session:
     Args:
         methods: in order.
         models: names of the pipeline's latent and prompt models.
-        prompts: listens to the pipeline's prompts.
+        prompts: says what is known of the images of the call, as by listening to the pipeline's prompts.
         memory: read at the first step; written by `commit` only.
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
+        images: of the pipeline, where a method compares embeddings of those.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
         places: finds the regions of the methods in the latents; None where there are none to find.
 
@@ -54,10 +67,11 @@ class Session:
         methods: Sequence[Method],
         *,
         models: Models,
-        prompts: Prompts,
+        prompts: Conditioned,
         memory: Memory | None = None,
         guard: Guard | None = None,
         move: bool = True,
+        images: PipelineImages | None = None,
         seeds: list[int] | None = None,
         places: Places | None = None,
     ) -> None:
@@ -67,6 +81,7 @@ class Session:
         self._memory = memory
         self._guard = guard
         self._move = move
+        self._images = images
         self._seeds = seeds
         self._places = places
         self.reset()
@@ -94,16 +109,17 @@ class Session:
         self.steps = call.step + 1
         run.steps = call.steps
         level, images = call.level, conditions.images
-        delta = run.correct(
-            call.x0[:images],
-            step=call.step,
-            x_t=call.x_t[:images],
-            alpha=level.alpha,
-            sigma=level.sigma,
-            next_alpha=level.next_alpha,
-            next_sigma=level.next_sigma,
-            one_step=call.one_step,
-        )
+        with nullcontext() if self._images is None else self._images.open():
+            delta = run.correct(
+                call.x0[:images],
+                step=call.step,
+                x_t=call.x_t[:images],
+                alpha=level.alpha,
+                sigma=level.sigma,
+                next_alpha=level.next_alpha,
+                next_sigma=level.next_sigma,
+                one_step=call.one_step,
+            )
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 
     def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
@@ -238,6 +254,9 @@ class Session:
         self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
         run.shield = None if self._guard is None else self._guard.regions(space, device)
+        run.images = self._images
+        if self._images is not None and self._memory is not None:
+            self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
 
     def _covered(self, run: Run, images: int) -> list[list[float] | None]:
         """For each method the share of each image that its region covers; None where it has none."""

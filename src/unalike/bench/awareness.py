@@ -21,7 +21,8 @@ from unalike.guidance.sparke import SPARKE
 from unalike.memory import Memory
 from unalike.models.emoji.measure import count
 from unalike.models.emoji.measure import draw as draw_images
-from unalike.pipelines.catalogue import MODELS, load, quieten_hosts
+from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.loading import load, quieten_hosts
 from unalike.runs.scoring import PLAINLY_CHANGED
 
 ROWS = "rows.parquet"

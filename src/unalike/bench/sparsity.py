@@ -14,7 +14,8 @@ from unalike.bench.base import Benchmark, Progress, read_rows, table, write_rows
 from unalike.bench.figure import COLOURS, drawn, require_matplotlib
 from unalike.guidance.methods import METHODS, build
 from unalike.models.emoji.measure import PROMPTS
-from unalike.pipelines.catalogue import MODELS, load
+from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.loading import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

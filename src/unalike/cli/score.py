@@ -60,7 +60,7 @@ def score(
         device=device,
     )
     with progress_bar("scoring", hidden=quiet or as_json) as progress:
-        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.score.run import score as run
 
         quieten_hosts(downloads=quiet or as_json)

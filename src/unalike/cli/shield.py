@@ -158,7 +158,7 @@ def check(
         device=device,
     )
     with progress_bar("checking", hidden=quiet or as_json) as progress:
-        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.shield.check import check as run
 
         quieten_hosts(downloads=quiet or as_json)
@@ -188,7 +188,7 @@ def verify(
     Ends with exit code 1 when anything differs from what the run says, or is inside the protected set.
     """
     with progress_bar("verifying", hidden=quiet or as_json) as progress:
-        from unalike.pipelines.catalogue import quieten_hosts
+        from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.shield.evidence import recorded_set
         from unalike.runs.shield.verify import verify as compute
 
@@ -208,7 +208,7 @@ def _run(what: str, settings: BuildSettings | AddSettings, *, as_json: bool, qui
     folder = settings.out if isinstance(settings, BuildSettings) else settings.folder
     try:
         with progress_bar(what, hidden=quiet or as_json) as progress:
-            from unalike.pipelines.catalogue import quieten_hosts
+            from unalike.pipelines.loading import quieten_hosts
             from unalike.runs.shield.build import add as run_add
             from unalike.runs.shield.build import build as run_build
 

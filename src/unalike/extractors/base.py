@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.spaces import fingerprint
 from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.fingerprint import fingerprint
 from unalike.kernels import Cosine, Kernel
 
 

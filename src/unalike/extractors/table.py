@@ -32,9 +32,9 @@ class Row:
 
 EXTRACTORS: dict[str, Row] = {
     "pixels": Row("colours and layout at 32×32; needs no network and no download", "unalike.extractors.pixels:Pixels"),
-    "emoji": Row("the shapes of emoji, for images of the shipped model; no download", "unalike.extractors.emoji:Emoji"),
-    "digits": Row("handwritten digits, by the classifier of the shipped model; no download", "unalike.extractors.digits:Digits"),
-    "latents": Row("latents of a model's own autoencoder", "unalike.extractors.latents:Latents", source="emoji", named=True),
+    "emoji": Row("the shapes of emoji, for images of the shipped model; no download", "unalike.models.emoji.features:Emoji"),
+    "digits": Row("handwritten digits, by the classifier of the shipped model; no download", "unalike.models.digits.features:Digits"),
+    "latents": Row("latents of a model's own autoencoder", "unalike.pipelines.features:Latents", source="emoji", named=True),
     "clip": Row(
         "what an image is about; scores the fit to prompts too", "unalike.extractors.clip:Clip", "openai/clip-vit-base-patch32", named=True
     ),

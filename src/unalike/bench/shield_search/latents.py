@@ -12,7 +12,7 @@ from torch import Tensor
 from unalike import tensorfile
 from unalike.bench.base import Progress
 from unalike.bench.shield_search.pictures import Kinds, picture
-from unalike.pipelines.catalogue import load
+from unalike.pipelines.loading import load
 from unalike.shields.vectors import TENSOR, Mapped
 
 MODEL = "emoji"

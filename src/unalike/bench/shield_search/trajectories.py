@@ -15,7 +15,8 @@ from unalike.bench.shield_search.latents import MODEL
 from unalike.bench.shield_search.pictures import SIDE
 from unalike.guidance.base import Context, Method
 from unalike.guidance.spell import SPELL
-from unalike.pipelines.catalogue import MODELS, load
+from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.loading import load
 from unalike.shields.search import Search
 from unalike.shields.trajectory import Trajectory
 

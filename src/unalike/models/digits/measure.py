@@ -141,7 +141,7 @@ def overall(records: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]) -
 
 def main() -> None:
     """The command line."""
-    from unalike.pipelines.catalogue import load
+    from unalike.pipelines.loading import load
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="digits", help="a folder instead of the shipped model")

@@ -117,7 +117,7 @@ def one_to_many(pipe: Any, *, scales: Sequence[float], samples: int, steps: int,
 
 def main() -> None:
     """The command line."""
-    from unalike.pipelines.catalogue import load
+    from unalike.pipelines.loading import load
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="a folder instead of the shipped model")

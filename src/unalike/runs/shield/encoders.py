@@ -16,7 +16,7 @@ from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
-from unalike.pipelines.catalogue import load
+from unalike.pipelines.loading import load
 from unalike.runs.shield.embedding import portable
 from unalike.runs.shield.settings import LATENT
 from unalike.shields.manifest import Manifest

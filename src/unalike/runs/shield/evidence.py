@@ -14,7 +14,7 @@ from unalike import tensorfile
 from unalike.attach.latents import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
-from unalike.pipelines.catalogue import load
+from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import UNREADABLE, reason
 from unalike.runs.record import file_record

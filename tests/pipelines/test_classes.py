@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from unalike.errors import OptionError
-from unalike.runs.classes import class_ids
+from unalike.pipelines.classes import class_ids
 
 NAMED = SimpleNamespace(labels={"goldfish": 1, "great white shark": 2, "tench": 0})
 BARE = SimpleNamespace(labels={}, transformer=SimpleNamespace(config={"num_embeds_ada_norm": 5}))

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from unalike.attach import levels
+from unalike.attach import encoders, levels
 from unalike.attach.binding import Binding
-from unalike.attach.calibration import calibrated, call_parameters, settings_key
+from unalike.attach.calibration import calibrated, settings_key
+from unalike.attach.calls import call_parameters, named_arguments, own_call
+from unalike.attach.decoding import Decoder
 from unalike.attach.denoiser import Denoiser
 from unalike.attach.draws import Draws
 from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.encoders import PromptEncoder
 from unalike.attach.guard import Guard, LatentGuard
+from unalike.attach.images import PipelineImages, Remembered
 from unalike.attach.outputs import blanked
 from unalike.attach.places import Places
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
-from unalike.attach.prompts import PromptEncoder, Prompts
+from unalike.attach.prompts import Prompts
 from unalike.attach.report import Report
 from unalike.attach.session import Models, Session, require_same_models, seeds_of
 from unalike.attach.spaces import latent_model, prompt_model
@@ -40,6 +43,7 @@ _OWN = (
     "latents",
     "_calibrations",
     "_known_models",
+    "_remembered",
 )
 
 
@@ -67,8 +71,8 @@ def guide(
             it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
             others.
         attempts: how often an image is drawn again at most, with "regenerate".
-        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the memories of
-            several models comparable.
+        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the prompts of
+            several models comparable. "clip" is openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
         groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
 
     Raises:
@@ -102,14 +106,8 @@ def guide(
             raise OptionError(
                 f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
             )
-    if prompt_encoder is not None and not callable(prompt_encoder):
-        raise OptionError(
-            f"prompt_encoder is a {type(prompt_encoder).__name__}; allowed: a function from a list of prompts to embeddings (N, p)"
-        )
-    policy = Policy(on_violation, attempts)
-    return GuidedPipeline(
-        pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=prompt_encoder, groups=groups
-    )
+    policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
+    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=encoder, groups=groups)
 
 
 class GuidedPipeline:
@@ -136,7 +134,7 @@ class GuidedPipeline:
         shield: Shield | None,
         embed: Embed | None,
         policy: Policy,
-        prompt_encoder: PromptEncoder | None,
+        prompt_encoder: encoders.Encoder | None,
         groups: Sequence[int] | Tensor | None,
     ) -> None:
         self.pipe = pipe
@@ -151,6 +149,7 @@ class GuidedPipeline:
         self.latents: Tensor | None = None
         self._calibrations: dict[Hashable, Method] = {}
         self._known_models: tuple[list[Any], Models] | None = None
+        self._remembered = Remembered()
         levels.require(pipe.scheduler)
         policy.require(pipe, shielded=shield is not None)
         self._require_fitting_stores()
@@ -162,8 +161,8 @@ class GuidedPipeline:
             RefusedError: when images are inside the protected set and stay there; it has the others, which are in the memory, too.
             UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
         """
-        arguments = inspect.signature(type(self.pipe).__call__).bind(self.pipe, *args, **kwargs).arguments
-        named = {name: value for name, value in list(arguments.items())[1:] if name != "kwargs"} | arguments.get("kwargs", {})
+        self._require_fitting_stores()
+        named = named_arguments(self.pipe, args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
         draws = Draws(*self._run(methods, named, args, kwargs, keep=True))
@@ -204,6 +203,7 @@ class GuidedPipeline:
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
         places = Places(self.pipe, named, methods, prompts)
         session = Session(
             methods,
@@ -212,11 +212,12 @@ class GuidedPipeline:
             memory=self.memory if keep else None,
             guard=self._guard(named) if keep else None,
             move=self.policy.on_violation == MOVE,
+            images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             seeds=seeds_of(named.get("generator")),
             places=places,
         )
         with places, Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
-            output = self.pipe(*args, **kwargs)
+            output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
         return session, output
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
@@ -226,6 +227,9 @@ class GuidedPipeline:
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
+
+    def _decoder(self, named: dict[str, Any]) -> Decoder:
+        return Decoder(self.pipe, (named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
@@ -248,9 +252,9 @@ class GuidedPipeline:
     def _models(self) -> Models:
         """The names of the pipeline's models, read again only when a component was exchanged: offloaded weights cannot be read."""
         parts = list(getattr(self.pipe, "components", {}).values())
-        known = self._known_models
-        if known is None or len(known[0]) != len(parts) or any(a is not b for a, b in zip(known[0], parts, strict=True)):
-            known = self._known_models = (parts, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
+        known, current = self._known_models, [self.prompt_encoder, *parts]
+        if known is None or len(known[0]) != len(current) or any(a is not b for a, b in zip(known[0], current, strict=True)):
+            known = self._known_models = (current, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
         return known[1]
 
     def _require_fitting_stores(self) -> None:
@@ -275,3 +279,8 @@ class GuidedPipeline:
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
+
+
+def _own(value: Any) -> Any:
+    """A copy of a list, for some pipelines write into the list of prompts that they are given, which is needed for the next run."""
+    return list(value) if type(value) is list else value

@@ -1,0 +1,130 @@
+"""What a caller says of the images of a run that no pipeline tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unalike.attach import encoders
+from unalike.attach.encoders import PromptEncoder
+from unalike.attach.prompts import Conditions
+from unalike.attach.spaces import prompt_model
+from unalike.errors import OptionError
+from unalike.kernels import unit_rows
+
+
+class Batch:
+    """Prompts, embeddings, groups and seeds of the images, as `Session` asks for them.
+
+    Args:
+        prompts: a text for each image, or one for all of them.
+        prompt_encoder: embeds the prompts; see `unalike.attach.encoders.prompt_encoder`.
+        embeddings: (B, p) in place of an encoder.
+        groups: a number for each image, equal for images of the same prompt; equal prompts, else equal embeddings, tell them unless given.
+        seeds: a whole number for each image.
+        doubled: whether the samples come twice, for classifier-free guidance.
+
+    Attributes:
+        images: how many images there are; None where nothing given tells.
+        seeds: as given, or None.
+        model: the name of what embeds the prompts, as a memory keeps it.
+
+    Raises:
+        OptionError: for arguments that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        prompts: str | Sequence[str] | None = None,
+        prompt_encoder: PromptEncoder | None = None,
+        embeddings: Tensor | None = None,
+        groups: Sequence[int] | Tensor | None = None,
+        seeds: Sequence[int] | None = None,
+        doubled: bool = False,
+    ) -> None:
+        self._encoder = encoders.prompt_encoder(prompt_encoder)
+        _require_texts(prompts)
+        _require_embeddings(embeddings)
+        if self._encoder is not None and (prompts is None or embeddings is not None):
+            reason = "prompts is None" if prompts is None else "embeddings are given too"
+            raise OptionError(f"prompt_encoder is given and {reason}; pass prompts with an encoder, or embeddings alone")
+        self._texts = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
+        self._embeddings = None if embeddings is None else unit_rows(embeddings.detach().float().cpu())
+        self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        self._one_for_all = isinstance(prompts, str)
+        self._doubled = doubled
+        self.seeds = None if seeds is None else [int(seed) for seed in seeds]
+        self.model = "embeddings" if embeddings is not None else prompt_model(None, self._encoder)
+        self.images = self._agreed()
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …).
+
+        Raises:
+            OptionError: where it has another number of images than what was given.
+        """
+        rows = len(sample)
+        images = rows if self.images is None else self.images
+        if self._doubled:
+            images = rows // 2 if self.images is None else self.images
+        if rows != images * (2 if self._doubled else 1):
+            hint = (
+                "" if self._doubled or rows != 2 * images else ", or doubled=True where the second half is that of classifier-free guidance"
+            )
+            twice = ", each twice," if self._doubled else ""
+            raise OptionError(
+                f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are for {images} images{twice}; give one for "
+                f"each image of the batch{hint}"
+            )
+        texts = self._texts * images if self._texts is not None and self._one_for_all else self._texts
+        embeddings = self._embeddings
+        if self._encoder is not None and texts is not None:
+            unique = list(dict.fromkeys(texts))
+            embeddings = _encoded(self._encoder, unique)[[unique.index(text) for text in texts]]
+        return Conditions(images, self._grouped(images, texts, embeddings), texts, embeddings)
+
+    def _agreed(self) -> int | None:
+        texts = None if self._one_for_all else self._texts
+        given = {"prompts": texts, "embeddings": self._embeddings, "groups": self._groups, "seeds": self.seeds}
+        sizes = {name: len(value) for name, value in given.items() if value is not None}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
+            raise OptionError(f"there are {listed}; give one of each for each image, or one prompt as a str for all images")
+        return next(iter(sizes.values()), None)
+
+    def _grouped(self, images: int, texts: list[str] | None, embeddings: Tensor | None) -> Tensor:
+        if self._groups is not None:
+            return self._groups
+        if texts is not None:
+            order = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+            return torch.tensor([order[text] for text in texts], dtype=torch.int64)
+        if embeddings is not None:
+            return torch.unique(embeddings, dim=0, return_inverse=True)[1]
+        return torch.zeros(images, dtype=torch.int64)
+
+
+def _require_texts(prompts: object) -> None:
+    if prompts is None or isinstance(prompts, str):
+        return
+    if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(text, str) for text in prompts):
+        raise OptionError(
+            f"prompts is {prompts!r}; allowed: a str for all images, or a list with one for each, as in prompts=['cat', 'dog']"
+        )
+
+
+def _require_embeddings(embeddings: object) -> None:
+    if embeddings is None:
+        return
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or not torch.isfinite(embeddings).all():
+        got = f"of shape {tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        raise OptionError(f"embeddings is {got}; allowed: a finite tensor (B, p) with a row for each image, such as one-hot classes")
+
+
+def _encoded(encoder: encoders.Encoder, texts: list[str]) -> Tensor:
+    encoded = encoder(texts)
+    if not isinstance(encoded, Tensor) or encoded.ndim != 2 or len(encoded) != len(texts) or not torch.isfinite(encoded).all():
+        got = f"shape {tuple(encoded.shape)}" if isinstance(encoded, Tensor) else f"a {type(encoded).__name__}"
+        raise OptionError(f"prompt_encoder returned {got} for {len(texts)} prompts; it must return a finite tensor ({len(texts)}, p)")
+    return unit_rows(encoded.detach().float().cpu())

@@ -1,0 +1,176 @@
+"""The life of a guided run of a function: begun, corrected at each evaluation, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from unalike.attach.draws import Draws
+from unalike.attach.evaluations import Call, Level
+from unalike.attach.functions.batch import Batch
+from unalike.attach.guard import PlainGuard
+from unalike.attach.outputs import blanked
+from unalike.attach.policy import MOVE, Policy, refusal
+from unalike.attach.report import Report
+from unalike.attach.session import Models, Session, require_same_models
+from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.memory import Memory
+from unalike.shields import Shield
+
+
+class GuidedFunction:
+    """What `GuidedDenoiser` and `GuidedPrediction` have in common: `begin`, then the sampler's evaluations, then `finish`.
+
+    One run after another can be made with one object; a run that is not finished, because the sampler failed, leaves nothing behind.
+
+    Args:
+        methods: in order.
+        batch: what is known of the images.
+        space: names the space of the samples; needed with a memory or a shield.
+        memory: earlier samples; those of a run are added when it is finished.
+        shield: the protected set, in the space of the samples.
+        one_step: whether the sampler goes from the prediction straight to the next noise level, without noise of its own.
+
+    Attributes:
+        report: what the last finished run did; None before the first.
+        latents: its final samples (B, …), on the CPU, 0 for refused ones; None before the first.
+
+    Raises:
+        OptionError: for arguments of the wrong kind, and for a method that is still to be calibrated.
+        UnsupportedError: for a method that acts on prompts.
+        StoreError: for a memory or a shield of another space.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        batch: Batch,
+        space: str | None,
+        memory: Memory | None,
+        shield: Shield | None,
+        one_step: bool,
+    ) -> None:
+        _require_methods(methods)
+        for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
+            if value is not None and not isinstance(value, kind):
+                raise OptionError(
+                    f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in {name}={kind.__name__}(…)"
+                )
+            if value is not None and not space:
+                raise OptionError(
+                    f"{name} is given and space is not; name the space of the samples, so that those of different models are never "
+                    'compared, as in space="pixels" for images or the name of an autoencoder for latents'
+                )
+        self.methods = tuple(methods)
+        self.memory, self.shield = memory, shield
+        self.report: Report | None = None
+        self.latents: Tensor | None = None
+        self._batch = batch
+        self._models = Models(space or "samples", batch.model)
+        self._one_step = one_step
+        self._session: Session | None = None
+        self._shape: torch.Size | None = None
+        self._evaluations = 0
+        if memory is not None:
+            require_same_models(memory, self._models)
+        if shield is not None and shield.space.rpartition("/")[0] != space:
+            raise StoreError(
+                f"the shield protects points of {shield.space!r} and these samples are of {space!r}; a shield of samples of shape "
+                f'(3, 64, 64) in this space is made with Shield(samples, space="{space}/3x64x64", radius=…)'
+            )
+
+    def begin(self) -> Self:
+        """Begins a run, and forgets one that was begun and not finished."""
+        self._session = Session(
+            self.methods,
+            models=self._models,
+            prompts=self._batch,
+            memory=self.memory,
+            guard=None if self.shield is None else PlainGuard(self.shield),
+            seeds=self._batch.seeds,
+        )
+        self._shape, self._evaluations = None, 0
+        return self
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The samples (R, …) that the sampler ended with, those inside a protected ball moved out: checked, remembered and reported.
+
+        Where nothing is moved they are returned as they are.
+
+        Raises:
+            AttachmentError: when no run was begun, or nothing was evaluated in it.
+            RefusedError: when samples are inside the protected set and cannot be moved out; it has the others, which are remembered, too.
+            OptionError: for samples of another shape than those that were guided.
+            NumericsError: when they are not finite.
+        """
+        session = self._open()
+        if not self._evaluations:
+            raise AttachmentError(f"nothing was guided: the sampler never asked this {type(self).__name__}; give it to the sampler")
+        if x.shape != self._shape:
+            raise OptionError(f"the final samples have shape {tuple(x.shape)} and those that were guided {tuple(self._shape or ())}")
+        moved = session.finish(x)
+        result = x if moved is None else moved
+        draws = Draws(session, result)
+        guard = None if self.shield is None else PlainGuard(self.shield)
+        report = replace(draws.report(self.methods, guard, as_latents=True), steps=self._evaluations)
+        final = session.latents if session.latents is not None else result
+        draws.commit()
+        self.report, self.latents = report, blanked(final, draws.inside, draws.images).cpu()
+        self._session = None
+        if draws.inside:
+            raise refusal(_without(result, draws.inside, draws.images), report, draws.inside, draws.failures, Policy(MOVE), choices=())
+        return result
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise AttachmentError(
+                f"this {type(self).__name__} has no run; call begin() before the sampler and finish(x) after it, or sample(sampler, …)"
+            )
+        return self._session
+
+    def _corrected(self, x0: Tensor, x_t: Tensor, level: Level, *, step: int, steps: int) -> Tensor:
+        """The prediction with all corrections, in its own precision; the very same object where there are none."""
+        session = self._open()
+        if not isinstance(x0, Tensor) or x0.shape != x_t.shape:
+            got = f"of shape {tuple(x0.shape)}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
+            raise UnsupportedError(f"the prediction is {got} for samples of shape {tuple(x_t.shape)}; it must be the clean samples alone")
+        if self._shape is not None and x_t.shape != self._shape:
+            raise UnsupportedError(
+                f"the samples have shape {tuple(x_t.shape)} and had {tuple(self._shape)} before, in one run; call begin() before each batch"
+            )
+        self._shape = x_t.shape
+        precise = torch.promote_types(x0.dtype, torch.float32)
+        clean, noisy = x0.detach().to(precise), x_t.detach().to(precise)
+        delta = session.correct(Call(clean, noisy, level, step, steps, one_step=self._one_step))
+        self._evaluations += 1
+        return x0 if delta is None else (x0.to(precise) + delta).to(x0.dtype)
+
+
+def _require_methods(methods: Sequence[Method]) -> None:
+    for method in methods:
+        if not isinstance(method, Method):
+            raise OptionError(f"{method!r} is not a guidance method; pass an object, as in SPARKE(strength=0.05)")
+        if method.acts_on_prompts:
+            raise UnsupportedError(
+                f"{type(method).__name__} acts on the prompts that a model is given, which a function of samples does not show; leave it "
+                "out, or guide a diffusers pipeline"
+            )
+        if method.needs_calibration:
+            raise OptionError(
+                f"{method!r} is still to be measured; sample once without guidance and use method.calibrated(samples, groups), or set a "
+                "number, as in SPELL(radius=20.0)"
+            )
+
+
+def _without(result: Tensor, gone: Sequence[int], images: int) -> Any:
+    """The samples (R, …) with 0 in the place of these images, wherever they stand in a doubled batch."""
+    kept = result.clone()
+    for i in gone:
+        kept[i::images] = 0
+    return kept

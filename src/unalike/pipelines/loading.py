@@ -1,0 +1,194 @@
+"""Pipelines by the name of a model, a folder or a hub id."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike.errors import OptionError, StoreError
+from unalike.pipelines.catalogue import MODELS, Model
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_INDEX = "model_index.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
+    """A diffusers pipeline, ready to be guided.
+
+    Args:
+        name_or_path: a name of `MODELS`; a folder in diffusers' layout; the id of a model on the Hugging Face hub, such as
+            "stabilityai/stable-diffusion-xl-base-1.0", which is downloaded once; or a pipeline, which comes back as it is.
+        **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given; for a named model on a machine with a
+            GPU it is the one that the catalogue has.
+
+    Returns:
+        The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say otherwise.
+
+    Raises:
+        OptionError: for a name that is none of these, or for options together with a finished pipeline.
+        StoreError: when the files are there and cannot be loaded.
+
+    Example:
+        >>> load("emojy")
+        Traceback (most recent call last):
+            ...
+        unalike.errors.OptionError: unknown model 'emojy'; did you mean 'emoji'? Allowed: emoji, digits, sdv1.5, ...
+    """
+    if not isinstance(name_or_path, str | Path):
+        return _as_it_is(name_or_path, options)
+    source = find(name_or_path)
+    return read(source, pipeline_class(source) if source.row else None, options)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a pipeline's files are.
+
+    Attributes:
+        place: a folder, or the id of a model on the hub.
+        row: of the catalogue, where it was asked for by its name.
+    """
+
+    place: Path | str
+    row: Model | None = None
+
+
+def find(name: str | Path) -> Source:
+    """Where the files of a model are, by its name, its folder or its id on the hub; nothing is downloaded.
+
+    Raises:
+        OptionError: for anything else; the message lists the names.
+        StoreError: where the weights of a shipped model are missing.
+    """
+    row = MODELS.get(str(name))
+    if row is not None:
+        return Source(row.checkpoint or shipped(row.name), row)
+    if Path(name).is_dir():
+        if not (Path(name) / _INDEX).is_file():
+            raise OptionError(f"model folder {str(name)!r} has no {_INDEX}; give a folder written by a pipeline's save_pretrained")
+        return Source(Path(name))
+    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+        return Source(name)
+    raise OptionError(_unknown(name))
+
+
+def shipped(name: str) -> Path:
+    """The folder of a model that comes with the package.
+
+    Raises:
+        StoreError: where it is not there.
+    """
+    folder = Path(str(resources.files("unalike.models").joinpath(f"{name}/weights")))
+    if not (folder / _INDEX).is_file():
+        raise StoreError(f"the weights of the model {name!r} are missing from this installation; install the package again")
+    return folder
+
+
+def pipeline_class(source: Source) -> Any:
+    """The diffusers class that the model is made for.
+
+    Raises:
+        OptionError, StoreError: where the folder or the hub does not say it, and for a class that this version of diffusers has not.
+    """
+    import diffusers
+
+    if source.row:
+        name = source.row.pipeline
+    elif isinstance(source.place, Path):
+        name = json.loads((source.place / _INDEX).read_text("utf-8")).get("_class_name")
+    else:
+        try:
+            name = diffusers.DiffusionPipeline.load_config(source.place).get("_class_name")
+        except (OSError, ValueError) as error:
+            raise _refused(source, error) from error
+    kind = getattr(diffusers, str(name), None)
+    if not isinstance(kind, type):
+        raise StoreError(f"{_named(source)!r} is a {name}, which diffusers {diffusers.__version__} has not; use another version of it")
+    return kind
+
+
+def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
+    """The pipeline of a class, or of the one that the files name where `kind` is None, with ControlNet and scheduler as its row says.
+
+    Raises:
+        OptionError, StoreError: as `load`.
+    """
+    import diffusers
+    import torch
+
+    row, chosen = source.row, dict(options)
+    try:
+        if "dtype" not in chosen and "torch_dtype" not in chosen:
+            chosen["dtype"] = getattr(torch, row.dtype) if row and torch.cuda.is_available() else torch.float32
+            if row and row.variant and chosen["dtype"] != torch.float32:
+                chosen.setdefault("variant", row.variant)
+        if row and row.controlnet and "controlnet" not in chosen:
+            chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(row.controlnet, torch_dtype=chosen.get("dtype"))
+        pipe = (kind or diffusers.DiffusionPipeline).from_pretrained(source.place, **chosen)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _refused(source, error) from error
+    if row and row.scheduler and "scheduler" not in options:
+        pipe.scheduler = getattr(diffusers, row.scheduler).from_config(pipe.scheduler.config)
+    return pipe
+
+
+def quieten_hosts(*, downloads: bool) -> None:
+    """Turn off the hints and loading bars of diffusers and transformers in this process, for a program that shows its own.
+
+    Args:
+        downloads: also turn off the bars of downloads from the hub, which may take minutes.
+    """
+    import diffusers
+    import huggingface_hub
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if not downloads:
+        huggingface_hub.utils.enable_progress_bars()
+
+
+def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
+    from diffusers import DiffusionPipeline
+
+    if not isinstance(pipe, DiffusionPipeline):
+        raise OptionError(f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, as in load('emoji')")
+    if options:
+        raise OptionError(f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its name or folder instead")
+    return pipe
+
+
+def _named(source: Source) -> str:
+    if source.row:
+        return source.row.name
+    return source.place.name if isinstance(source.place, Path) else source.place
+
+
+def _refused(source: Source, error: Exception) -> OptionError | StoreError:
+    reason = " ".join(str(error).split())
+    if isinstance(source.place, Path):
+        return StoreError(f"the model folder {source.place.name!r} cannot be loaded: {reason}")
+    if source.row:
+        return StoreError(
+            f"the model {source.row.name!r} is {source.place!r} on the Hugging Face hub, which did not give it: {reason}. With its files "
+            "in a folder, give that folder in the place of the name"
+        )
+    return OptionError(f"{_unknown(source.place)}. From the hub: {reason}")
+
+
+def _unknown(name: str | Path) -> str:
+    close = difflib.get_close_matches(str(name), MODELS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f'unknown model {str(name)!r}; {hint}Allowed: {", ".join(MODELS)}, a folder in diffusers\' layout, or a hub id such as "owner/name"'
+    )
