@@ -28,14 +28,16 @@ PROMPTS = ["a cat", "Cat dog"]
 
 @dataclass(frozen=True, kw_only=True)
 class Looks(Method):
-    """Shows a function where its region is, and corrects nothing."""
+    """Shows functions where its region is and what is predicted, and corrects nothing."""
 
     name: ClassVar[str] = "looks"
     region: Any
     see: Callable[[Tensor, int], None] = lambda mask, step: None
+    predicted: Callable[[Tensor], None] = lambda x0: None
 
     def x0_delta(self, x0: Tensor, context: Context) -> None:
         assert context.masks is not None
+        self.predicted(x0)
         mask = context.masks(self.region)
         assert mask.dtype == torch.bool
         assert mask.expand(len(x0), *x0.shape[1:]).shape == x0.shape

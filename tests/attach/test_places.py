@@ -9,10 +9,13 @@ from tests.attach.conftest import prompted, seeded
 from tests.attach.test_attention import Looks
 from torch import Tensor
 
-from unalike.attach import guide
+from unalike.attach import GuidedPipeline, guide
 from unalike.attach.places import Places
 from unalike.attach.prompts import Prompts
 from unalike.errors import OptionError, UnsupportedError
+from unalike.guidance.sparke import SPARKE
+from unalike.guidance.spell import SPELL
+from unalike.guidance.vendi import VendiGuidance
 
 Pipelines = Callable[[str], Any]
 LEFT = (0.0, 0.0, 0.5, 1.0)
@@ -79,6 +82,39 @@ def test_each_image_has_its_own_places_when_there_are_as_many_masks(pipelines: P
     for name in ("sd", "dit"):
         mask = seen(pipelines(name), prompted(name, ["cat", "dog"], 2), masks, 4)[0]
         assert torch.equal(mask, masks[:, None])
+
+
+def moved(pipe: Any, arguments: dict[str, Any], method: Any, images: int) -> tuple[list[Tensor], list[Tensor], GuidedPipeline]:
+    """How a method changes the prediction at each step, and where its region is then."""
+    before, after, masks = [], [], []
+    looks = Looks(region=method.region, see=lambda mask, step: masks.append(mask), predicted=before.append)
+    guided = guide(pipe, looks, method, Looks(region=None, predicted=after.append))
+    guided(**arguments, generator=seeded(images))
+    return [b - a for a, b in zip(before, after, strict=True)], masks, guided
+
+
+@pytest.mark.parametrize("name", ["sd", "flux"])
+@pytest.mark.parametrize("kind", [SPARKE, VendiGuidance, SPELL])
+@pytest.mark.parametrize("region", [LEFT, "cat"])
+def test_correction_is_exactly_zero_outside_the_region(pipelines: Pipelines, name: str, kind: Any, region: Any):
+    method = SPELL(radius=1000.0, region=region) if kind is SPELL else kind(strength=0.1, region=region)
+    deltas, masks, guided = moved(pipelines(name), prompted(name, ["a cat"], 3), method, 3)
+    for delta, mask in zip(deltas, masks, strict=True):
+        assert not delta[~mask.expand_as(delta)].any()
+    assert torch.stack(deltas).abs().amax(dim=(0, *range(2, deltas[0].ndim + 1))).min() > 1e-3
+    assert guided.report is not None
+    shares = [report.regions for report in guided.report.images]
+    expected = masks[-1].expand_as(deltas[0]).float().flatten(1).mean(1).tolist()
+    assert shares == [{"looks": pytest.approx(share), method.name: pytest.approx(share)} for share in expected]
+
+
+def test_share_of_the_report_is_that_of_each_image_when_masks_differ(pipelines: Pipelines):
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :2], masks[1, 0, 0] = True, True
+    guided = guide(pipelines("sd"), SPARKE(region=masks), SPARKE())
+    guided(**prompted("sd", ["cat"], 2), generator=seeded(2))
+    assert guided.report is not None
+    assert [image.regions for image in guided.report.images] == [{"sparke": 0.25}, {"sparke": 1 / 64}]
 
 
 def test_size_is_that_of_the_image_when_the_pipeline_begins_with_one(pipelines: Pipelines):

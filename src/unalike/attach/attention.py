@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from unalike.attach.calls import call_parameters
 from unalike.attach.prompts import Prompts, positive_rows
 from unalike.attach.words import Tokens
 from unalike.errors import UnsupportedError
@@ -214,7 +215,7 @@ def attends(pipe: Any) -> str:
     name, denoisers = type(pipe).__name__, _denoisers(pipe)
     if any(hasattr(m, "_orig_mod") or any(part._compiled_call_impl is not None for part in m.modules()) for m in denoisers):
         raise UnsupportedError(f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}")
-    if "num_frames" in inspect.signature(type(pipe).__call__).parameters:
+    if "num_frames" in call_parameters(pipe):
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
     if denoisers and all(_cross(module) for module in denoisers):
         return "cross"

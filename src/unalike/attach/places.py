@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.attention import WordMaps, attends
+from unalike.attach.calls import call_parameters
 from unalike.attach.cells import box_cells, mask_cells, separated
 from unalike.attach.prompts import Prompts
 from unalike.attach.sizes import call_size, latent_size
@@ -60,7 +61,7 @@ class Grid:
             UnsupportedError: for sound, and for latents that are packed in another way than those of images.
         """
         name = type(self._pipe).__name__
-        if any(p.startswith("audio_") for p in inspect.signature(type(self._pipe).__call__).parameters):
+        if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
             raise UnsupportedError(f"{name} makes sound, which has no places in an image; leave region out")
         if self._packed and list(inspect.signature(self._pipe._pack_latents).parameters) != _PACKING:
             raise UnsupportedError(

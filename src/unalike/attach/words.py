@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.calls import own_call
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -107,7 +108,7 @@ def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]
     if encode is None:
         raise UnsupportedError(f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region")
     accepted = inspect.signature(encode).parameters
-    usual = {name: p.default for name, p in inspect.signature(type(pipe).__call__).parameters.items() if p.default is not p.empty}
+    usual = {name: p.default for name, p in inspect.signature(own_call(pipe)).parameters.items() if p.default is not p.empty}
     shared = {name: value for name, value in {**usual, **arguments}.items() if name in accepted and _concerns_text(name)}
     own = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
     fixed = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1, "device": getattr(pipe, "_execution_device", None)}
