@@ -118,14 +118,14 @@ def test_digits_of_a_class_are_further_apart_when_guided(sampling: Any, few: Ten
 
 
 @pytest.mark.parametrize("name", ["sample_heun", "sample_dpmpp_2m"])
-def test_emoji_stay_away_from_memory_and_shield_when_there_are_both(sampling: Any, few: Tensor, name: str) -> None:
+def test_emoji_stay_away_from_memory_and_shield_when_there_are_both(sampling: Any, sigmas: Tensor, name: str) -> None:
     x, sampler, denoiser = 80 * noise(2, 16, 8, 8), getattr(sampling, name), emoji(["heart", "heart"])
-    plain, memory = run(partial(sampler, denoiser), x, few), Memory()
+    plain, memory = run(partial(sampler, denoiser), x, sigmas), Memory()
     shield = Shield(plain[:1], space="emoji/16x8x8", radius=8.0)
-    options = {"sigmas": few, "space": "emoji", "memory": memory, "prompts": "heart"}
+    options = {"sigmas": sigmas, "space": "emoji", "memory": memory, "prompts": "heart"}
     guided = guide_denoiser(denoiser, SPELL(radius=8.0, batch=False), shield=shield, **options)
-    first = run(partial(guided.sample, sampler), x, few)
-    second = run(partial(guided.sample, sampler), x, few)
+    first = run(partial(guided.sample, sampler), x, sigmas)
+    second = run(partial(guided.sample, sampler), x, sigmas)
     assert (first[0] - plain[0]).norm() >= 8
     assert (second[0] - plain[0]).norm() >= 8
     assert ((second - first).flatten(1).norm(dim=1) > 1).all()
@@ -134,9 +134,9 @@ def test_emoji_stay_away_from_memory_and_shield_when_there_are_both(sampling: An
     assert all(image.certificate and image.certificate.margin >= 0 for image in guided.report.images)
 
 
-def test_adaptive_sampler_is_guided_when_only_the_range_of_its_levels_is_known(sampling: Any, few: Tensor) -> None:
+def test_adaptive_sampler_is_guided_when_only_the_range_of_its_levels_is_known(sampling: Any, sigmas: Tensor) -> None:
     watch = Watch()
-    guided = guide_denoiser(OneImage(IMAGE), Shift(), watch, sigmas=few)
+    guided = guide_denoiser(OneImage(IMAGE), Shift(), watch, sigmas=sigmas)
     x = run(partial(guided.sample, sampling.sample_dpm_adaptive), 80 * noise(2, 3, 4, 4), 0.05, 80.0)
     torch.testing.assert_close(x, (IMAGE + 0.7).expand(2, 3, 4, 4), atol=0.5, rtol=0)  # what is left of noise at the last level
     assert [c.step for c in watch.seen] == sorted(c.step for c in watch.seen)
