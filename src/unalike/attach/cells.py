@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
-
-_HALF_OF_8_BITS = 127
 _SLACK = 1e-6
 
 
@@ -24,34 +20,16 @@ def box_cells(box: Sequence[float], height: int, width: int) -> Tensor:
         box: left, top, right, bottom, as shares of width and height.
         height, width: of the grid.
 
-    Raises:
-        OptionError: for anything that is not a box within the image.
-
     Example:
         >>> box_cells((0.5, 0.0, 1.0, 0.5), 2, 4).int()
         tensor([[[0, 0, 1, 1],
                  [0, 0, 0, 0]]], dtype=torch.int32)
     """
-    left, top, right, bottom = require_box(box)
+    left, top, right, bottom = box
     rows, columns = _between(top, bottom, height), _between(left, right, width)
     cells = torch.zeros(1, height, width, dtype=torch.bool)
     cells[:, rows, columns] = True
     return cells
-
-
-def require_box(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """The four numbers of a box.
-
-    Raises:
-        OptionError: for anything that is not a box within the image.
-    """
-    numbers = len(box) == 4 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
-    if not numbers or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-        raise OptionError(
-            f"region is {tuple(box)!r}; a box is (left, top, right, bottom), shares of width and height from 0 to 1, with left below right "
-            "and top below bottom, as in region=(0.25, 0.0, 0.75, 0.5)"
-        )
-    return box[0], box[1], box[2], box[3]
 
 
 def _between(low: float, high: float, cells: int) -> slice:
@@ -60,39 +38,6 @@ def _between(low: float, high: float, cells: int) -> slice:
         first = min(int((low + high) / 2 * cells), cells - 1)
         last = first + 1
     return slice(first, last)
-
-
-def mask_pixels(mask: Any) -> Tensor:
-    """What a mask says of each of its pixels: (1 or B, h, w) bool on the CPU.
-
-    Args:
-        mask: a PIL image, or a tensor (h, w) or (B, h, w) of bool or numbers; above one half is inside, of 8-bit values 128 and above.
-
-    Raises:
-        OptionError: for a tensor of other dimensions or not finite, and for a mask with nothing inside.
-    """
-    pixels = mask if isinstance(mask, Tensor) else _grey(mask)
-    if pixels.ndim not in (2, 3) or pixels.numel() == 0 or pixels.is_complex():
-        raise OptionError(
-            f"region is a mask of shape {tuple(pixels.shape)}; allowed: (height, width), or (images, height, width) with a mask for each image"
-        )
-    if not torch.isfinite(pixels).all():
-        raise OptionError(
-            "region is a mask with NaN or infinite values; allowed: bool, or numbers of which those above one half are inside"
-        )
-    inside = pixels.cpu() > (_HALF_OF_8_BITS if pixels.dtype == torch.uint8 else 0.5)
-    if not inside.any():
-        what = "128 or more of 255" if pixels.dtype == torch.uint8 else "above one half"
-        raise OptionError(
-            f"region is a mask with nothing inside: its largest value is {pixels.max().item():g}, and inside is what is {what}; "
-            "give mask.bool() where everything but 0 is meant"
-        )
-    return inside if inside.ndim == 3 else inside[None]
-
-
-def _grey(image: Any) -> Tensor:
-    grey = image.convert("L")
-    return torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).reshape(grey.height, grey.width)
 
 
 def mask_cells(pixels: Tensor, height: int, width: int) -> Tensor:

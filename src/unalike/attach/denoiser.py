@@ -11,6 +11,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor
 
 from unalike.attach.binding import Binding
+from unalike.attach.graphs import hook_around, is_compiled, unwrapped
 from unalike.attach.prompts import Prompts
 from unalike.attach.rows import positive_rows
 from unalike.attach.session import Session
@@ -59,12 +60,12 @@ class Denoiser:
     def __enter__(self) -> Denoiser:
         modules = self._modules() if self._names else []
         embedders = [part for module in modules for part in _embedders(module)] if self._may_change_prompts else []
-        if embedders and any(_compiled(part) and _embedders(part) for module in modules for part in module.modules()):
+        if embedders and any(is_compiled(part) and _embedders(part) for module in modules for part in module.modules()):
             raise UnsupportedError(
                 f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a compiled model, where they cannot be replaced; "
                 f"leave torch.compile out, or {_HINT}"
             )
-        self._hooks = [_around(module, self._before, self._after) for module in modules]
+        self._hooks = [hook_around(module, self._before, self._after) for module in modules]
         self._hooks += [part.register_forward_hook(self._embedded).remove for part in embedders]
         return self
 
@@ -87,7 +88,7 @@ class Denoiser:
         return " and ".join(self._names)
 
     def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
+        module = unwrapped(module)
         bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
         arguments = bound.arguments
         sample = next((arguments[n] for n in ("sample", "hidden_states") if isinstance(arguments.get(n), Tensor)), None)
@@ -170,38 +171,6 @@ class Denoiser:
             return (made, *output[1:])
         output.sample = made
         return output
-
-
-def _around(module: torch.nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> Callable[[], None]:
-    """Hooks before and after a model, outside of its graph where it is compiled; what takes them away again.
-
-    Hooks that are registered with a module that was compiled in place would become part of its graph: it would be compiled anew, or not
-    at all where the whole of it must be one.
-    """
-    compiled = getattr(module, "_compiled_call_impl", None)
-    if compiled is None:
-        handles = module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)
-
-        def take_away() -> None:
-            for handle in handles:
-                handle.remove()
-
-        return take_away
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = before(module, args, kwargs)
-        return after(module, args, compiled(*args, **kwargs))
-
-    module._compiled_call_impl = call
-
-    def remove() -> None:
-        module._compiled_call_impl = compiled
-
-    return remove
-
-
-def _compiled(module: torch.nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:

@@ -205,7 +205,7 @@ class GuidedPipeline:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
         embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
-        places = Places(self.pipe, named, [getattr(m, "region", None) for m in methods], images=prompts.asked)
+        places = Places(self.pipe, named, methods, prompts)
         session = Session(
             methods,
             models=self._models(),
@@ -217,7 +217,7 @@ class GuidedPipeline:
             seeds=seeds_of(named.get("generator")),
             places=places,
         )
-        with Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
+        with places, Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
             output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
         return session, output
 

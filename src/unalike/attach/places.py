@@ -9,9 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.cells import box_cells, mask_cells, mask_pixels, require_box
+from unalike.attach.attention import WordMaps, attends
+from unalike.attach.calls import call_parameters
+from unalike.attach.cells import box_cells, mask_cells, separated
+from unalike.attach.prompts import Prompts
 from unalike.attach.sizes import call_size, latent_size
+from unalike.attach.words import word_tokens
 from unalike.errors import OptionError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.guidance.region import Region, checked
 
 _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 
@@ -38,6 +44,16 @@ class Grid:
         """
         return call_size(self._pipe, self._arguments)
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """The heights and widths that a mask may have, as far as they are known before the call.
+
+        Raises:
+            UnsupportedError: as `pixels`.
+        """
+        latents = latent_size(self._pipe, self.pixels)
+        return {"the images": self.pixels} if latents is None else {"the images": self.pixels, "their latents": latents}
+
     def require(self) -> None:
         """Refuses pipelines whose latents have no places, or places that are not known here.
 
@@ -45,7 +61,7 @@ class Grid:
             UnsupportedError: for sound, and for latents that are packed in another way than those of images.
         """
         name = type(self._pipe).__name__
-        if any(p.startswith("audio_") for p in inspect.signature(type(self._pipe).__call__).parameters):
+        if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
             raise UnsupportedError(f"{name} makes sound, which has no places in an image; leave region out")
         if self._packed and list(inspect.signature(self._pipe._pack_latents).parameters) != _PACKING:
             raise UnsupportedError(
@@ -87,85 +103,105 @@ class Grid:
 
 
 class Places:
-    """The regions of one call's methods, checked before the pipeline begins.
+    """Context manager of one call: the regions of its methods, checked when it is made, and found while it is open.
 
     Args:
         pipe: a diffusers pipeline.
         arguments: of the call, by name.
-        regions: of the methods; None for those without.
-        images: how many the call asks for; None where that is not known.
+        methods: those with an attribute `region` that is not None have one.
+        prompts: listens to the prompts of the call.
 
     Raises:
-        OptionError: for a region that is none, or a mask that fits neither the images nor their latents.
-        UnsupportedError: for a pipeline whose latents have no places.
+        OptionError: for a region that is none, a mask that fits neither the images nor their latents, or has nothing inside, and, on
+            entering, words that a prompt has not where they have to be in it.
+        UnsupportedError: for a pipeline whose latents have no places, and for words where the denoiser's attention cannot be read.
     """
 
-    def __init__(self, pipe: Any, arguments: dict[str, Any], regions: Sequence[Any], *, images: int | None = None) -> None:
-        self.grid = Grid(pipe, arguments)
-        self._images = images
-        asked = [region for region in regions if region is not None]
+    def __init__(self, pipe: Any, arguments: dict[str, Any], methods: Sequence[Method], prompts: Prompts) -> None:
+        self._pipe = pipe
+        self._arguments = arguments
+        self._prompts = prompts
+        self._grid = Grid(pipe, arguments)
+        self._words: list[str] = []
+        self._found: WordMaps | None = None
+        asked = [checked(region, type(m).__name__) for m in methods if (region := getattr(m, "region", None)) is not None]
         if asked:
-            self.grid.require()
+            self._grid.require()
         for region in asked:
-            if is_box(region):
-                require_box(region)
-            elif is_mask(region):
-                self._require_fitting(mask_pixels(region), self._sizes())
+            if isinstance(region, Tensor):
+                _require_fitting(region, self._grid.sizes, prompts.asked or arguments.get("batch_size"))
+            self._words += [word for word in _words(region) if word not in self._words]
+        self._attends = attends(pipe) if self._words else ""
+
+    def __enter__(self) -> Places:
+        if self._words:
+            tokens = word_tokens(self._pipe, self._arguments, self._words, append=self._attends == "cross")
+            self._found = WordMaps(self._pipe, tokens, self._grid.cells, self._prompts).__enter__()
+        return self
+
+    def __exit__(self, *ended: Any) -> None:
+        if self._found is not None:
+            self._found.__exit__(*ended)
 
     def masks(self, latents: Tensor) -> Callable[[Any], Tensor]:
-        """The function from a region to where it is: (B or 1, …) bool that broadcasts to latents (B, …), as the scheduler sees them."""
-        known: list[tuple[Any, Tensor]] = []
+        """The function from a region to where it is, for predictions of the shape and on the device of latents (B, …).
 
-        def mask(region: Any) -> Tensor:
+        Its masks (B or 1, …) are bool and broadcast to them. Those of words are of the attention so far, so they change from step to step.
+        """
+        like, known = latents.to("meta"), []
+
+        def mask(given: Any) -> Tensor:
             for other, made in known:
-                if other is region:
+                if other is given:
                     return made
-            made = self.grid.spread(self._cells(region, latents), latents).to(latents.device)
-            known.append((region, made))
+            region = checked(given, "masks")
+            made = self._grid.spread(self._cells(region, like), like).to(latents.device)
+            if not _words(region):
+                known.append((given, made))
             return made
 
         return mask
 
-    def _cells(self, region: Any, latents: Tensor) -> Tensor:
-        self.grid.require()
-        height, width = self.grid.cells(latents)
-        if is_box(region):
-            return box_cells(region, height, width)
-        if not is_mask(region):
+    def _cells(self, region: Region | None, latents: Tensor) -> Tensor:
+        self._grid.require()
+        height, width = self._grid.cells(latents)
+        if isinstance(region, Tensor):
+            sizes = {"their latents": (height, width)}
+            if tuple(region.shape[-2:]) != (height, width):
+                sizes = {"the images": self._grid.pixels, **sizes}
+            _require_fitting(region, sizes, len(latents))
+            return mask_cells(region.cpu() if region.ndim == 3 else region.cpu()[None], height, width)
+        words = _words(region)
+        if words:
+            return self._cells_of(words)
+        return box_cells((0, 0, 1, 1) if region is None else region, height, width)
+
+    def _cells_of(self, words: Sequence[str]) -> Tensor:
+        if self._found is None or not set(words) <= set(self._words):
             raise OptionError(
-                f"region is {region!r}; allowed: a box (left, top, right, bottom) of shares from 0 to 1, or a mask, a PIL image or a "
-                "tensor (height, width)"
+                f"region names the words {', '.join(map(repr, words))}, which no method of this call has as its region; words have to be "
+                "known before the call: keep them in a field of the method with the name region"
             )
-        pixels = mask_pixels(region)
-        sizes = {"the images": self.grid.pixels} if tuple(pixels.shape[1:]) != (height, width) else {}
-        self._images = len(latents)
-        self._require_fitting(pixels, {**sizes, "their latents": (height, width)})
-        return mask_cells(pixels, height, width)
-
-    def _sizes(self) -> dict[str, tuple[int, int]]:
-        """The sizes that a mask may have, as far as they are known before the call."""
-        size = self.grid.pixels
-        latents = latent_size(self.grid._pipe, size)
-        return {"the images": size} if latents is None else {"the images": size, "their latents": latents}
-
-    def _require_fitting(self, pixels: Tensor, sizes: dict[str, tuple[int, int]]) -> None:
-        if tuple(pixels.shape[1:]) not in sizes.values():
-            allowed = " or ".join(f"{height}×{width} of {what}" for what, (height, width) in sizes.items())
-            raise OptionError(
-                f"region is a mask of {pixels.shape[1]}×{pixels.shape[2]} (height × width); allowed: {allowed}; resize it, as in "
-                f"region=mask.resize(({next(iter(sizes.values()))[1]}, {next(iter(sizes.values()))[0]}))"
-            )
-        if len(pixels) > 1 and self._images is not None and len(pixels) != self._images:
-            raise OptionError(
-                f"region has {len(pixels)} masks and this call makes {self._images} images; give one mask for all, or one for each image"
-            )
+        maps = self._found.maps
+        return torch.stack([separated(maps[word]) for word in words]).any(0)
 
 
-def is_box(region: Any) -> bool:
-    """Whether a region is meant as a box: a tuple or list that does not begin with a word."""
-    return isinstance(region, tuple | list) and not any(isinstance(part, str) for part in region)
+def _words(region: Region | None) -> tuple[str, ...]:
+    if isinstance(region, str):
+        return (region,)
+    return tuple(part for part in region if isinstance(part, str)) if isinstance(region, tuple) else ()
 
 
-def is_mask(region: Any) -> bool:
-    """Whether a region is meant as a mask: a tensor or a PIL image."""
-    return isinstance(region, Tensor) or hasattr(region, "convert")
+def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: int | None) -> None:
+    """Refuses a mask (h, w) or (b, h, w) with nothing inside, of other sizes than these, or with as many as there are not images."""
+    if not mask.any():
+        raise OptionError("region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0")
+    if tuple(mask.shape[-2:]) not in sizes.values():
+        allowed = " or ".join(f"{height}×{width} of {what}" for what, (height, width) in sizes.items())
+        height, width = next(iter(sizes.values()))
+        raise OptionError(
+            f"region is a mask of {mask.shape[-2]}×{mask.shape[-1]} (height × width); allowed: {allowed}; resize it, as in "
+            f"region=image.resize(({width}, {height}))"
+        )
+    if mask.ndim == 3 and images is not None and len(mask) not in (1, images):
+        raise OptionError(f"region has {len(mask)} masks and this call makes {images} images; give one mask for all, or one for each image")

@@ -189,7 +189,9 @@ class Session:
                 f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
             )
-        return image_reports(run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images))
+        return image_reports(
+            run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images), self._covered(run, conditions.images)
+        )
 
     @property
     def remembered(self) -> Tensor | None:
@@ -255,6 +257,12 @@ class Session:
         run.images = self._images
         if self._images is not None and self._memory is not None:
             self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
+
+    def _covered(self, run: Run, images: int) -> list[list[float] | None]:
+        """For each method the share of each image that its region covers; None where it has none."""
+        regions = [getattr(method, "region", None) for method in self._methods]
+        masks = [None if region is None or run.masks is None else run.masks(region) for region in regions]
+        return [None if mask is None else mask.flatten(1).float().mean(dim=1).expand(images).tolist() for mask in masks]
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:

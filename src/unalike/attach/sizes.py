@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from unalike.attach.calls import own_call
 from unalike.attach.spaces import latent_model
 from unalike.errors import OptionError, UnsupportedError
 
@@ -41,7 +42,7 @@ def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
     Raises:
         UnsupportedError: where neither the call nor the pipeline tells.
     """
-    parameters = inspect.signature(type(pipe).__call__).parameters
+    parameters = inspect.signature(own_call(pipe)).parameters
     usual = {name: parameters[name].default for name in ("height", "width") if name in parameters}
     known = [arguments.get(name) or (value if isinstance(value, int) else None) for name, value in usual.items()]
     if len(known) == 2 and all(known):

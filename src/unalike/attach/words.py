@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.calls import own_call
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -32,11 +33,22 @@ class Tokens:
     padded: Tensor | None
     words: dict[str, list[list[int]]]
 
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return self.embeddings.shape[0]
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.embeddings.shape[1]
+
 
 def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool) -> Tokens:
     """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
 
-    Case does not matter, and a word may be several ("red hair"). All of its occurrences count.
+    Case does not matter, and a word may be several ("red hair"). All of its occurrences count. Where the appended words are cut off, for
+    the prompt fills the encoder's length, the words alone are encoded in the place of that prompt.
 
     Args:
         pipe: a diffusers pipeline.
@@ -56,21 +68,31 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
     if prompts is None:
         raise OptionError(f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box")
     asked = {name: [_with(words, text) for text in column] if append else column for name, column in texts.items() if column is not None}
-    encoded, ids = _encoded(pipe, arguments, asked)
-    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
-    embeddings = parts[0]
-    if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != len(prompts):
-        raise UnsupportedError(f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region")
-    padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
-    found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(len(prompts))] for word in words}
-    for word, rows in found.items():
+    tokens = _tokens(pipe, arguments, words, asked)
+    if append and any(not row for rows in tokens.words.values() for row in rows):  # cut off where the encoder's length ends
+        lost = [i for i in range(len(prompts)) if any(not rows[i] for rows in tokens.words.values())]
+        asked = {name: [_with(words, "") if i in lost else t for i, t in enumerate(column)] for name, column in asked.items()}
+        tokens = _tokens(pipe, arguments, words, asked)
+    for word, rows in tokens.words.items():
         for row, prompt in zip(rows, asked["prompt"], strict=True):
             if not row:
                 own = ", ".join(re.findall(r"\w+", prompt)) or "none"
                 raise OptionError(
-                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name one "
-                    "of them, or give a mask or a box"
+                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name "
+                    "one of them, or give a mask or a box"
                 )
+    return tokens
+
+
+def _tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], prompts: dict[str, list[str]]) -> Tokens:
+    """The tokens of prompts, with no numbers for the words that are not among them."""
+    encoded, ids = _encoded(pipe, arguments, prompts)
+    parts, count = encoded if isinstance(encoded, list | tuple) else [encoded], len(prompts["prompt"])
+    embeddings = parts[0]
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != count:
+        raise UnsupportedError(f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region")
+    padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
+    found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(count)] for word in words}
     return Tokens(embeddings, None if padded is None else padded == 0, found)
 
 
@@ -91,25 +113,13 @@ def _pattern(word: str) -> re.Pattern[str]:
     return re.compile(before + r"\s*".join(map(re.escape, parts)) + after, re.IGNORECASE)
 
 
-def require_words(region: Any) -> tuple[str, ...]:
-    """The words of a region.
-
-    Raises:
-        OptionError: for none, and for something else among them.
-    """
-    words = (region,) if isinstance(region, str) else tuple(region)
-    if not words or not all(isinstance(word, str) and re.search(r"\w", word) for word in words):
-        raise OptionError(f"region is {region!r}; words are a str or a list of them, each with a letter, as in region=['face', 'red hair']")
-    return words
-
-
 def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]) -> tuple[Any, dict[str, Tensor]]:
     """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder read."""
     encode = getattr(pipe, "encode_prompt", None)
     if encode is None:
         raise UnsupportedError(f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region")
     accepted = inspect.signature(encode).parameters
-    usual = {name: p.default for name, p in inspect.signature(type(pipe).__call__).parameters.items() if p.default is not p.empty}
+    usual = {name: p.default for name, p in inspect.signature(own_call(pipe)).parameters.items() if p.default is not p.empty}
     shared = {name: value for name, value in {**usual, **arguments}.items() if name in accepted and _concerns_text(name)}
     own = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
     fixed = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1, "device": getattr(pipe, "_execution_device", None)}
