@@ -19,7 +19,7 @@ def unwrapped(module: Module) -> Module:
     Example:
         >>> import torch
         >>> layer = torch.nn.Linear(1, 1)
-        >>> unwrapped(torch.compile(layer)) is layer is unwrapped(layer)
+        >>> unwrapped(layer) is layer
         True
     """
     return getattr(module, "_orig_mod", module)
