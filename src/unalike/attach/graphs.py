@@ -14,14 +14,7 @@ def is_compiled(module: Module) -> bool:
 
 
 def unwrapped(module: Module) -> Module:
-    """The module that `torch.compile` has wrapped, or the module itself.
-
-    Example:
-        >>> import torch
-        >>> layer = torch.nn.Linear(1, 1)
-        >>> unwrapped(layer) is layer
-        True
-    """
+    """The module that `torch.compile` has wrapped, or the module itself."""
     return getattr(module, "_orig_mod", module)
 
 

@@ -109,7 +109,8 @@ def pipeline_class(source: Source) -> Any:
         name = json.loads((source.place / _INDEX).read_text("utf-8")).get("_class_name")
     else:
         try:
-            name = diffusers.DiffusionPipeline.load_config(source.place).get("_class_name")
+            config: Any = diffusers.DiffusionPipeline.load_config(source.place)
+            name = config.get("_class_name")
         except (OSError, ValueError) as error:
             raise _refused(source, error) from error
     kind = getattr(diffusers, str(name), None)

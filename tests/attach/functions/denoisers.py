@@ -30,6 +30,8 @@ class Shift(Method):
 class Watch(Shift):
     """Changes nothing, and keeps what it sees."""
 
+    seen: list[Context]
+
     def __init__(self, **options: Any) -> None:
         super().__init__(by=0.0, **options)
         object.__setattr__(self, "seen", [])

@@ -17,6 +17,7 @@ from unalike.errors import AttachmentError, NumericsError, OptionError, RefusedE
 
 SIGMAS = karras_sigmas(6, sigma_min=0.05, sigma_max=80).float()
 CHURN = {"churn": 3.0, "low": 0.1, "high": 50.0}
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction"}
 IMAGE = torch.linspace(-1, 1, 3 * 16).reshape(3, 4, 4)
 LABELS = torch.tensor([3, 3, 8, 8])
 
@@ -123,18 +124,19 @@ def test_samples_are_those_of_a_pipeline_when_its_model_and_noise_are_taken(meth
     pipe, prompts, x = pipeline("emoji"), ["heart", "heart", "flag", "flag"], noise(4, 16, 8, 8)
     own = pipe.scheduler
     try:
-        pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(own.config)
+        pipe.scheduler = scheduler = diffusers.EulerDiscreteScheduler(**BETAS)
         hosted = guide(pipe, method, prompt_encoder=lengths)
         expected = hosted(prompt=prompts, latents=x, num_inference_steps=5, guidance_scale=1.0, output_type="latent").images
-        sigmas = pipe.scheduler.sigmas
+        sigmas, start = scheduler.sigmas, x * scheduler.init_noise_sigma
         unguided = pipe(prompt=prompts, latents=x, num_inference_steps=5, guidance_scale=1.0, output_type="latent").images
-        start = x * pipe.scheduler.init_noise_sigma
     finally:
         pipe.scheduler = own
     guided = guide_denoiser(emoji(prompts), method, sigmas=sigmas, prompts=prompts, prompt_encoder=lengths)
     result = guided.sample(euler, start, sigmas)
     assert (expected - unguided).abs().max() > 0.1
     torch.testing.assert_close(result, expected, atol=5e-3, rtol=0)
+    assert guided.report is not None
+    assert hosted.report is not None
     for image, theirs in zip(guided.report.images, hosted.report.images, strict=True):
         assert image.corrections[method.name] == pytest.approx(theirs.corrections[method.name], abs=1e-3)
         assert (image.prompt, image.group) == (theirs.prompt, theirs.group)
@@ -170,6 +172,7 @@ def test_memory_is_shared_with_a_pipeline_when_the_space_is_its_own() -> None:
     )
     guided.sample(euler, noise(1, 16, 8, 8), [1.0, 0.0])
     assert list(memory.spaces().values()) == [2]
+    assert guided.report is not None
     nearest = guided.report.images[0].nearest
     assert nearest is not None
     assert nearest.source == "memory"
@@ -185,6 +188,7 @@ def test_samples_end_outside_with_certificates_when_there_is_a_shield(plain: Ten
     certificates = [image.certificate for image in guided.report.images]
     assert [c.moved for c in certificates if c] == [True, False, False, False]
     assert all(c and c.nearest_id == "first" and c.margin >= 0 for c in certificates)
+    assert guided.latents is not None
     assert torch.equal(guided.latents, x)
 
 
@@ -310,7 +314,7 @@ def test_arguments_are_refused_when_they_do_not_fit(methods: Any, options: dict[
     with pytest.raises(error, match=message):
         guide_denoiser(OneImage(IMAGE), *methods, **{"sigmas": [1.0], **options})
     with pytest.raises(OptionError, match="denoiser is a Tensor"):
-        guide_denoiser(IMAGE, sigmas=[1.0])
+        guide_denoiser(IMAGE, sigmas=[1.0])  # type: ignore[arg-type]
 
 
 def test_memory_is_refused_when_another_model_filled_it() -> None:

@@ -213,7 +213,8 @@ def test_last_level_may_be_pure_noise_when_the_schedule_ends_there() -> None:
 
 
 def test_arguments_are_refused_as_those_of_a_denoiser_are() -> None:
-    for options, message in (({"memory": Memory()}, "space is not"), ({"prompt_encoder": len}, "prompts is None")):
+    cases: list[tuple[dict[str, Any], str]] = [({"memory": Memory()}, "space is not"), ({"prompt_encoder": len}, "prompts is None")]
+    for options, message in cases:
         with pytest.raises(OptionError, match=message):
             denoised_fn(Diffusion(5), **options)
     with pytest.raises(UnsupportedError, match="IntervalGuidance acts on the prompts"):
