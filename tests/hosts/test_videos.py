@@ -22,7 +22,7 @@ from unalike.shields import Shield
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
 BY_NAME = {family.name: family for family in FAMILIES}
-VIDEOS = ["Wan", "LTX", "CogVideoX", "Mochi", "AnimateDiff"]
+VIDEOS = ["Wan", "LTX", "CogVideoX", "Mochi", "HunyuanVideo", "AnimateDiff"]
 Read = Callable[[str], tuple[Family, Any]]
 
 

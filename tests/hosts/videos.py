@@ -7,15 +7,22 @@ import torch
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
     AutoencoderKLMochi,
+    AutoencoderKLTemporalDecoder,
     AutoencoderKLWan,
     AutoencoderOobleck,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     EDMDPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    LattePipeline,
+    LatteTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     MochiPipeline,
@@ -25,18 +32,37 @@ from diffusers import (
     StableAudioDiTModel,
     StableAudioPipeline,
     StableAudioProjectionModel,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
+from PIL import Image
 from tests import tiny
+from tests.hosts import texts
 from tests.hosts.family import MIXED, ONE_EACH, POOLED, Family, repeated_prompts
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    LlamaConfig,
+    LlamaModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 
 def several_videos(prompts: list[str], each: int) -> dict[str, Any]:
     """The arguments that ask a video pipeline for `each` videos of each prompt."""
     return {"prompt": prompts, "num_videos_per_prompt": each}
+
+
+def several_guided_videos(prompts: list[str], each: int) -> dict[str, Any]:
+    """The same for pipelines that guide only where there is a negative prompt, and take one for each prompt."""
+    return {**several_videos(prompts, each), "negative_prompt": ["bad"] * len(prompts)}
 
 
 def several_sounds(prompts: list[str], each: int) -> dict[str, Any]:
@@ -211,6 +237,92 @@ def stable_audio(folder: Path) -> StableAudioPipeline:
     )
 
 
+def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
+    llama: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    clip = CLIPTextConfig(**{**tiny.clip_text_config().to_dict(), "max_position_embeddings": 77})
+    return HunyuanVideoPipeline(
+        text_encoder=LlamaModel(LlamaConfig(vocab_size=128, pad_token_id=0, **llama)).eval(),
+        tokenizer=texts.gemma_tokenizer(),  # type: ignore[arg-type]
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            text_embed_dim=16,
+            pooled_projection_dim=16,
+            rope_axes_dim=(2, 4, 4),
+        ),
+        vae=AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder_2=CLIPTextModel(clip).eval(),
+        tokenizer_2=tiny.clip_tokenizer(folder),
+    )
+
+
+def latte(folder: Path) -> LattePipeline:
+    return LattePipeline(
+        tokenizer=tiny.t5_tokenizer(),
+        text_encoder=tiny.t5(),
+        vae=tiny.vae(),
+        transformer=LatteTransformer3DModel(
+            sample_size=8,
+            video_length=2,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=3,
+            caption_channels=32,
+            in_channels=4,
+            cross_attention_dim=24,
+            out_channels=8,
+            attention_bias=True,
+            activation_fn="gelu-approximate",
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+        ),
+        scheduler=tiny.ddim(),  # type: ignore[arg-type]
+    )
+
+
+def stable_video(folder: Path) -> StableVideoDiffusionPipeline:
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=112, projection_dim=16
+    )
+    return StableVideoDiffusionPipeline(
+        vae=AutoencoderKLTemporalDecoder(
+            block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1, latent_channels=4
+        ),
+        image_encoder=CLIPVisionModelWithProjection(vision).eval(),
+        unet=UNetSpatioTemporalConditionModel(
+            sample_size=8,
+            in_channels=8,
+            out_channels=4,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+            up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+            cross_attention_dim=16,
+            num_attention_heads=2,
+            projection_class_embeddings_input_dim=96,
+            addition_time_embed_dim=32,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0, timestep_type="continuous"
+        ),
+        feature_extractor=CLIPImageProcessorPil(crop_size=224, size=224),  # type: ignore[arg-type]
+    )
+
+
+def animated(prompts: list[str], each: int) -> dict[str, Any]:
+    """The arguments that ask for a video of one picture for each image."""
+    return {"image": [Image.new("RGB", (16, 16), (200, 40, 90))] * (len(prompts) * each)}
+
+
 def load_modular(folder: Path) -> Any:
     """The modular pipeline of a folder in the layout of an ordinary one, quiet."""
     pipe = ModularPipeline.from_pretrained(str(folder))
@@ -220,6 +332,8 @@ def load_modular(folder: Path) -> Any:
     return pipe
 
 
+ALONE = "A video is another one alone than in a batch: the pipeline itself cuts a single prompt and masks several."
+PICTURED = "No methods that act on prompts (CADS, interval guidance): the prompt is a picture."
 TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
 
 FAMILIES: tuple[Family, ...] = (
@@ -265,6 +379,44 @@ FAMILIES: tuple[Family, ...] = (
         arguments={**TEXT, "height": 16, "width": 16, "num_frames": 7},
         ask=repeated_prompts,
         limits=(MIXED,),
+    ),
+    Family(
+        name="HunyuanVideo",
+        pipeline="HunyuanVideoPipeline",
+        build=hunyuan_video,
+        sample="(B, C, F, H, W)",
+        arguments={
+            "max_sequence_length": tiny.LENGTH,
+            "prompt_template": {"template": "{}", "crop_start": 0},
+            "true_cfg_scale": 3.0,
+            "height": 16,
+            "width": 16,
+            "num_frames": 5,
+            "output_type": "latent",
+        },
+        without_guidance={"true_cfg_scale": 1.0},
+        ask=several_guided_videos,
+    ),
+    Family(
+        name="Latte",
+        pipeline="LattePipeline",
+        build=latte,
+        sample="(B, C, F, H, W)",
+        arguments={"height": 16, "width": 16, "video_length": 2, "guidance_scale": 3.0, "clean_caption": False, "output_type": "latent"},
+        ask=repeated_prompts,
+        exact_batches=False,
+        limits=(MIXED, ALONE),
+    ),
+    Family(
+        name="Stable Video Diffusion",
+        pipeline="StableVideoDiffusionPipeline",
+        build=stable_video,
+        sample="(B, F, C, H, W)",
+        arguments={"height": 16, "width": 16, "num_frames": 2, "output_type": "latent"},
+        ask=animated,
+        prompted=False,
+        prompt_methods=False,
+        limits=(PICTURED,),
     ),
     Family(
         name="AnimateDiff",

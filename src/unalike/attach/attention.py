@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from unalike.attach.calls import call_parameters
+from unalike.attach.calls import draws_videos
 from unalike.attach.graphs import is_compiled
 from unalike.attach.prompts import Prompts
 from unalike.attach.rows import positive_rows
@@ -219,7 +219,7 @@ def attends(pipe: Any) -> str:
     name, denoisers = type(pipe).__name__, _denoisers(pipe)
     if any(is_compiled(part) for module in denoisers for part in module.modules()):
         raise UnsupportedError(f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}")
-    if "num_frames" in call_parameters(pipe):
+    if draws_videos(pipe):
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
     if denoisers and all(_cross(module) for module in denoisers):
         return "cross"

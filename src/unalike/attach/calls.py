@@ -30,6 +30,11 @@ def call_parameters(pipe: Any) -> list[str]:
     return list(inspect.signature(own_call(pipe)).parameters)[1:] + input_names(pipe)
 
 
+def draws_videos(pipe: Any) -> bool:
+    """Whether the pipeline's call asks how many frames there are to be."""
+    return not {"num_frames", "video_length"}.isdisjoint(call_parameters(pipe))
+
+
 def named_arguments(pipe: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name; TypeError, as from the call itself, for those that it has not."""
     arguments = inspect.signature(own_call(pipe)).bind(pipe, *args, **kwargs).arguments

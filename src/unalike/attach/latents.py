@@ -12,7 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
-from unalike.attach.calls import call_parameters
+from unalike.attach.calls import draws_videos
 from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.shields import Shield
@@ -46,7 +46,7 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
         raise UnsupportedError(
             f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )
-    if "num_frames" in call_parameters(pipe) or "audio_channels" in vae.config:
+    if draws_videos(pipe) or "audio_channels" in vae.config:
         raise UnsupportedError(
             f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
             "them, such as guided.latents of an earlier call"
