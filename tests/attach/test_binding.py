@@ -200,7 +200,7 @@ def test_timesteps_are_refused_when_images_have_different_ones() -> None:
 @pytest.mark.parametrize("begin", [0, 30])
 def test_step_to_come_is_known_when_half_precision_has_rounded_its_timestep_twice(begin: int) -> None:
     """With this many steps, two of them can have one rounded timestep."""
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(100)
     scheduler.set_begin_index(begin)
     times = scheduler.timesteps[begin:]

@@ -76,7 +76,9 @@ def test_corrections_reach_every_image_and_leave_its_type_in_half_precision(fres
     assert images.dtype == plain.dtype
     assert (images - plain).flatten(1).abs().amax(dim=1).min() > 1e-2
     assert len(memory) == 2
-    assert memory.view(next(iter(memory.spaces()))).latents.dtype == torch.float32
+    view = memory.view(next(iter(memory.spaces())))
+    assert view is not None
+    assert view.latents.dtype == torch.float32
     assert images.isfinite().all()
 
 
@@ -114,7 +116,7 @@ def offloaded(pipe: Any, how: str) -> Any:
         pipe.enable_model_cpu_offload(device="cpu")
     else:  # what enable_sequential_cpu_offload does: weights are where they run only while they are needed
         for part in (pipe.text_encoder, pipe.unet, pipe.vae):
-            cpu_offload(part, "cpu")
+            cpu_offload(part, torch.device("cpu"))
     return pipe
 
 

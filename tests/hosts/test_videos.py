@@ -86,7 +86,8 @@ def test_shield_of_images_is_refused_when_the_pipeline_makes_none(read: Read, na
 def test_prompts_are_the_positive_ones_when_the_pipeline_joins_them_with_the_negative(read: Read, negative: Any) -> None:
     family, pipe = read("Stable Audio")
     memories = []
-    for more in ({}, {"negative_prompt": negative if isinstance(negative, list) else [negative] * 2}):
+    wanted: list[dict[str, Any]] = [{}, {"negative_prompt": negative if isinstance(negative, list) else [negative] * 2}]
+    for more in wanted:
         memories.append(Memory())
         family.call(guide(pipe, memory=memories[-1]), ["cat", "horse"], 2, **more)
     without, with_negative = (memory.view(next(iter(memory.spaces()))).prompts for memory in memories)
@@ -96,7 +97,7 @@ def test_prompts_are_the_positive_ones_when_the_pipeline_joins_them_with_the_neg
 
 def test_prompts_are_annealed_and_guidance_left_out_when_a_sound_has_a_negative_prompt(read: Read) -> None:
     family, pipe = read("Stable Audio")
-    more = {"negative_prompt": ["dog", "bird"]}
+    more: dict[str, Any] = {"negative_prompt": ["dog", "bird"]}
     without = family.call(pipe, ["cat", "horse"], 2, guidance_scale=1.0)
     never = guide(pipe, IntervalGuidance(sigma_low=1e6, sigma_high=1e7))
     torch.testing.assert_close(family.call(never, ["cat", "horse"], 2, **more), without, atol=1e-4, rtol=1e-4)

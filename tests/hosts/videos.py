@@ -89,7 +89,7 @@ def wan_transformer() -> WanTransformer3DModel:
 def wan(folder: Path, **config: Any) -> WanPipeline:
     encoder = UMT5Config(vocab_size=4 + len(tiny.LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     return WanPipeline(
-        tokenizer=tiny.t5_tokenizer(),
+        tokenizer=tiny.t5_tokenizer(),  # type: ignore[arg-type]
         text_encoder=UMT5EncoderModel(encoder).eval(),
         vae=AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]),
         transformer=wan_transformer(),
@@ -136,17 +136,15 @@ def ltx(folder: Path) -> LTXPipeline:
 
 
 def cogvideox(folder: Path) -> CogVideoXPipeline:
+    blocks: dict[str, Any] = {
+        "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+        "block_out_channels": (8, 8, 8, 8),
+    }
     return CogVideoXPipeline(
         tokenizer=tiny.t5_tokenizer(),
         text_encoder=tiny.t5(),
-        vae=AutoencoderKLCogVideoX(
-            down_block_types=("CogVideoXDownBlock3D",) * 4,
-            up_block_types=("CogVideoXUpBlock3D",) * 4,
-            block_out_channels=(8, 8, 8, 8),
-            latent_channels=4,
-            layers_per_block=1,
-            norm_num_groups=2,
-        ),
+        vae=AutoencoderKLCogVideoX(**blocks, latent_channels=4, layers_per_block=1, norm_num_groups=2),
         transformer=CogVideoXTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=16,
@@ -173,11 +171,11 @@ def cogvideox(folder: Path) -> CogVideoXPipeline:
 
 
 def mochi(folder: Path) -> MochiPipeline:
+    blocks: dict[str, Any] = {f"{part}_block_out_channels": (32, 32, 32, 32) for part in ("encoder", "decoder")}
+    blocks["layers_per_block"] = (1, 1, 1, 1, 1)
     return MochiPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
-        vae=AutoencoderKLMochi(
-            encoder_block_out_channels=(32, 32, 32, 32), decoder_block_out_channels=(32, 32, 32, 32), layers_per_block=(1, 1, 1, 1, 1)
-        ),
+        vae=AutoencoderKLMochi(**blocks),
         text_encoder=tiny.t5(),
         tokenizer=tiny.t5_tokenizer(),
         transformer=MochiTransformer3DModel(
@@ -239,6 +237,7 @@ def stable_audio(folder: Path) -> StableAudioPipeline:
 
 def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
     llama: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    blocks: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8)}
     clip = CLIPTextConfig(**{**tiny.clip_text_config().to_dict(), "max_position_embeddings": 77})
     return HunyuanVideoPipeline(
         text_encoder=LlamaModel(LlamaConfig(vocab_size=128, pad_token_id=0, **llama)).eval(),
@@ -256,7 +255,7 @@ def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
             pooled_projection_dim=16,
             rope_axes_dim=(2, 4, 4),
         ),
-        vae=AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4),
+        vae=AutoencoderKLHunyuanVideo(**blocks, latent_channels=4, layers_per_block=1, norm_num_groups=4),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder_2=CLIPTextModel(clip).eval(),
         tokenizer_2=tiny.clip_tokenizer(folder),
@@ -290,13 +289,12 @@ def latte(folder: Path) -> LattePipeline:
 
 
 def stable_video(folder: Path) -> StableVideoDiffusionPipeline:
+    blocks: dict[str, Any] = {"block_out_channels": (32, 32), "down_block_types": ("DownEncoderBlock2D",) * 2}
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=112, projection_dim=16
     )
     return StableVideoDiffusionPipeline(
-        vae=AutoencoderKLTemporalDecoder(
-            block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1, latent_channels=4
-        ),
+        vae=AutoencoderKLTemporalDecoder(**blocks, layers_per_block=1, latent_channels=4),
         image_encoder=CLIPVisionModelWithProjection(vision).eval(),
         unet=UNetSpatioTemporalConditionModel(
             sample_size=8,
