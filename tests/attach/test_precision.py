@@ -244,7 +244,7 @@ def compiled(pipe: Any, how: str, name: str) -> Any:
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_images_are_the_same_when_the_denoiser_is_compiled(fresh: Fresh, how: str) -> None:
-    plain, pipe, arguments = fresh("sd"), compiled(fresh("sd"), how, "unet"), prompted("sd", ["cat", "dog"], 1)
+    plain, pipe, arguments = fresh("sd3"), compiled(fresh("sd3"), how, "transformer"), prompted("sd3", ["cat", "dog"], 1)
     kinds: list[tuple[Method, ...]] = [(), (CADS(noise_scale=1.0),), (SPARKE(strength=0.3),), (NEVER,), ()]  # first without hooks and last
     images = []
     for methods in kinds:

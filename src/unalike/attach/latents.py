@@ -12,6 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
+from unalike.attach.calls import call_parameters
 from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.shields import Shield
@@ -44,6 +45,11 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
     if vae is None or not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
             f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
+        )
+    if "num_frames" in call_parameters(pipe) or "audio_channels" in vae.config:
+        raise UnsupportedError(
+            f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
+            "them, such as guided.latents of an earlier call"
         )
     pixels = _pixels(pipe, images, size)
     own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
