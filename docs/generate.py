@@ -1,11 +1,13 @@
 """Writes what the documentation takes from the code and from measurements: `python docs/generate.py`.
 
-`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks. Between
-`<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the repository.
+`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks, `docs/pipelines.md` from the
+families of pipelines that the tests run. Between `<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that
+are in the repository.
 """
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
@@ -18,6 +20,7 @@ from unalike.bench.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
+from unalike.pipelines.catalogue import MODELS
 from unalike.runs.score.catalogue import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +52,34 @@ results names the processor, the threads and the versions.
 **Data for larger models.** `python -m unalike.bench.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
 captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
 
+PIPELINES_INTRODUCTION = """# Pipelines
+
+Written by `python docs/generate.py` from [tests/hosts](../tests/hosts): each row is a family of pipelines that the tests run from end to
+end, as a tiny pipeline of diffusers' own class with random weights, written to disk and read back by `from_pretrained`.
+
+**What works means.** Without a correction the images are those of the pipeline, bit for bit; a correction changes every image; several
+images of each of several prompts are grouped by their prompt; and an image is the same for the same seed, whatever the batch. Pipelines
+that are not in the table are guided in the same way, as long as they step a scheduler with a known map to x0; what is not known is
+refused.
+
+**Columns.** What a method sees as x0 has the shape that the scheduler sees, for `B` images: C channels, H × W places, F frames, S tokens of
+a packed latent, L samples of sound. CADS and interval guidance change what the model is given, and so need to tell the prompts in its
+input apart. A shield of what images show (pixels, or an embedding such as CLIP's) needs to decode the latents of a step, and
+`unalike.attach.encode_images` goes the other way; a shield of latents needs neither."""
+
+
+MODELS_INTRODUCTION = """# Models
+
+Written by `python docs/generate.py` from `unalike.pipelines.MODELS`; `unalike models` prints the same.
+
+Each name works for `unalike.load`, `unalike.pipelines.get_diffusion_pipeline`, which gives it [the papers' interface](papers.md), and
+`unalike generate --model` (image models that need no further picture). In the place of a name stand a folder in diffusers' layout and
+any id on the Hugging Face hub. Steps, guidance scale and the other arguments in the table are used where a call does not say otherwise;
+so is the precision, on a GPU. On a CPU it is float32.
+
+Only the two models that come with the package have been run here; the others' files are on the hub, and their pipeline classes are
+tested with tiny random weights ([pipelines](pipelines.md))."""
+
 
 def pages() -> dict[Path, str]:
     """Every page that is generated, whole or in part, with the text that it should have."""
@@ -64,6 +95,8 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+        ROOT / "docs" / "models.md": models_page(),
+        ROOT / "docs" / "pipelines.md": pipelines_page(),
         choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
@@ -93,10 +126,47 @@ def options_page() -> str:
     return "\n".join(parts)
 
 
+def models_page() -> str:
+    """The catalogue of models as Markdown, a row a model."""
+    lines = [MODELS_INTRODUCTION, "", "| name | draws | files | pipeline | a call | size | precision |", "|---|---|---|---|---|---|---|"]
+    sources: dict[str, list[str]] = {}
+    for model in MODELS.values():
+        files = " + ".join(f"`{part}`" for part in (model.checkpoint, model.controlnet) if part) or "with the package"
+        call = ", ".join(f"`{name}={value!r}`" for name, value in model.call().items())
+        host = f"`{model.pipeline}`" + (f" with `{model.scheduler}`" if model.scheduler else "")
+        size = f"{model.size[0]}×{model.size[1]}"
+        lines.append(f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | {model.dtype} |")
+        told = [f"`{method}`: " + ", ".join(f"`{n}={v!r}`" for n, v in chosen.items()) for method, chosen in model.published.items()]
+        source = f"{model.source}. Published options: {'; '.join(told)}" if told else model.source
+        sources.setdefault(source, []).append(f"`{model.name}`")
+    lines += ["", "Where the settings come from:", ""]
+    return "\n".join([*lines, *(f"- {', '.join(names)}: {source}." for source, names in sources.items())]) + "\n"
+
+
 def benchmarks_page() -> str:
     """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
     measured = [name for name in available() if (RESULTS / name).is_dir()]
     return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]) + "\n"
+
+
+def pipelines_page() -> str:
+    """The page of pipelines as Markdown: the table of families, and under it the limits that it has numbers for."""
+    sys.path.insert(0, str(ROOT))
+    from tests.hosts.families import FAMILIES
+
+    limits = list(dict.fromkeys(limit for family in FAMILIES for limit in family.limits))
+    lines = [
+        "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of what images show |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for f in FAMILIES:
+        numbers = ", ".join(str(limits.index(limit) + 1) for limit in f.limits)
+        works = f"works with a limit ({numbers})" if numbers else "works"
+        prompts = ("yes" if f.prompt_methods else "no") if f.prompted else "no prompts"
+        interval = prompts if f.guidance else "no guidance"
+        lines.append(f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |")
+    notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
+    return "\n".join([PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, ""])
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:

@@ -54,11 +54,12 @@ def write(name: str, folder: Path) -> Path:
     return folder / name
 
 
-def vae(channels: int = 4, **config: Any) -> AutoencoderKL:
+def vae(channels: int = 4, levels: int = 2, **config: Any) -> AutoencoderKL:
+    """An autoencoder that makes images smaller by `2 ** (levels - 1)`."""
     blocks: dict[str, Any] = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
     }
     return AutoencoderKL(**blocks, norm_num_groups=4, latent_channels=channels, sample_size=16, **config)
 

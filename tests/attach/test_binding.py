@@ -1,5 +1,6 @@
 import copy
 import inspect
+import math
 from typing import Any
 
 import diffusers
@@ -111,7 +112,17 @@ def test_final_latents_are_replaced_when_guidance_says_so(return_dict: bool) -> 
     assert result[0] is final
     if return_dict:
         assert result.prev_sample is final
-        assert result.pred_original_sample is not final
+        assert result.pred_original_sample is final
+    else:
+        assert result[1] is final
+
+
+def test_final_latents_reach_pipelines_that_return_the_prediction_when_guidance_says_so() -> None:
+    scheduler: Any = diffusers.LCMScheduler()
+    final = torch.full_like(X, 7.0)
+    scheduler.set_timesteps(1)
+    with Binding(Host(scheduler), Fixed(final=final)):
+        assert scheduler.step(X, scheduler.timesteps[0], X).denoised is final
 
 
 def test_learned_variance_is_left_alone_when_the_mean_is_corrected() -> None:
@@ -166,3 +177,21 @@ def test_count_begins_again_when_a_new_schedule_is_set() -> None:
         for t in scheduler.timesteps:
             scheduler.step(X, t, X)
     assert [(call.step, call.steps) for call in guidance.calls] == [(0, 2), (1, 2)]
+
+
+def test_one_timestep_counts_when_it_is_given_for_each_image() -> None:
+    scheduler: Any = diffusers.SCMScheduler()
+    guidance = Fixed()
+    scheduler.set_timesteps(2)
+    scheduler.set_begin_index(0)
+    with Binding(Host(scheduler), guidance):
+        for t in scheduler.timesteps[:-1]:
+            scheduler.step(torch.cat([X, X]), t.expand(2), torch.cat([X, X]), generator=torch.Generator().manual_seed(0))
+    angles = scheduler.timesteps.tolist()
+    assert [call.level.alpha for call in guidance.calls] == pytest.approx([math.cos(t) for t in angles[:-1]])
+
+
+def test_timesteps_are_refused_when_images_have_different_ones() -> None:
+    scheduler = ddim()
+    with pytest.raises(UnsupportedError, match="different timesteps"), Binding(Host(scheduler), Fixed()):
+        scheduler.step(X, torch.stack([scheduler.timesteps[0], scheduler.timesteps[1]]), X)

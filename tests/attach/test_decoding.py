@@ -97,7 +97,7 @@ def test_pipeline_is_refused_when_it_decodes_or_packs_in_its_own_way(sd: Any) ->
 
     class Quantised:
         def __init__(self) -> None:
-            self.components = {"vqvae": sd.vae}
+            self.components = {"vqgan": sd.vae}
 
     with pytest.raises(UnsupportedError, match="Other unpacks its latents in a way"):
         Decoder(Other())

@@ -19,6 +19,13 @@ class Encoding:
         return self.results.pop(0)
 
 
+class Sequence(torch.nn.Module):
+    """A text encoder that gives back its tokens."""
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor]:
+        return (tokens,)
+
+
 def heard(pipe: Any, rows: int, **arguments: Any) -> Any:
     prompts = Prompts(pipe, arguments)
     with prompts:
@@ -108,6 +115,34 @@ def test_prompts_are_known_when_the_pipeline_has_no_encode_prompt() -> None:
     assert conditions.images == 4
     assert conditions.embeddings is None
     assert conditions.groups.tolist() == [0, 0, 1, 1]
+
+
+def test_text_encoder_is_heard_when_the_pipeline_has_no_encode_prompt() -> None:
+    pipe = SimpleNamespace(text_encoder=Sequence())
+    with Prompts(pipe, {"prompt": ["a", "b"]}) as prompts:
+        pipe.text_encoder(torch.zeros(2, 1, 2))  # the empty prompts come first
+        pipe.text_encoder(torch.eye(2)[:, None])
+    pipe.text_encoder(torch.ones(2, 1, 2))
+    conditions = prompts.conditions(torch.zeros(2, 3))
+    assert torch.equal(conditions.embeddings, torch.eye(2))  # type: ignore[arg-type]
+    assert torch.equal(prompts.positive, torch.eye(2)[:, None])  # type: ignore[arg-type]
+
+
+def test_mask_belongs_to_its_prompt_when_the_pipeline_repeats_all_of_them_in_turn() -> None:
+    tokens = torch.tensor([[[2.0, 0.0], [0.0, 9.0]], [[0.0, 3.0], [0.0, 1.0]]]).repeat_interleave(3, 0)
+    masks = torch.tensor([[1, 0], [1, 1]])
+    for mask in (masks.repeat(3, 1), masks.repeat_interleave(3, 0)):
+        conditions = heard(Encoding((tokens, mask)), 6, prompt=["a", "b"], num_images_per_prompt=3)
+        assert torch.equal(conditions.embeddings, torch.eye(2).repeat_interleave(3, 0))
+
+
+def test_texts_are_those_of_the_caller_when_the_pipeline_writes_a_template_around_them() -> None:
+    class Templating(Encoding):
+        def encode_prompt(self, prompt: Any, num_images_per_prompt: int = 1, prompt_2: Any = None) -> Any:
+            prompt[:] = [f"<user>{p}" for p in prompt]
+            return super().encode_prompt(prompt)
+
+    assert heard(Templating(torch.eye(2)), 2, prompt=["a", "b"]).texts == ["a", "b"]
 
 
 def test_encoder_is_asked_once_for_each_text_when_it_is_given() -> None:

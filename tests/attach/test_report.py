@@ -21,18 +21,19 @@ def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
     first = Trace("spell", [0.1 * acted, 0.2 * acted], [1.0 * acted, 2.0 * acted], [acted, acted])
     second = Trace("spell", [0.0 * idle] * 2, [0.0 * idle] * 2, [idle, acted])
     certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s", "c")
-    images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [certificate, None])
+    images = image_reports([first, second], torch.tensor([0, 1]), ["a", "b"], [certificate, None], [None, [0.25, 1.0]])
     assert [image.certificate for image in images] == [certificate, None]
     assert [image.prompt for image in images] == ["a", "b"]
     assert images[0].corrections == {"spell": [1.0, 2.0], "spell-2": [0.0, 0.0]}
     assert images[0].corrections_of_x0["spell"] == torch.tensor([0.1, 0.2]).tolist()
     assert images[0].active == {"spell": 1.0, "spell-2": 0.5}
     assert images[1].active == {"spell": 0.0, "spell-2": 0.0}
+    assert [image.regions for image in images] == [{"spell-2": 0.25}, {"spell-2": 1.0}]
 
 
 def test_report_is_json_when_turned_into_a_dictionary() -> None:
     certificate = Certificate("a", 2.0, 1.0, 1.0, True, "s", "c", 3, Decoded("b", 0.5, True))
-    image = replace(image_reports([], torch.tensor([3]), None, [certificate])[0], nearest=Nearest(0, "memory", 1.0))
+    image = replace(image_reports([], torch.tensor([3]), None, [certificate], [])[0], nearest=Nearest(0, "memory", 1.0))
     found = json.loads(json.dumps(Report(images=[image], steps=4, space="s p/1").to_dict()))
     assert found["images"][0]["nearest"] == {"index": 0, "source": "memory", "distance": 1.0}
     assert found["images"][0]["certificate"]["moved"] is True

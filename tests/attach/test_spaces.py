@@ -1,6 +1,7 @@
 import copy
 from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
 from tests import tiny
@@ -64,3 +65,13 @@ def test_embedding_is_named_after_what_tells_it_from_others(vae: torch.nn.Module
     assert embedding_model(vae) == f"AutoencoderKL-{fingerprint(vae)}"
     assert embedding_model(mean).endswith("mean")
     assert embedding_model(Called()).endswith("Called")
+
+
+def test_latents_have_a_space_of_their_own_when_the_scheduler_sees_a_multiple_of_them(vae: torch.nn.Module) -> None:
+    plain = SimpleNamespace(components={"vae": vae}, scheduler=diffusers.DDIMScheduler())
+    halved = SimpleNamespace(components={"vae": vae}, scheduler=diffusers.SCMScheduler(sigma_data=0.5))
+    assert latent_model(halved) == f"{latent_model(plain)}-x0.5"
+
+
+def test_prompts_have_a_space_of_their_own_when_the_text_encoder_is_called_otherwise(vae: torch.nn.Module) -> None:
+    assert prompt_model(SimpleNamespace(components={"bert": vae}, bert=vae)) == f"text-{fingerprint(vae)}"

@@ -7,7 +7,9 @@ from unalike.pipelines.catalogue import MODELS
 def test_every_model_is_listed_when_asked_for(unalike):
     code, out, err = unalike("models")
     assert (code, err) == (0, "")
-    assert all(f"{name}  {model.summary}" in out for name, model in MODELS.items())
+    for name, model in MODELS.items():
+        assert f"{name}  {model.summary}" in out
+        assert model.checkpoint is None or f"{model.pipeline}: {model.checkpoint}" in out
 
 
 def test_catalogue_is_one_document_when_json_is_asked_for(unalike):

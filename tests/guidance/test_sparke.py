@@ -10,7 +10,8 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.guidance import sparke
 from unalike.guidance.base import Context, References
-from unalike.guidance.sparke import SPARKE, x0_edit
+from unalike.guidance.directed import x0_edit
+from unalike.guidance.sparke import SPARKE
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "sparke_steps.json").read_text())["cases"]
 RKE_CASES = [case for case in ORACLE if case["algorithm"] in ("rke", "cond-rke")]

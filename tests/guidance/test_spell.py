@@ -230,3 +230,108 @@ def test_error_names_both_sizes_when_something_stored_is_of_another_model():
         SPELL(radius=1.0).x0_delta(x0, at(x0, shield=Balls(torch.zeros(1, 5), 9.0)))
     with pytest.raises(OptionError, match=r"size 7 and those of this generation 2"):
         SPELL(radius=1.0).x0_delta(x0, at(x0, prompts=torch.ones(2, 2), memory=References(x0, torch.ones(2, 7))))
+
+
+# Regions
+
+
+def by_hand_inside(x0: Tensor, centres: Tensor, radius: float, mask: Tensor) -> Tensor:
+    """The sum for one image `x0` (d,) that moves inside of a mask (d,) only, each length found by bisection along the way."""
+    total = torch.zeros_like(x0)
+    for z in centres:
+        a = torch.where(mask, x0 - z, 0)
+        low, high = 0.0, 1e6
+        while (x0 - z).norm() < radius and high - low > 1e-13 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if (x0 + middle * a - z).norm() < radius else (low, middle)
+        total = total + low * a
+    return total
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), radius=st.floats(0.5, 6), stored=st.integers(1, 8), batch=st.integers(1, 3), per_image=st.booleans())
+def test_correction_leads_to_each_surface_inside_the_region(seed, radius, stored, batch, per_image):
+    x0, centres = normal(batch, 6, seed=seed), normal(stored, 6, seed=seed + 1)
+    mask = normal(batch if per_image else 1, 6, seed=seed + 2) > -0.3
+    context = at(x0, memory=References(centres))
+    context.masks = lambda region: mask
+    delta = SPELL(radius=radius, batch=False, overcompensation=1.6, region="cat").x0_delta(x0, context)
+    expected = torch.stack([by_hand_inside(x, centres, radius, m) for x, m in zip(x0, mask.expand_as(x0), strict=True)])
+    if delta is None:
+        assert (expected == 0).all()
+    else:
+        torch.testing.assert_close(delta, 1.6 * expected, rtol=1e-9, atol=1e-9)
+        assert (delta[~mask.expand_as(x0)] == 0).all()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), depth=st.floats(0, 0.999), radius=st.floats(1e-3, 1e3), size=st.integers(2, 40))
+def test_image_lands_on_the_surface_when_inside_one_ball_and_moved_in_a_region(seed, depth, radius, size):
+    centre, out = normal(1, size, seed=seed), normal(1, size, seed=seed + 1)
+    x0, mask = centre + depth * radius * out / out.norm(), torch.arange(size) % 2 == 0
+    context = at(normal(1, size, seed=seed + 2), shield=Balls(centre, radius))
+    context.masks = lambda region: mask[None]
+    delta = SPELL(radius=1.0, region="cat").x0_delta(x0, context)
+    assert delta is not None
+    assert (delta[:, ~mask] == 0).all()
+    assert (x0 + delta - centre).norm().item() == pytest.approx(radius, rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (4, 6)])
+def test_correction_is_the_published_one_when_everything_is_inside(shape):
+    x0 = normal(4, 6)
+    context = at(x0, memory=References(normal(5, 6, seed=1)))
+    plain = SPELL(radius=4.0).x0_delta(x0, context)
+    context.masks, context.state = lambda region: torch.ones(shape, dtype=torch.bool), {}
+    torch.testing.assert_close(SPELL(radius=4.0, region="cat").x0_delta(x0, context), plain)
+
+
+def test_image_stays_when_it_is_outside_of_the_ball_by_what_the_region_leaves():
+    x0, z = torch.tensor([[0.1, 3.0], [0.1, 0.0]]), torch.zeros(1, 2)
+    context = at(x0, shield=Balls(z, 2.0), groups=torch.arange(2))
+    context.masks = lambda region: torch.tensor([[True, False]])
+    delta = SPELL(radius=1e-3, region="cat").x0_delta(x0, context)
+    torch.testing.assert_close(delta, torch.tensor([[0.0, 0.0], [1.9, 0.0]]))
+
+
+def test_images_leave_along_their_noise_inside_when_they_are_at_the_centre_there():
+    x0, x_t = torch.tensor([[2.0, 2.0, 4.0]]), torch.tensor([[1.2, 6.2, -3.0]])
+    context = at(x_t, shield=Balls(torch.full((1, 3), 2.0), 2.5))
+    context.masks = lambda region: torch.tensor([[True, True, False]])
+    delta = SPELL(radius=0.5, region="cat").x0_delta(x0, context)  # 2 of the radius 2.5 are used up outside
+    torch.testing.assert_close(delta, torch.tensor([[0.0, 1.5, 0.0]]))
+    context.x_t = 0.6 * torch.full((1, 3), 2.0)
+    delta = SPELL(radius=0.5, region="cat").x0_delta(x0, context)
+    torch.testing.assert_close(delta, torch.tensor([[1.5, 1.5, 0.0]]) / math.sqrt(2))
+
+
+def test_nothing_moves_when_nothing_is_inside():
+    x0 = normal(2, 6)
+    context = at(x0, memory=References(x0 + 0.1))
+    context.masks = lambda region: torch.zeros(1, 6, dtype=torch.bool)
+    assert SPELL(radius=4.0, region="cat").x0_delta(x0, context) is None
+    context.masks = lambda region: torch.tensor([[True], [False]]).expand(2, 6)
+    delta = SPELL(radius=4.0, region="cat").x0_delta(x0, context)
+    assert delta is not None
+    assert delta[0].norm() > 0
+    assert torch.equal(delta[1], torch.zeros_like(delta[1]))
+
+
+class Upward:
+    """A protected set in another space, whose way out is along all numbers."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def way_out(self, x0: Tensor, context: Context) -> Tensor | None:
+        return torch.ones_like(x0)
+
+
+def test_way_out_of_another_space_is_cut_off_at_the_region():
+    x0 = normal(2, 3, 2).float()
+    context = at(x0)
+    context.shield = Upward()
+    context.masks = lambda region: torch.tensor([[[True, False]]])
+    delta = SPELL(radius=1e-3, region="cat").x0_delta(x0, context)
+    assert delta is not None
+    assert torch.equal(delta, torch.tensor([1.0, 0.0]).expand(2, 3, 2))

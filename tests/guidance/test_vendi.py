@@ -1,4 +1,7 @@
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,7 +111,7 @@ def test_directions_differ_when_orders_do():
 def test_memory_has_no_gram_when_the_order_needs_none():
     x0, used = rows(2, 6, 0), context(rows(2, 6, 0), memory=References(rows(4, 6, 1)))
     VendiGuidance(order=2).x0_delta(x0, used)
-    assert used.state["stored"].gram is None
+    assert used.state["memory"].gram is None
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -172,9 +175,9 @@ def test_memory_is_prepared_once_when_a_run_has_several_steps():
     first = context(x0, memory=References(rows(4, 6, 2)))
     method = VendiGuidance()
     method.x0_delta(x0, first)
-    prepared = first.state["stored"]
+    prepared = first.state["memory"]
     again = method.x0_delta(moved, first)
-    assert first.state["stored"] is prepared
+    assert first.state["memory"] is prepared
     torch.testing.assert_close(again, method.x0_delta(moved, context(moved, memory=first.memory)), rtol=0, atol=0)
 
 
@@ -212,10 +215,10 @@ def test_images_of_zeros_stay_when_others_move():
 @pytest.mark.parametrize(
     ("prompts", "memory", "message"),
     [
-        (None, None, "conditional is True, which needs prompt embeddings, and this generation has none"),
+        (None, None, r"VendiGuidance\(conditional=True\) needs prompt embeddings, and this generation has none"),
         (rows(2, 3, 0), References(rows(2, 6, 1)), "needs prompt embeddings, and the memory has none"),
         (rows(2, 3, 0), References(rows(2, 7, 1), rows(2, 3, 2)), "the memory holds latents of shape .*7.* 6 values an image"),
-        (rows(2, 3, 0), References(rows(2, 6, 1), rows(2, 5, 2)), "prompt embeddings of size 5 and this generation has size 3"),
+        (rows(2, 3, 0), References(rows(2, 6, 1), rows(2, 5, 2)), "prompt embeddings have size 5 and those of this generation 3"),
     ],
 )
 def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(prompts: Tensor | None, memory: References | None, message: str):
@@ -231,3 +234,25 @@ def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(prompts: Tensor |
 def test_options_are_refused_when_out_of_range(option: str, value: Any):
     with pytest.raises(OptionError, match=f"VendiGuidance: {option} is "):
         VendiGuidance(**{option: value})
+
+
+ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "sparke_steps.json").read_text())["cases"]
+VENDI_CASES = [case for case in ORACLE if case["algorithm"] in ("vendi", "cond-vendi")]
+
+
+@pytest.mark.parametrize("case", VENDI_CASES, ids=lambda case: f"{case['algorithm']}-{case['kernel']}")
+def test_delta_is_that_of_the_published_code_when_given_its_latents(case: dict[str, Any]):
+    tensors = {k: torch.tensor(case[k]) for k in ("latents", "bank", "prompt_embeds", "prompt_embed", "delta")}
+    method = VendiGuidance(
+        strength=case["scale"],
+        conditional=case["algorithm"] == "cond-vendi",
+        kernel=case["kernel"],
+        bandwidth=case["sigma_image"],
+        prompt_bandwidth=case["sigma_text"],
+        target="x_t",
+    )
+    memory = References(tensors["bank"], tensors["prompt_embeds"])
+    published = replace(context(tensors["latents"], tensors["prompt_embed"][None], memory), alpha=1, sigma=1, next_alpha=1, next_sigma=0)
+    delta = method.x0_delta(torch.full_like(tensors["latents"], 3.0), published)
+    assert delta is not None
+    assert (delta - tensors["delta"]).norm() < 1e-4 * tensors["delta"].norm()

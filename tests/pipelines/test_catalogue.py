@@ -1,12 +1,15 @@
+import dataclasses
+import inspect
 import json
 
+import diffusers
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
 from unalike.errors import OptionError, StoreError
 from unalike.pipelines.catalogue import MODELS
-from unalike.pipelines.loading import load
+from unalike.pipelines.loading import Source, find, load, pipeline_class, read
 
 
 def test_same_object_comes_back_when_it_is_a_pipeline(tiny_sd):
@@ -65,9 +68,48 @@ def test_type_is_named_when_it_is_neither_name_nor_pipeline():
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_default_methods_can_be_built_when_taken_from_the_catalogue(model):
+def test_row_fits_the_pipeline_and_the_methods_that_it_names(model):
     from unalike.guidance.methods import build
 
     assert model.methods
-    for name, options in model.methods.items():
+    for name, options in [*model.methods.items(), *model.published.items()]:
         assert build(name, **options).name == name
+    host = getattr(diffusers, model.pipeline)
+    assert set(model.call()) <= set(inspect.signature(host.__call__).parameters)
+    assert model.scheduler is None or hasattr(diffusers, model.scheduler)
+    assert isinstance(getattr(torch, model.dtype), torch.dtype)
+    assert model.source
+
+
+def test_names_are_those_of_the_papers_and_more():
+    papers = "sdv1.5 sdv2.1 sdxl controlnet_pose_sdv1.5 controlnet_pose_sdxl pixart-sigma kandinsky-3 playgroundv2.5 dit-xl-2"
+    more = "sd3 sd3.5 flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm emoji digits"
+    assert set(MODELS) == set(f"{papers} {more}".split())
+
+
+def test_texts_are_repeated_when_there_are_several_prompts():
+    assert MODELS["qwen-image"].call(3)["negative_prompt"] == [" "] * 3
+    assert MODELS["qwen-image"].call()["negative_prompt"] == " "
+
+
+def test_message_says_what_to_do_when_the_hub_does_not_give_a_named_model(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(StoreError, match=r"the model 'sdxl' is 'stabilityai/.*give that folder in the place of the name"):
+        load("sdxl", local_files_only=True)
+
+
+def test_controlnet_and_scheduler_are_those_of_the_row(tiny_sd_folder, tmp_path):
+    controlnet = diffusers.ControlNetModel.from_unet(load(tiny_sd_folder).unet, conditioning_channels=3)
+    controlnet.save_pretrained(tmp_path / "pose")
+    row = dataclasses.replace(MODELS["controlnet_pose_sdv1.5"], controlnet=str(tmp_path / "pose"), scheduler="DPMSolverMultistepScheduler")
+    source = Source(tiny_sd_folder, row)
+    pipe = read(source, pipeline_class(source), {})
+    assert type(pipe) is diffusers.StableDiffusionControlNetPipeline
+    assert type(pipe.scheduler) is diffusers.DPMSolverMultistepScheduler
+    assert type(pipe.controlnet) is diffusers.ControlNetModel
+
+
+def test_message_names_the_class_when_diffusers_has_it_not(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WonderPipeline"}))
+    with pytest.raises(StoreError, match="is a WonderPipeline, which diffusers"):
+        pipeline_class(find(tmp_path))

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,9 +47,9 @@ def test_a_reference_set_attracts_when_beta_is_above_0():
     [
         (None, None),
         ([], None),
-        (["face"], ["face"]),
-        ("face", ["face"]),
-        (["face", "hair"], ["face", "hair"]),
+        (["face"], ("face",)),
+        ("face", ("face",)),
+        (["face", "hair"], ("face", "hair")),
         ([(0, 0, 0.5, 1)], (0, 0, 0.5, 1)),
     ],
 )
@@ -94,3 +95,8 @@ def test_own_arguments_are_taken_out_over_the_defaults_of_a_model():
     chosen = settings(arguments, {"sigma_image": 0.6, "guidance_freq": 5})
     assert arguments == {"prompt": "cat"}
     assert (chosen.sigma_image, chosen.guidance_freq, chosen.sigma_text) == (0.7, 5, 0.3)
+
+
+def test_documentation_has_every_argument():
+    page = (Path(__file__).parents[2] / "docs" / "papers.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in Settings.__dataclass_fields__)

@@ -278,7 +278,7 @@ def test_pipeline_is_refused_when_it_takes_neither_prompts_nor_classes(settings,
     blocks: dict[str, Any] = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
     unet = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, **blocks)
     DDIMPipeline(unet, tiny.ddim()).save_pretrained(tmp_path / "unconditional")
-    with pytest.raises(UnsupportedError, match="takes neither a prompt nor class labels"):
+    with pytest.raises(UnsupportedError, match="DDIMPipeline does not draw images from prompts or class labels alone"):
         generate(settings(model=str(tmp_path / "unconditional")))
 
 

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, UnsupportedError
 from unalike.guidance.auto import Auto
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.pipelines.catalogue import MODELS
+from unalike.runs.sampler import Sampler
 from unalike.runs.settings import GenerateSettings, build_methods, parse_assignment
 
 
@@ -23,7 +24,7 @@ from unalike.runs.settings import GenerateSettings, build_methods, parse_assignm
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"guidance_scale": -1.0}, r"guidance_scale is -1\.0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-        ({"dtype": "int8"}, "allowed: float32, float16, bfloat16"),
+        ({"dtype": "int8"}, "allowed: auto, float32, float16, bfloat16"),
         ({"method": ("spell", "spell")}, "given twice"),
         ({"shield_space": "clip:folder"}, "shield_space is .clip:folder. and there is no shield"),
     ],
@@ -100,3 +101,18 @@ def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
 def test_method_is_refused_when_it_cannot_be_built(settings, message):
     with pytest.raises(OptionError, match=message):
         methods(**settings)
+
+
+@pytest.mark.parametrize("model", ["controlnet_pose_sdxl", "wan2.2"])
+def test_model_is_refused_before_it_is_loaded_when_it_draws_no_images_from_prompts_alone(model):
+    with pytest.raises(UnsupportedError, match="does not draw images from prompts or class labels alone"):
+        Sampler.open(GenerateSettings(prompts=("cat",), model=model))
+
+
+def test_method_has_its_published_options_when_the_model_has_some():
+    (method,) = build_methods(GenerateSettings(prompts=("cat",), model="ldm", method=("spell",)))
+    assert isinstance(method, SPELL)
+    assert (method.radius, method.overcompensation) == (20.0, 1.6)
+    (method,) = build_methods(GenerateSettings(prompts=("cat",), model="sdxl", method=("sparke",), strength=0.1))
+    assert isinstance(method, SPARKE)
+    assert (method.strength, method.every, method.target) == (0.1, 10, "x_t")

@@ -105,16 +105,19 @@ class Binding:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
-            timestep: what the model is given as such: the scheduler's own, or that on a scale from 0 to 1, upward or downward.
+            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
         """
         scheduler, first = self._scheduler, self._position + 1
         times = levels.schedule(scheduler).tolist()
-        near = [(min(abs(times[i] - t) for t in (timestep, 1000 * timestep, 1000 * (1 - timestep))), i) for i in range(first, len(times))]
+        meant = levels.meant(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
+        if self._position >= 0:  # under way, the next one comes next, however coarsely half precision has rounded it
+            near = near[:1]
         off, index = min(near, default=(math.inf, 0))
-        if off > max(1e-3, 0.005 * abs(times[index])):
+        if off > max(1e-3, 0.01 * abs(times[index])):  # bfloat16 may have rounded it twice, by up to 0.4 % each
             raise UnsupportedError(
                 f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
                 "methods that act on prompts need to know at which step they are: leave them out for this pipeline"
@@ -170,9 +173,13 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
     if isinstance(result, tuple):
-        return (sample, *result[1:])
+        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
     result.prev_sample = sample
+    for name in ("pred_original_sample", "denoised"):
+        if isinstance(getattr(result, name, None), Tensor):
+            setattr(result, name, sample)
     return result
 
 

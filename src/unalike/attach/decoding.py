@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.latents import denormalised
-from unalike.attach.spaces import latent_model
+from unalike.attach.latents import of_one_frame, unscaled
+from unalike.attach.spaces import autoencoder
 from unalike.errors import UnsupportedError
 
 _UNPACKING = ["latents", "height", "width", "vae_scale_factor"]
 
 
 class Decoder:
-    """What a pipeline does with its final latents: unpacked, scaled back, decoded, and brought to [0, 1].
+    """What a pipeline does with its final latents: unpacked, scaled back, decoded, and brought to [0, 1] and the size that was asked for.
 
     In a pipeline without an autoencoder the latents are the image itself.
 
     Args:
         pipe: a diffusers pipeline.
-        size: height and width of the images of the call; only packed latents need it, and None stands for the pipeline's own.
+        size: height and width of the images of the call; None stands for the pipeline's own. Packed latents need it, and pipelines that
+            draw at the nearest size they were trained on and then resize and crop.
 
     Raises:
         UnsupportedError: for an autoencoder that is not one of images, or latents packed in an unknown way.
@@ -33,13 +34,14 @@ class Decoder:
     def __init__(self, pipe: Any, size: tuple[int | None, int | None] = (None, None)) -> None:
         self._pipe = pipe
         self._size = size
-        self._vae = getattr(pipe, "vae", None)
+        name, self._vae = autoencoder(pipe)
+        self._options = {"force_not_quantize": True} if name == "movq" else {}
         self._packed = hasattr(pipe, "_pack_latents")
-        name = type(pipe).__name__
-        if self._vae is None and latent_model(pipe) != "pixels":
-            raise UnsupportedError(f"the latents of {name} are decoded in a way that is not known here; use a shield of latents")
+        own = type(pipe).__name__
+        if name == "vqgan":
+            raise UnsupportedError(f"the latents of {own} are decoded in a way that is not known here; use a shield of latents")
         if self._packed and list(inspect.signature(getattr(pipe, "_unpack_latents", lambda: 0)).parameters) != _UNPACKING:
-            raise UnsupportedError(f"{name} unpacks its latents in a way that is not known here; use a shield of latents")
+            raise UnsupportedError(f"{own} unpacks its latents in a way that is not known here; use a shield of latents")
         processor = getattr(pipe, "image_processor", None)
         self._symmetric = bool(getattr(getattr(processor, "config", None), "do_normalize", True))  # -1 to 1, as nearly all are
 
@@ -54,7 +56,9 @@ class Decoder:
             x = self._unpacked(x.to(vae.dtype))
             if x.ndim != 4:
                 raise UnsupportedError(f"latents have shape {tuple(x.shape[1:])}; only those of images (C, H, W) can be decoded here")
-            x = vae.decode(denormalised(vae, x), return_dict=False)[0]
+            x = unscaled(self._pipe, x)
+            x = vae.decode(x[:, :, None] if of_one_frame(vae) else x, return_dict=False, **self._options)[0]
+            x = self._resized(x[:, :, 0] if of_one_frame(vae) else x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UnsupportedError(
                 f"{type(self._pipe).__name__} makes images of shape {tuple(x.shape[1:])}; allowed: (3, h, w) or (1, h, w)"
@@ -98,7 +102,15 @@ class Decoder:
                 f"{type(pipe).__name__} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
             )
-        return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+        unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+        return unpacked[:, :, 0] if of_one_frame(self._vae) else unpacked
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """Images that were drawn at one of the sizes that the pipeline was trained on, in the size that was asked for."""
+        resize, (height, width) = getattr(getattr(self._pipe, "image_processor", None), "resize_and_crop_tensor", None), self._size
+        if resize is None or height is None or width is None or images.ndim != 4 or images.shape[2:] == (height, width):
+            return images
+        return resize(images, width, height)
 
 
 def as_returned(images: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
             f"the shield protects vectors of the embedding {kind!r} and embed is None; pass what made them, as in "
             f"guide(pipe, shield=shield, embed=unalike.extractors.extractor({spelling}))"
         )
-    if not callable(function_of(embed)):
+    if not callable(_function(embed)):
         raise OptionError(f"embed is a {type(embed).__name__}; allowed: an extractor of unalike.extractors, or a function of images")
     if not in_embedding(shield):
         raise StoreError(f"the shield protects latents of {kind!r}, which need no embedding; use guide(pipe, shield=shield)")
@@ -101,7 +101,7 @@ class EmbeddedGuard:
         self.shield = shield
         self.pushes = pushes
         self.decoder = Decoder(pipe, size)
-        self._embed = function_of(embed)
+        self._embed = _function(embed)
         self._device: torch.device | None = getattr(embed, "device", None)
 
     def regions(self, space: str, device: torch.device) -> Pushing:
@@ -290,8 +290,7 @@ class _Regions:
         return x
 
 
-def function_of(embed: Any) -> Any:
-    """From images to vectors: that of an extractor, or the function itself."""
+def _function(embed: Any) -> Any:
     return embed.embed if isinstance(getattr(embed, "fingerprint", None), str) and hasattr(embed, "embed") else embed
 
 

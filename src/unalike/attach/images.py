@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from unalike.attach.decoding import Decoder
-from unalike.attach.embedded import function_of
 from unalike.errors import NumericsError, OptionError
 from unalike.memory import Memory
 
@@ -92,8 +91,8 @@ class PipelineImages:
         return rows.to(device)
 
     def _made(self, latents: Tensor, embed: Any) -> Tensor:
-        images, device = self._decoder.images(latents), getattr(embed, "device", None)
-        e = function_of(embed)(images if device is None else images.to(device))
+        images, device = self._decoder.images(latents), getattr(getattr(embed, "__self__", embed), "device", None)
+        e = embed(images if device is None else images.to(device))
         if not isinstance(e, Tensor) or e.ndim != 2 or len(e) != len(images):
             got = f"shape {tuple(e.shape)}" if isinstance(e, Tensor) else f"a {type(e).__name__}"
             raise OptionError(f"embed returned {got} for {len(images)} images; it must return one vector for each, ({len(images)}, e)")

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLQwenImage
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
-from unalike.attach.spaces import latent_model, latent_space
+from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.shields import Shield
 
@@ -22,10 +24,11 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
 
     The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
-    some overflow in float16, and the distances of an image should not depend on where they are measured.
+    some overflow in float16, and the distances of an image should not depend on where they are measured. In a pipeline without an
+    autoencoder the latents are the image itself, from -1 to 1.
 
     Args:
-        pipe: a diffusers pipeline with a `vae` for images.
+        pipe: a diffusers pipeline for images.
         images: PIL images, or a tensor (m, 3, H, W) in [0, 1].
         size: height and width to resize to; that of the images to be generated. As they are unless given.
 
@@ -35,19 +38,22 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
 
     Cost: one pass of the encoder, 8 images at a time.
     """
-    vae = getattr(pipe, "vae", None)
-    if vae is None or not hasattr(vae, "encode"):
+    name, vae = autoencoder(pipe)
+    if vae is None and hasattr(pipe, "scheduler"):
+        return _pixels(pipe, images, size)
+    if vae is None or not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
-            f"{type(pipe).__name__} has no vae with an encoder, so images cannot be turned into its latents; give latents"
+            f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )
     pixels = _pixels(pipe, images, size)
-    own = vae.dtype
-    upcast = {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
+    here = not any(p.is_meta for p in vae.parameters())
+    upcast = here and {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
     try:
         if upcast:
             vae.to(dtype=torch.float32)
         with torch.no_grad():
-            parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+            parts = [_latents(pipe, vae, part.to(device=device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
     finally:
         if upcast:
             vae.to(dtype=own)
@@ -88,23 +94,46 @@ def _pixels(pipe: Any, images: Iterable[Any] | Tensor, size: tuple[int, int] | N
         raise OptionError(f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated")
     if isinstance(given, list):
         given = [image.convert("RGB") if hasattr(image, "convert") else image for image in given]
-    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(vae_scale_factor=_scale_factor(pipe.vae))
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(vae_scale_factor=_scale_factor(autoencoder(pipe)[1]))
     height, width = size if size is not None else (None, None)
     return processor.preprocess(given, height=height, width=width)
 
 
 def _scale_factor(vae: Any) -> int:
-    return 2 ** (len(vae.config.get("block_out_channels", (0,))) - 1)
+    return 1 if vae is None else 2 ** (len(vae.config.get("block_out_channels", (0,))) - 1)
 
 
 def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
-    encoded = vae.encode(pixels)
-    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    encoded = vae.encode(pixels[:, :, None] if of_one_frame(vae) else pixels)
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.mode()
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    if of_one_frame(vae):
+        latents = latents[:, :, 0]
     if latents.ndim != 4:
         raise UnsupportedError(
             f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those of images (C, H, W) are known"
         )
-    return _packed(pipe, normalised(vae, latents))
+    return _packed(pipe, scaled(pipe, latents))
+
+
+def of_one_frame(vae: Any) -> bool:
+    """Whether an autoencoder for images takes them as videos of one frame: (n, c, 1, h, w)."""
+    return isinstance(vae, AutoencoderKLQwenImage)
+
+
+def scaled(pipe: Any, encoded: Tensor) -> Tensor:
+    """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is taken as it is."""
+    name, vae = autoencoder(pipe)
+    return (encoded if name == "movq" else normalised(vae, encoded)) * latent_scale(pipe)
+
+
+def unscaled(pipe: Any, latents: Tensor) -> Tensor:
+    """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `scaled`."""
+    name, vae = autoencoder(pipe)
+    own = latents / latent_scale(pipe)
+    return own if name == "movq" else denormalised(vae, own)
 
 
 def normalised(vae: Any, latents: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ call goes. A class that is not in the table is refused: `register` adds one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,6 +81,16 @@ def schedule(scheduler: Any) -> Tensor:
         UnsupportedError: for a scheduler class without a map.
     """
     return require(scheduler).schedule(scheduler)
+
+
+def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
+    """The timesteps of the scheduler that a model may be asked about by this number.
+
+    They are the scheduler's own, or on a scale from 0 to 1, upward or downward; for the angles `t` of SCM, `sin t / (cos t + sin t)`.
+    """
+    if isinstance(scheduler, diffusers.SCMScheduler):
+        return (math.atan2(timestep, 1 - timestep),)
+    return timestep, 1000 * timestep, 1000 * (1 - timestep)
 
 
 def position(scheduler: Any, timestep: Any, after: int) -> int:

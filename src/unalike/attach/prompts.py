@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.encoders import Encoder
+from unalike.attach.modular import is_modular, listening
 from unalike.errors import OptionError, UnsupportedError
 from unalike.kernels import unit_rows
 
@@ -36,8 +38,9 @@ class Conditions:
 class Prompts:
     """Context manager that listens to `pipe.encode_prompt` during a call.
 
-    The first tensor of the first call is the embedding of the positive prompts; (R, L, p) is averaged over its L tokens, those of a mask
-    only where the pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
+    The first tensor of the first call is the embedding of the positive prompts; a pipeline without that method has its text encoder heard
+    instead, whose last call before the first step is for them. (R, L, p) is averaged over its L tokens, those of a mask only where the
+    pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
     not depend on the padding and a memory of 10,000 prompts stays small. Little is lost: padding follows the prompt, has read all of it
     and summarises it, so that for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
     Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
@@ -71,19 +74,37 @@ class Prompts:
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
+        self._counted = True  # whether there is one embedding for each image
         self._listening, self._replaced = False, None
+        self._hook: Any = None
+        self._blocks: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
-        if own is None or self._labels is not None:
+        if self._labels is not None:
+            return self
+        if is_modular(self._pipe):
+            self._blocks = listening(self._pipe, self._hear)
+            self._blocks.__enter__()
+            return self
+        if own is None:
+            encoder = _text_encoder(self._pipe)
+            self._hook = None if encoder is None else encoder.register_forward_hook(self._overhear)
             return self
 
         @functools.wraps(own)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            bound = inspect.signature(own).bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
+            texts = _texts(arguments.get("prompt"))  # before the call: some pipelines write a template around them, into the list itself
+            keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
             if not self._heard:
                 self._heard = True
-                self._listen(inspect.signature(own).bind(*args, **kwargs).arguments, encoded)
+                if texts is not None:
+                    self._texts, self._keys = texts, keys
+                self._listen(arguments, encoded)
             return encoded
 
         self._listening, self._replaced = True, vars(self._pipe).get("encode_prompt")
@@ -91,6 +112,9 @@ class Prompts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._blocks.__exit__(None, None, None)
+        if self._hook is not None:
+            self._hook.remove()
         if not self._listening:
             return
         del self._pipe.encode_prompt
@@ -98,12 +122,42 @@ class Prompts:
             self._pipe.encode_prompt = self._replaced
 
     def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
-        texts = _texts(arguments.get("prompt"))
+        numbers = [v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")]
+        self._counted = bool(numbers)
+        if arguments.get("do_classifier_free_guidance"):
+            given = arguments.get("prompt_embeds") if self._texts is None else self._texts
+            encoded = _without_negative(encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1))
+        self._take(encoded)
+
+    def _hear(self, state: Any) -> None:
+        """Takes what a modular pipeline has made of the prompts so far; in the end there is one embedding for each image."""
+        embeddings, texts = state.get("prompt_embeds"), _texts(state.get("prompt"))
         if texts is not None:
-            self._texts, self._keys = texts, list(_keys(arguments, len(texts)))
+            self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
+        if embeddings is not None and embeddings is not self.positive:
+            self._take((embeddings, state.get("prompt_embeds_mask")))
+
+    def _take(self, encoded: Any) -> None:
         self.positive = _first(encoded)
         if self._encoder is None:
-            self._rows = _pooled(encoded)
+            self._rows = _pooled(encoded, self._each)
+
+    def _overhear(self, module: torch.nn.Module, _: Any, output: Any) -> None:
+        """What a text encoder that the pipeline calls itself made of its prompts."""
+        self.positive = output[0]
+        if self._encoder is None:
+            self._rows = _pooled([output[0]])
+
+    @property
+    def asked(self) -> int | None:
+        """How many images the arguments ask for; None where they do not tell."""
+        return self._known_images(0) or None
+
+    def images(self, sample: Tensor) -> int:
+        """How many images the rows of `sample` (R, …) are: half of them where the batch is doubled."""
+        rows = len(sample)
+        known = self._known_images(rows)
+        return known if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else rows
 
     def conditions(self, sample: Tensor) -> Conditions:
         """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
@@ -112,10 +166,7 @@ class Prompts:
             OptionError: when `groups` or the encoder's result does not fit the number of images.
             UnsupportedError: when the number of prompts and that of images do not go together.
         """
-        rows = len(sample)
-        known = self._known_images(rows)
-        copies = 2 if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else 1
-        images = rows // copies
+        images = self.images(sample)
         if self._groups is not None and len(self._groups) != images:
             raise OptionError(f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image")
         texts = None if self._texts is None else _spread(self._texts, images, "prompts")
@@ -124,7 +175,7 @@ class Prompts:
         return Conditions(images, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
 
     def _known_images(self, rows: int) -> int:
-        for known in (self._groups, self._labels, self._rows):
+        for known in (self._groups, self._labels, self._rows if self._counted or self._texts is None else None):
             if known is not None:
                 return len(known)
         return rows if self._texts is None else len(self._texts) * self._each
@@ -184,8 +235,22 @@ def _first(encoded: Any) -> Any:
     return next((p for p in parts if p is not None), None)
 
 
-def _pooled(encoded: Any) -> Tensor | None:
-    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned."""
+def _without_negative(encoded: Any, positive: int) -> Any:
+    """What was encoded without its first half where that is of the negative prompts, so that of twice `positive` rows half are left."""
+    first = _first(encoded)
+    if not isinstance(first, Tensor) or len(first) != 2 * positive:
+        return encoded
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    return [p[positive:] if isinstance(p, Tensor) and len(p) == 2 * positive else p for p in parts]
+
+
+def _text_encoder(pipe: Any) -> torch.nn.Module | None:
+    found = (getattr(pipe, name, None) for name in ("text_encoder", "bert"))
+    return next((module for module in found if isinstance(module, torch.nn.Module)), None)
+
+
+def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
+    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how often a prompt is repeated in it."""
     parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
     if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
         return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
@@ -198,8 +263,22 @@ def _pooled(encoded: Any) -> Tensor | None:
     mask = next((p for p in parts if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]), None)
     if mask is None or mask.is_floating_point():
         return rows.mean(1)
-    weight = mask.to(rows)[:, :, None]
+    weight = _as_embeddings(mask, each).to(rows)[:, :, None]
     return (rows * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _as_embeddings(mask: Tensor, each: int) -> Tensor:
+    """A mask (R, L) in the order of the embeddings, each prompt's `each` rows after another.
+
+    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal ones are R / each apart.
+    """
+    count = len(mask) // max(each, 1)
+    if each < 2 or count < 2 or len(mask) % each:
+        return mask
+    grouped, tiled = mask.view(count, each, -1), mask.view(each, count, -1)
+    if not (grouped == grouped[:, :1]).all() and (tiled == tiled[:1]).all():
+        return mask[:count].repeat_interleave(each, 0)
+    return mask
 
 
 def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:

@@ -92,6 +92,7 @@ class ImageReport:
         certificate: None without a shield.
         attempts: how often it was drawn; 1 is the first draw.
         refused: whether it is inside the protected set, so that it was not returned.
+        regions: per method with a region, the share of the image that it covers, as it was at the last step.
     """
 
     index: int
@@ -104,6 +105,7 @@ class ImageReport:
     certificate: Certificate | None
     attempts: int = 1
     refused: bool = False
+    regions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,12 @@ def image_reports(
     groups: Tensor,
     texts: Sequence[str] | None,
     certificates: Sequence[Certificate | None],
+    covered: Sequence[Sequence[float] | None],
 ) -> list[ImageReport]:
     """One report for each image, from the traces of a run, before anything is known of its neighbours.
 
-    Two methods of the same name are told apart as `name`, `name-2`, …
+    Two methods of the same name are told apart as `name`, `name-2`, … `covered` has for each trace the share of each image that the
+    region of its method covers; None where it has none.
     """
     names = _distinct([trace.method for trace in traces])
     of_step = {name: _by_image(trace.of_step, len(groups)) for name, trace in zip(names, traces, strict=True)}
@@ -172,6 +176,7 @@ def image_reports(
             active={name: sum(active[name][i]) / max(1, len(active[name][i])) for name in names},
             nearest=None,
             certificate=certificates[i],
+            regions={name: shares[i] for name, shares in zip(names, covered, strict=True) if shares is not None},
         )
         for i in range(len(groups))
     ]

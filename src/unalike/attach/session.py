@@ -23,6 +23,7 @@ from unalike.memory import Memory
 
 if TYPE_CHECKING:
     from unalike.attach.images import PipelineImages  # with diffusers, which code outside it need not have
+    from unalike.attach.places import Places
 
 
 class Conditioned(Protocol):
@@ -53,6 +54,7 @@ class Session:
         move: whether the guard moves out what is inside then; else it only measures.
         images: of the pipeline, where a method compares embeddings of those.
         seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+        places: finds the regions of the methods in the latents; None where there are none to find.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
@@ -71,6 +73,7 @@ class Session:
         move: bool = True,
         images: PipelineImages | None = None,
         seeds: list[int] | None = None,
+        places: Places | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
@@ -80,6 +83,7 @@ class Session:
         self._move = move
         self._images = images
         self._seeds = seeds
+        self._places = places
         self.reset()
 
     def reset(self) -> None:
@@ -185,7 +189,9 @@ class Session:
                 f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
             )
-        return image_reports(run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images))
+        return image_reports(
+            run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images), self._covered(run, conditions.images)
+        )
 
     @property
     def remembered(self) -> Tensor | None:
@@ -243,6 +249,7 @@ class Session:
     def _see_latents(self, call: Call) -> None:
         """Gives the run what there is in the space of its latents."""
         run, device = self._run or self._begin(call.x_t), call.x0.device
+        run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
         run.memory = self._references(device)
@@ -250,6 +257,12 @@ class Session:
         run.images = self._images
         if self._images is not None and self._memory is not None:
             self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
+
+    def _covered(self, run: Run, images: int) -> list[list[float] | None]:
+        """For each method the share of each image that its region covers; None where it has none."""
+        regions = [getattr(method, "region", None) for method in self._methods]
+        masks = [None if region is None or run.masks is None else run.masks(region) for region in regions]
+        return [None if mask is None else mask.flatten(1).float().mean(dim=1).expand(images).tolist() for mask in masks]
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:

@@ -1,9 +1,12 @@
-"""The size of the images that a pipeline is made for."""
+"""The size of the images that a pipeline is made for, and of those that a call asks for."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+from unalike.attach.calls import own_call
+from unalike.attach.spaces import latent_model
 from unalike.errors import OptionError, UnsupportedError
 
 
@@ -29,10 +32,53 @@ def image_size(pipe: Any, asked: tuple[int, int] | None = None) -> tuple[int, in
     return height * _scale_factor(pipe), width * _scale_factor(pipe)
 
 
+def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
+    """Height and width in pixels of the images of a call: as it asks for, of the image that it starts from, or the pipeline's own.
+
+    Args:
+        pipe: a diffusers pipeline.
+        arguments: of the call, by name.
+
+    Raises:
+        UnsupportedError: where neither the call nor the pipeline tells.
+    """
+    parameters = inspect.signature(own_call(pipe)).parameters
+    usual = {name: parameters[name].default for name in ("height", "width") if name in parameters}
+    known = [arguments.get(name) or (value if isinstance(value, int) else None) for name, value in usual.items()]
+    if len(known) == 2 and all(known):
+        return known[0], known[1]
+    own = _given_size(arguments.get("image")) if not known else None
+    size = image_size(pipe) if own is None else own
+    return (known[0] or size[0], known[1] or size[1]) if len(known) == 2 else size
+
+
+def latent_size(pipe: Any, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width of the latents of images of this size in pixels; None where the pipeline does not tell."""
+    factor = _scale_factor(pipe)
+    return None if factor is None else (size[0] // factor, size[1] // factor)
+
+
+def _given_size(image: Any) -> tuple[int, int] | None:
+    first = image[0] if isinstance(image, list | tuple) and image else image
+    if hasattr(first, "convert"):
+        return first.height, first.width
+    shape = tuple(getattr(first, "shape", ()))
+    return (shape[-2], shape[-1]) if len(shape) >= 2 else None
+
+
+_FACTORS = (
+    "vae_scale_factor",
+    "vae_scale_factor_spatial",
+    "vae_spatial_scale_factor",
+    "vae_spatial_compression_ratio",
+    "movq_scale_factor",
+)
+
+
 def _scale_factor(pipe: Any) -> Any:
-    known = getattr(pipe, "vae_scale_factor", None)
+    known = next((value for name in _FACTORS if (value := getattr(pipe, name, None))), None)
     blocks = getattr(getattr(getattr(pipe, "vae", None), "config", None), "block_out_channels", None)
-    return known or (2 ** (len(blocks) - 1) if blocks else None)
+    return known or (2 ** (len(blocks) - 1) if blocks else 1 if latent_model(pipe) == "pixels" else None)
 
 
 def _multiple(pipe: Any) -> int:

@@ -10,16 +10,20 @@ from unalike.fingerprint import fingerprint
 
 
 def latent_model(pipe: Any) -> str:
-    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels" where there is none."""
-    vae = _autoencoder(pipe)
-    return "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
+    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels" where there is none.
+
+    A number follows where the scheduler's latents are that many times those of other pipelines with this autoencoder.
+    """
+    vae, scale = autoencoder(pipe)[1], latent_scale(pipe)
+    own = "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
+    return own if scale == 1 else f"{own}-x{scale:g}"
 
 
 def prompt_model(pipe: Any, encoder: Any = None) -> str:
     """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text encoders by their fingerprints."""
     if encoder is not None:
         return embedding_model(encoder)
-    names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder"))
+    names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder") or name == "bert")
     parts = [fingerprint(getattr(pipe, name)) for name in names if getattr(pipe, name) is not None]
     return "text-" + "-".join(parts) if parts else "labels"
 
@@ -50,9 +54,17 @@ def memory_space(latent: str, prompts: str, size: int | None) -> str:
     return f"{latent} {prompts}/{size or 0}"
 
 
-def _autoencoder(pipe: Any) -> torch.nn.Module | None:
+def autoencoder(pipe: Any) -> tuple[str, Any]:
+    """The name and the module of the pipeline's autoencoder; an empty name and None where there is none."""
     for name in ("vae", "vqvae", "vqgan", "movq"):
-        module = getattr(pipe, "components", {}).get(name)
+        module = getattr(pipe, "components", {}).get(name) or getattr(pipe, name, None)
         if module is not None:
-            return module
-    return None
+            return name, module
+    return "", None
+
+
+def latent_scale(pipe: Any) -> float:
+    """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
+    scheduler: Any = getattr(pipe, "scheduler", None)
+    known = any(parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__)  # by name: names are read without diffusers too
+    return float(scheduler.config.sigma_data) if scheduler is not None and known else 1.0

@@ -49,7 +49,7 @@ def generate(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. [default: a new one, named after the prompt]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in the output folder.")] = False,
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")] = GenerateSettings.device,
-    dtype: Annotated[str, typer.Option(help="Precision of the model: float32, float16, bfloat16.")] = GenerateSettings.dtype,
+    dtype: Annotated[str, typer.Option(help="Precision of the model: auto, float32, float16, bfloat16.")] = GenerateSettings.dtype,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")] = False,
 ) -> None:

@@ -6,6 +6,8 @@ from dataclasses import Field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from torch import Tensor
+
 from unalike.errors import OptionError
 from unalike.guidance.auto import Auto
 from unalike.guidance.base import Method
@@ -26,7 +28,7 @@ def options(method: type[Method]) -> list[Field[Any]]:
     """The options of a method that a flag or a form can give, in the order of its declaration, those of every method last.
 
     Each is a dataclass field; `field.metadata["help"]` says what it is for and `unalike.guidance.base.allowed(field)` what it may be.
-    Options that take tensors (`SPARKE.reference`) are for Python alone and not among them.
+    Options that take tensors or functions (`SPARKE.reference`, `SPARKE.region`, `SPARKE.embed`) are for Python and not among them.
 
     Example:
         >>> [field.name for field in options(METHODS["spell"])][:3]
@@ -37,13 +39,21 @@ def options(method: type[Method]) -> list[Field[Any]]:
 
 
 def described(method: Method) -> dict[str, Any]:
-    """Name and option values of a method, ready for JSON; options that take tensors are left out.
+    """Name and option values of a method, ready for JSON.
+
+    Of what only Python can give it says what it is: a region as it was given where it is words or a box, and "mask" otherwise; functions
+    by their names, extractors by their fingerprints; tensors by their shapes. `build` takes the others back as they are.
 
     Example:
         >>> described(SPELL(radius=20.0))["options"]["radius"]
         20.0
+        >>> described(SPARKE(region=["cat", "hat"], embed=abs))["options"]["region"]
+        ['cat', 'hat']
     """
-    return {"name": method.name, "options": {f.name: getattr(method, f.name) for f in options(type(method))}}
+    plain = [f.name for f in options(type(method))]
+    others = [f.name for f in fields(method) if f.name not in plain]
+    values: dict[str, Any] = {name: getattr(method, name) for name in plain}
+    return {"name": method.name, "options": values | {name: _in_words(name, getattr(method, name)) for name in others}}
 
 
 def build(name: str, /, **settings: Any) -> Method:
@@ -69,6 +79,18 @@ def build(name: str, /, **settings: Any) -> Method:
         if given not in known:
             raise OptionError(_unknown(f"option of {name}", given, known))
     return method(**settings)
+
+
+def _in_words(name: str, value: Any) -> Any:
+    """A value that JSON cannot hold, in a word or a list of numbers or words."""
+    if isinstance(value, Tensor):
+        return "mask" if name == "region" else list(value.shape)
+    if isinstance(value, tuple):
+        return list(value)
+    if not callable(value):
+        return value
+    own = getattr(value, "fingerprint", None) or getattr(getattr(value, "__self__", None), "fingerprint", None)
+    return own if isinstance(own, str) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _unknown(what: str, given: str, known: list[str]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.guidance.balls import Balls
 from unalike.guidance.base import Context, Method, Protected, Pushing, option, stored_rows
+from unalike.guidance.region import Region, checked, inside, restricted
 from unalike.kernels import unit_rows
 
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
@@ -34,6 +35,15 @@ class SPELL(Method):
     At a centre itself no direction leads out by the formula; there the move is `r` along the noise of this step, `x_t - alpha · z_k`,
     which differs between images, or along the diagonal (1, …, 1) when there is no noise.
 
+    With a region, balls stay balls of all numbers, and the move goes along those inside of it. With `x0 - z_k = a + b`, `a` inside and `b`
+    outside, the term of a ball that x0 lies in is
+
+        (sqrt(r² - ||b||²) / ||a|| - 1) · a
+
+    which leads to its surface too, and where `a` is 0 it is `sqrt(r² - ||b||²)` along the part of the noise that is inside. The move of
+    a protected set in an embedding is cut off at the region. What is done after the last step is not: an image that ends up inside of
+    a shield is moved out of it as a whole, region or not.
+
     Source: Kirchhof et al. 2025, Eq. 5 (references), Eq. 8 (batch) and the radius rule of the appendix (arXiv:2410.06025). Departure:
     with `same_prompt` only images of the same prompt repel each other, where the publication has one prompt to a batch.
 
@@ -49,10 +59,11 @@ class SPELL(Method):
         shield: whether the protected set repels.
         same_prompt: whether batch and memory repel only images of the same prompt; earlier generations count as such where the cosine of
             the prompt embeddings is above 0.999, and all of them do where embeddings are missing. The protected set always repels.
+        region: where images are moved, as `unalike.guidance.region.checked` takes it; None for everywhere.
 
     Raises:
-        OptionError: for an option outside its allowed values; from `x0_delta` for a radius still to be measured and for references of
-            another size; from `calibrated` for fewer than two images or identical ones.
+        OptionError: for an option outside its allowed values; from `x0_delta` for a radius still to be measured, for references of
+            another size, and for a region where the host knows no places; from `calibrated` for fewer than two images or identical ones.
 
     Example:
         >>> import torch
@@ -89,6 +100,11 @@ class SPELL(Method):
     memory: bool = option(True, "earlier generations repel")
     shield: bool = option(True, "the protected set repels")
     same_prompt: bool = option(True, "only images of the same prompt repel each other, the protected set aside")
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "region", checked(self.region, "SPELL"))
 
     @property
     def needs_calibration(self) -> bool:
@@ -131,11 +147,17 @@ class SPELL(Method):
         if self.overcompensation == 0:
             return None
         x = x0.flatten(1).to(torch.promote_types(x0.dtype, torch.float32))
+        mask = inside(self.region, x0, context, "SPELL")
+        if mask is not None:
+            mask = mask.expand_as(x)
         x_t = context.x_t.flatten(1).to(x)
         total = self._pushed(x0, context)
+        if total is not None:
+            total = restricted(total, mask)
         for balls in self._balls(x, context):
             for image, rows in balls.touched(x):
-                out = _way_out(x[image], rows, balls.radius, x_t[image], context.alpha)
+                own = None if mask is None else mask[image]
+                out = _way_out(x[image], rows, balls.radius, x_t[image], context.alpha, own)
                 if out is not None:
                     total = torch.zeros_like(x) if total is None else total
                     total[image] += out
@@ -186,15 +208,23 @@ def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
     return unit_rows(context.prompts.to(x)) @ unit_rows(stored.to(x)).T > _SAME_PROMPT
 
 
-def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float) -> Tensor | None:
-    """`Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)` (d,) over centres `z_k` (k, d), by exact distances; None where it is inside of none."""
+def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, mask: Tensor | None) -> Tensor | None:
+    """The sum (d,) of the ways out of balls around centres `z_k` (k, d), by exact distances; None where x is inside of none.
+
+    Without a mask (d,) `Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)`, with one `Σ_k (sqrt(r² - ||b||²) / ||a|| - 1) · a`.
+    """
     away = x - rows
     distance = away.norm(dim=1)
-    inside = distance < radius
-    if not inside.any():
+    touched = distance < radius
+    if not touched.any() or (mask is not None and not mask.any()):
         return None
-    out = torch.where(inside & (distance > 0), radius / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0) @ away
-    for centre in rows[distance == 0]:
-        noise = x_t - alpha * centre
-        out = out + radius * unit_rows(noise if noise.any() else torch.ones_like(noise))
+    reach: Tensor | float = radius
+    if mask is not None:
+        rest, away = away.masked_fill(mask, 0).norm(dim=1), restricted(away, mask)
+        distance, reach = away.norm(dim=1), ((radius - rest) * (radius + rest)).clamp_min(0).sqrt()
+    out = torch.where(touched & (distance > 0), reach / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0).clamp_min(0) @ away
+    for k in (touched & (distance == 0)).nonzero().flatten().tolist():
+        noise = restricted(x_t - alpha * rows[k], mask)
+        direction = unit_rows(noise if noise.any() else restricted(torch.ones_like(noise), mask))
+        out = out + (reach[k] if isinstance(reach, Tensor) else reach) * direction
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 _ALL = ((slice(None), None),)
+_BLOCK = 2**20  # numbers squared at a time
 
 Block = tuple[Tensor, Tensor, Tensor]
-"""Rows (m, d), their inverse norms (m,) and what prompts add for some images (b, m)."""
+"""Rows (m, d), their inverse norms, (m,) or (b, m), and what prompts add for some images (b, m)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Stored:
         parts: images with the indices of the rows that are read for them, None for all rows.
         left_out: (B, 1), the logarithm of the weight that the prompts of what is left out have together; None where that needs no check.
         whole: the set with what is left out.
+        inside: what of the rows counts, (1, d) or for each image (B, d); None for all.
     """
 
     rows: Tensor
@@ -35,11 +37,20 @@ class Stored:
     parts: tuple[tuple[Any, Tensor | None], ...] = _ALL
     left_out: Tensor | None = None
     whole: Stored | None = None
+    inside: Tensor | None = None
+
+    def restricted(self, inside: Tensor) -> Stored:
+        """The same samples where only what is inside, (1, d) or (B, d), counts of each; rows are still not copied."""
+        return replace(self, inside=inside, whole=None if self.whole is None else self.whole.restricted(inside))
 
     @cached_property
     def inverse_norms(self) -> Tensor:
-        """`1 / ||row||` (n,), and 0 for a row of zeros, which has no direction."""
-        norms = self.rows.norm(dim=1)
+        """`1 / ||row||` (n,), or (1, n) or (B, n) of what is inside; 0 for a row of zeros, which has no direction."""
+        if self.inside is None:
+            norms = self.rows.norm(dim=1)
+        else:
+            inside, size = self.inside.to(self.rows.dtype), max(1, _BLOCK // self.rows.shape[1])
+            norms = torch.cat([inside @ rows.square().T for rows in self.rows.split(size)], dim=1).sqrt()
         return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0)
 
     def blocks(self, images: Any, index: Tensor | None, numbers: int) -> Iterator[Block]:
@@ -48,14 +59,16 @@ class Stored:
         A GPU, which has no use for small blocks, gets all at once.
         """
         size = max(1, numbers // self.rows.shape[1]) if self.rows.device.type == "cpu" else len(self.rows)
-        terms = self.prompt_terms[images]
+        terms, inverse = self.prompt_terms[images], self.inverse_norms
+        if inverse.ndim == 2 and len(inverse) > 1:
+            inverse = inverse[images]
         if index is None:
-            yield from zip(self.rows.split(size), self.inverse_norms.split(size), terms.split(size, dim=1), strict=True)
+            yield from zip(self.rows.split(size), inverse.split(size, dim=-1), terms.split(size, dim=1), strict=True)
             return
         buffer = self.rows.new_empty(min(size, len(index)), self.rows.shape[1])
         for some in index.split(size):
             rows = torch.index_select(self.rows, 0, some, out=buffer[: len(some)])
-            yield rows, self.inverse_norms[some], terms[:, some]
+            yield rows, inverse[..., some], terms[:, some]
 
 
 def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unalike.attach.calls import call_parameters, own_call
+from unalike.attach.calls import call_parameters
 from unalike.errors import OptionError, UnsupportedError
-from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.classes import class_ids
-from unalike.pipelines.loading import load
+from unalike.pipelines.loading import find, load, pipeline_class
 from unalike.runs.samples import Planned
-from unalike.runs.settings import GenerateSettings
+from unalike.runs.settings import AUTO, GenerateSettings
 
 StepDone = Callable[[], None]
 
@@ -29,6 +29,7 @@ class Sampler:
         pipe: a diffusers pipeline.
         steps: sampling steps.
         guidance_scale: None where the pipeline has none.
+        row: of the catalogue, which may have further arguments of the call; None for a model that it has not.
         classes: the class of each prompt, for a pipeline that is called with class labels; None for one that is called with prompts.
     """
 
@@ -36,6 +37,7 @@ class Sampler:
     steps: int
     guidance_scale: float | None
     classes: Mapping[str, int] | None = None
+    row: Model | None = None
 
     @classmethod
     def open(cls, settings: GenerateSettings) -> Sampler:
@@ -46,17 +48,23 @@ class Sampler:
             StoreError: when the model's files are damaged.
             UnsupportedError: for a pipeline that draws something else than images from prompts or class labels.
         """
-        pipe = load(settings.model, dtype=getattr(torch, settings.dtype))
-        pipe.set_progress_bar_config(disable=True)
-        parameters = inspect.signature(own_call(pipe)).parameters
+        row, host = MODELS.get(settings.model), pipeline_class(find(settings.model))
+        parameters = inspect.signature(host.__call__).parameters
         by_class = "prompt" not in parameters and "class_labels" in parameters
-        if not (by_class or "prompt" in parameters) or "generator" not in parameters:
+        needs_more = "num_frames" in parameters or (row is not None and row.controlnet is not None)
+        if not (by_class or "prompt" in parameters) or "generator" not in parameters or needs_more:
             raise UnsupportedError(
-                f"{type(pipe).__name__} takes neither a prompt nor class labels; `unalike generate` needs a pipeline that draws from those"
+                f"{host.__name__} does not draw images from prompts or class labels alone, as `unalike generate` needs it; in Python, "
+                "unalike.guide(pipe, …) takes whatever the pipeline itself does"
             )
+        precision = {} if settings.dtype == AUTO else {"dtype": getattr(torch, settings.dtype)}
+        if settings.dtype == AUTO and settings.device == "cpu":
+            precision = {"dtype": torch.float32}
+        pipe = load(settings.model, **precision)
+        pipe.set_progress_bar_config(disable=True)
         chosen: dict[str, Any] = {"classes": class_ids(pipe, settings.prompts) if by_class else None}
-        row = MODELS.get(settings.model)
-        for name, argument in (("steps", "num_inference_steps"), ("guidance_scale", "guidance_scale")):
+        guidance = row.guidance if row else "guidance_scale"
+        for name, argument in (("steps", "num_inference_steps"), ("guidance_scale", guidance)):
             value = getattr(settings, name)
             if argument not in parameters:
                 if value is not None or name == "steps":
@@ -66,7 +74,7 @@ class Sampler:
                 chosen[name] = value
             else:
                 chosen[name] = getattr(row, name) if row else parameters[argument].default
-        return cls(on_device(pipe, settings.device), **chosen)
+        return cls(on_device(pipe, settings.device), row=row, **chosen)
 
     def draw(self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone) -> list[Image.Image]:
         """The images of a batch, drawn by `call`: the pipeline itself or its guided form.
@@ -78,12 +86,13 @@ class Sampler:
         """
         prompts = [p.prompt for p in batch]
         arguments: dict[str, Any] = {
+            **({} if self.row is None else self.row.call(len(prompts))),
             **({"prompt": prompts} if self.classes is None else {"class_labels": [self.classes[p] for p in prompts]}),
             "generator": [torch.Generator().manual_seed(p.seed) for p in batch],
             "num_inference_steps": self.steps,
         }
         if self.guidance_scale is not None:
-            arguments["guidance_scale"] = self.guidance_scale
+            arguments[self.row.guidance if self.row else "guidance_scale"] = self.guidance_scale
         if "callback_on_step_end" in call_parameters(self.pipe):
 
             def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

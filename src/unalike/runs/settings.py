@@ -17,7 +17,8 @@ from unalike.pipelines.catalogue import MODELS
 if TYPE_CHECKING:
     from unalike.guidance.base import Method
 
-DTYPES = ("float32", "float16", "bfloat16")
+AUTO = "auto"
+DTYPES = (AUTO, "float32", "float16", "bfloat16")
 POLICIES = ("move", "regenerate", "refuse")
 ATTEMPTS = 3
 _LARGEST_SEED = 2**63 - 1
@@ -49,7 +50,8 @@ class GenerateSettings:
         out: output folder; None for a new one named after the first prompt.
         overwrite: replace the files of an earlier run in that folder.
         device: "auto", or a device of torch such as "cuda:0".
-        dtype: precision of the model: float32, float16 or bfloat16.
+        dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the catalogue has for the model on a GPU, and
+            float32 on the CPU and for models that it has not.
 
     Raises:
         OptionError: for a value outside what is allowed.
@@ -82,7 +84,7 @@ class GenerateSettings:
     out: Path | None = None
     overwrite: bool = False
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = AUTO
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -140,8 +142,8 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
 def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
     """The guidance methods that the settings ask for, or those that suit the model where they name none.
 
-    A method named without options keeps those that the catalogue has for the model. With a protected set and no method named, SPELL
-    is added for that set alone.
+    A method named without options keeps those that the catalogue has for the model, such as the published ones. With a protected set and
+    no method named, SPELL is added for that set alone.
 
     Raises:
         OptionError: for an unknown method or option, a value outside what is allowed, or an option of a method that is not used.
@@ -153,8 +155,9 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
     from unalike.guidance.methods import METHODS, build, options
 
     row = MODELS.get(settings.model)
-    tuned = dict(row.methods) if row and row.methods else dict(_DEFAULT_METHODS)
-    chosen = {name: dict(tuned.get(name, {})) for name in (settings.method or tuned)}
+    tuned = row.methods if row else _DEFAULT_METHODS
+    named = {**(row.published if row else {}), **tuned}
+    chosen = {name: dict(named.get(name, {})) for name in (settings.method or tuned)}
     if settings.shield and not settings.method:
         chosen.setdefault("spell", {"batch": False, "memory": False})
     for name in chosen:
