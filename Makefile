@@ -33,4 +33,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(bin)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(bin)/python
 	@echo "Installing unalike and its development tools into $(VENV) …" >&2
 	@$(install) -e '.[dev]'
+	@$(install) --no-deps k-diffusion  # for its samplers alone: what its training needs would bring torchvision
 	@touch $@ $(VENV)/.installed

@@ -20,6 +20,7 @@ from unalike.bench.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method, allowed
 from unalike.guidance.methods import METHODS, options
+from unalike.pipelines.catalogue import MODELS
 from unalike.runs.score.catalogue import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,19 @@ input apart. A shield of what images show (pixels, or an embedding such as CLIP'
 `unalike.attach.encode_images` goes the other way; a shield of latents needs neither."""
 
 
+MODELS_INTRODUCTION = """# Models
+
+Written by `python docs/generate.py` from `unalike.pipelines.MODELS`; `unalike models` prints the same.
+
+Each name works for `unalike.load`, `unalike.pipelines.get_diffusion_pipeline`, which gives it [the papers' interface](papers.md), and
+`unalike generate --model` (image models that need no further picture). In the place of a name stand a folder in diffusers' layout and
+any id on the Hugging Face hub. Steps, guidance scale and the other arguments in the table are used where a call does not say otherwise;
+so is the precision, on a GPU. On a CPU it is float32.
+
+Only the two models that come with the package have been run here; the others' files are on the hub, and their pipeline classes are
+tested with tiny random weights ([pipelines](pipelines.md))."""
+
+
 def pages() -> dict[Path, str]:
     """Every page that is generated, whole or in part, with the text that it should have."""
     record = json.loads((EMOJI / "record.json").read_text("utf-8"))
@@ -81,6 +95,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+        ROOT / "docs" / "models.md": models_page(),
         ROOT / "docs" / "pipelines.md": pipelines_page(),
         choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
@@ -109,6 +124,23 @@ def options_page() -> str:
         parts += _table(f for f in options(method) if f.name not in shared)
     parts += ["## All methods", "", *_table(options(Method))]
     return "\n".join(parts)
+
+
+def models_page() -> str:
+    """The catalogue of models as Markdown, a row a model."""
+    lines = [MODELS_INTRODUCTION, "", "| name | draws | files | pipeline | a call | size | precision |", "|---|---|---|---|---|---|---|"]
+    sources: dict[str, list[str]] = {}
+    for model in MODELS.values():
+        files = " + ".join(f"`{part}`" for part in (model.checkpoint, model.controlnet) if part) or "with the package"
+        call = ", ".join(f"`{name}={value!r}`" for name, value in model.call().items())
+        host = f"`{model.pipeline}`" + (f" with `{model.scheduler}`" if model.scheduler else "")
+        size = f"{model.size[0]}×{model.size[1]}"
+        lines.append(f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | {model.dtype} |")
+        told = [f"`{method}`: " + ", ".join(f"`{n}={v!r}`" for n, v in chosen.items()) for method, chosen in model.published.items()]
+        source = f"{model.source}. Published options: {'; '.join(told)}" if told else model.source
+        sources.setdefault(source, []).append(f"`{model.name}`")
+    lines += ["", "Where the settings come from:", ""]
+    return "\n".join([*lines, *(f"- {', '.join(names)}: {source}." for source, names in sources.items())]) + "\n"
 
 
 def benchmarks_page() -> str:

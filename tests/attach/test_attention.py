@@ -282,10 +282,10 @@ def test_error_lists_the_words_of_the_prompt_when_joint_attention_is_asked_for_a
     assert not calls
 
 
-def test_error_says_so_when_the_prompt_leaves_no_room_for_the_word(pipelines: Pipelines):
+def test_error_says_so_when_there_is_no_room_for_the_word(pipelines: Pipelines):
     pipe = pipelines("sd")
-    with pytest.raises(OptionError, match="the word 'owl', which is not among the tokens"):
-        guide(pipe, Looks(region="owl"))(**prompted("sd", ["abcdefghij"], 1))
+    with pytest.raises(OptionError, match="the word 'abcdefghijklm', which is not among the tokens"):
+        guide(pipe, Looks(region="abcdefghijklm"))(**prompted("sd", ["cat"], 1))
 
 
 def test_words_are_refused_when_there_is_no_prompt(pipelines: Pipelines, pixel_pipe: Any):

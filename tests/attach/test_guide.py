@@ -366,8 +366,8 @@ def test_bad_arguments_are_refused_when_guiding(sd: Any) -> None:
         guide(sd, prompt_encoder=3)  # type: ignore[arg-type]
     scheduler = sd.scheduler
     try:
-        sd.scheduler = diffusers.RePaintScheduler()
-        with pytest.raises(UnsupportedError, match="RePaintScheduler"):
+        sd.scheduler = diffusers.UnCLIPScheduler()
+        with pytest.raises(UnsupportedError, match="UnCLIPScheduler"):
             guide(sd, SPARKE())
     finally:
         sd.scheduler = scheduler

@@ -184,7 +184,7 @@ def test_timesteps_are_refused_when_they_differ_between_images() -> None:
 
 
 def test_consistency_sampling_is_refused_when_its_noise_levels_are_not_its_model_s() -> None:
-    scheduler = diffusers.FlowMatchLCMScheduler(invert_sigmas=True)
+    scheduler: Any = diffusers.FlowMatchLCMScheduler(invert_sigmas=True)
     scheduler.set_timesteps(4)
     x = torch.zeros(2, 3, 4, 4)
     with Binding(Host(scheduler), Shift(None)), pytest.raises(UnsupportedError, match="invert_sigmas"):

@@ -94,6 +94,14 @@ def test_only_missing_words_are_appended_when_prompts_have_others(pipelines: Pip
     assert torch.equal(tokens.embeddings, joined)
 
 
+def test_words_are_encoded_alone_when_the_prompt_leaves_no_room_for_them(pipelines: Pipelines):
+    pipe = pipelines("sd")
+    tokens = word_tokens(pipe, {"prompt": ["abcdefghij", "cat"]}, ["owl"], append=True)
+    assert tokens.words == {"owl": [[1, 2, 3], [4, 5, 6]]}
+    alone, *_ = pipe.encode_prompt(["owl", "cat owl"], "cpu", 1, False)
+    assert torch.equal(tokens.embeddings, alone)
+
+
 def test_second_prompt_is_the_one_that_counts_when_its_encoder_is_the_one_that_is_read(pipelines: Pipelines):
     pipe, arguments = pipelines("flux"), prompted("flux", ["a dog"], 1)
     assert word_tokens(pipe, {**arguments, "prompt_2": "cat"}, ["cat"], append=False).words == {"cat": [[1, 2, 3]]}

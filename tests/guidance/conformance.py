@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from tests.guidance.places import Decoded, boxes
 from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Method, References
+from unalike.guidance.base import Images, Method, References
 from unalike.guidance.methods import build, options
 from unalike.guidance.run import Run
 
@@ -65,6 +67,8 @@ def sample(
     prompts: Tensor | None = None,
     memory: References | None = None,
     shield: Balls | None = None,
+    images: Images | None = None,
+    masks: Callable[[Any], Tensor] | None = None,
     path: str = "vp",
 ) -> Sampled:
     """Deterministic sampling from `noise` (B, …), in its dtype, with the methods' corrections added to the exact prediction."""
@@ -72,7 +76,8 @@ def sample(
     generators = [
         torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise
     ]  # an image's own, wherever it stands
-    run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, memory=memory, shield=shield, generators=generators)
+    stores: dict[str, Any] = {"memory": memory, "shield": shield, "images": images, "masks": masks}
+    run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, generators=generators, **stores)
     trajectory = [noise * level(path, 0)[1]]
     for step in range(STEPS):
         x_t, (alpha, sigma), (next_alpha, next_sigma) = trajectory[-1], level(path, step), level(path, step + 1)
@@ -85,15 +90,19 @@ def sample(
 
 
 def scene(batch: int = 4) -> dict[str, Any]:
-    """Noise for images of two prompts with their embeddings, and a memory of three earlier images of each."""
+    """Noise for images of two prompts with their embeddings, a memory of three earlier images of each, and what knows places and images."""
     generator = torch.Generator().manual_seed(3)
     embeddings = torch.randn(2, 5, generator=generator)
     groups = torch.arange(batch) // 2 % 2
+    noise = torch.randn(batch, *SHAPE, generator=generator)
+    memory = References(torch.randn(6, math.prod(SHAPE), generator=generator), embeddings.repeat(3, 1))
     return {
-        "noise": torch.randn(batch, *SHAPE, generator=generator),
+        "noise": noise,
         "groups": groups,
         "prompts": embeddings[groups],
-        "memory": References(torch.randn(6, math.prod(SHAPE), generator=generator), embeddings.repeat(3, 1)),
+        "memory": memory,
+        "images": Decoded(memory.latents, size=math.prod(SHAPE)),
+        "masks": boxes(SHAPE),
     }
 
 
@@ -235,6 +244,20 @@ class MethodConformance(OptionConformance):
         assert torch.equal(setting["prompts"], untouched["prompts"])
         assert torch.equal(setting["memory"].latents, untouched["memory"].latents)
         assert torch.equal(setting["memory"].prompts, untouched["memory"].prompts)
+
+
+class RegionConformance(MethodConformance):
+    """What every method does that is told to act in the left half of the images only."""
+
+    def test_nothing_is_corrected_outside_of_the_region(self) -> None:
+        setting = scene()
+        x_t = setting.pop("noise")
+        levels = dict(zip(("alpha", "sigma", "next_alpha", "next_sigma"), (*level("vp", 2), *level("vp", 3)), strict=True))
+        run = Run([self.build()], steps=STEPS, **setting)
+        delta = run.correct(posterior_mean(x_t, *level("vp", 2)), step=2, x_t=x_t, **levels)
+        assert delta is not None
+        assert (delta[..., 0] != 0).all()
+        assert (delta[..., 1] == 0).all()
 
 
 class MemoryConformance(MethodConformance):

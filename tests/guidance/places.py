@@ -22,6 +22,48 @@ def at(x_t: Tensor, **settings: Any) -> Context:
     return Context(**{"step": 0, "steps": 1, "x_t": x_t, "groups": groups, **levels, **settings})
 
 
+def boxes(shape: tuple[int, int, int]) -> Callable[[Any], Tensor]:
+    """What says that a box is those latents (C, h, w) whose middle lies in it."""
+
+    def masks(region: Any) -> Tensor:
+        left, top, right, bottom = region
+        _, height, width = shape
+        x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
+        return (((left <= x) & (x < right))[None] & ((top <= y) & (y < bottom))[:, None])[None, None]
+
+    return masks
+
+
 def masks_of(mask: Tensor) -> Callable[[Any], Tensor]:
     """What says that a region, whichever, is this mask (B or 1, …)."""
     return lambda region: mask
+
+
+class Decoded:
+    """Predictions and a memory as images (n, 3, 2, 2) in [0, 1], by a linear decoder; it counts what it did.
+
+    `decoded` has for each call the number of images and whether gradients were asked for.
+    """
+
+    def __init__(self, memory: Tensor | None = None, *, size: int = 8) -> None:
+        self._weights, self._memory = 0.3 * normal(size, 12, seed=71), memory
+        self.decoded: list[tuple[int, bool]] = []
+        self.remembered_times = 0
+
+    def images(self, x0: Tensor) -> Tensor:
+        return torch.sigmoid(x0.flatten(1) @ self._weights.to(x0)).view(-1, 3, 2, 2)
+
+    def embedded(self, x0: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        self.decoded.append((len(x0), torch.is_grad_enabled()))
+        return embed(self.images(x0))
+
+    def remembered(self, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        assert self._memory is not None
+        self.remembered_times += 1
+        return embed(self.images(self._memory)).detach()
+
+
+def features(images: Tensor) -> Tensor:
+    """An embedding (n, 5) of images that is neither linear nor of norm 1."""
+    hidden = torch.tanh((images - 0.5).flatten(1) @ normal(12, 7, seed=72).to(images))
+    return hidden @ normal(7, 5, seed=73).to(images) + 0.2

@@ -1,4 +1,13 @@
-from tests.guidance.conformance import STEPS, MemoryConformance, MethodConformance, OptionConformance, sample, scene
+from tests.guidance.conformance import (
+    STEPS,
+    MemoryConformance,
+    MethodConformance,
+    OptionConformance,
+    RegionConformance,
+    sample,
+    scene,
+)
+from tests.guidance.places import features
 
 from unalike.guidance.methods import METHODS
 
@@ -33,6 +42,18 @@ class TestSPARKEWithCosineAndNoPrompts(MemoryConformance):
     idle = ({"strength": 0},)
 
 
+class TestSPARKEInARegion(MemoryConformance, RegionConformance):
+    method = "sparke"
+    active = {"strength": 0.1, "region": (0, 0, 0.5, 1)}  # noqa: RUF012
+    idle = ({"strength": 0}, {"region": (0.3, 0, 0.6, 0.2)})
+
+
+class TestSPARKEOfImages(MemoryConformance):
+    method = "sparke"
+    active = {"strength": 0.1, "embed": features}  # noqa: RUF012
+    idle = ({"strength": 0},)
+
+
 class TestVendiGuidance(MemoryConformance):
     method = "vendi"
     active = {"strength": 0.1, "bandwidth": 1.0}  # noqa: RUF012
@@ -51,10 +72,32 @@ class TestVendiGuidanceOfOrderTwo(MemoryConformance):
     idle = ({"strength": 0},)
 
 
+class TestVendiGuidanceOnNoisyLatents(MemoryConformance):
+    method = "vendi"
+    active = {"strength": 0.03, "target": "x_t", "kernel": "cosine"}  # noqa: RUF012
+    idle = ({"strength": 0},)
+
+
+class TestVendiGuidanceInARegion(MemoryConformance, RegionConformance):
+    method = "vendi"
+    active = {"strength": 0.1, "region": (0, 0, 0.5, 1)}  # noqa: RUF012
+    idle = ({"strength": 0},)
+
+
+class TestVendiGuidanceOfImages(TestSPARKEOfImages):
+    method = "vendi"
+
+
 class TestSPELL(MemoryConformance):
     method = "spell"
     active = {"radius": 50.0, "overcompensation": 0.1}  # noqa: RUF012
     idle = ({"radius": 1e-6}, {"overcompensation": 0})
+
+
+class TestSPELLInARegion(MemoryConformance, RegionConformance):
+    method = "spell"
+    active = {"radius": 50.0, "overcompensation": 0.1, "region": (0, 0, 0.5, 1)}  # noqa: RUF012
+    idle = ({"radius": 1e-6},)
 
 
 class TestParticleGuidance(MethodConformance):

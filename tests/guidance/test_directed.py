@@ -250,7 +250,7 @@ def unit(kind: str, kernel: str, z: Tensor, y: Tensor) -> float:
     """
     k, k_y = gram(kernel, z, 0.8)[0, 1:], gram(kernel, y, 0.35)[0, 1:] if kind.startswith("cond") else torch.ones(len(z) - 1)
     mass = (k * k_y if kernel == "gaussian" else k_y).square().sum().item()
-    return (0.64 if kernel == "gaussian" else 1.0) / mass * (1 / 4 if kind.endswith("2") else len(z) / 2)
+    return (0.64 if kernel == "gaussian" else 1.0) / mass * (len(z) / 2 if kind.endswith("vendi") else 1 / 4)
 
 
 @BOTH_KERNELS

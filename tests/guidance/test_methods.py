@@ -1,9 +1,11 @@
+import json
+
 import pytest
 
 from unalike.errors import OptionError
 from unalike.guidance import CADS, SPARKE, SPELL, Auto, IntervalGuidance, ParticleGuidance, VendiGuidance
 from unalike.guidance.base import Method
-from unalike.guidance.methods import METHODS, build, options
+from unalike.guidance.methods import METHODS, build, described, options
 
 
 def test_table_names_each_class_by_its_own_name():
@@ -52,3 +54,42 @@ def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
 def test_error_names_the_option_when_its_value_is_refused():
     with pytest.raises(OptionError, match=r"SPARKE: strength is -1; allowed: a number at least 0, as in SPARKE\(strength=0\.05\)"):
         build("sparke", strength=-1)
+
+
+def test_record_says_what_only_python_can_give():
+    import torch
+
+    class Extractor:
+        fingerprint = "clip/CLIPModel-0123456789"
+
+        def embed(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)
+
+    def brightness(images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3))
+
+    reference = {"reference": torch.ones(2, 4, 1), "reference_weight": 0.5}
+    found = [
+        described(method)["options"]
+        for method in (
+            SPARKE(region=["cat", "hat"], embed=Extractor().embed, **reference),
+            VendiGuidance(region=(0, 0, 0.5, 1), embed=brightness),
+            SPELL(region=torch.ones(8, 8)),
+            SPARKE(region="cat"),
+            ParticleGuidance(features=torch.nn.Flatten()),
+            SPARKE(),
+        )
+    ]
+    assert [o.get("region") for o in found] == [["cat", "hat"], [0.0, 0.0, 0.5, 1.0], "mask", "cat", None, None]
+    assert found[0]["embed"] == "clip/CLIPModel-0123456789"
+    assert found[1]["embed"].endswith("brightness")
+    assert (found[0]["reference"], found[0]["reference_prompts"], found[5]["reference"]) == ([2, 4, 1], None, None)
+    assert (found[4]["features"], found[5]["embed"]) == ("Flatten", None)
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("region", [None, "cat", ["cat", "hat"], (0, 0.5, 1, 1)])
+def test_method_is_built_again_from_its_record_when_its_region_is_words_or_a_box(region):
+    method = SPARKE(region=region, objective="rke", strength=0.2)
+    record = json.loads(json.dumps(described(method)))
+    assert build(record["name"], **record["options"]) == method

@@ -1,5 +1,5 @@
 """Every family of pipelines that is tested end to end."""
 
-from tests.hosts import images
+from tests.hosts import images, videos
 
-FAMILIES = (*images.FAMILIES,)
+FAMILIES = (*images.FAMILIES, *videos.FAMILIES)

@@ -19,11 +19,15 @@ MIXED = (
 """The limit of pipelines that lay embeddings out prompt by prompt and attention masks image by image."""
 ONE_EACH = "One image a prompt; repeat the prompt for more."
 """The limit of pipelines that take no number of images for a prompt, or ignore it."""
+POOLED = (
+    "Several prompts with several images each are mixed up by the pipeline itself, which gives an image the pooled embedding of another "
+    "prompt: repeat each prompt instead, one image a prompt."
+)
+"""The limit of modular Stable Diffusion XL."""
 LISTED = "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents as lists and not as batches."
 """The limit of pipelines whose denoiser cannot be hooked, for the shape of its arguments."""
 PASTED = "Shields are refused: the pipeline pastes the original back after the last step, so its images cannot be certified."
 """The limit of inpainting."""
-
 
 WARNINGS = (
     "ignore:__array_:DeprecationWarning",  # some schedulers hand tensors to numpy in the way of numpy 1

@@ -1,4 +1,3 @@
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ import torch
 from diffusers import AutoencoderKLQwenImage, VQModel
 from PIL.Image import Transpose
 from tests.hosts.families import FAMILIES
-from tests.hosts.family import MIXED, ONE_EACH, PASTED, WARNINGS, Family, class_labels, repeated_prompts, several_prompts
+from tests.hosts.family import MIXED, ONE_EACH, PASTED, POOLED, WARNINGS, Family, class_labels, repeated_prompts, several_prompts
 from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
+from unalike.attach.calls import call_parameters
 from unalike.attach.decoding import Decoder
 from unalike.errors import UnalikeError, UnsupportedError
 from unalike.guidance.base import Context, Method
@@ -125,15 +125,19 @@ def test_an_image_is_the_same_when_the_batch_is_larger(family: Family, read: Rea
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.prompted], ids=lambda family: family.id)
 def test_prompts_keep_their_images_when_several_are_asked_of_each_unless_that_is_a_limit(family: Family, read: Read):
     pipe = read(family)
-    several = several_prompts if MIXED in family.limits else family.ask
-    numbered = any(name in inspect.signature(type(pipe).__call__).parameters for name in several([""], 1) if name.startswith("num_"))
-    assert numbered == (ONE_EACH not in family.limits and several is not class_labels)
-    if not numbered:
+    numbers = [name for name in call_parameters(pipe) if name.startswith("num_") and name.endswith("_per_prompt")]
+    mixed = not {MIXED, POOLED}.isdisjoint(family.limits)
+    several = {"prompt": ["cat", "black dog"], **dict.fromkeys(numbers, 2)} if mixed else family.ask(["cat", "black dog"], 2)
+    assert (not several.keys().isdisjoint(numbers)) == (ONE_EACH not in family.limits and family.ask is not class_labels)
+    if numbers and ONE_EACH in family.limits:  # what is asked for is ignored, so there is one generator too many
+        with pytest.raises(ValueError, match="list of generators of length 2"):
+            family.call(pipe, ["cat"], 2, prompt=["cat"], **dict.fromkeys(numbers, 2))
+    if several.keys().isdisjoint(numbers):
         return
-    two_of_each = family.call(pipe, ["cat", "black dog"], 2, **several(["cat", "black dog"], 2))
+    two_of_each = family.call(pipe, ["cat", "black dog"], 2, **several)
     repeated = family.call(pipe, ["cat", "cat", "black dog", "black dog"], 1)
-    assert torch.allclose(two_of_each, repeated, atol=2e-3, rtol=1e-3) == (MIXED not in family.limits)
-    if MIXED in family.limits:  # then repeating them is what helps
+    assert torch.allclose(two_of_each, repeated, atol=2e-3, rtol=1e-3) == (not mixed)
+    if mixed:  # then repeating them is what helps
         alone = family.call(pipe, ["black dog"], 1, seed=3)
         assert torch.allclose(repeated[3:], alone, atol=2e-3, rtol=1e-3)
 

@@ -47,9 +47,9 @@ def test_a_reference_set_attracts_when_beta_is_above_0():
     [
         (None, None),
         ([], None),
-        (["face"], ["face"]),
-        ("face", ["face"]),
-        (["face", "hair"], ["face", "hair"]),
+        (["face"], ("face",)),
+        ("face", ("face",)),
+        (["face", "hair"], ("face", "hair")),
         ([(0, 0, 0.5, 1)], (0, 0, 0.5, 1)),
     ],
 )

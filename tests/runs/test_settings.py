@@ -111,6 +111,8 @@ def test_model_is_refused_before_it_is_loaded_when_it_draws_no_images_from_promp
 
 def test_method_has_its_published_options_when_the_model_has_some():
     (method,) = build_methods(GenerateSettings(prompts=("cat",), model="ldm", method=("spell",)))
+    assert isinstance(method, SPELL)
     assert (method.radius, method.overcompensation) == (20.0, 1.6)
     (method,) = build_methods(GenerateSettings(prompts=("cat",), model="sdxl", method=("sparke",), strength=0.1))
+    assert isinstance(method, SPARKE)
     assert (method.strength, method.every, method.target) == (0.1, 10, "x_t")

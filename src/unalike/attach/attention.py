@@ -13,7 +13,9 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from unalike.attach.calls import call_parameters
-from unalike.attach.prompts import Prompts, positive_rows
+from unalike.attach.graphs import is_compiled
+from unalike.attach.prompts import Prompts
+from unalike.attach.rows import positive_rows
 from unalike.attach.words import Tokens
 from unalike.errors import UnsupportedError
 
@@ -113,9 +115,11 @@ class WordMaps:
         self._seen, self._rows = {}, None
         if not isinstance(tokens, Tensor) or not isinstance(positive, Tensor) or tokens.shape[1:] != positive.shape[1:]:
             return  # empty prompts that have a call and a length of their own; where nothing else comes, `maps` says so
-        rows = positive_rows(tokens, positive).nonzero().flatten()
-        if not len(rows):
+        images = len(positive) if sample is None else self._prompts.images(sample)
+        found = positive_rows(tokens, positive, rows=len(tokens), images=images)
+        if found is None or not found.any():
             return
+        rows = found[:, 0].nonzero().flatten()
         if sample is None or len(sample) != len(tokens) or (self._joint and tokens.shape[1] != self._tokens.length):
             raise UnsupportedError(
                 f"{type(module).__name__} is not called with a sample and the tokens of the prompt for each image, so that words cannot be "
@@ -213,7 +217,7 @@ def attends(pipe: Any) -> str:
         UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or attends in a way that is not known here.
     """
     name, denoisers = type(pipe).__name__, _denoisers(pipe)
-    if any(hasattr(m, "_orig_mod") or any(part._compiled_call_impl is not None for part in m.modules()) for m in denoisers):
+    if any(is_compiled(part) for module in denoisers for part in module.modules()):
         raise UnsupportedError(f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}")
     if "num_frames" in call_parameters(pipe):
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")

@@ -114,8 +114,10 @@ class Binding:
         times = levels.schedule(scheduler).tolist()
         meant = levels.meant(scheduler, timestep)
         near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
+        if self._position >= 0:  # under way, the next one comes next, however coarsely half precision has rounded it
+            near = near[:1]
         off, index = min(near, default=(math.inf, 0))
-        if off > max(1e-3, 0.005 * abs(times[index])):
+        if off > max(1e-3, 0.01 * abs(times[index])):  # bfloat16 may have rounded it twice, by up to 0.4 % each
             raise UnsupportedError(
                 f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
                 "methods that act on prompts need to know at which step they are: leave them out for this pipeline"

@@ -20,7 +20,9 @@ Sample = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashable:
     """What a calibration depends on besides the prompts: the method, the models, the scheduler and the settings of the call."""
     scheduler = (type(pipe.scheduler).__name__, repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))))
-    return (method, scheduler, *(arguments.get(name) for name in _SETTINGS))
+    guider = getattr(pipe, "guider", None)  # of modular pipelines, which take no scale as an argument
+    scales = None if guider is None else (type(guider).__name__, getattr(guider, "guidance_scale", None))
+    return (method, scheduler, scales, *(arguments.get(name) for name in _SETTINGS))
 
 
 def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sample, accepted: Sequence[str]) -> list[Method]:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from unalike.attach.modular import input_names
+
 
 def own_call(pipe: Any) -> Callable[..., Any]:
     """The call of the pipeline's class, with the pipeline as first argument.
@@ -25,7 +27,7 @@ def call_parameters(pipe: Any) -> list[str]:
         >>> call_parameters(Pipe())
         ['prompt', 'steps']
     """
-    return list(inspect.signature(own_call(pipe)).parameters)[1:]
+    return list(inspect.signature(own_call(pipe)).parameters)[1:] + input_names(pipe)
 
 
 def named_arguments(pipe: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLQwenImage
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
+from unalike.attach.calls import call_parameters
 from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.shields import Shield
@@ -44,14 +46,20 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
         raise UnsupportedError(
             f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )
+    if "num_frames" in call_parameters(pipe) or "audio_channels" in vae.config:
+        raise UnsupportedError(
+            f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
+            "them, such as guided.latents of an earlier call"
+        )
     pixels = _pixels(pipe, images, size)
-    own = vae.dtype
-    upcast = {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
+    here = not any(p.is_meta for p in vae.parameters())
+    upcast = here and {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
     try:
         if upcast:
             vae.to(dtype=torch.float32)
         with torch.no_grad():
-            parts = [_latents(pipe, vae, part.to(device=vae.device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+            parts = [_latents(pipe, vae, part.to(device=device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
     finally:
         if upcast:
             vae.to(dtype=own)

@@ -18,6 +18,7 @@ from unalike.attach.embedded import Embed, EmbeddedGuard, in_embedding, require_
 from unalike.attach.encoders import PromptEncoder
 from unalike.attach.guard import Guard, LatentGuard
 from unalike.attach.images import PipelineImages, Remembered
+from unalike.attach.modular import is_modular
 from unalike.attach.outputs import blanked
 from unalike.attach.places import Places
 from unalike.attach.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
@@ -224,6 +225,8 @@ class GuidedPipeline:
         """The protected set with what brings this call's latents into its space."""
         if self.shield is None:
             return None
+        if is_modular(self.pipe) and any(named.get(name) is not None for name in ("mask_image", "mask")):
+            raise _pasted(f"{type(self.pipe).__name__} with mask_image")
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
@@ -250,9 +253,10 @@ class GuidedPipeline:
         return session.latents, session.groups
 
     def _models(self) -> Models:
-        """The names of the pipeline's models, read again only when a component was exchanged: offloaded weights cannot be read."""
-        parts = list(getattr(self.pipe, "components", {}).values())
-        known, current = self._known_models, [self.prompt_encoder, *parts]
+        """The names of the pipeline's models, read again only when one was exchanged, or an adapter in it: offloaded weights cannot be."""
+        named = getattr(self.pipe, "components", {})
+        adapters = [getattr(part, "peft_config", {}).values() for name, part in named.items() if name.startswith("text_encoder")]
+        known, current = self._known_models, [self.prompt_encoder, *named.values(), *(one for own in adapters for one in own)]
         if known is None or len(known[0]) != len(current) or any(a is not b for a, b in zip(known[0], current, strict=True)):
             known = self._known_models = (current, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
         return known[1]
@@ -266,10 +270,7 @@ class GuidedPipeline:
                 raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
             return
         if "Inpaint" in type(self.pipe).__name__:
-            raise UnsupportedError(
-                f"{type(self.pipe).__name__} pastes the original back after the last step, so its images cannot be certified; "
-                "guide it without a shield"
-            )
+            raise _pasted(type(self.pipe).__name__)
         if self.embed is not None or in_embedding(shield):
             require_fitting_embedding(shield, self.embed)
             self._guard({})  # refuses what it cannot decode
@@ -284,3 +285,9 @@ class GuidedPipeline:
 def _own(value: Any) -> Any:
     """A copy of a list, for some pipelines write into the list of prompts that they are given, which is needed for the next run."""
     return list(value) if type(value) is list else value
+
+
+def _pasted(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} pastes the original back after the last step, so its images cannot be certified; guide it without a shield"
+    )

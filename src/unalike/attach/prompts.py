@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.encoders import Encoder
+from unalike.attach.modular import is_modular, listening
 from unalike.errors import OptionError, UnsupportedError
 from unalike.kernels import unit_rows
 
@@ -72,12 +74,18 @@ class Prompts:
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
+        self._counted = True  # whether there is one embedding for each image
         self._listening, self._replaced = False, None
         self._hook: Any = None
+        self._blocks: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
         if self._labels is not None:
+            return self
+        if is_modular(self._pipe):
+            self._blocks = listening(self._pipe, self._hear)
+            self._blocks.__enter__()
             return self
         if own is None:
             encoder = _text_encoder(self._pipe)
@@ -86,13 +94,17 @@ class Prompts:
 
         @functools.wraps(own)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-            arguments = inspect.signature(own).bind(*args, **kwargs).arguments
+            bound = inspect.signature(own).bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
             texts = _texts(arguments.get("prompt"))  # before the call: some pipelines write a template around them, into the list itself
             keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
             if not self._heard:
                 self._heard = True
-                self._listen(texts, keys, encoded)
+                if texts is not None:
+                    self._texts, self._keys = texts, keys
+                self._listen(arguments, encoded)
             return encoded
 
         self._listening, self._replaced = True, vars(self._pipe).get("encode_prompt")
@@ -100,6 +112,7 @@ class Prompts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._blocks.__exit__(None, None, None)
         if self._hook is not None:
             self._hook.remove()
         if not self._listening:
@@ -108,9 +121,23 @@ class Prompts:
         if self._replaced is not None:
             self._pipe.encode_prompt = self._replaced
 
-    def _listen(self, texts: list[str] | None, keys: list[tuple[str, ...]] | None, encoded: Any) -> None:
+    def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
+        numbers = [v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")]
+        self._counted = bool(numbers)
+        if arguments.get("do_classifier_free_guidance"):
+            given = arguments.get("prompt_embeds") if self._texts is None else self._texts
+            encoded = _without_negative(encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1))
+        self._take(encoded)
+
+    def _hear(self, state: Any) -> None:
+        """Takes what a modular pipeline has made of the prompts so far; in the end there is one embedding for each image."""
+        embeddings, texts = state.get("prompt_embeds"), _texts(state.get("prompt"))
         if texts is not None:
-            self._texts, self._keys = texts, keys
+            self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
+        if embeddings is not None and embeddings is not self.positive:
+            self._take((embeddings, state.get("prompt_embeds_mask")))
+
+    def _take(self, encoded: Any) -> None:
         self.positive = _first(encoded)
         if self._encoder is None:
             self._rows = _pooled(encoded, self._each)
@@ -126,6 +153,12 @@ class Prompts:
         """How many images the arguments ask for; None where they do not tell."""
         return self._known_images(0) or None
 
+    def images(self, sample: Tensor) -> int:
+        """How many images the rows of `sample` (R, …) are: half of them where the batch is doubled."""
+        rows = len(sample)
+        known = self._known_images(rows)
+        return known if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else rows
+
     def conditions(self, sample: Tensor) -> Conditions:
         """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
 
@@ -133,10 +166,7 @@ class Prompts:
             OptionError: when `groups` or the encoder's result does not fit the number of images.
             UnsupportedError: when the number of prompts and that of images do not go together.
         """
-        rows = len(sample)
-        known = self._known_images(rows)
-        copies = 2 if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else 1
-        images = rows // copies
+        images = self.images(sample)
         if self._groups is not None and len(self._groups) != images:
             raise OptionError(f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image")
         texts = None if self._texts is None else _spread(self._texts, images, "prompts")
@@ -145,7 +175,7 @@ class Prompts:
         return Conditions(images, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
 
     def _known_images(self, rows: int) -> int:
-        for known in (self._groups, self._labels, self._rows):
+        for known in (self._groups, self._labels, self._rows if self._counted or self._texts is None else None):
             if known is not None:
                 return len(known)
         return rows if self._texts is None else len(self._texts) * self._each
@@ -169,22 +199,6 @@ class Prompts:
             raise OptionError(f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)")
         rows = encoded.detach().float()[[unique.index(t) for t in _spread(self._texts, images, "prompts")]]
         return unit_rows(rows)
-
-
-def positive_rows(tokens: Tensor, positive: Tensor) -> Tensor:
-    """Which rows of a denoiser's input belong to positive prompts, by equality of what they are given: (R,) bool.
-
-    Args:
-        tokens: embeddings (R, …) or class labels (R,) that the denoiser is given.
-        positive: what the pipeline made of the positive prompts, for each image or each prompt.
-    """
-    known = positive.to(tokens)
-    if len(tokens) % len(known) == 0:
-        blocks = [torch.equal(block, known) for block in tokens.split(len(known))]
-        if any(blocks):
-            own = len(blocks) - 1 - blocks[::-1].index(True)  # the last: pipelines put empty prompts, which may be equal, first
-            return (torch.arange(len(tokens)) // len(known) == own).to(tokens.device)
-    return (tokens.flatten(1) if tokens.ndim > 1 else tokens[:, None])[:, None].eq(known.reshape(len(known), -1)).all(dim=2).any(dim=1)
 
 
 def _texts(prompt: Any) -> list[str] | None:
@@ -219,6 +233,15 @@ def _class_names(pipe: Any, labels: list[int]) -> list[str]:
 def _first(encoded: Any) -> Any:
     parts = encoded if isinstance(encoded, list | tuple) else [encoded]
     return next((p for p in parts if p is not None), None)
+
+
+def _without_negative(encoded: Any, positive: int) -> Any:
+    """What was encoded without its first half where that is of the negative prompts, so that of twice `positive` rows half are left."""
+    first = _first(encoded)
+    if not isinstance(first, Tensor) or len(first) != 2 * positive:
+        return encoded
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    return [p[positive:] if isinstance(p, Tensor) and len(p) == 2 * positive else p for p in parts]
 
 
 def _text_encoder(pipe: Any) -> torch.nn.Module | None:

@@ -47,7 +47,8 @@ class Tokens:
 def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool) -> Tokens:
     """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
 
-    Case does not matter, and a word may be several ("red hair"). All of its occurrences count.
+    Case does not matter, and a word may be several ("red hair"). All of its occurrences count. Where the appended words are cut off, for
+    the prompt fills the encoder's length, the words alone are encoded in the place of that prompt.
 
     Args:
         pipe: a diffusers pipeline.
@@ -67,14 +68,12 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
     if prompts is None:
         raise OptionError(f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box")
     asked = {name: [_with(words, text) for text in column] if append else column for name, column in texts.items() if column is not None}
-    encoded, ids = _encoded(pipe, arguments, asked)
-    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
-    embeddings = parts[0]
-    if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != len(prompts):
-        raise UnsupportedError(f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region")
-    padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
-    found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(len(prompts))] for word in words}
-    for word, rows in found.items():
+    tokens = _tokens(pipe, arguments, words, asked)
+    if append and any(not row for rows in tokens.words.values() for row in rows):  # cut off where the encoder's length ends
+        lost = [i for i in range(len(prompts)) if any(not rows[i] for rows in tokens.words.values())]
+        asked = {name: [_with(words, "") if i in lost else t for i, t in enumerate(column)] for name, column in asked.items()}
+        tokens = _tokens(pipe, arguments, words, asked)
+    for word, rows in tokens.words.items():
         for row, prompt in zip(rows, asked["prompt"], strict=True):
             if not row:
                 own = ", ".join(re.findall(r"\w+", prompt)) or "none"
@@ -82,6 +81,18 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
                     f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name "
                     "one of them, or give a mask or a box"
                 )
+    return tokens
+
+
+def _tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], prompts: dict[str, list[str]]) -> Tokens:
+    """The tokens of prompts, with no numbers for the words that are not among them."""
+    encoded, ids = _encoded(pipe, arguments, prompts)
+    parts, count = encoded if isinstance(encoded, list | tuple) else [encoded], len(prompts["prompt"])
+    embeddings = parts[0]
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != count:
+        raise UnsupportedError(f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region")
+    padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
+    found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(count)] for word in words}
     return Tokens(embeddings, None if padded is None else padded == 0, found)
 
 

@@ -156,6 +156,7 @@ class Directed(Method, ABC):
             return memory
         kept = context.state.get("embedded memory")
         if kept is None:
+            stored_rows(memory.latents, x0.flatten(1), f"{self._owner}: the memory")  # refuses another model's, which would be decoded too
             rows = embedded_rows(None, context, self.embed, self._owner).to(x0)
             kept = context.state["embedded memory"] = References(rows, memory.prompts)
         return kept

@@ -12,6 +12,8 @@ here too: `SPARKEGuidedStableDiffusionXLPipeline` and the like, and the same wit
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,7 @@ class SPARKEGuided:
     def _complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's arguments: classes for prompts where it is called with those, and what the model's row has for the others."""
         accepted = call_parameters(self)
+        _refuse_unknown(self, kwargs, accepted)
         if "prompt" in kwargs and "prompt" not in accepted and "class_labels" in accepted:
             prompts = kwargs.pop("prompt")
             prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -158,6 +161,16 @@ class SPARKEGuided:
         if self._clip is None or self._clip[0] != source:
             self._clip = source, extractor(f"clip:{source}")
         return self._clip[1]
+
+
+def _refuse_unknown(pipe: Any, kwargs: dict[str, Any], accepted: Sequence[str]) -> None:
+    """Refuses arguments of no meaning; some pipelines take any and say nothing."""
+    known = {*accepted, *Settings.__dataclass_fields__, "prompt", "callback", "callback_steps"} - {"kwargs"}
+    for name in kwargs:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise OptionError(f"{name} is no argument of {type(pipe).__name__}{hint} Allowed: {', '.join(sorted(known))}")
 
 
 @cache

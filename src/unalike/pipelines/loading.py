@@ -69,6 +69,8 @@ def find(name: str | Path) -> Source:
         OptionError: for anything else; the message lists the names.
         StoreError: where the weights of a shipped model are missing.
     """
+    if not isinstance(name, str | Path):
+        raise OptionError(_unknown(name))
     row = MODELS.get(str(name))
     if row is not None:
         return Source(row.checkpoint or shipped(row.name), row)
@@ -107,7 +109,8 @@ def pipeline_class(source: Source) -> Any:
         name = json.loads((source.place / _INDEX).read_text("utf-8")).get("_class_name")
     else:
         try:
-            name = diffusers.DiffusionPipeline.load_config(source.place).get("_class_name")
+            config: Any = diffusers.DiffusionPipeline.load_config(source.place)
+            name = config.get("_class_name")
         except (OSError, ValueError) as error:
             raise _refused(source, error) from error
     kind = getattr(diffusers, str(name), None)
@@ -186,7 +189,7 @@ def _refused(source: Source, error: Exception) -> OptionError | StoreError:
     return OptionError(f"{_unknown(source.place)}. From the hub: {reason}")
 
 
-def _unknown(name: str | Path) -> str:
+def _unknown(name: object) -> str:
     close = difflib.get_close_matches(str(name), MODELS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return (

@@ -80,13 +80,13 @@ def one_sigma(sigma: Tensor | float) -> float:
         UnsupportedError: where images have different noise levels, or one has none.
     """
     value = float(sigma.detach().reshape(-1)[0]) if isinstance(sigma, Tensor) else float(sigma)
+    if not (math.isfinite(value) and value > 0):
+        raise UnsupportedError(f"the denoiser was asked at sigma {value:g}; allowed: a finite noise level above 0")
     if isinstance(sigma, Tensor) and bool((sigma != sigma.reshape(-1)[0]).any()):
         raise UnsupportedError(
             f"the denoiser was asked at noise levels from {float(sigma.min()):g} to {float(sigma.max()):g} in one batch; only one level "
             "for the whole batch can be guided: sample images of different levels in batches of their own"
         )
-    if not (math.isfinite(value) and value > 0):
-        raise UnsupportedError(f"the denoiser was asked at sigma {value:g}; allowed: a finite noise level above 0")
     return value
 
 

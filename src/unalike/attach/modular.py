@@ -1,0 +1,53 @@
+"""Modular pipelines, which have no methods of their own: what their blocks say while they run, and what a call of them takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def is_modular(pipe: Any) -> bool:
+    """Whether the pipeline is one of diffusers' modular ones."""
+    return hasattr(pipe, "_blocks") and hasattr(pipe, "blocks")
+
+
+def input_names(pipe: Any) -> list[str]:
+    """The names of what a call takes besides the arguments in its signature; none where the pipeline is not modular."""
+    return list(pipe.blocks.input_names) if is_modular(pipe) else []
+
+
+@contextmanager
+def listening(pipe: Any, hear: Callable[[Any], None]) -> Iterator[None]:
+    """Calls `hear` with the pipeline's state each time that one of its blocks has changed it; does nothing where it is not modular.
+
+    Args:
+        pipe: a pipeline.
+        hear: is given the `PipelineState`; it may read it with `get`.
+    """
+    blocks = _blocks(pipe._blocks) if is_modular(pipe) else []
+    for block in blocks:
+        block.set_block_state = _heard(block.set_block_state, hear)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.set_block_state
+
+
+def _heard(own: Any, hear: Callable[[Any], None]) -> Any:
+    @functools.wraps(own)
+    def set_block_state(state: Any, block_state: Any) -> None:
+        own(state, block_state)
+        hear(state)
+
+    return set_block_state
+
+
+def _blocks(block: Any) -> list[Any]:
+    """The block and all below it, each once."""
+    found = {id(block): block}
+    for part in getattr(block, "sub_blocks", {}).values():
+        found.update((id(b), b) for b in _blocks(part))
+    return list(found.values())

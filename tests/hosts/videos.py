@@ -1,0 +1,298 @@
+"""Families of pipelines that make videos and sounds, and modular pipelines."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
+    AutoencoderOobleck,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    EDMDPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    MochiPipeline,
+    MochiTransformer3DModel,
+    ModularPipeline,
+    MotionAdapter,
+    StableAudioDiTModel,
+    StableAudioPipeline,
+    StableAudioProjectionModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from tests import tiny
+from tests.hosts.family import MIXED, ONE_EACH, POOLED, Family, repeated_prompts
+from transformers import UMT5Config, UMT5EncoderModel
+
+
+def several_videos(prompts: list[str], each: int) -> dict[str, Any]:
+    """The arguments that ask a video pipeline for `each` videos of each prompt."""
+    return {"prompt": prompts, "num_videos_per_prompt": each}
+
+
+def several_sounds(prompts: list[str], each: int) -> dict[str, Any]:
+    """The arguments that ask an audio pipeline for `each` sounds of each prompt."""
+    return {"prompt": prompts, "num_waveforms_per_prompt": each}
+
+
+def wan_transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=16,
+        ffn_dim=16,
+        num_layers=1,
+        cross_attn_norm=True,
+        rope_max_seq_len=32,
+    )
+
+
+def wan(folder: Path, **config: Any) -> WanPipeline:
+    encoder = UMT5Config(vocab_size=4 + len(tiny.LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return WanPipeline(
+        tokenizer=tiny.t5_tokenizer(),
+        text_encoder=UMT5EncoderModel(encoder).eval(),
+        vae=AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]),
+        transformer=wan_transformer(),
+        scheduler=UniPCMultistepScheduler(  # type: ignore[arg-type]
+            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        ),
+        **config,
+    )
+
+
+def wan22(folder: Path) -> WanPipeline:
+    return wan(folder, transformer_2=wan_transformer(), boundary_ratio=0.875)
+
+
+def ltx(folder: Path) -> LTXPipeline:
+    blocks: dict[str, Any] = {
+        name: (8, 8, 8, 8) if "channels" in name else (1, 1, 1, 1, 1) if "layers" in name else (True, True, False, False)
+        for part in ("", "decoder_")
+        for name in (f"{part}block_out_channels", f"{part}layers_per_block", f"{part}spatio_temporal_scaling")
+    }
+    return LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=1024, max_shift=2.05, base_shift=0.95),
+        vae=AutoencoderKLLTXVideo(
+            latent_channels=8,
+            **blocks,
+            decoder_inject_noise=(False,) * 5,
+            upsample_residual=(False,) * 4,
+            upsample_factor=(1,) * 4,
+            patch_size=1,
+            patch_size_t=1,
+        ),
+        text_encoder=tiny.t5(),
+        tokenizer=tiny.t5_tokenizer(),
+        transformer=LTXVideoTransformer3DModel(
+            in_channels=8,
+            out_channels=8,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            cross_attention_dim=16,
+            num_layers=1,
+            caption_channels=32,
+        ),
+    )
+
+
+def cogvideox(folder: Path) -> CogVideoXPipeline:
+    return CogVideoXPipeline(
+        tokenizer=tiny.t5_tokenizer(),
+        text_encoder=tiny.t5(),
+        vae=AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+        ),
+        transformer=CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=2,
+            text_embed_dim=32,
+            num_layers=1,
+            sample_width=2,
+            sample_height=2,
+            sample_frames=9,
+            max_text_seq_length=tiny.LENGTH,
+        ),
+        scheduler=CogVideoXDDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            snr_shift_scale=3.0,
+            timestep_spacing="trailing",
+        ),
+    )
+
+
+def mochi(folder: Path) -> MochiPipeline:
+    return MochiPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        vae=AutoencoderKLMochi(
+            encoder_block_out_channels=(32, 32, 32, 32), decoder_block_out_channels=(32, 32, 32, 32), layers_per_block=(1, 1, 1, 1, 1)
+        ),
+        text_encoder=tiny.t5(),
+        tokenizer=tiny.t5_tokenizer(),
+        transformer=MochiTransformer3DModel(
+            patch_size=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            pooled_projection_dim=16,
+            in_channels=12,
+            text_embed_dim=32,
+            time_embed_dim=4,
+            max_sequence_length=tiny.LENGTH,
+        ),
+    )
+
+
+def animatediff(folder: Path) -> AnimateDiffPipeline:
+    return AnimateDiffPipeline(
+        vae=tiny.vae(),
+        text_encoder=tiny.clip(),
+        tokenizer=tiny.clip_tokenizer(folder),
+        unet=tiny.unet(cross_attention_dim=16, attention_head_dim=4),
+        motion_adapter=MotionAdapter(
+            block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2
+        ),
+        scheduler=tiny.ddim(),  # type: ignore[arg-type]
+    )
+
+
+def stable_audio(folder: Path) -> StableAudioPipeline:
+    return StableAudioPipeline(
+        vae=AutoencoderOobleck(
+            encoder_hidden_size=6,
+            downsampling_ratios=[1, 2],
+            decoder_channels=3,
+            decoder_input_channels=3,
+            audio_channels=2,
+            channel_multiples=[2, 4],
+            sampling_rate=4,
+        ),
+        text_encoder=tiny.t5(),
+        projection_model=StableAudioProjectionModel(text_encoder_dim=32, conditioning_dim=4, min_value=0, max_value=32),
+        tokenizer=tiny.t5_tokenizer(),
+        transformer=StableAudioDiTModel(
+            sample_size=4,
+            in_channels=3,
+            num_layers=1,
+            attention_head_dim=4,
+            num_key_value_attention_heads=2,
+            out_channels=3,
+            cross_attention_dim=4,
+            time_proj_dim=8,
+            global_states_input_dim=8,
+            cross_attention_input_dim=4,
+        ),
+        scheduler=EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"),
+    )
+
+
+def load_modular(folder: Path) -> Any:
+    """The modular pipeline of a folder in the layout of an ordinary one, quiet."""
+    pipe = ModularPipeline.from_pretrained(str(folder))
+    own = {path.name for path in folder.iterdir()}
+    pipe.load_components([name for name in pipe.pretrained_component_names if name in own], dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="Wan",
+        pipeline="WanPipeline",
+        build=wan,
+        sample="(B, C, F, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
+        ask=several_videos,
+    ),
+    Family(
+        name="Wan 2.2",
+        pipeline="WanPipeline",
+        build=wan22,
+        sample="(B, C, F, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
+        ask=several_videos,
+    ),
+    Family(
+        name="LTX",
+        pipeline="LTXPipeline",
+        build=ltx,
+        sample="(B, S, C), packed",
+        arguments={**TEXT, "height": 32, "width": 32, "num_frames": 9},
+        ask=repeated_prompts,
+        limits=(MIXED,),
+    ),
+    Family(
+        name="CogVideoX",
+        pipeline="CogVideoXPipeline",
+        build=cogvideox,
+        sample="(B, F, C, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 5},
+        ask=repeated_prompts,
+        limits=(ONE_EACH,),
+    ),
+    Family(
+        name="Mochi",
+        pipeline="MochiPipeline",
+        build=mochi,
+        sample="(B, C, F, H, W)",
+        arguments={**TEXT, "height": 16, "width": 16, "num_frames": 7},
+        ask=repeated_prompts,
+        limits=(MIXED,),
+    ),
+    Family(
+        name="AnimateDiff",
+        pipeline="AnimateDiffPipeline",
+        build=animatediff,
+        sample="(B, C, F, H, W)",
+        arguments={"height": 16, "width": 16, "num_frames": 3, "guidance_scale": 3.0, "output_type": "latent"},
+        ask=repeated_prompts,
+        limits=(ONE_EACH,),
+    ),
+    Family(
+        name="Stable Audio",
+        pipeline="StableAudioPipeline",
+        build=stable_audio,
+        sample="(B, C, L)",
+        arguments={"guidance_scale": 3.0, "output_type": "latent"},
+        ask=several_sounds,
+    ),
+    Family(
+        name="modular Stable Diffusion XL",
+        pipeline="StableDiffusionXLModularPipeline",
+        build=tiny.sdxl,
+        load=load_modular,
+        sample="(B, C, H, W)",
+        ask=repeated_prompts,
+        limits=(POOLED,),
+        arguments={"height": 16, "width": 16, "output_type": "latent", "output": "images"},
+        decodes=True,
+        output=torch.as_tensor,
+    ),
+)
