@@ -195,3 +195,30 @@ def test_timesteps_are_refused_when_images_have_different_ones() -> None:
     scheduler = ddim()
     with pytest.raises(UnsupportedError, match="different timesteps"), Binding(Host(scheduler), Fixed()):
         scheduler.step(X, torch.stack([scheduler.timesteps[0], scheduler.timesteps[1]]), X)
+
+
+@pytest.mark.parametrize("begin", [0, 30])
+def test_step_to_come_is_known_when_half_precision_has_rounded_its_timestep_twice(begin: int) -> None:
+    """With this many steps, two of them can have one rounded timestep."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    scheduler.set_timesteps(100)
+    scheduler.set_begin_index(begin)
+    times = scheduler.timesteps[begin:]
+    rounded = [(t.bfloat16() / 1000).item() for t in times]
+    assert len(set(rounded)) < len(rounded) or begin
+    with Binding(Host(scheduler), Fixed()) as binding:
+        for i, (t, given) in enumerate(zip(times, rounded, strict=True)):
+            coming = binding.coming(given)
+            assert (coming.step, coming.steps) == (i, len(times))
+            assert coming.level.sigma == pytest.approx(float(t) / 1000)
+            scheduler.step(X, t, X)
+
+
+def test_error_names_the_timestep_when_it_is_not_the_one_to_come() -> None:
+    scheduler = ddim(10)
+    with Binding(Host(scheduler), Fixed()) as binding:
+        assert binding.coming(500).step == 0  # a run may begin anywhere
+        scheduler.step(X, 500, X)
+        assert binding.coming(400).step == 1
+        with pytest.raises(UnsupportedError, match="asked at timestep 300, which is none of those"):
+            binding.coming(300)

@@ -114,8 +114,9 @@ class Binding:
         times = levels.schedule(scheduler).tolist()
         meant = levels.meant(scheduler, timestep)
         near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
-        if self._position >= 0:  # under way, the next one comes next, however coarsely half precision has rounded it
-            near = near[:1]
+        begin = getattr(scheduler, "begin_index", None) if self._position < 0 else 0
+        if begin is not None:  # then it is known which one comes next, however coarsely half precision has rounded it
+            near = near[begin : begin + 1]
         off, index = min(near, default=(math.inf, 0))
         if off > max(1e-3, 0.01 * abs(times[index])):  # bfloat16 may have rounded it twice, by up to 0.4 % each
             raise UnsupportedError(
