@@ -32,7 +32,7 @@ class Looks(Method):
 
     name: ClassVar[str] = "looks"
     region: Any
-    see: Callable[[Tensor, int], None] = lambda mask, step: None
+    see: Callable[[Tensor, int], object] = lambda mask, step: None
     predicted: Callable[[Tensor], None] = lambda x0: None
 
     def x0_delta(self, x0: Tensor, context: Context) -> None:
@@ -60,14 +60,13 @@ class Kept(AttnProcessor):
         self.kept = kept
         self.tokens = tokens
 
-    def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
-    ) -> Any:
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         if encoder_hidden_states is not None:
             tokens = encoder_hidden_states if self.tokens is None else self.tokens
             q, k = attn.head_to_batch_dim(attn.to_q(hidden_states)), attn.head_to_batch_dim(attn.to_k(tokens))
             self.kept.append(attn.get_attention_scores(q, k).unflatten(0, (-1, attn.heads)))
-        return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        plain: Any = super().__call__
+        return plain(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
 @contextmanager
@@ -158,7 +157,8 @@ def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_text_firs
     cos, sin = made["rope"][0]
 
     def turned(x: Tensor, places: slice) -> Tensor:
-        return apply_rotary_emb(x, (cos[places], sin[places]), sequence_dim=1)
+        by: Any = cos[places], sin[places]
+        return torch.as_tensor(apply_rotary_emb(x, by, sequence_dim=1))
 
     text, image = slice(0, 12), slice(12, None)
     seen = [of_text(turned(q, image), turned(k, text)) for q, k in zip(made["q"], made["k"], strict=True)]
@@ -201,7 +201,7 @@ def left_cat(pipelines: Pipelines) -> Iterator[Any]:
     wanted[2:5] = 1
     direction = torch.linalg.lstsq(tokens[0].double(), wanted.double()).solution.float()
     assert torch.allclose(tokens[0] @ direction, wanted, atol=1e-3)
-    parts = [m for m in pipe.unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
+    parts: list[Any] = [m for m in pipe.unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
     before = [(m.to_q, m.to_k) for m in parts]
     for m in parts:
         m.to_q = Sides(m.inner_dim)

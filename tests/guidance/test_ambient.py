@@ -24,7 +24,7 @@ def test_direction_ascends_the_score_of_embeddings_when_measured_by_finite_diffe
     x0, bank, reference, y = normal(2, 8), normal(3, 8, seed=1), normal(3, 2, 2, 2, seed=2), prompts(8)
     masks = torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1], [0, 1, 1, 1, 1, 1, 0, 0]], dtype=torch.bool)
     inside = masks if region else torch.ones_like(masks)
-    options = {"kernel": kernel, "regularizer": 0.02, "reference": reference, "reference_weight": -0.6, "tolerance": 0}
+    options: dict[str, Any] = {"kernel": kernel, "regularizer": 0.02, "reference": reference, "reference_weight": -0.6, "tolerance": 0}
     if kind.startswith("cond"):
         options["reference_prompts"] = y[5:]
     if kind.endswith("vendi") or "order" in kind:
@@ -73,7 +73,7 @@ def test_result_is_that_of_latents_when_the_embedding_is_linear_and_keeps_angles
         return 3.0 * images.flatten(1)
 
     context = at(x0, memory=References(bank), images=Turned(bank))
-    options = {"objective": "rke"} if cls is SPARKE else {}
+    options: dict[str, Any] = {"objective": "rke"} if cls is SPARKE else {}
     options |= {"regularizer": 0.03, "strength": 0.2}
     plain = cls(**options).x0_delta(x0, context)
     context.state = {}
@@ -102,8 +102,8 @@ def test_image_alone_is_decoded_once():
 
 def test_nothing_is_decoded_when_there_is_nothing_to_be_unlike():
     images = Decoded()
-    for options in ({}, {"strength": 0}):
-        assert SPARKE(embed=features, **options).x0_delta(normal(1, 8), at(normal(1, 8), images=images)) is None
+    for strength in (0.1, 0):
+        assert SPARKE(embed=features, strength=strength).x0_delta(normal(1, 8), at(normal(1, 8), images=images)) is None
     assert images.decoded == []
 
 
@@ -180,7 +180,7 @@ def test_correction_is_that_of_float32_when_latents_or_embeddings_are_of_half_pr
     )
     assert guided is not None
     assert guided.dtype == torch.float32
-    assert torch.equal(guided, SPARKE(objective="rke", embed=features).x0_delta(x0.float(), context))
+    torch.testing.assert_close(SPARKE(objective="rke", embed=features).x0_delta(x0.float(), context), guided, rtol=0, atol=0)
     torch.testing.assert_close(half, guided, rtol=0.2, atol=0.01)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from tests.guidance.places import at, masks_of, normal
@@ -98,7 +100,7 @@ def test_error_names_the_size_when_an_image_has_no_pixels():
 @METHODS
 def test_error_says_what_to_do_when_the_host_knows_no_places(method):
     x0 = normal(2, 6)
-    settings = {"radius": 9.0} if method is SPELL else {}
+    settings: dict[str, Any] = {"radius": 9.0} if method is SPELL else {}
     with pytest.raises(OptionError, match=rf"{method.__name__}: region is 'cat', and .* pass masks= to Run, or set {method.__name__}\("):
         method(region="cat", **settings).x0_delta(x0, at(x0))
 

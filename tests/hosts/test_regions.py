@@ -77,7 +77,7 @@ def seen(pipe: Any, family: Family, region: Any) -> list[Tensor]:
     return masks
 
 
-@those({f.name for f in FAMILIES if f.sample.startswith("(B, C, H, W)")})
+@those({f.name for f in FAMILIES if "H, W)" in f.sample})
 def test_box_is_a_half_when_it_says_so(family: Family, read: Read):
     for mask in seen(read(family), family, (0.0, 0.0, 0.5, 1.0)):
         middle = mask.shape[-1] // 2

@@ -12,7 +12,7 @@ from torch import Tensor
 import unalike
 from unalike.models.digits import classify, load_images, nearest
 from unalike.models.digits.measure import draw, reconstructed
-from unalike.pipelines import get_diffusion_pipeline
+from unalike.pipelines import load
 
 FOLDER = Path(str(resources.files("unalike.models.digits"))) / "weights"
 EACH = list(range(10))
@@ -20,7 +20,7 @@ EACH = list(range(10))
 
 @pytest.fixture(scope="module")
 def pipe() -> diffusers.DiTPipeline:
-    loaded = get_diffusion_pipeline("digits")
+    loaded = load("digits")
     loaded.set_progress_bar_config(disable=True)
     return loaded
 

@@ -134,10 +134,10 @@ class WordMaps:
         else:
             self._keys = _projected(module, self._tokens.embeddings.to(tokens))
 
-    def _attends(self, module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _attends(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {**dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)), **kwargs}
         hidden, others = named["hidden_states"], named.get("encoder_hidden_states")
-        if self._rows is None or self._keys is None or others is None or others is hidden:
+        if self._rows is None or self._keys is None or others is None or others is hidden or hidden.ndim != 3:
             return
         factor = self._factor(hidden.shape[1])
         if factor is None:
@@ -156,8 +156,8 @@ class WordMaps:
             return
         first = _TEXT_FIRST[type(self._denoisers[0]).__name__]
         text, places = (slice(0, self._text), slice(self._text, None)) if first else (slice(image, None), slice(0, image))
-        each, scale = len(self._rows) // self._tokens.prompts, scale or q.shape[-1] ** -0.5
-        maps = [self._map(q[row, :, places], k[row, :, text], scale, i // each) for i, row in enumerate(self._rows.tolist())]
+        each, by = len(self._rows) // self._tokens.prompts, q.shape[-1] ** -0.5 if scale is None else scale
+        maps = [self._map(q[row, :, places], k[row, :, text], by, i // each) for i, row in enumerate(self._rows.tolist())]
         self._seen.setdefault(factor, []).append(torch.stack(maps, dim=1))
 
     def _map(self, q: Tensor, k: Tensor, scale: float, prompt: int) -> Tensor:

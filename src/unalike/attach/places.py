@@ -174,7 +174,7 @@ class Places:
         words = _words(region)
         if words:
             return self._cells_of(words)
-        return box_cells((0, 0, 1, 1) if region is None else region, height, width)
+        return box_cells([float(side) for side in region or (0, 0, 1, 1)], height, width)
 
     def _cells_of(self, words: Sequence[str]) -> Tensor:
         if self._found is None or not set(words) <= set(self._words):

@@ -43,13 +43,13 @@ def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
         UnsupportedError: where neither the call nor the pipeline tells.
     """
     parameters = inspect.signature(own_call(pipe)).parameters
-    usual = {name: parameters[name].default for name in ("height", "width") if name in parameters}
-    known = [arguments.get(name) or (value if isinstance(value, int) else None) for name, value in usual.items()]
-    if len(known) == 2 and all(known):
-        return known[0], known[1]
-    own = _given_size(arguments.get("image")) if not known else None
-    size = image_size(pipe) if own is None else own
-    return (known[0] or size[0], known[1] or size[1]) if len(known) == 2 else size
+    usual = [parameters[name].default if name in parameters else None for name in ("height", "width")]
+    height, width = (arguments.get(n) or (own if isinstance(own, int) else None) for n, own in zip(("height", "width"), usual, strict=True))
+    if height is not None and width is not None:
+        return height, width
+    given = None if "height" in parameters else _given_size(arguments.get("image"))
+    own_height, own_width = image_size(pipe) if given is None else given
+    return height or own_height, width or own_width
 
 
 def latent_size(pipe: Any, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -59,7 +59,7 @@ def latent_size(pipe: Any, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _given_size(image: Any) -> tuple[int, int] | None:
-    first = image[0] if isinstance(image, list | tuple) and image else image
+    first: Any = image[0] if isinstance(image, list | tuple) and image else image
     if hasattr(first, "convert"):
         return first.height, first.width
     shape = tuple(getattr(first, "shape", ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,11 +11,29 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.guidance.base import Context
 
-Region: TypeAlias = str | tuple[str, ...] | tuple[float, ...] | Tensor
-"""Words, a box `(left, top, right, bottom)` in shares of width and height, or a mask (h, w) or (B, h, w) of bool, as `checked` gives it."""
+
+class Picture(Protocol):
+    """What is asked of a PIL image."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        ...
+
+    def convert(self, mode: str, /) -> Any:
+        """The image with pixels of another kind."""
+        ...
+
+    def tobytes(self) -> bytes:
+        """The pixels."""
+        ...
 
 
-def checked(region: Any, owner: str) -> Region | None:
+Region: TypeAlias = str | Sequence[str] | Sequence[float] | Tensor | Picture
+"""A region as users give it; as methods keep it, and hosts are asked for it, a str, a tuple, or a mask (h, w) or (B, h, w) of bool."""
+
+
+def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...] | Tensor | None:
     """A region as users may give it, in the form that methods keep: lists as tuples, masks as bool tensors.
 
     Args:
