@@ -167,6 +167,13 @@ def test_images_are_encoded_where_the_autoencoder_runs_when_its_weights_are_else
     assert torch.equal(encode_images(offloaded(pipe, "sequential"), images), expected)
 
 
+def test_autoencoder_is_sent_away_again_when_images_were_encoded(fresh: Fresh) -> None:
+    pipe = offloaded(fresh("sd"), "model")
+    before = pipe.vae._hf_hook
+    encode_images(pipe, torch.zeros(1, 3, 16, 16))
+    assert pipe.vae._hf_hook is not before  # as at the end of each call, all models are sent away and hooked anew
+
+
 def test_error_says_in_which_order_when_weights_are_not_in_memory(fresh: Fresh) -> None:
     with pytest.raises(UnsupportedError, match=r"call guide\(pipe, …\) first and pipe.enable_sequential_cpu_offload\(\) after it"):
         guide(offloaded(fresh("sd"), "sequential"))

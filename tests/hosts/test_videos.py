@@ -23,20 +23,13 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
 BY_NAME = {family.name: family for family in FAMILIES}
 VIDEOS = ["Wan", "LTX", "CogVideoX", "Mochi", "HunyuanVideo", "AnimateDiff"]
-Read = Callable[[str], tuple[Family, Any]]
+Known = Callable[[str], tuple[Family, Any]]
 
 
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """A family by its name and its tiny pipeline, read from disk once."""
-    folder, pipes = tmp_path_factory.mktemp("videos"), {}
-
-    def pipe(name: str) -> tuple[Family, Any]:
-        if name not in pipes:
-            pipes[name] = BY_NAME[name].read(Path(folder))
-        return BY_NAME[name], pipes[name]
-
-    return pipe
+@pytest.fixture
+def known(read: Callable[[Family], Any]) -> Known:
+    """A family by its name, and its tiny pipeline."""
+    return lambda name: (BY_NAME[name], read(BY_NAME[name]))
 
 
 def frames(result: Any) -> Tensor:
@@ -47,8 +40,8 @@ def frames(result: Any) -> Tensor:
 
 @pytest.mark.parametrize("output_type", ["pil", "np"])
 @pytest.mark.parametrize("name", VIDEOS)
-def test_refused_video_is_blank_and_the_others_are_returned_when_one_is_inside(read: Read, name: str, output_type: str) -> None:
-    family, pipe = read(name)
+def test_refused_video_is_blank_and_the_others_are_returned_when_one_is_inside(known: Known, name: str, output_type: str) -> None:
+    family, pipe = known(name)
     guided = guide(pipe)
     latents = family.call(guided, ["cat"], 1)
     shield = Shield(latents, space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=1.0, ids=["mine"])
@@ -64,8 +57,8 @@ def test_refused_video_is_blank_and_the_others_are_returned_when_one_is_inside(r
     assert not (plain[0] == 0).all()
 
 
-def test_sound_inside_is_silent_when_it_is_refused(read: Read) -> None:
-    family, pipe = read("Stable Audio")
+def test_sound_inside_is_silent_when_it_is_refused(known: Known) -> None:
+    family, pipe = known("Stable Audio")
     latents = family.call(guide(pipe), ["cat"], 1)
     shield = Shield(latents, space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=0.5)
     with pytest.raises(RefusedError) as caught:
@@ -76,15 +69,15 @@ def test_sound_inside_is_silent_when_it_is_refused(read: Read) -> None:
 
 
 @pytest.mark.parametrize("name", [*VIDEOS, "Stable Audio"])
-def test_shield_of_images_is_refused_when_the_pipeline_makes_none(read: Read, name: str) -> None:
-    pipe = read(name)[1]
+def test_shield_of_images_is_refused_when_the_pipeline_makes_none(known: Known, name: str) -> None:
+    pipe = known(name)[1]
     with pytest.raises(UnsupportedError, match="makes videos or sounds, whose latents cannot be had from images"):
         shield_from_images(pipe, torch.zeros(1, 3, 32, 32), 1.0)
 
 
 @pytest.mark.parametrize("negative", ["dog", ["dog", "bird"]])
-def test_prompts_are_the_positive_ones_when_the_pipeline_joins_them_with_the_negative(read: Read, negative: Any) -> None:
-    family, pipe = read("Stable Audio")
+def test_prompts_are_the_positive_ones_when_the_pipeline_joins_them_with_the_negative(known: Known, negative: Any) -> None:
+    family, pipe = known("Stable Audio")
     memories = []
     wanted: list[dict[str, Any]] = [{}, {"negative_prompt": negative if isinstance(negative, list) else [negative] * 2}]
     for more in wanted:
@@ -95,8 +88,8 @@ def test_prompts_are_the_positive_ones_when_the_pipeline_joins_them_with_the_neg
     assert torch.allclose(without, with_negative)
 
 
-def test_prompts_are_annealed_and_guidance_left_out_when_a_sound_has_a_negative_prompt(read: Read) -> None:
-    family, pipe = read("Stable Audio")
+def test_prompts_are_annealed_and_guidance_left_out_when_a_sound_has_a_negative_prompt(known: Known) -> None:
+    family, pipe = known("Stable Audio")
     more: dict[str, Any] = {"negative_prompt": ["dog", "bird"]}
     without = family.call(pipe, ["cat", "horse"], 2, guidance_scale=1.0)
     never = guide(pipe, IntervalGuidance(sigma_low=1e6, sigma_high=1e7))
@@ -104,8 +97,8 @@ def test_prompts_are_annealed_and_guidance_left_out_when_a_sound_has_a_negative_
     assert not torch.allclose(family.call(guide(pipe, CADS()), ["cat", "horse"], 2, **more), family.call(pipe, ["cat", "horse"], 2, **more))
 
 
-def test_duration_is_left_as_it_is_when_the_prompt_is_annealed(read: Read) -> None:
-    family, pipe = read("Stable Audio")
+def test_duration_is_left_as_it_is_when_the_prompt_is_annealed(known: Known) -> None:
+    family, pipe = known("Stable Audio")
     given: list[dict[str, Tensor]] = []
     handle = pipe.transformer.register_forward_hook(lambda module, args, kwargs, output: given.append(kwargs), with_kwargs=True)
     try:
@@ -118,8 +111,8 @@ def test_duration_is_left_as_it_is_when_the_prompt_is_annealed(read: Read) -> No
     assert torch.equal(given[0]["global_hidden_states"], given[-1]["global_hidden_states"])
 
 
-def test_both_transformers_are_given_the_annealed_prompt_when_they_take_turns(read: Read) -> None:
-    family, pipe = read("Wan 2.2")
+def test_both_transformers_are_given_the_annealed_prompt_when_they_take_turns(known: Known) -> None:
+    family, pipe = known("Wan 2.2")
     plain, annealed = [], []
     for guided, calls in ((pipe, plain), (guide(pipe, CADS(tau_1=0.0, tau_2=1.0)), annealed)):
         handles = [
@@ -137,8 +130,8 @@ def test_both_transformers_are_given_the_annealed_prompt_when_they_take_turns(re
     assert set(changed) == {"first", "second"}
 
 
-def test_frames_of_a_video_have_one_prompt_together_when_it_is_annealed(read: Read) -> None:
-    family, pipe = read("AnimateDiff")
+def test_frames_of_a_video_have_one_prompt_together_when_it_is_annealed(known: Known) -> None:
+    family, pipe = known("AnimateDiff")
     given: list[Tensor] = []
     handle = pipe.unet.register_forward_hook(
         lambda module, args, kwargs, output: given.append(kwargs["encoder_hidden_states"]), with_kwargs=True
@@ -152,11 +145,11 @@ def test_frames_of_a_video_have_one_prompt_together_when_it_is_annealed(read: Re
     assert not torch.allclose(rows[0], rows[1])
 
 
-def test_error_says_so_when_the_frames_of_a_video_have_several_prompts(read: Read) -> None:
-    family, pipe = read("AnimateDiff")
+def test_error_says_so_when_the_frames_of_a_video_have_several_prompts(tmp_path: Path) -> None:
+    family = BY_NAME["AnimateDiff"]
+    pipe: Any = family.read(tmp_path)
     pipe.enable_free_noise(context_length=2, context_stride=1)
-    try:
-        with pytest.raises(UnsupportedError, match="CADS"):
-            guide(pipe, CADS())(prompt={0: "cat", 2: "dog"}, **family.arguments, num_inference_steps=2)
-    finally:
-        pipe.disable_free_noise()
+    with pytest.raises(
+        UnsupportedError, match="CADS: AnimateDiffPipeline gives UNetMotionModel several prompts for the frames of one video"
+    ):
+        guide(pipe, CADS())(prompt={0: "cat", 2: "dog"}, **family.arguments, num_inference_steps=2)

@@ -63,6 +63,8 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
     finally:
         if upcast:
             vae.to(dtype=own)
+        if hasattr(pipe, "maybe_free_model_hooks"):  # an offloaded autoencoder would stay where it ran, beside the next denoiser
+            pipe.maybe_free_model_hooks()
     return torch.cat(parts)
 
 
