@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -39,19 +38,6 @@ class Told(Method):
 
     def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
         return self.act(embeddings, context)
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Any]:
-    """The tiny pipeline of a family, read from disk once."""
-    folder, pipes = tmp_path_factory.mktemp("hosts"), {}
-
-    def pipe(family: Family) -> Any:
-        if family.name not in pipes:
-            pipes[family.name] = family.read(Path(folder))
-        return pipes[family.name]
-
-    return pipe
 
 
 @contextmanager

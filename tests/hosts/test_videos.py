@@ -1,7 +1,6 @@
 """What videos and sounds have besides what every family has."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,10 @@ VIDEOS = ["Wan", "LTX", "CogVideoX", "Mochi", "HunyuanVideo", "AnimateDiff"]
 Read = Callable[[str], tuple[Family, Any]]
 
 
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """A family by its name and its tiny pipeline, read from disk once."""
-    folder, pipes = tmp_path_factory.mktemp("videos"), {}
-
-    def pipe(name: str) -> tuple[Family, Any]:
-        if name not in pipes:
-            pipes[name] = BY_NAME[name].read(Path(folder))
-        return BY_NAME[name], pipes[name]
-
-    return pipe
+@pytest.fixture
+def read(read: Callable[[Family], Any]) -> Read:
+    """A family by its name and its tiny pipeline."""
+    return lambda name: (BY_NAME[name], read(BY_NAME[name]))
 
 
 def frames(result: Any) -> Tensor:
