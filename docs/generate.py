@@ -68,6 +68,13 @@ input apart. A shield of what images show (pixels, or an embedding such as CLIP'
 `unalike.attach.encode_images` goes the other way; a shield of latents needs neither."""
 
 
+OPTIONS_INTRODUCTION = """Written by `python docs/generate.py`. On the command line: `--set METHOD.OPTION=VALUE`.
+
+`SPARKE`, `VendiGuidance` and `SPELL` also take `region`, where in the image they act: `--set sparke.region=hair` for a word, which the
+model's own attention finds, `--set sparke.region=0,0,0.5,1` for a box (left, top, right, bottom, as shares of width and height); in Python
+a list of words and a mask too. `SPARKE` and `VendiGuidance` take `embed`, a function of images by which they are compared in place of
+latents, and `reference`, latents to move away from or towards; both in Python alone."""
+
 MODELS_INTRODUCTION = """# Models
 
 Written by `python docs/generate.py` from `unalike.pipelines.MODELS`; `unalike models` prints the same.
@@ -118,7 +125,7 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 def options_page() -> str:
     """The page of options as Markdown."""
     shared = {f.name for f in options(Method)}
-    parts = ["# Options of the methods", "", "Written by `python docs/generate.py`. On the command line: `--set METHOD.OPTION=VALUE`.", ""]
+    parts = ["# Options of the methods", "", OPTIONS_INTRODUCTION, ""]
     for name, method in METHODS.items():
         parts += [f"## {method.__name__}", "", f"`--method {name}`: {method.summary}.", ""]
         parts += _table(f for f in options(method) if f.name not in shared)

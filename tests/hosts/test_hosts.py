@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -41,19 +40,6 @@ class Seen(Method):
 
 
 NOTHING = Seen(act=lambda x0, context: None)
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """The tiny pipeline of a family, read from disk once."""
-    folder, pipes = tmp_path_factory.mktemp("hosts"), {}
-
-    def pipe(family: Family) -> Any:
-        if family.name not in pipes:
-            pipes[family.name] = family.read(Path(folder))
-        return pipes[family.name]
-
-    return pipe
 
 
 def size(family: Family) -> tuple[int | None, int | None]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -52,19 +51,6 @@ class Looks(Method):
     def x0_delta(self, x0: Tensor, context: Context) -> None:
         assert context.masks is not None
         self.see(context.masks(self.region).expand_as(x0))
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """The tiny pipeline of a family, read from disk once."""
-    folder, pipes = tmp_path_factory.mktemp("regions"), {}
-
-    def pipe(family: Family) -> Any:
-        if family.name not in pipes:
-            pipes[family.name] = family.read(Path(folder))
-        return pipes[family.name]
-
-    return pipe
 
 
 def those(names: set[str]) -> Any:

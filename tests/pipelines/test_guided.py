@@ -204,7 +204,7 @@ def test_a_memory_of_another_model_is_refused_before_any_denoising(
         ({"criteria_guidance_scale": -1}, "criteria_guidance_scale is -1"),
         ({"sigma_image": 0}, "sigma_image is 0"),
         ({"regions_list": [torch.ones(5, 5)]}, "5×5"),
-        ({"F_M": None}, "F_M is not taken here"),
+        ({"F_M": torch.ones(2)}, "F_M is not taken here"),
         ({"sigma_imgae": 0.5}, "sigma_imgae is no argument of SPARKEGuided.*; did you mean 'sigma_image'"),
         ({"clip_for_guidance": 3, "use_latents_for_guidance": False}, "clip_for_guidance is a int"),
     ],
@@ -236,7 +236,7 @@ def test_prompts_are_compared_by_clip_when_it_is_named(pipe: Any, clip_folder: P
     drawn(pipe, ["cat", "dog"], prompt_encoder="clip", clip_for_guidance=str(clip_folder))
     (space,) = pipe.memory.spaces()
     assert "clip/CLIPModel-" in space
-    drawn(pipe, ["cat"], 5, prompt_encoder="clip", clip_for_guidance=str(clip_folder))
+    drawn(pipe, ["cat"], 5, clip_for_guidance=str(clip_folder))  # as published
     assert pipe.memory.spaces() == {space: 3}
 
 

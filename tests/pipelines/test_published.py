@@ -87,7 +87,10 @@ def test_message_names_the_papers_argument_when_it_is_not_allowed(argument: str,
 @pytest.mark.parametrize("name", ["F_M", "F_M_real", "rke_guided_sampler", "return_kernels", "logger_"])
 def test_message_says_where_it_is_when_an_argument_has_another_place(name: str):
     with pytest.raises(OptionError, match=f"{name} is not taken here: "):
-        settings({name: None}, {})
+        settings({name: torch.ones(2)}, {})
+    arguments = {name: None}
+    settings(arguments, {})  # which asks for nothing
+    assert arguments == {}
 
 
 def test_own_arguments_are_taken_out_over_the_defaults_of_a_model():

@@ -174,7 +174,8 @@ class Places:
         words = _words(region)
         if words:
             return self._cells_of(words)
-        return box_cells([float(side) for side in region or (0, 0, 1, 1)], height, width)
+        box: Any = region or (0, 0, 1, 1)
+        return box_cells([float(side) for side in box], height, width)
 
     def _cells_of(self, words: Sequence[str]) -> Tensor:
         if self._found is None or not set(words) <= set(self._words):

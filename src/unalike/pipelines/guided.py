@@ -31,7 +31,7 @@ from unalike.memory import Memory
 from unalike.pipelines import loading
 from unalike.pipelines.catalogue import SPARKE_PUBLISHED, Model
 from unalike.pipelines.classes import class_ids
-from unalike.pipelines.published import Settings, settings
+from unalike.pipelines.published import CLIP, Settings, settings
 
 BANK = 4000
 """Earlier images that a pipeline remembers unless told otherwise, as in the published script."""
@@ -138,10 +138,10 @@ class SPARKEGuided:
 
     def _attached(self, chosen: Settings) -> GuidedPipeline:
         """This pipeline with the method of the settings."""
-        clip = None if chosen.use_latents_for_guidance and chosen.prompt_encoder != "clip" else self._clip_of(chosen.clip_for_guidance)
+        clip = None if chosen.use_latents_for_guidance and not chosen.prompts_by_clip else self._clip_of(chosen.clip_for_guidance or CLIP)
         guided = self._guided = self._guided or guide(self)
         guided.methods = (chosen.method(None if clip is None or chosen.use_latents_for_guidance else clip.embed),)
-        if chosen.prompt_encoder != "clip":
+        if not chosen.prompts_by_clip:
             guided.prompt_encoder = prompt_encoder(chosen.prompt_encoder)
         elif not isinstance(guided.prompt_encoder, ExtractorPrompts) or guided.prompt_encoder.extractor is not clip:
             guided.prompt_encoder = prompt_encoder(clip)

@@ -15,6 +15,7 @@ from unalike.guidance.base import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.vendi import VendiGuidance
 
+CLIP = "openai/clip-vit-base-patch32"
 CRITERIA = ("vscore_clip",)
 ALGORITHMS = ("cond-rke", "rke", "cond-vendi", "vendi")
 KERNELS = ("gaussian", "cosine")
@@ -45,9 +46,9 @@ class Settings:
         guidance_freq: every how many steps, the first included.
         use_latents_for_guidance: whether images are compared by their latents; else by CLIP's embedding of the decoded prediction, with
             the gradient through both networks, which costs many times more.
-        clip_for_guidance: the CLIP of the latter and of `prompt_encoder="clip"`: an extractor, a folder, or a hub id.
-        prompt_encoder: what embeds prompts for the prompt kernel: None for the pipeline's own text encoder, "clip" as published, or a
-            function from N prompts to (N, p).
+        clip_for_guidance: the CLIP that embeds images then, and prompts: an extractor, a folder, or a hub id. None for
+            "openai/clip-vit-base-patch32", the published one, where one is needed, and for the pipeline's own text encoder for prompts.
+        prompt_encoder: what embeds prompts for the prompt kernel in its place: "clip" as published, or a function from N prompts to (N, p).
         regularize: whether the term that holds the norm of the latent is added to the score.
         regularize_weight: its weight, on the scale of a direction between unit vectors.
         regions_list: where the guidance acts: words, each of them a part of the picture; or one box or mask. None or empty for everywhere.
@@ -76,7 +77,7 @@ class Settings:
     sigma_text: float = 0.3
     guidance_freq: int = 10
     use_latents_for_guidance: bool = True
-    clip_for_guidance: Any = "openai/clip-vit-base-patch32"
+    clip_for_guidance: Any = None
     prompt_encoder: Any = None
     regularize: bool = False
     regularize_weight: float = 1e-4
@@ -108,6 +109,11 @@ class Settings:
                 f"{given} is given without {missing}, so it would do nothing; give both, as in reference=latents, beta=0.5, or neither"
             )
         self.region()
+
+    @property
+    def prompts_by_clip(self) -> bool:
+        """Whether CLIP embeds the prompts."""
+        return self.prompt_encoder == "clip" if self.prompt_encoder is not None else self.clip_for_guidance is not None
 
     @property
     def conditional(self) -> bool:
@@ -169,7 +175,8 @@ def settings(arguments: dict[str, Any], defaults: Mapping[str, Any]) -> Settings
         OptionError: as `Settings`, and for arguments of the published code that have another place here.
     """
     for name, place in _ELSEWHERE.items():
-        if name in arguments:
+        given = arguments.pop(name, None)
+        if not (given is None or given is False):  # which ask for nothing
             raise OptionError(f"{name} is not taken here: {place}")
     own = {name: arguments.pop(name) for name in list(arguments) if name in Settings.__dataclass_fields__}
     return Settings(**{**defaults, **own})

@@ -123,7 +123,7 @@ class GenerateSettings:
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:
-    """Method, option and value of "METHOD.OPTION=VALUE"; numbers, true, false and none are read as such.
+    """Method, option and value of "METHOD.OPTION=VALUE"; numbers, several with commas between, true, false and none are read as such.
 
     Raises:
         OptionError: for text of another form.
@@ -131,6 +131,8 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     Example:
         >>> parse_assignment("spell.radius=12.5"), parse_assignment("sparke.target=x_t")
         (('spell', 'radius', 12.5), ('sparke', 'target', 'x_t'))
+        >>> parse_assignment("sparke.region=0,0,0.5,1")
+        ('sparke', 'region', (0.0, 0.0, 0.5, 1.0))
     """
     target, equals, value = text.partition("=")
     method, dot, option = target.partition(".")
@@ -186,4 +188,8 @@ def _value(text: str) -> Any:
             return number(text)
         except ValueError:
             continue
-    return text
+    sides = text.split(",")
+    try:
+        return tuple(float(side) for side in sides) if len(sides) > 1 else text
+    except ValueError:
+        return text
