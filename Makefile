@@ -1,5 +1,5 @@
 # make demo    set up if needed, then two prompts with and without guidance, and where the pictures are
-# make test    set up if needed, then all tests
+# make test    set up if needed, then all tests, in a process a core with one thread each
 # make check   formatting, lint, types (what continuous integration runs beside the tests)
 # make bench   the benchmarks that are not measured yet, and the pages that come from them
 VENV ?= .venv
@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@$(bin)/unalike generate heart "thumbs up" --compare --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-dev
-	@$(bin)/python -m pytest -q
+	@OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check

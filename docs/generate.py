@@ -52,6 +52,20 @@ results names the processor, the threads and the versions.
 **Data for larger models.** `python -m unalike.bench.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
 captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
 
+PIPELINES_SETTINGS = """## Precision, offloading, LoRA, compiled models
+
+- **Precision.** bfloat16 and float16 work throughout: without a correction the images are bit-identical, and results keep their type.
+  Corrections are computed, and the memory is kept, in float32.
+- **Offloading.** `enable_model_cpu_offload` works before `guide` or after it, `enable_sequential_cpu_offload` after it only; the error says
+  so. While latents are guided no other model runs between the steps. A method or a shield that compares images by an embedding decodes
+  at each step, so that the denoiser leaves and returns each time: slower, and right. Encode protected images before sequential
+  offloading. Tested with accelerate's hooks on a CPU; not run on a GPU.
+- **LoRA** works as without guidance. One on the denoiser keeps the memory; one on a text encoder changes the prompts' embeddings and
+  needs a memory of its own, or a `prompt_encoder` that is shared.
+- **`torch.compile`** works, wrapped or in place, whole graphs too, and nothing is compiled anew; tested with the backends eager and
+  aot_eager. Refused are two things that would have to reach into the graph: annealing of classes (`CADS` with DiT), and regions that
+  are given as words."""
+
 PIPELINES_INTRODUCTION = """# Pipelines
 
 Written by `python docs/generate.py` from [tests/hosts](../tests/hosts): each row is a family of pipelines that the tests run from end to
@@ -173,7 +187,7 @@ def pipelines_page() -> str:
         interval = prompts if f.guidance else "no guidance"
         lines.append(f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |")
     notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
-    return "\n".join([PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, ""])
+    return "\n".join([PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, ""])
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:
