@@ -79,7 +79,9 @@ refused.
 **Columns.** What a method sees as x0 has the shape that the scheduler sees, for `B` images: C channels, H × W places, F frames, S tokens of
 a packed latent, L samples of sound. CADS and interval guidance change what the model is given, and so need to tell the prompts in its
 input apart. A shield of what images show (pixels, or an embedding such as CLIP's) needs to decode the latents of a step, and
-`unalike.attach.encode_images` goes the other way; a shield of latents needs neither."""
+`unalike.attach.encode_images` goes the other way; a shield of latents needs neither.
+
+Stable Cascade's two stages are tested too, in a test of their own: diffusers does not read back the folder that it writes of them."""
 
 
 OPTIONS_INTRODUCTION = """Written by `python docs/generate.py`. On the command line: `--set METHOD.OPTION=VALUE`.
