@@ -17,9 +17,9 @@ from unalike.guidance.base import Context, Method
 from unalike.guidance.region import Region
 from unalike.guidance.sparke import SPARKE
 from unalike.models.emoji.measure import draw
-from unalike.pipelines.loading import load, quieten_hosts
+from unalike.pipelines.loading import quieten_hosts
 
-GUIDANCE_SCALE = 3.0
+GUIDANCE_SCALE, STEPS = 3.0, 20
 LEFT = (0.0, 0.0, 0.5, 1.0)
 
 
@@ -70,7 +70,7 @@ class Size:
 
     cases: Sequence[Case] = CASES
     images: int = 8
-    steps: int = 25
+    steps: int = STEPS
     shown: Sequence[tuple[str, str]] = (
         ("box", "cat"),
         ("box, first steps", "cat"),
@@ -136,50 +136,56 @@ class Compared:
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
     """Measure the cases that the folder lacks, and draw some of their pictures."""
     require_matplotlib()
-    quieten_hosts(downloads=True)
     size = SMOKE if smoke else Size()
     rows = read_rows(folder / ROWS)
     done = {(row["family"], row["prompt"]) for row in rows}
     missing = [case for case in size.cases if case.key not in done]
     shown = [case for case in size.cases if case.key in size.shown]
-    if not missing and (folder / FIGURE).exists():
-        progress(1.0)
-        return
-    pipe = load("emoji")
-    pipe.set_progress_bar_config(disable=True)
-    work = len(missing) + len(shown)
-    for i, case in enumerate(missing):
-        progress(i / work)
-        rows += measured(case, compared(pipe, case, size.images, size.steps))
-        write_rows(folder / ROWS, rows)
-    drawn = []
-    for i, case in enumerate(shown):
-        progress((len(missing) + i) / work)
-        drawn.append(pictures(case, compared(pipe, case, size.images, size.steps), size.pictures))
-    draw_figure(drawn, folder)
+    if missing or not (folder / FIGURE).exists():
+        model, pictures = Model(size), {}
+        for i, case in enumerate([*missing, *(case for case in shown if case not in missing)]):
+            progress(i / (len(missing) + len(shown)))
+            found = model.compared(case)
+            if case in missing:
+                rows += measured(case, found)
+                write_rows(folder / ROWS, rows)
+            if case in shown:
+                pictures[case] = shown_of(case, found, size.pictures)
+        draw_figure([pictures[case] for case in shown], folder)
     progress(1.0)
 
 
-def compared(pipe: Any, case: Case, images: int, steps: int) -> Compared:
-    """The images of a case from the same seeds, three times."""
-    before, after = Seen(region=case.region), Seen(region=case.region)
-    options: dict[str, Any] = {"strength": case.strength, "stop": case.stop}
+class Model:
+    """The emoji model, which draws the images of a size."""
 
-    def with_methods(*methods: Method) -> Drawn:
+    def __init__(self, size: Size) -> None:
         from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+        from unalike.bench.pareto.tasks import open_pipeline
 
-        guided = guide(pipe, *methods)
-        found = draw(guided, [case.prompt] * images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=steps)
-        assert guided.latents is not None
-        return Drawn(guided.latents.float(), found)
+        quieten_hosts(downloads=True)
+        self._guide, self._pipe, self._size = guide, open_pipeline("emoji"), size
+        self._unguided: dict[str, Drawn] = {}
 
-    return Compared(
-        unguided=with_methods(),
-        everywhere=with_methods(SPARKE(**options)),
-        inside=with_methods(before, SPARKE(region=case.region, **options), after),
-        before=before,
-        after=after,
-    )
+    def compared(self, case: Case) -> Compared:
+        """The images of a case from the same seeds, three times."""
+        before, after = Seen(region=case.region), Seen(region=case.region)
+        options: dict[str, Any] = {"strength": case.strength, "stop": case.stop}
+        if case.prompt not in self._unguided:
+            self._unguided[case.prompt] = self._drawn(case.prompt)
+        return Compared(
+            unguided=self._unguided[case.prompt],
+            everywhere=self._drawn(case.prompt, SPARKE(**options)),
+            inside=self._drawn(case.prompt, before, SPARKE(region=case.region, **options), after),
+            before=before,
+            after=after,
+        )
+
+    def _drawn(self, prompt: str, *methods: Method) -> Drawn:
+        guided = self._guide(self._pipe, *methods)
+        images, steps = self._size.images, self._size.steps
+        pictures = draw(guided, [prompt] * images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=steps)
+        assert guided.latents is not None  # every call runs to the last step
+        return Drawn(guided.latents.float(), pictures)
 
 
 def measured(case: Case, found: Compared) -> list[dict[str, Any]]:
@@ -224,7 +230,7 @@ def _agreement(first: Tensor, last: Tensor) -> float:
     return ((first & last).sum() / (first | last).sum().clamp_min(1)).item()
 
 
-def pictures(case: Case, found: Compared, count: int) -> Shown:
+def shown_of(case: Case, found: Compared, count: int) -> Shown:
     """What the figure shows of a case."""
     title = f"“{case.prompt}”, {'“' + case.region + '”' if isinstance(case.region, str) else 'left half'}"
     if case.stop < 1:

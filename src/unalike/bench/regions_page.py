@@ -60,7 +60,7 @@ def page(folder: Path) -> str:
         "## Regions: does guidance stay where it was asked for?",
         "`SPARKE(region=…)` corrects the prediction in a box, a mask, or where the model's attention sees words, and nowhere else. What "
         "becomes of the picture? `unalike bench regions`",
-        f"{images} images of each prompt of the emoji model, 25 steps, CFG 3, without guidance, guided everywhere and guided in the "
+        f"{images} images of each prompt of the emoji model, 20 steps, CFG 3, without guidance, guided everywhere and guided in the "
         "region, all from the same seeds. Changes are against the image without guidance: of final latents the root mean square, of "
         "pixels the mean absolute difference, in percent of the range. A word's region is read anew at each step; inside is what was in "
         "it at any step, outside what never was. Intervals are 95%, by a bootstrap over prompts.",

@@ -1,0 +1,31 @@
+"""CLIP ViT-B/32 as an embedding to measure time with: its real size, and weights drawn at random, which the time does not depend on."""
+
+from __future__ import annotations
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from unalike.extractors.base import Extractor
+from unalike.extractors.clip import Clip
+
+
+class UntrainedClip(Clip):
+    """CLIP from its configuration alone, on the CPU; its vectors say nothing about images.
+
+    Args:
+        layers: of each tower; 12 is ViT-B/32.
+
+    Example:
+        >>> UntrainedClip(1).embed(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 512])
+    """
+
+    def __init__(self, layers: int = 12) -> None:
+        config = CLIPConfig(  # all else is ViT-B/32 by default
+            vision_config={"num_hidden_layers": layers}, text_config={"num_hidden_layers": layers}
+        )
+        with torch.random.fork_rng(devices=[]):  # transformers draws weights from the global generator
+            torch.manual_seed(0)
+            model = CLIPModel(config)
+        Extractor.__init__(self, model, device="cpu")
+        self.side = int(config.vision_config.image_size)
