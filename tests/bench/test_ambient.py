@@ -62,8 +62,8 @@ def test_page_and_figure_have_what_the_rows_say(tmp_path):
     text = ambient.BENCHMARK.page(tmp_path)
     assert "| unguided |  | 100.0% (100.0% to 100.0%) | 25.0% (25.0% to 25.0%) | 0.25 s |" in text
     assert "| images | strength 0.2, stop 0.6 | 50.0% (50.0% to 50.0%) | 43.8% (37.5% to 50.0%) | 1.50 s |" in text
-    assert "changes precision by -25.0 points (-25.0 to -25.0)" in text
-    assert "distinct right images by -6.2 points (-12.5 to +0.0), prompt by prompt, and takes 3.0 times the time" in text
+    assert "| images against latents | -25.0 (-25.0 to -25.0) | -6.2 (-12.5 to +0.0) | 3.0 |" in text
+    assert "| latents against unguided | -25.0 (-25.0 to -25.0) | +25.0 (+25.0 to +25.0) | 2.0 |" in text
     assert "2 trials" in text
     assert "| latents | 1500 ms | 500.0 ms | 1.50 |" in text
     assert f"| {CLIP} | 9000 ms | 8000.0 ms | 9.00 |" in text

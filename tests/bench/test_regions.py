@@ -34,6 +34,7 @@ def test_changes_are_those_inside_and_outside_when_the_mask_moves():
     )
     (row,) = measured(CASE, found)
     assert row["share"] == 0.75  # all but the place that is neither at the left nor at the top
+    assert row["share_of_a_step"] == 0.5
     assert row["agreement"] == pytest.approx(1 / 3)
     assert (row["largest_inside"], row["largest_outside"]) == (5.0, 0.25)
     assert row["region_latents_inside"] == pytest.approx((25 / 3) ** 0.5)
@@ -56,6 +57,7 @@ def made(prompt, image, outside):
     whole = {f"everywhere_{name}": {"inside": 0.1, "outside": 0.2}[name.split("_")[1]] for name in sizes}
     return {
         "family": "words", "prompt": prompt, "region": "hair", "strength": 0.2, "stop": 1.0, "image": image, "share": 0.25,
+        "share_of_a_step": 0.125,
         "agreement": 0.5, "largest_inside": 1.5, "largest_outside": 0.0, **{f"region_{k}": v for k, v in sizes.items()}, **whole,
     }  # fmt: skip
 
@@ -66,7 +68,7 @@ def test_page_has_what_the_rows_say(tmp_path):
     assert "Over all 4 guided images and all steps the largest correction of a prediction outside" in text
     assert "was 0; inside it was 1.5." in text
     for prompt in "ab":
-        assert f"| {prompt} | hair | 25% | 50% | 0.40 | 0.20 | 8.0% | 2.0% | 0.10 | 0.20 | 10.0% | 20.0% |" in text
+        assert f"| {prompt} | hair | 12% | 25% | 50% | 0.40 / 0.20 | 8.0% / 2.0% | 0.10 / 0.20 | 10.0% / 20.0% |" in text
     assert "Outside, pixels change 10% (10% to 10%) as much as with guidance everywhere, latents 100% (100% to 100%)" in text
     assert "have 50% of what is in either in common" in text
 
@@ -74,6 +76,11 @@ def test_page_has_what_the_rows_say(tmp_path):
 def test_page_admits_it_when_a_correction_is_outside(tmp_path):
     write_rows(tmp_path / regions_page.ROWS, [{**made("a", 0, 0.1), "largest_outside": 0.125}])
     assert "was 0.125; inside it was 1.5." in regions.BENCHMARK.page(tmp_path)
+
+
+def test_page_names_prompts_when_they_change_more_outside_than_inside(tmp_path):
+    write_rows(tmp_path / regions_page.ROWS, [made("a", 0, 0.1), made("b", 0, 0.9)])
+    assert "More outside than inside: “b”." in regions.BENCHMARK.page(tmp_path)
 
 
 def test_cases_are_told_apart_by_their_keys_and_shown_ones_exist():

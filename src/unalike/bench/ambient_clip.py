@@ -8,6 +8,8 @@ from transformers import CLIPConfig, CLIPModel
 from unalike.extractors.base import Extractor
 from unalike.extractors.clip import Clip
 
+SIDE = 224
+
 
 class UntrainedClip(Clip):
     """CLIP from its configuration alone, on the CPU; its vectors say nothing about images.
@@ -21,11 +23,10 @@ class UntrainedClip(Clip):
     """
 
     def __init__(self, layers: int = 12) -> None:
-        config = CLIPConfig(  # all else is ViT-B/32 by default
-            vision_config={"num_hidden_layers": layers}, text_config={"num_hidden_layers": layers}
-        )
+        tower = {"num_hidden_layers": layers}
+        config = CLIPConfig(vision_config={**tower, "image_size": SIDE}, text_config=tower)  # all else is ViT-B/32 by default
         with torch.random.fork_rng(devices=[]):  # transformers draws weights from the global generator
             torch.manual_seed(0)
             model = CLIPModel(config)
         Extractor.__init__(self, model, device="cpu")
-        self.side = int(config.vision_config.image_size)
+        self.side = SIDE

@@ -46,16 +46,20 @@ def _tested(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None:
-    """Write the figure: precision and distinct right images of each way on the test prompts, and the time of a step."""
-    with drawn(folder / FIGURE, 8.2, 3.0) as figure:
+    """Write the figure: what each way changes on the test prompts, and the time of a step."""
+    found = {way: _measures(own)[:2] for way, own in _tested(rows).items()}
+    with drawn(folder / FIGURE, 8.2, 2.6) as figure:
         left, right = figure.subplots(1, 2)
-        for i, (way, own) in enumerate(_tested(rows).items()):
-            precision, distinct, _ = _measures(own)
-            across, up = ([[v.mean().item() - low], [high - v.mean().item()]] for v in (precision, distinct) for low, high in [interval(v)])
+        for i, way in enumerate((LATENTS, IMAGES)):
+            changes = [100 * (a - b) for a, b in zip(found[way], found[UNGUIDED], strict=True)]
+            ends = [(v.mean().item() - low, high - v.mean().item()) for v in changes for low, high in [interval(v)]]
             style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "capsize": 2, "linestyle": "none"}
-            left.errorbar(precision.mean().item(), distinct.mean().item(), xerr=across, yerr=up, label=way, **style)
-        left.set(xlabel="precision", ylabel="distinct right images,\nshare of the possible")
-        left.legend()
+            at = [place + 0.2 * (i - 0.5) for place in range(len(changes))]
+            left.errorbar([v.mean().item() for v in changes], at, xerr=list(zip(*ends, strict=True)), label=way, **style)
+        left.axvline(0, color="#666666", linewidth=0.8)
+        left.set_yticks(range(2), ["precision", "distinct right\nimages"])
+        left.set(xlabel="change against unguided, points", ylim=(1.5, -0.8))
+        left.legend(loc="upper left", ncols=2)
         times = _medians(steps)
         plain = times[UNGUIDED][0]
         names = [name for name in times if name != UNGUIDED]
@@ -84,21 +88,23 @@ def page(folder: Path) -> str:
         "## Ambient: comparing images in place of latents",
         "What does comparing images in place of latents bring, and what does it cost? `unalike bench ambient`",
         "`SPARKE(embed=…)`, the ambient variant of the paper, decodes each prediction, embeds the image, and takes the gradient back "
-        "through both networks. Here the embedding is that of the judge of the emoji model, by which images are told apart in the end: the "
-        "best that it could be. SPARKE on latents beside it, each with the strength and window, of "
+        "through both networks. Here the embedding is that of the judge of the emoji model, by which images are told apart in the end, "
+        "which favours this variant. SPARKE on latents beside it, each with the strength and window, of "
         f"{trials} trials, that gave most distinct right images on {validation} validation prompts; then {samples} images of each of "
-        f"{len(tested[UNGUIDED])} test prompts, 20 steps, CFG 2.5, the same seeds. Times are processor time of one thread, so that other "
-        "work on the machine does not count. Intervals are 95%, by a bootstrap over prompts.",
+        f"{len(tested[UNGUIDED])} test prompts, 20 steps, CFG 2.5, the same seeds. Times are processor time of one thread, so that "
+        "waiting for other work on the machine does not count. Intervals are 95%, by a bootstrap over prompts.",
         _quality(tested),
         _difference(tested),
         f"![Precision and distinct right images, and the time of a step](../benchmarks/results/ambient/{FIGURE})",
-        f"The time of a step of {steps[0]['images']} images, medians of {rounds} rounds of all ways in turn. CLIP ViT-B/32 has its real "
-        "size and random weights, which the time does not depend on, and sees the 64×64 images enlarged to 224×224. The decoder is that "
-        "of the emoji model, so that of larger images adds to this; its gradient is taken image by image with intermediate results "
-        "computed again, which saves memory and costs a pass more.",
+        f"The time of a step of {steps[0]['images']} images, medians of {rounds} rounds of all ways in turn, in calls of few steps whose "
+        "preparation is included. CLIP ViT-B/32 has its real size and random weights, which the time does not depend on, and sees the "
+        "64×64 images enlarged to 224×224. The decoder is that of the emoji model, so that of larger images adds to this; its gradient is "
+        "taken image by image with intermediate results computed again, which saves memory and costs a pass more.",
         _times(steps),
-        "What this does not show: whether a real CLIP would make images more unlike than this judge does, since no weights of it "
-        "are here, nor other numbers of images: the cost grows with them, and a memory is embedded once more.",
+        f"An interval that contains 0 says that no difference was found, not that there is none: {samples} images of each of "
+        f"{len(tested[UNGUIDED])} prompts show only large ones. What this does not show: whether a real CLIP would make images more unlike "
+        "than this judge does, since no weights of it are here, nor other numbers of images: the cost grows with them, and a memory is "
+        "embedded once more.",
     ]
     return "\n\n".join(parts)
 
@@ -114,17 +120,13 @@ def _quality(tested: dict[str, list[Row]]) -> str:
 
 
 def _difference(tested: dict[str, list[Row]]) -> str:
-    """Images against latents, prompt by prompt."""
-    latents, images = (_measures(tested[way]) for way in (LATENTS, IMAGES))
-    said = []
-    for name, a, b in zip(("precision", "the share of distinct right images"), images, latents, strict=False):
-        low, high = interval(a - b)
-        said.append(f"{name} by {100 * (a - b).mean().item():+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
-    times = (images[2] / latents[2]).median().item()
-    return (
-        f"Comparing images in the place of latents changes {said[0]} and {said[1]}, prompt by prompt, and takes {times:.1f} times the "
-        "time (median of the prompts)."
-    )
+    """Each against the other, prompt by prompt."""
+    found, lines = {way: _measures(own) for way, own in tested.items()}, []
+    for way, other in ((LATENTS, UNGUIDED), (IMAGES, UNGUIDED), (IMAGES, LATENTS)):
+        changes = [a - b for a, b in zip(found[way][:2], found[other][:2], strict=True)]
+        shown = [f"{100 * v.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for v in changes for low, high in [interval(v)]]
+        lines.append([f"{way} against {other}", *shown, f"{(found[way][2] / found[other][2]).median():.1f}"])
+    return table(["prompt by prompt", "precision, points", "distinct right images, points", "times as long (median)"], lines)
 
 
 def _times(steps: Sequence[Row]) -> str:

@@ -140,7 +140,7 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     rows = read_rows(folder / ROWS)
     done = {(row["family"], row["prompt"]) for row in rows}
     missing = [case for case in size.cases if case.key not in done]
-    shown = [case for case in size.cases if case.key in size.shown]
+    shown = sorted((case for case in size.cases if case.key in size.shown), key=lambda case: size.shown.index(case.key))
     if missing or not (folder / FIGURE).exists():
         model, pictures = Model(size), {}
         for i, case in enumerate([*missing, *(case for case in shown if case not in missing)]):
@@ -205,6 +205,7 @@ def measured(case: Case, found: Compared) -> list[dict[str, Any]]:
             "stop": case.stop,
             "image": b,
             "share": cells.double().mean().item(),
+            "share_of_a_step": masks[:, b].double().mean().item(),
             "agreement": _agreement(masks[0, b], masks[-1, b]),
             "largest_inside": applied[:, b].amax().item(),
             "largest_outside": applied[:, b].masked_fill(masks[:, b], 0).amax().item(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ from torch import Tensor
 from unalike.bench.base import interval, read_rows, table
 from unalike.bench.figure import COLOURS, drawn
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 ROWS, FIGURE = "images.parquet", "regions.png"
 Row = dict[str, Any]
+_MEASURED, _SIDES = ("latents", "pixels"), ("inside", "outside")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,16 @@ def draw_figure(cases: Sequence[Shown], folder: Path) -> None:
                     panel.grid(visible=False)
                     panel.spines[:].set_visible(False)
                     if name == list(case.pictures)[-1]:
-                        panel.contour(region.numpy(), levels=[0.5], colors=COLOURS[3], linewidths=1.4)
+                        _outline(panel, region)
                 row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+
+
+def _outline(panel: Axes, region: Tensor) -> None:
+    """Draw a line around a region (h, w), also where it ends at the picture's edge."""
+    height, width = region.shape
+    padded = torch.nn.functional.pad(region.float(), (1, 1, 1, 1))
+    panel.contour(range(-1, width + 1), range(-1, height + 1), padded.numpy(), levels=[0.5], colors=COLOURS[3], linewidths=1.2)
+    panel.set(xlim=(-1.5, width + 0.5), ylim=(height + 0.5, -1.5))
 
 
 def page(folder: Path) -> str:
@@ -87,21 +99,14 @@ def _family(name: str, rows: Sequence[Row]) -> str:
     prompts = {prompt: [r for r in rows if r["prompt"] == prompt] for prompt in dict.fromkeys(r["prompt"] for r in rows)}
     words = name == "words"
     columns = [
-        *(["prompt", "word"] if words else ["prompt"]),
-        "share of the picture",
-        *(["first and last step agree"] if words else []),
-        *(f"{what} {side}" for what in ("latents", "pixels") for side in ("inside", "outside")),
-        *(f"everywhere: {what} {side}" for what in ("latents", "pixels") for side in ("inside", "outside")),
+        *(["prompt", "word", "share of the picture at a step", "at any step", "first and last step agree"] if words else ["prompt"]),
+        *(f"{how}{what} inside / outside" for how in ("", "guided everywhere: ") for what in _MEASURED),
     ]
-    lines = [
-        [
-            *([prompt, own[0]["region"]] if words else [prompt]),
-            f"{_mean(own, 'share'):.0%}",
-            *([f"{_mean(own, 'agreement'):.0%}"] if words else []),
-            *(_shown(own, f"{how}_{what}_{s}") for how in ("region", "everywhere") for what in ("latents", "pixels") for s in _SIDES),
-        ]
-        for prompt, own in prompts.items()
-    ]
+    lines = []
+    for prompt, own in prompts.items():
+        where = [own[0]["region"], *(f"{_mean(own, name):.0%}" for name in ("share_of_a_step", "share", "agreement"))]
+        changes = [_pair(own, f"{how}_{what}") for how in ("region", "everywhere") for what in _MEASURED]
+        lines.append([prompt, *(where if words else []), *changes])
     first = rows[0]
     until = f"until {first['stop']:.0%} of the steps" if first["stop"] < 1 else "at all steps"
     where = "where the model sees a word" if words else "in the left half"
@@ -110,10 +115,10 @@ def _family(name: str, rows: Sequence[Row]) -> str:
         sentences.append(
             f"The region of the first step and that of the last have {_mean(rows, 'agreement'):.0%} of what is in either in common."
         )
+    more = [f"“{prompt}”" for prompt, own in prompts.items() if _mean(own, "region_pixels_outside") > _mean(own, "region_pixels_inside")]
+    if more:
+        sentences.append(f"More outside than inside: {', '.join(more)}.")
     return " ".join(sentences) + "\n\n" + table(columns, lines)
-
-
-_SIDES = ("inside", "outside")
 
 
 def _summary(prompts: Sequence[Sequence[Row]]) -> str:
@@ -121,7 +126,7 @@ def _summary(prompts: Sequence[Sequence[Row]]) -> str:
     values = {
         (how, what, side): torch.tensor([_mean(own, f"{how}_{what}_{side}") for own in prompts], dtype=torch.float64)
         for how in ("region", "everywhere")
-        for what in ("latents", "pixels")
+        for what in _MEASURED
         for side in _SIDES
     }
 
@@ -146,8 +151,7 @@ def _mean(rows: Sequence[Row], name: str) -> float:
     return sum(found) / len(found) if found else float("nan")
 
 
-def _shown(rows: Sequence[Row], name: str) -> str:
-    value = _mean(rows, name)
-    if value != value:
-        return "–"
-    return f"{value:.1%}" if "pixels" in name else f"{value:.2f}"
+def _pair(rows: Sequence[Row], name: str) -> str:
+    """The means inside and outside."""
+    values = [_mean(rows, f"{name}_{side}") for side in _SIDES]
+    return " / ".join("–" if v != v else f"{v:.1%}" if name.endswith("pixels") else f"{v:.2f}" for v in values)
