@@ -80,7 +80,7 @@ def test_page_admits_it_when_a_correction_is_outside(tmp_path):
 
 def test_page_names_prompts_when_they_change_more_outside_than_inside(tmp_path):
     write_rows(tmp_path / regions_page.ROWS, [made("a", 0, 0.1), made("b", 0, 0.9)])
-    assert "More outside than inside: “b”." in regions.BENCHMARK.page(tmp_path)
+    assert "Pixels change more outside than inside of “b”." in regions.BENCHMARK.page(tmp_path)
 
 
 def test_cases_are_told_apart_by_their_keys_and_shown_ones_exist():

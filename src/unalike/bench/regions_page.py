@@ -80,9 +80,9 @@ def page(folder: Path) -> str:
         *(_family(name, own) for name, own in families.items()),
         f"![Pictures without guidance, guided everywhere, and in the region](../benchmarks/results/regions/{FIGURE})",
         "What this does not show: that the rest stays as it was. The correction is zero there, but the denoiser sees the whole picture "
-        "at the next step and answers to what changed, so that the rest moves a little after the fact, and more where the correction "
-        "was early or large. Words are no better than the model's attention: this one looks at 8×8 places, and a word that "
-        "is not in the picture is found somewhere all the same.",
+        "at the next step and answers to what changed, so that the rest moves too, the more the earlier the correction was: in the first "
+        "steps the whole picture follows. Words are no better than the model's attention, here on 8×8 places: a word that is not in the "
+        "picture is found somewhere all the same, and other places at each step.",
     ]
     return "\n\n".join(parts)
 
@@ -107,7 +107,7 @@ def _family(name: str, rows: Sequence[Row]) -> str:
         where = [own[0]["region"], *(f"{_mean(own, name):.0%}" for name in ("share_of_a_step", "share", "agreement"))]
         changes = [_pair(own, f"{how}_{what}") for how in ("region", "everywhere") for what in _MEASURED]
         lines.append([prompt, *(where if words else []), *changes])
-    first = rows[0]
+    first, (within, out) = rows[0], (f"region_pixels_{side}" for side in _SIDES)
     until = f"until {first['stop']:.0%} of the steps" if first["stop"] < 1 else "at all steps"
     where = "where the model sees a word" if words else "in the left half"
     sentences = [f"**{name.capitalize()}**: {where}, strength {first['strength']:g} {until}. {_summary(list(prompts.values()))}"]
@@ -115,9 +115,9 @@ def _family(name: str, rows: Sequence[Row]) -> str:
         sentences.append(
             f"The region of the first step and that of the last have {_mean(rows, 'agreement'):.0%} of what is in either in common."
         )
-    more = [f"“{prompt}”" for prompt, own in prompts.items() if _mean(own, "region_pixels_outside") > _mean(own, "region_pixels_inside")]
+    more = [f"“{prompt}”" for prompt, own in prompts.items() if round(_mean(own, out), 3) > round(_mean(own, within), 3)]
     if more:
-        sentences.append(f"More outside than inside: {', '.join(more)}.")
+        sentences.append(f"Pixels change more outside than inside of {', '.join(more)}.")
     return " ".join(sentences) + "\n\n" + table(columns, lines)
 
 
