@@ -73,8 +73,8 @@ def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None
 
 def _medians(steps: Sequence[Row]) -> dict[str, tuple[float, float]]:
     """For each way the median time of a step, and of the correction in it."""
-    ways = dict.fromkeys(r["way"] for r in steps)
-    return {w: tuple(median(r[n] for r in steps if r["way"] == w) for n in ("step_seconds", "correction_seconds")) for w in ways}  # type: ignore[misc]
+    of_way = {way: [r for r in steps if r["way"] == way] for way in dict.fromkeys(r["way"] for r in steps)}
+    return {w: (median(r["step_seconds"] for r in own), median(r["correction_seconds"] for r in own)) for w, own in of_way.items()}
 
 
 def page(folder: Path) -> str:
