@@ -18,7 +18,7 @@ check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check
 
 bench: $(VENV)/.installed-dev
-	@for benchmark in toy pareto sparsity cost awareness shield_search shield_emoji; do \
+	@for benchmark in toy pareto sparsity cost awareness shield_search shield_emoji regions ambient; do \
 		$(bin)/unalike bench $$benchmark --out benchmarks/results/$$benchmark || exit 1; done
 	@$(bin)/python docs/generate.py
 

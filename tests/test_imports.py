@@ -39,7 +39,7 @@ LIBRARIES = {
     "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
     "extractors": {"torch", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors"},
-    "bench": {"torch", "numpy", "safetensors", "PIL", "pyarrow", "matplotlib", "rich", "sklearn"},
+    "bench": {"torch", "numpy", "safetensors", "PIL", "pyarrow", "matplotlib", "rich", "sklearn", "transformers"},
     "cli": {"typer", "rich"},
 }
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # that one names everything, and imports it late

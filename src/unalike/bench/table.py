@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, str] = {
     "awareness": "unalike.bench.awareness",
     "shield_emoji": "unalike.bench.shield_emoji",
     "shield_search": "unalike.bench.shield_search",
+    "regions": "unalike.bench.regions",
+    "ambient": "unalike.bench.ambient",
 }
 """Name → module, imported when it is asked for. A new benchmark is one file and one entry here."""
 
