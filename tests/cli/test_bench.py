@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from unalike.bench.table import BENCHMARKS, available, load
+from unalike.bench.table import BENCHMARKS, Row, available, load
 
 COUNTING = """
 from unalike.bench.base import Benchmark, read_rows, write_rows
@@ -19,7 +19,7 @@ def run(folder, smoke, progress):
 def page(folder):
     return f"## Counting\\n\\n{[row['i'] for row in read_rows(folder / 'rows.parquet')]}"
 
-BENCHMARK = Benchmark(name="counting", question="How far does it count?", run=run, page=page)
+BENCHMARK = Benchmark(name="counting", run=run, page=page)
 """
 
 
@@ -28,7 +28,7 @@ def counting(tmp_path, monkeypatch):
     """A benchmark that counts to four, and stops at two where a file `interrupt` stands beside its folder."""
     (tmp_path / "counting_benchmark.py").write_text(COUNTING)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(BENCHMARKS, "counting", "counting_benchmark")
+    monkeypatch.setitem(BENCHMARKS, "counting", Row("counting_benchmark", "How far does it count?"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -37,7 +37,7 @@ def test_benchmarks_are_listed_with_their_questions_when_none_is_named(unalike):
     code, out, _ = unalike("bench")
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()] == available()
-    assert json.loads(unalike("bench", "--json").out) == {name: load(name).question for name in available()}
+    assert json.loads(unalike("bench", "--json").out) == {name: row.question for name, row in BENCHMARKS.items()}
 
 
 def test_names_are_those_of_the_benchmarks_when_loaded():

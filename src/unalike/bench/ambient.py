@@ -191,9 +191,4 @@ def _step(pipe: Any, way: str, embed: Embed | None, size: Size) -> dict[str, Any
     return {"way": way, "images": size.images, "step_seconds": seconds, "correction_seconds": correction}
 
 
-BENCHMARK = Benchmark(
-    name="ambient",
-    question="What does comparing images in place of latents bring, and what does it cost?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="ambient", run=run, page=page)

@@ -16,6 +16,7 @@ from unalike.bench.base import Benchmark, Progress, read_rows, table, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.mixtures import PROMPTS, Mixtures
 from unalike.bench.mixtures import draw as draw_points
+from unalike.bench.table import BENCHMARKS
 from unalike.guidance.base import Context, References, per_image_norm
 from unalike.guidance.sparke import SPARKE
 from unalike.memory import Memory
@@ -204,7 +205,7 @@ def page(folder: Path) -> str:
     prompts, worlds = len({r["prompt"] for r in emoji}), len({r["prompt"] for r in rows if r["model"] == "toy"})
     parts = [
         "## Awareness: what guidance does to unrelated prompts",
-        f"{BENCHMARK.question} `unalike bench awareness`",
+        f"{BENCHMARKS['awareness'].question} `unalike bench awareness`",
         f"Batches of {emoji[0]['samples']} images of one prompt, for {prompts} prompts of the emoji model (CFG "
         f"{default.guidance_scale:g}, SPARKE with {options}) and {worlds} prompts of mixtures with an exact denoiser, beside a memory with "
         "more and more images of other prompts and none of that prompt. Everything is compared with the same seeds beside an empty memory. "
@@ -235,9 +236,4 @@ def _table(rows: Sequence[dict[str, Any]], *, alone: bool) -> str:
     return table(["model", "unrelated", "objective", "moved by them", "right", "distinct right", "plainly changed"], lines)
 
 
-BENCHMARK = Benchmark(
-    name="awareness",
-    question="What does guidance do to a prompt when the memory is full of unrelated ones, with and without the kernel on prompts?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="awareness", run=run, page=page)

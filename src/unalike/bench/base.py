@@ -27,13 +27,11 @@ class Benchmark:
 
     Args:
         name: what the command line and the folder of its results call it.
-        question: what it answers, in one line.
         run: `run(folder, smoke, progress)` measures what the folder lacks, at a size of seconds with `smoke`, and draws the figures anew.
         page: `page(folder)` is its section of the documentation in Markdown, from what is in the folder alone.
     """
 
     name: str
-    question: str
     run: Callable[[Path, bool, Progress], None]
     page: Callable[[Path], str]
 

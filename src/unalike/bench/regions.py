@@ -241,4 +241,4 @@ def shown_of(case: Case, found: Compared, count: int) -> Shown:
     return Shown(title, {name: drawn.pictures[:count] for name, drawn in rows.items()}, outlines)
 
 
-BENCHMARK = Benchmark(name="regions", question="Does guidance stay where it was asked for?", run=run, page=page)
+BENCHMARK = Benchmark(name="regions", run=run, page=page)

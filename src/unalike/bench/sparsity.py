@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unalike.bench.base import Benchmark, Progress, read_rows, table, write_rows
 from unalike.bench.figure import COLOURS, drawn, require_matplotlib
+from unalike.bench.table import BENCHMARKS
 from unalike.guidance.methods import METHODS, build
 from unalike.models.emoji.measure import PROMPTS
 from unalike.pipelines.catalogue import MODELS
@@ -190,7 +191,7 @@ def page(folder: Path) -> str:
     columns = ["method", "options", "CFG", "median correction", "largest", "steps at which an image is corrected", "images ever corrected"]
     parts = [
         "## Sparsity: how much and how often each method intervenes",
-        f"{BENCHMARK.question} `unalike bench sparsity`",
+        f"{BENCHMARKS['sparsity'].question} `unalike bench sparsity`",
         f"On `{MODEL.name}`: {prompts} prompts with {images // prompts} images each, drawn together in {steps} steps, without a memory. A "
         "correction is measured against the denoiser's own step at that moment, `||x0 - x_t / alpha||`: at 100% the method moves the "
         f"prediction as far as the denoiser does. Corrected means by more than {ACTIVE:g} of that. CADS and IntervalGuidance correct no "
@@ -208,9 +209,4 @@ def _summary(shares: Tensor) -> list[str]:
     return [*sizes, f"{active.float().mean():.0%}", f"{active.any(dim=0).float().mean():.0%}"]
 
 
-BENCHMARK = Benchmark(
-    name="sparsity",
-    question="How large is each method's correction beside the denoiser's own step, and at how many steps is an image corrected at all?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="sparsity", run=run, page=page)

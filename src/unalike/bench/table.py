@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unalike.bench.base import Benchmark, Progress, claim, finish
 from unalike.errors import OptionError
 
-BENCHMARKS: dict[str, str] = {
-    "toy": "unalike.bench.toy",
-    "pareto": "unalike.bench.pareto",
-    "sparsity": "unalike.bench.sparsity",
-    "cost": "unalike.bench.cost",
-    "awareness": "unalike.bench.awareness",
-    "shield_emoji": "unalike.bench.shield_emoji",
-    "shield_search": "unalike.bench.shield_search",
-    "regions": "unalike.bench.regions",
-    "ambient": "unalike.bench.ambient",
+if TYPE_CHECKING:
+    from unalike.bench.base import Benchmark, Progress  # with torch, for which a list of the benchmarks should not wait
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark as it stands in lists.
+
+    Args:
+        home: its module.
+        question: what it answers, in one line.
+    """
+
+    home: str
+    question: str
+
+
+BENCHMARKS: dict[str, Row] = {
+    "toy": Row(
+        "unalike.bench.toy",
+        "With an exact model, which modes of its prompts does each method find, and what does that cost in precision and likelihood?",
+    ),
+    "pareto": Row(
+        "unalike.bench.pareto", "Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?"
+    ),
+    "sparsity": Row(
+        "unalike.bench.sparsity",
+        "How large is each method's correction beside the denoiser's own step, and at how many steps is an image corrected at all?",
+    ),
+    "cost": Row("unalike.bench.cost", "What does one guidance step cost, and how does that grow with the memory?"),
+    "awareness": Row(
+        "unalike.bench.awareness",
+        "What does guidance do to a prompt when the memory is full of unrelated ones, with and without the kernel on prompts?",
+    ),
+    "shield_emoji": Row(
+        "unalike.bench.shield_emoji",
+        "How many images are copies of training pictures, without and with a shield, and what does keeping them out cost?",
+    ),
+    "shield_search": Row(
+        "unalike.bench.shield_search",
+        "Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
+    ),
+    "regions": Row("unalike.bench.regions", "Does guidance stay where it was asked for?"),
+    "ambient": Row("unalike.bench.ambient", "What does comparing images in place of latents bring, and what does it cost?"),
 }
-"""Name → module, imported when it is asked for. A new benchmark is one file and one entry here."""
+"""Name → module, imported when it is asked for, and question. A new benchmark is one file and one entry here."""
 
 
 def available() -> list[str]:
     """The names of the benchmarks whose modules are there, in the order of the table."""
-    return [name for name, module in BENCHMARKS.items() if find_spec(module) is not None]
+    return [name for name, row in BENCHMARKS.items() if find_spec(row.home) is not None]
 
 
 def load(name: str) -> Benchmark:
@@ -40,7 +75,7 @@ def load(name: str) -> Benchmark:
         close = get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise OptionError(f"benchmark is {name!r}; allowed: {', '.join(map(repr, names))}{hint}")
-    return import_module(BENCHMARKS[name]).BENCHMARK
+    return import_module(BENCHMARKS[name].home).BENCHMARK
 
 
 def measure(name: str, folder: Path, *, smoke: bool, progress: Progress) -> str:
@@ -50,6 +85,8 @@ def measure(name: str, folder: Path, *, smoke: bool, progress: Progress) -> str:
         OptionError: for an unknown name.
         StoreError: for a folder that holds something else (see `claim`).
     """
+    from unalike.bench.base import claim, finish
+
     benchmark = load(name)
     claim(folder, name, smoke=smoke)
     benchmark.run(folder, smoke, progress)

@@ -16,6 +16,7 @@ from unalike.bench.base import Benchmark, Progress, interval, read_rows, table, 
 from unalike.bench.figure import require_matplotlib
 from unalike.bench.fronts import hypervolume, undominated
 from unalike.bench.mixtures import MODES, PROMPTS, Mixtures, draw, quality
+from unalike.bench.table import BENCHMARKS
 from unalike.guidance.base import Method, References
 from unalike.guidance.methods import build
 
@@ -190,7 +191,7 @@ def page(folder: Path) -> str:
     worlds, tried = len({r["seed"] for r in tested}), max(r["trial"] for r in rows) + 1
     parts = [
         "## Toy: mixtures with an exact score",
-        f"{BENCHMARK.question} `unalike bench toy`",
+        f"{BENCHMARKS['toy'].question} `unalike bench toy`",
         f"Each world has {PROMPTS} prompts of {MODES} modes of unequal weight in the plane, some of them common to two prompts. The model "
         "is exact, so that what is lost is lost by the guidance. A mode is covered where a sample lies within three standard deviations "
         "of it; precision is the share of samples that are as near to some mode of their prompt. Methods without a memory draw all "
@@ -237,9 +238,4 @@ def _with_interval(values: Tensor, form: str) -> str:
     return f"{form.format(values.mean().item())} ({form.format(low)} to {form.format(high)})"
 
 
-BENCHMARK = Benchmark(
-    name="toy",
-    question="With an exact model, which modes of its prompts does each method find, and what does that cost in precision and likelihood?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="toy", run=run, page=page)

@@ -22,10 +22,10 @@ def bench(
     The folder gets the measurements as Parquet, the figures, and environment.json. Ctrl-C ends with exit code 130; the same command goes
     on from what was measured.
     """
-    from unalike.bench.table import available, load, measure
+    from unalike.bench.table import BENCHMARKS, available, measure
 
     if name is None:
-        questions = {known: load(known).question for known in available()}
+        questions = {known: BENCHMARKS[known].question for known in available()}
         typer.echo(json.dumps(questions, indent=2, ensure_ascii=False) if as_json else "\n".join(f"{n}  {q}" for n, q in questions.items()))
         return
     folder = Path(f"bench-{name}") if out is None else out

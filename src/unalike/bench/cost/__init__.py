@@ -22,9 +22,4 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     draw_figures(folder)
 
 
-BENCHMARK = Benchmark(
-    name="cost",
-    question="What does one guidance step cost, and how does that grow with the memory?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="cost", run=run, page=page)

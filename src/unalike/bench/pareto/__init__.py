@@ -167,9 +167,4 @@ def _thinned(task: Task, size: Size) -> Task:
     return replace(task, validation=task.validation[:1], test=task.test[: size.thin], validation_samples=size.samples, small=task.small[:1])
 
 
-BENCHMARK = Benchmark(
-    name="pareto",
-    question="Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="pareto", run=run, page=page)

@@ -58,9 +58,4 @@ def _again(where: tuple[str, str], folder: Path) -> list[float]:
     return again(*where, folder)
 
 
-BENCHMARK = Benchmark(
-    name="shield_emoji",
-    question="How many images are copies of training pictures, without and with a shield, and what does keeping them out cost?",
-    run=run,
-    page=lambda folder: page(folder, read_rows(folder / ROWS)),
-)
+BENCHMARK = Benchmark(name="shield_emoji", run=run, page=lambda folder: page(folder, read_rows(folder / ROWS)))

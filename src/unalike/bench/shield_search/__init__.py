@@ -23,9 +23,4 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     draw_figures(folder)
 
 
-BENCHMARK = Benchmark(
-    name="shield_search",
-    question="Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
-    run=run,
-    page=page,
-)
+BENCHMARK = Benchmark(name="shield_search", run=run, page=page)
