@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@$(bin)/unalike generate heart "thumbs up" --compare --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-dev
-	@OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
+	@OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check

@@ -40,7 +40,7 @@ def test_diffusers_own_class_loads_it() -> None:
 
 
 def test_autoencoder_reconstructs(pipe: diffusers.StableDiffusionPipeline) -> None:
-    assert autoencoder_psnr(pipe.vae) > 28
+    assert autoencoder_psnr(pipe.vae, every=16) > 28
 
 
 def test_judge_recognises_what_the_autoencoder_reconstructs(pipe: diffusers.StableDiffusionPipeline) -> None:
