@@ -223,7 +223,7 @@ def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, 
         rest, away = away.masked_fill(mask, 0).norm(dim=1), restricted(away, mask)
         distance, reach = away.norm(dim=1), ((radius - rest) * (radius + rest)).clamp_min(0).sqrt()
     out = torch.where(touched & (distance > 0), reach / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0).clamp_min(0) @ away
-    for k in (touched & (distance == 0)).nonzero().flatten().tolist():
+    for k in (distance == 0).nonzero().flatten().tolist():
         noise = restricted(x_t - alpha * rows[k], mask)
         direction = unit_rows(noise if noise.any() else restricted(torch.ones_like(noise), mask))
         out = out + (reach[k] if isinstance(reach, Tensor) else reach) * direction
