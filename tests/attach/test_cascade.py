@@ -75,6 +75,7 @@ def test_latents_are_guided_when_the_stage_is(stages: dict[str, Any], stage: str
     pipe, memory = stages[stage], Memory()
     guided = guide(pipe, SPARKE(strength=0.2), memory=memory)
     assert not torch.equal(latents(guided, stage), latents(pipe, stage))
+    assert guided.report is not None
     assert guided.report.steps == 4
     assert [image.group for image in guided.report.images] == [0, 0, 1, 1]
     assert all(len(image.corrections["sparke"]) == 4 and min(image.corrections["sparke"]) > 0 for image in guided.report.images)
