@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from unalike.attach.calls import draws_videos
+from unalike.attach.calls import denoisers, draws_videos
 from unalike.attach.graphs import is_compiled
 from unalike.attach.prompts import Prompts
 from unalike.attach.rows import positive_rows
@@ -66,7 +66,7 @@ class WordMaps:
     """
 
     def __init__(self, pipe: Any, tokens: Tokens, cells: Callable[[Tensor], tuple[int, int]], prompts: Prompts) -> None:
-        self._denoisers = _denoisers(pipe)
+        self._denoisers = list(denoisers(pipe).values())
         self._joint = not any(_cross(module) for module in self._denoisers)
         self._tokens = tokens
         self._cells = cells
@@ -216,25 +216,20 @@ def attends(pipe: Any) -> str:
     Raises:
         UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or attends in a way that is not known here.
     """
-    name, denoisers = type(pipe).__name__, _denoisers(pipe)
-    if any(is_compiled(part) for module in denoisers for part in module.modules()):
+    name, found = type(pipe).__name__, list(denoisers(pipe).values())
+    if any(is_compiled(part) for module in found for part in module.modules()):
         raise UnsupportedError(f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}")
     if draws_videos(pipe):
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
-    if denoisers and all(_cross(module) for module in denoisers):
+    if found and all(_cross(module) for module in found):
         return "cross"
-    if len(denoisers) == 1 and type(denoisers[0]).__name__ in _TEXT_FIRST:
+    if len(found) == 1 and type(found[0]).__name__ in _TEXT_FIRST:
         return "joint"
-    kinds = " and ".join(type(module).__name__ for module in denoisers) or "no denoiser"
+    kinds = " and ".join(type(module).__name__ for module in found) or "no denoiser"
     raise UnsupportedError(
         f"{name} has {kinds}, whose attention to words is not known here; words work with cross attention (Stable Diffusion, SDXL, PixArt) "
         f"and with {', '.join(_TEXT_FIRST)}; {_HINT}"
     )
-
-
-def _denoisers(pipe: Any) -> list[torch.nn.Module]:
-    found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
-    return [module for module in found if isinstance(module, torch.nn.Module)]
 
 
 def _cross(module: torch.nn.Module) -> list[Attention]:

@@ -11,6 +11,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor
 
 from unalike.attach.binding import Binding
+from unalike.attach.calls import denoisers
 from unalike.attach.graphs import hook_around, is_compiled, unwrapped
 from unalike.attach.prompts import Prompts
 from unalike.attach.rows import positive_rows
@@ -74,8 +75,7 @@ class Denoiser:
             remove()
 
     def _modules(self) -> list[torch.nn.Module]:
-        names = ("unet", "transformer", "transformer_2")
-        found = {n: m for n in names if isinstance(m := getattr(self._pipe, n, None), torch.nn.Module)}
+        found = denoisers(self._pipe)
         if not found or len(found.keys() & {"unet", "transformer"}) > 1:
             raise UnsupportedError(
                 f"{self._who} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -63,11 +63,9 @@ class PipelineImages:
         """What `remembered` is to embed: the samples of a space, latents of this shape."""
         self._memory = memory, space, shape, device
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self) -> AbstractContextManager[None]:
         """The autoencoder as it is needed here; gradients have to be taken before this ends."""
-        with self._decoder.open():
-            yield
+        return self._decoder.open()
 
     def embedded(self, x0: Tensor, embed: Any) -> Tensor:
         """The embeddings (B, e) of predictions x0 (B, …), with gradients where they are on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,13 +11,12 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
-from unalike.attach.calls import draws_videos
+from unalike.attach.calls import draws_videos, packs_as_images
 from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.shields import Shield
 
 _BATCH = 8
-_PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 
 
 def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -168,7 +166,7 @@ def _packed(pipe: Any, latents: Tensor) -> Tensor:
     pack = getattr(pipe, "_pack_latents", None)
     if pack is None:
         return latents
-    if list(inspect.signature(pack).parameters) != _PACKING:
+    if not packs_as_images(pipe):
         raise UnsupportedError(
             f"{type(pipe).__name__} packs its latents in a way that is not known here; give latents as its scheduler sees them"
         )

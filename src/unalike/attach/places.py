@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.attention import WordMaps, attends
-from unalike.attach.calls import call_parameters
+from unalike.attach.calls import call_parameters, packs_as_images
 from unalike.attach.cells import box_cells, mask_cells, separated
 from unalike.attach.prompts import Prompts
 from unalike.attach.sizes import call_size, latent_size
@@ -18,8 +17,6 @@ from unalike.attach.words import word_tokens
 from unalike.errors import OptionError, UnsupportedError
 from unalike.guidance.base import Method
 from unalike.guidance.region import Region, checked
-
-_PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 
 
 class Grid:
@@ -63,7 +60,7 @@ class Grid:
         name = type(self._pipe).__name__
         if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
             raise UnsupportedError(f"{name} makes sound, which has no places in an image; leave region out")
-        if self._packed and list(inspect.signature(self._pipe._pack_latents).parameters) != _PACKING:
+        if self._packed and not packs_as_images(self._pipe):
             raise UnsupportedError(
                 f"{name} packs its latents in a way that is not known here, so that a region cannot be found in them; leave region out"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class Prompts:
         self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
         self._labels = _labels(arguments)
         self._keys: Sequence[Hashable] | None = self._labels
-        self._texts = _class_names(pipe, self._labels) if self._labels is not None else _texts(arguments.get("prompt"))
+        self._texts = _class_names(pipe, self._labels) if self._labels is not None else prompt_texts(arguments.get("prompt"))
         self._each = next((v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt") and v), 1)
         self._rows: Tensor | None = None
         self.positive: Tensor | None = None if self._labels is None else torch.tensor(self._labels)
@@ -75,21 +75,19 @@ class Prompts:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
         self._counted = True  # whether there is one embedding for each image
-        self._listening, self._replaced = False, None
-        self._hook: Any = None
-        self._blocks: AbstractContextManager[None] = nullcontext()
+        self._listening = ExitStack()
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
         if self._labels is not None:
             return self
         if is_modular(self._pipe):
-            self._blocks = listening(self._pipe, self._hear)
-            self._blocks.__enter__()
+            self._listening.enter_context(listening(self._pipe, self._hear))
             return self
         if own is None:
             encoder = _text_encoder(self._pipe)
-            self._hook = None if encoder is None else encoder.register_forward_hook(self._overhear)
+            if encoder is not None:
+                self._listening.callback(encoder.register_forward_hook(self._overhear).remove)
             return self
 
         @functools.wraps(own)
@@ -97,7 +95,7 @@ class Prompts:
             bound = inspect.signature(own).bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = bound.arguments
-            texts = _texts(arguments.get("prompt"))  # before the call: some pipelines write a template around them, into the list itself
+            texts = prompt_texts(arguments.get("prompt"))  # before the call: some pipelines write a template into the list
             keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
             if not self._heard:
@@ -107,19 +105,18 @@ class Prompts:
                 self._listen(arguments, encoded)
             return encoded
 
-        self._listening, self._replaced = True, vars(self._pipe).get("encode_prompt")
+        replaced = vars(self._pipe).get("encode_prompt")
         self._pipe.encode_prompt = encode_prompt
+        self._listening.callback(self._put_back, replaced)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._blocks.__exit__(None, None, None)
-        if self._hook is not None:
-            self._hook.remove()
-        if not self._listening:
-            return
+        self._listening.close()
+
+    def _put_back(self, replaced: Any) -> None:
         del self._pipe.encode_prompt
-        if self._replaced is not None:
-            self._pipe.encode_prompt = self._replaced
+        if replaced is not None:
+            self._pipe.encode_prompt = replaced
 
     def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
         numbers = [v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")]
@@ -131,7 +128,7 @@ class Prompts:
 
     def _hear(self, state: Any) -> None:
         """Takes what a modular pipeline has made of the prompts so far; in the end there is one embedding for each image."""
-        embeddings, texts = state.get("prompt_embeds"), _texts(state.get("prompt"))
+        embeddings, texts = state.get("prompt_embeds"), prompt_texts(state.get("prompt"))
         if texts is not None:
             self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
         if embeddings is not None and embeddings is not self.positive:
@@ -144,9 +141,7 @@ class Prompts:
 
     def _overhear(self, module: torch.nn.Module, _: Any, output: Any) -> None:
         """What a text encoder that the pipeline calls itself made of its prompts."""
-        self.positive = output[0]
-        if self._encoder is None:
-            self._rows = _pooled([output[0]])
+        self._take([output[0]])
 
     @property
     def asked(self) -> int | None:
@@ -201,7 +196,8 @@ class Prompts:
         return unit_rows(rows)
 
 
-def _texts(prompt: Any) -> list[str] | None:
+def prompt_texts(prompt: Any) -> list[str] | None:
+    """The prompts of an argument, one or a list of them; None where they are no texts."""
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list | tuple) and prompt and all(isinstance(p, str) for p in prompt):
@@ -211,7 +207,7 @@ def _texts(prompt: Any) -> list[str] | None:
 
 def _keys(arguments: dict[str, Any], count: int) -> zip[tuple[str, ...]]:
     """What tells the prompts apart: `prompt` with `prompt_2`, `prompt_3` where they are given."""
-    columns = [_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
+    columns = [prompt_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
     full = [c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)]
     return zip(*full, strict=True)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.calls import own_call
+from unalike.attach.prompts import prompt_texts
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -63,7 +64,7 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
     Cost: the prompts are encoded once more.
     """
     names = ", ".join(map(repr, words))
-    texts = {name: _texts(arguments.get(name)) for name in _PROMPTS}
+    texts = {name: prompt_texts(arguments.get(name)) for name in _PROMPTS}
     prompts = texts["prompt"]
     if prompts is None:
         raise OptionError(f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box")
@@ -94,11 +95,6 @@ def _tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], prompts:
     padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
     found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(count)] for word in words}
     return Tokens(embeddings, None if padded is None else padded == 0, found)
-
-
-def _texts(prompt: Any) -> list[str] | None:
-    texts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, list | tuple) else []
-    return texts if texts and all(isinstance(text, str) for text in texts) else None
 
 
 def _with(words: Sequence[str], prompt: str) -> str:

@@ -169,8 +169,8 @@ def _refuse_unknown(pipe: Any, kwargs: dict[str, Any], accepted: Sequence[str]) 
     for name in kwargs:
         if name not in known:
             close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise OptionError(f"{name} is no argument of {type(pipe).__name__}{hint} Allowed: {', '.join(sorted(known))}")
+            hint = f" did you mean {close[0]!r}?" if close else ""
+            raise OptionError(f"{name} is no argument of {type(pipe).__name__};{hint} allowed: {', '.join(sorted(known))}")
 
 
 @cache

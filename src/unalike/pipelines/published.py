@@ -100,9 +100,9 @@ class Settings:
         _require_number("guidance_freq", self.guidance_freq, low=1, example=10, whole=True)
         if self.max_bank_size is not None:
             _require_number("max_bank_size", self.max_bank_size, low=1, example=4000, whole=True)
-        for name in ("use_latents_for_guidance", "regularize"):
+        for name, usual in (("use_latents_for_guidance", True), ("regularize", False)):
             if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"{name} is {getattr(self, name)!r}; allowed: True or False, as in {name}={not name.startswith('reg')}")
+                raise OptionError(f"{name} is {getattr(self, name)!r}; allowed: True or False, as in {name}={usual}")
         if (self.beta == 0) != (self.reference is None):
             given, missing = ("beta", "reference") if self.reference is None else ("reference", "beta")
             raise OptionError(
