@@ -10,7 +10,7 @@ for call in range(3):
     images = pipe(
         prompt=["heart", "bird"],
         algorithm="cond-rke",
-        criteria_guidance_scale=0.1,
+        criteria_guidance_scale=0.02,
         guidance_freq=5,
         generator=[torch.Generator().manual_seed(2 * call + i) for i in range(2)],
     ).images
