@@ -3,7 +3,7 @@
 from diffusers import DDIMScheduler
 
 import unalike
-from unalike.attach import levels
+from unalike.attach.diffusers import levels
 
 
 class MyScheduler(DDIMScheduler):

@@ -12,9 +12,9 @@ from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
-from unalike.attach.guard import LatentGuard
-from unalike.attach.policy import new_seed
-from unalike.attach.report import Certificate
+from unalike.attach.run.guard import LatentGuard
+from unalike.attach.run.policy import new_seed
+from unalike.attach.run.report import Certificate
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import NumericsError, OptionError, RefusedError, ShieldError, UnsupportedError
 from unalike.guidance.spell import SPELL
@@ -183,7 +183,7 @@ class OneCannotMove(LatentGuard):
 def test_the_other_is_moved_when_one_cannot_be(sd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, memory = prompted("sd", ["cat"], 2), Memory()
     plain = sd(**arguments, generator=seeded(2)).images
-    monkeypatch.setattr(import_module("unalike.attach.pipeline"), "LatentGuard", OneCannotMove)
+    monkeypatch.setattr(import_module("unalike.attach.diffusers.pipeline"), "LatentGuard", OneCannotMove)
     guided = guide(sd, shield=shield_around(sd, plain, 0.5), memory=memory)
     with pytest.raises(RefusedError, match="There is no way out") as caught:
         guided(**arguments, generator=seeded(2))

@@ -12,7 +12,7 @@ from tests import tiny
 from transformers import CLIPModel, Dinov2Model
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from unalike.attach import latents
+from unalike.attach.diffusers import vae as latents
 from unalike.errors import OptionError, StoreError, UnsupportedError
 from unalike.extractors import EXTRACTORS, extractor
 from unalike.extractors.clip import MEAN, STD, Clip

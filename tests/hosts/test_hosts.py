@@ -11,8 +11,8 @@ from tests.hosts.family import MIXED, ONE_EACH, PASTED, POOLED, WARNINGS, Family
 from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
-from unalike.attach.calls import call_parameters
-from unalike.attach.decoding import Decoder
+from unalike.attach.diffusers.calls import call_parameters
+from unalike.attach.diffusers.decoding import Decoder
 from unalike.errors import UnalikeError, UnsupportedError
 from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS

@@ -13,10 +13,10 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from unalike.attach import guide
-from unalike.attach.attention import WordMaps
-from unalike.attach.places import Grid
-from unalike.attach.prompts import Prompts
-from unalike.attach.words import word_tokens
+from unalike.attach.diffusers.prompts import Prompts
+from unalike.attach.diffusers.regions.attention import WordMaps
+from unalike.attach.diffusers.regions.places import Grid
+from unalike.attach.diffusers.regions.words import word_tokens
 from unalike.errors import UnsupportedError
 from unalike.guidance.base import Context, Method
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unalike.attach.report import Certificate, Decoded, ImageReport
+from unalike.attach.run.report import Certificate, Decoded, ImageReport
 from unalike.runs import page
 from unalike.runs.page import report_page
 from unalike.runs.samples import Picture, Planned, Sample

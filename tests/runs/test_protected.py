@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from unalike import tensorfile
-from unalike.attach.policy import ATTEMPTS as GUIDES_ATTEMPTS
-from unalike.attach.policy import POLICIES as GUIDES_POLICIES
+from unalike.attach.run.policy import ATTEMPTS as GUIDES_ATTEMPTS
+from unalike.attach.run.policy import POLICIES as GUIDES_POLICIES
 from unalike.errors import OptionError
 from unalike.memory import Memory
 from unalike.runs.folder import LATENTS_KIND, LATENTS_VERSION

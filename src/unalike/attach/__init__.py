@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unalike.attach import levels
+    from unalike.attach.diffusers import levels
+    from unalike.attach.diffusers.pipeline import GuidedPipeline, guide
+    from unalike.attach.diffusers.vae import encode_images, shield_from_images
     from unalike.attach.functions import GuidedDenoiser, GuidedPrediction, denoised_fn, guide_denoiser, karras_sigmas
-    from unalike.attach.latents import encode_images, shield_from_images
-    from unalike.attach.pipeline import GuidedPipeline, guide
-    from unalike.attach.report import Certificate, Decoded, ImageReport, Nearest, Report
+    from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report
 
 __all__ = [
     "Certificate",
@@ -34,20 +34,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Certificate": "report",
-    "Decoded": "report",
+    "Certificate": "run.report",
+    "Decoded": "run.report",
     "GuidedDenoiser": "functions",
-    "GuidedPipeline": "pipeline",
+    "GuidedPipeline": "diffusers.pipeline",
     "GuidedPrediction": "functions",
-    "ImageReport": "report",
-    "Nearest": "report",
-    "Report": "report",
+    "ImageReport": "run.report",
+    "Nearest": "run.report",
+    "Report": "run.report",
     "denoised_fn": "functions",
-    "encode_images": "latents",
-    "guide": "pipeline",
+    "encode_images": "diffusers.vae",
+    "guide": "diffusers.pipeline",
     "guide_denoiser": "functions",
     "karras_sigmas": "functions",
-    "shield_from_images": "latents",
+    "shield_from_images": "diffusers.vae",
 }
 
 
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
         found = globals()[name] = getattr(import_module(f"unalike.attach.{_HOMES[name]}"), name)
         return found
     if name == "levels":
-        return import_module("unalike.attach.levels")
+        return import_module("unalike.attach.diffusers.levels")
     raise AttributeError(f"module 'unalike.attach' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 

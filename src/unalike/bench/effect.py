@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unalike.attach import levels
+from unalike.attach.diffusers import levels
 from unalike.guidance.base import Context, Method, denoiser_step, per_image_norm
 
 

@@ -10,7 +10,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from unalike.attach.latents import normalised
+from unalike.attach.diffusers.vae import normalised
 from unalike.errors import StoreError, UnsupportedError
 from unalike.extractors.base import Extractor, pretrained
 from unalike.extractors.resizing import squared

@@ -22,8 +22,8 @@ import diffusers
 import torch
 
 from unalike.attach import GuidedPipeline, Report, guide
-from unalike.attach.calls import call_parameters, own_call
-from unalike.attach.encoders import ExtractorPrompts, prompt_encoder
+from unalike.attach.diffusers.calls import call_parameters, own_call
+from unalike.attach.run.encoders import ExtractorPrompts, prompt_encoder
 from unalike.errors import OptionError
 from unalike.extractors.base import Extractor, torch_device
 from unalike.extractors.table import extractor

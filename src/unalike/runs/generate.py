@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach import guide
-from unalike.attach.report import ImageReport, Nearest
+from unalike.attach.run.report import ImageReport, Nearest
 from unalike.errors import RefusedError
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder

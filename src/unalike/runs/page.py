@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from unalike.attach.report import Certificate
+from unalike.attach.run.report import Certificate
 from unalike.runs.charts import band_chart, percent
 from unalike.runs.html import document, figure, panel, table
 from unalike.runs.samples import Sample, by_prompt, returned

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unalike.attach.calls import call_parameters
+from unalike.attach.diffusers.calls import call_parameters
 from unalike.errors import OptionError, UnsupportedError
 from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.classes import class_ids

@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 from torch import Tensor
 
-from unalike.attach.report import Certificate, ImageReport
+from unalike.attach.run.report import Certificate, ImageReport
 from unalike.runs.scoring import PLAINLY_CHANGED, Diversity, diversity, pixel_features
 
 THUMBNAIL = 256

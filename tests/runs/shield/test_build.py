@@ -11,7 +11,7 @@ import torch
 from tests.runs.score import folders
 
 from unalike.attach import guide
-from unalike.attach.latents import encode_images
+from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model
 from unalike.errors import NumericsError, OptionError, StoreError
 from unalike.extractors import extractor

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unalike.attach import encoders
-from unalike.attach.encoders import PromptEncoder
-from unalike.attach.prompts import Conditions
+from unalike.attach.diffusers.prompts import Conditions
+from unalike.attach.run import encoders
+from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.spaces import prompt_model
 from unalike.errors import OptionError
 from unalike.kernels import unit_rows
@@ -20,7 +20,7 @@ class Batch:
 
     Args:
         prompts: a text for each image, or one for all of them.
-        prompt_encoder: embeds the prompts; see `unalike.attach.encoders.prompt_encoder`.
+        prompt_encoder: embeds the prompts; see `unalike.attach.run.encoders.prompt_encoder`.
         embeddings: (B, p) in place of an encoder.
         groups: a number for each image, equal for images of the same prompt; equal prompts, else equal embeddings, tell them unless given.
         seeds: a whole number for each image.

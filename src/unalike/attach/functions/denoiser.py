@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.encoders import PromptEncoder
-from unalike.attach.evaluations import Level
 from unalike.attach.functions.batch import Batch
 from unalike.attach.functions.run import GuidedFunction
 from unalike.attach.functions.sigmas import Sigmas, one_sigma
+from unalike.attach.run.encoders import PromptEncoder
+from unalike.attach.run.evaluations import Level
 from unalike.errors import OptionError, UnsupportedError
 from unalike.guidance.base import Method
 from unalike.memory import Memory
@@ -40,7 +40,7 @@ def guide_denoiser(
         x0 = D(x, sigma) + delta,    x = x0 + sigma · noise
 
     Samplers that ask several times a step (Heun, DPM-Solver, EDM's Algorithm 2) are guided at each call; see `Sigmas` for the step that a
-    call belongs to, and `unalike.attach.schedulers` for what an edit does in the solvers that remember earlier predictions. Where
+    call belongs to, and `unalike.attach.diffusers.schedulers` for what an edit does in the solvers that remember earlier predictions. Where
     predictions are combined afterwards, as by `guidance` in EDM2's sampler, guide the combined function: a correction of the conditional
     prediction alone would be multiplied by the weight.
 

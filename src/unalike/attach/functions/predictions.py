@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.encoders import PromptEncoder
-from unalike.attach.evaluations import Level
 from unalike.attach.functions.batch import Batch
 from unalike.attach.functions.run import GuidedFunction
+from unalike.attach.run.encoders import PromptEncoder
+from unalike.attach.run.evaluations import Level
 from unalike.errors import AttachmentError, OptionError, UnsupportedError
 from unalike.guidance.base import Method
 from unalike.memory import Memory

@@ -9,14 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from unalike.attach.draws import Draws
-from unalike.attach.evaluations import Call, Level
 from unalike.attach.functions.batch import Batch
-from unalike.attach.guard import PlainGuard
-from unalike.attach.outputs import blanked
-from unalike.attach.policy import MOVE, Policy, refusal
-from unalike.attach.report import Report
-from unalike.attach.session import Models, Session, require_same_models
+from unalike.attach.run.evaluations import Call, Level
+from unalike.attach.run.guard import PlainGuard
+from unalike.attach.run.outputs import blanked
+from unalike.attach.run.policy import MOVE, Policy, refusal
+from unalike.attach.run.redraws import Draws
+from unalike.attach.run.report import Report
+from unalike.attach.run.session import Models, Session, require_same_models
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.base import Method
 from unalike.memory import Memory

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unalike.attach.latents import encode_images
-from unalike.attach.sizes import image_size
+from unalike.attach.diffusers.sizes import image_size
+from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor

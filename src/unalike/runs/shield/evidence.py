@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unalike import tensorfile
-from unalike.attach.latents import encode_images
+from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
 from unalike.pipelines.loading import load

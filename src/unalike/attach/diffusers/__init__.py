@@ -1,0 +1,1 @@
+"""Guidance for diffusers pipelines: hooks on scheduler and denoiser, prompts, autoencoders, regions."""

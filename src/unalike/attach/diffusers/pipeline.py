@@ -1,0 +1,294 @@
+"""`guide`: a diffusers pipeline that makes its images unlike each other, a memory and a protected set."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.calibration import calibrated, settings_key
+from unalike.attach.diffusers.calls import call_parameters, named_arguments, own_call
+from unalike.attach.diffusers.decoding import Decoder
+from unalike.attach.diffusers.denoiser_hook import Denoiser
+from unalike.attach.diffusers.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.diffusers.images import PipelineImages, Remembered
+from unalike.attach.diffusers.modular import is_modular
+from unalike.attach.diffusers.prompts import Prompts
+from unalike.attach.diffusers.regions.places import Places
+from unalike.attach.diffusers.step_hook import Binding
+from unalike.attach.run import encoders
+from unalike.attach.run.encoders import PromptEncoder
+from unalike.attach.run.guard import Guard, LatentGuard
+from unalike.attach.run.outputs import blanked
+from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
+from unalike.attach.run.redraws import Draws
+from unalike.attach.run.report import Report
+from unalike.attach.run.session import Models, Session, require_same_models, seeds_of
+from unalike.attach.spaces import latent_model, prompt_model
+from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.memory import Memory
+from unalike.shields import Shield
+
+_OWN = (
+    "pipe",
+    "methods",
+    "memory",
+    "shield",
+    "embed",
+    "policy",
+    "prompt_encoder",
+    "groups",
+    "report",
+    "latents",
+    "_calibrations",
+    "_known_models",
+    "_remembered",
+)
+
+
+def guide(
+    pipe: Any,
+    *methods: Method,
+    memory: Memory | None = None,
+    shield: Shield | None = None,
+    embed: Embed | None = None,
+    on_violation: str = MOVE,
+    attempts: int = ATTEMPTS,
+    prompt_encoder: PromptEncoder | None = None,
+    groups: Sequence[int] | Tensor | None = None,
+) -> GuidedPipeline:
+    """The pipeline with guidance: call it like the pipeline itself.
+
+    Args:
+        pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.diffusers.levels`).
+        *methods: applied in order at each step; none is fine, as with a shield alone.
+        memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
+        shield: protected latents, or vectors of an embedding; after the last step each image is checked against them, and certified.
+        embed: what made the vectors of a shield in an embedding: an extractor of `unalike.extractors`, or a function of images
+            (n, 3, h, w) in [0, 1] that gradients pass through.
+        on_violation: what is done with an image that is inside then: "move" it out; "regenerate", draw it again from other noise; "refuse"
+            it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
+            others.
+        attempts: how often an image is drawn again at most, with "regenerate".
+        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the prompts of
+            several models comparable. "clip" is openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
+        groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
+
+    Raises:
+        UnsupportedError: for a pipeline without a scheduler, one whose scheduler has no x0 map, or one that takes no generator where images
+            may have to be drawn again.
+        AttachmentError: for a pipeline that is guided already.
+        OptionError: for an argument of the wrong kind, or a policy without a shield.
+        StoreError: for a shield or a memory of another model.
+
+    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images once for each setting of the call. With a
+    shield the finished images are encoded once more, to say how far they are from the protected ones by themselves. To draw images again
+    is to run the whole batch again.
+
+    Example:
+        >>> guide("emoji")
+        Traceback (most recent call last):
+            ...
+        unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())
+    """
+    if isinstance(pipe, GuidedPipeline):
+        raise AttachmentError("this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())")
+    if getattr(pipe, "scheduler", None) is None or not callable(pipe):
+        raise UnsupportedError(
+            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())"
+        )
+    for method in methods:
+        if not isinstance(method, Method):
+            raise OptionError(f"{method!r} is not a guidance method; pass an object, as in guide(pipe, SPARKE(strength=0.05))")
+    for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
+        if value is not None and not isinstance(value, kind):
+            raise OptionError(
+                f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
+            )
+    policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
+    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=encoder, groups=groups)
+
+
+class GuidedPipeline:
+    """A pipeline with guidance, made by `guide`.
+
+    Calling it takes the arguments of the pipeline and returns what the pipeline returns. The pipeline is changed only while a call runs
+    and put back whatever happens; a call that fails leaves the memory as it was. Every other attribute is the pipeline's own.
+
+    Attributes:
+        pipe: the pipeline.
+        methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
+        policy: what is done with images inside the protected set.
+        report: what the last call did; None before the first.
+        latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None before the first, and where the last step
+            was not reached.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        methods: Sequence[Method],
+        *,
+        memory: Memory | None,
+        shield: Shield | None,
+        embed: Embed | None,
+        policy: Policy,
+        prompt_encoder: encoders.Encoder | None,
+        groups: Sequence[int] | Tensor | None,
+    ) -> None:
+        self.pipe = pipe
+        self.methods = tuple(methods)
+        self.memory = memory
+        self.shield = shield
+        self.embed = embed
+        self.policy = policy
+        self.prompt_encoder = prompt_encoder
+        self.groups = groups
+        self.report: Report | None = None
+        self.latents: Tensor | None = None
+        self._calibrations: dict[Hashable, Method] = {}
+        self._known_models: tuple[list[Any], Models] | None = None
+        self._remembered = Remembered()
+        levels.require(pipe.scheduler)
+        policy.require(pipe, shielded=shield is not None)
+        self._require_fitting_stores()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
+
+        Raises:
+            RefusedError: when images are inside the protected set and stay there; it has the others, which are in the memory, too.
+            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
+        """
+        self._require_fitting_stores()
+        named = named_arguments(self.pipe, args, kwargs)
+        policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
+        methods = self._ready_methods(named)
+        draws = Draws(*self._run(methods, named, args, kwargs, keep=True))
+        for attempt in range(1, policy.redraws + 1):
+            if draws.inside and redraw is not None:
+                again = redraw.arguments(draws.inside, draws.images, attempt)
+                draws.add(*self._run(methods, again, (), again, keep=True))
+        output, latents = draws.output(), draws.latents()
+        report = draws.report(methods, self._guard(named), as_latents=named.get("output_type") == "latent")
+        draws.commit()
+        self.report = report
+        self.latents = None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
+        if draws.inside:
+            raise refusal(output, report, draws.inside, draws.failures, policy)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.pipe, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.pipe, name, value)
+
+    def __repr__(self) -> str:
+        return f"GuidedPipeline({type(self.pipe).__name__}, {', '.join(map(repr, self.methods)) or 'no methods'})"
+
+    def to(self, *args: Any, **kwargs: Any) -> GuidedPipeline:
+        """Moves the pipeline, and returns this guided one."""
+        self.pipe = self.pipe.to(*args, **kwargs)
+        return self
+
+    def _run(
+        self, methods: Sequence[Method], named: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any], *, keep: bool
+    ) -> tuple[Session, Any]:
+        """One run of the pipeline; without `keep` nothing but the final latents matters."""
+        prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
+        places = Places(self.pipe, named, methods, prompts)
+        session = Session(
+            methods,
+            models=self._models(),
+            prompts=prompts,
+            memory=self.memory if keep else None,
+            guard=self._guard(named) if keep else None,
+            move=self.policy.on_violation == MOVE,
+            images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
+            seeds=seeds_of(named.get("generator")),
+            places=places,
+        )
+        with places, Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
+            output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
+        return session, output
+
+    def _guard(self, named: dict[str, Any]) -> Guard | None:
+        """The protected set with what brings this call's latents into its space."""
+        if self.shield is None:
+            return None
+        if is_modular(self.pipe) and any(named.get(name) is not None for name in ("mask_image", "mask")):
+            raise _pasted(f"{type(self.pipe).__name__} with mask_image")
+        if self.embed is None:
+            return LatentGuard(self.shield, self.pipe)
+        return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
+
+    def _decoder(self, named: dict[str, Any]) -> Decoder:
+        return Decoder(self.pipe, (named.get("height"), named.get("width")))
+
+    def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
+        """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
+        keys = {i: (settings_key(m, self.pipe, named), self._models()) for i, m in enumerate(self.methods) if m.needs_calibration}
+        missing = {key: self.methods[i] for i, key in keys.items() if key not in self._calibrations}
+        if missing:
+            ready = calibrated(list(missing.values()), named, self._unguided, call_parameters(self.pipe))
+            self._calibrations.update(zip(missing, ready, strict=True))
+        return [self._calibrations[keys[i]] if i in keys else m for i, m in enumerate(self.methods)]
+
+    def _unguided(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        session, _ = self._run((), arguments, (), arguments, keep=False)
+        if session.latents is None:
+            raise UnsupportedError(
+                "a method needs to be calibrated on finished samples, and this call does not run to the last step; set its radius "
+                "yourself, as in SPELL(radius=20.0)"
+            )
+        return session.latents, session.groups
+
+    def _models(self) -> Models:
+        """The names of the pipeline's models, read again only when one was exchanged, or an adapter in it: offloaded weights cannot be."""
+        named = getattr(self.pipe, "components", {})
+        adapters = [getattr(part, "peft_config", {}).values() for name, part in named.items() if name.startswith("text_encoder")]
+        known, current = self._known_models, [self.prompt_encoder, *named.values(), *(one for own in adapters for one in own)]
+        if known is None or len(known[0]) != len(current) or any(a is not b for a, b in zip(known[0], current, strict=True)):
+            known = self._known_models = (current, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
+        return known[1]
+
+    def _require_fitting_stores(self) -> None:
+        shield, model = self.shield, self._models().latents
+        if self.memory is not None:
+            require_same_models(self.memory, self._models())
+        if shield is None:
+            if self.embed is not None:
+                raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
+            return
+        if "Inpaint" in type(self.pipe).__name__:
+            raise _pasted(type(self.pipe).__name__)
+        if self.embed is not None or in_embedding(shield):
+            require_fitting_embedding(shield, self.embed)
+            self._guard({})  # refuses what it cannot decode
+            return
+        if shield.space.rpartition("/")[0] != model:
+            raise StoreError(
+                f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
+                "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
+            )
+
+
+def _own(value: Any) -> Any:
+    """A copy of a list, for some pipelines write into the list of prompts that they are given, which is needed for the next run."""
+    return list(value) if type(value) is list else value
+
+
+def _pasted(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} pastes the original back after the last step, so its images cannot be certified; guide it without a shield"
+    )

@@ -1,0 +1,304 @@
+"""The prompts of a running pipeline call: texts, one embedding per image, and which images share a prompt."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.attach.diffusers.modular import is_modular, listening
+from unalike.attach.run.encoders import Encoder
+from unalike.errors import OptionError, UnsupportedError
+from unalike.kernels import unit_rows
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is known of the `B` images of a call.
+
+    Attributes:
+        images: B.
+        groups: (B,) int64, equal for images of the same prompt.
+        texts: a prompt or a class name for each image; None where the host has none.
+        embeddings: (B, p) float32, each of norm 1; None where the host has none.
+    """
+
+    images: int
+    groups: Tensor
+    texts: list[str] | None
+    embeddings: Tensor | None
+
+
+class Prompts:
+    """Context manager that listens to `pipe.encode_prompt` during a call.
+
+    The first tensor of the first call is the embedding of the positive prompts; a pipeline without that method has its text encoder heard
+    instead, whose last call before the first step is for them. (R, L, p) is averaged over its L tokens, those of a mask only where the
+    pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
+    not depend on the padding and a memory of 10,000 prompts stays small. Little is lost: padding follows the prompt, has read all of it
+    and summarises it, so that for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
+    Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
+
+    Args:
+        pipe: a diffusers pipeline.
+        arguments: the arguments of the call by name.
+        encoder: embeds the texts instead of the pipeline's own encoder, or None.
+        groups: one number for each image, equal for images of the same prompt, or None to group equal prompts.
+
+    Attributes:
+        positive: what the model is given for the positive prompts, as the pipeline encoded it: (R, …) embeddings, or (R,) class labels.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        encoder: Encoder | None = None,
+        groups: Sequence[int] | Tensor | None = None,
+    ) -> None:
+        self._pipe = pipe
+        self._encoder = encoder
+        self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        self._labels = _labels(arguments)
+        self._keys: Sequence[Hashable] | None = self._labels
+        self._texts = _class_names(pipe, self._labels) if self._labels is not None else prompt_texts(arguments.get("prompt"))
+        self._each = next((v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt") and v), 1)
+        self._rows: Tensor | None = None
+        self.positive: Tensor | None = None if self._labels is None else torch.tensor(self._labels)
+        if self._labels is None and self._texts is not None:
+            self._keys = list(_keys(arguments, len(self._texts)))
+        self._heard = False
+        self._counted = True  # whether there is one embedding for each image
+        self._listening = ExitStack()
+
+    def __enter__(self) -> Prompts:
+        own = getattr(self._pipe, "encode_prompt", None)
+        if self._labels is not None:
+            return self
+        if is_modular(self._pipe):
+            self._listening.enter_context(listening(self._pipe, self._hear))
+            return self
+        if own is None:
+            encoder = _text_encoder(self._pipe)
+            if encoder is not None:
+                self._listening.callback(encoder.register_forward_hook(self._overhear).remove)
+            return self
+
+        @functools.wraps(own)
+        def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            bound = inspect.signature(own).bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
+            texts = prompt_texts(arguments.get("prompt"))  # before the call: some pipelines write a template into the list
+            keys = None if texts is None else list(_keys(arguments, len(texts)))
+            encoded = own(*args, **kwargs)
+            if not self._heard:
+                self._heard = True
+                if texts is not None:
+                    self._texts, self._keys = texts, keys
+                self._listen(arguments, encoded)
+            return encoded
+
+        replaced = vars(self._pipe).get("encode_prompt")
+        self._pipe.encode_prompt = encode_prompt
+        self._listening.callback(self._put_back, replaced)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def _put_back(self, replaced: Any) -> None:
+        del self._pipe.encode_prompt
+        if replaced is not None:
+            self._pipe.encode_prompt = replaced
+
+    def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
+        numbers = [v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")]
+        self._counted = bool(numbers)
+        if arguments.get("do_classifier_free_guidance"):
+            given = arguments.get("prompt_embeds") if self._texts is None else self._texts
+            encoded = _without_negative(encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1))
+        self._take(encoded)
+
+    def _hear(self, state: Any) -> None:
+        """Takes what a modular pipeline has made of the prompts so far; in the end there is one embedding for each image."""
+        embeddings, texts = state.get("prompt_embeds"), prompt_texts(state.get("prompt"))
+        if texts is not None:
+            self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
+        if embeddings is not None and embeddings is not self.positive:
+            self._take((embeddings, state.get("prompt_embeds_mask")))
+
+    def _take(self, encoded: Any) -> None:
+        self.positive = _first(encoded)
+        if self._encoder is None:
+            self._rows = _pooled(encoded, self._each)
+
+    def _overhear(self, module: torch.nn.Module, _: Any, output: Any) -> None:
+        """What a text encoder that the pipeline calls itself made of its prompts."""
+        self._take([output[0]])
+
+    @property
+    def asked(self) -> int | None:
+        """How many images the arguments ask for; None where they do not tell."""
+        return self._known_images(0) or None
+
+    def images(self, sample: Tensor) -> int:
+        """How many images the rows of `sample` (R, …) are: half of them where the batch is doubled."""
+        rows = len(sample)
+        known = self._known_images(rows)
+        return known if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else rows
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
+
+        Raises:
+            OptionError: when `groups` or the encoder's result does not fit the number of images.
+            UnsupportedError: when the number of prompts and that of images do not go together.
+        """
+        images = self.images(sample)
+        if self._groups is not None and len(self._groups) != images:
+            raise OptionError(f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image")
+        texts = None if self._texts is None else _spread(self._texts, images, "prompts")
+        embeddings = self._embeddings(images)
+        keys = None if self._keys is None else _spread(self._keys, images, "prompts")
+        return Conditions(images, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
+
+    def _known_images(self, rows: int) -> int:
+        for known in (self._groups, self._labels, self._rows if self._counted or self._texts is None else None):
+            if known is not None:
+                return len(known)
+        return rows if self._texts is None else len(self._texts) * self._each
+
+    def _embeddings(self, images: int) -> Tensor | None:
+        if self._encoder is not None:
+            return self._encoded(self._encoder, images)
+        if self._labels is not None:
+            classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or max(self._labels)
+            one_hot = torch.nn.functional.one_hot(torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1).float()
+            return _spread_rows(one_hot, images)
+        return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
+
+    def _encoded(self, encoder: Encoder, images: int) -> Tensor:
+        if self._texts is None:
+            raise OptionError("prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out")
+        unique = list(dict.fromkeys(self._texts))
+        encoded = encoder(unique)
+        if not isinstance(encoded, Tensor) or encoded.ndim != 2 or len(encoded) != len(unique) or not torch.isfinite(encoded).all():
+            got = f"shape {tuple(encoded.shape)}" if isinstance(encoded, Tensor) else f"a {type(encoded).__name__}"
+            raise OptionError(f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)")
+        rows = encoded.detach().float()[[unique.index(t) for t in _spread(self._texts, images, "prompts")]]
+        return unit_rows(rows)
+
+
+def prompt_texts(prompt: Any) -> list[str] | None:
+    """The prompts of an argument, one or a list of them; None where they are no texts."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list | tuple) and prompt and all(isinstance(p, str) for p in prompt):
+        return list(prompt)
+    return None
+
+
+def _keys(arguments: dict[str, Any], count: int) -> zip[tuple[str, ...]]:
+    """What tells the prompts apart: `prompt` with `prompt_2`, `prompt_3` where they are given."""
+    columns = [prompt_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
+    full = [c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)]
+    return zip(*full, strict=True)
+
+
+def _labels(arguments: dict[str, Any]) -> list[int] | None:
+    labels = arguments.get("class_labels")
+    if labels is None:
+        return None
+    return [
+        int(i) for i in (labels.reshape(-1).tolist() if isinstance(labels, Tensor) else [labels] if isinstance(labels, int) else labels)
+    ]
+
+
+def _class_names(pipe: Any, labels: list[int]) -> list[str]:
+    names = {index: name for name, index in reversed((getattr(pipe, "labels", None) or {}).items())}
+    return [str(names.get(label, label)) for label in labels]
+
+
+def _first(encoded: Any) -> Any:
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    return next((p for p in parts if p is not None), None)
+
+
+def _without_negative(encoded: Any, positive: int) -> Any:
+    """What was encoded without its first half where that is of the negative prompts, so that of twice `positive` rows half are left."""
+    first = _first(encoded)
+    if not isinstance(first, Tensor) or len(first) != 2 * positive:
+        return encoded
+    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
+    return [p[positive:] if isinstance(p, Tensor) and len(p) == 2 * positive else p for p in parts]
+
+
+def _text_encoder(pipe: Any) -> torch.nn.Module | None:
+    found = (getattr(pipe, name, None) for name in ("text_encoder", "bert"))
+    return next((module for module in found if isinstance(module, torch.nn.Module)), None)
+
+
+def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
+    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how often a prompt is repeated in it."""
+    parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
+    if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
+        return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
+    if not isinstance(first, Tensor):
+        return None
+    rows = first.detach().float()
+    if rows.ndim == 2:
+        return rows
+    rows = rows.reshape(len(rows), -1, rows.shape[-1])
+    mask = next((p for p in parts if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]), None)
+    if mask is None or mask.is_floating_point():
+        return rows.mean(1)
+    weight = _as_embeddings(mask, each).to(rows)[:, :, None]
+    return (rows * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _as_embeddings(mask: Tensor, each: int) -> Tensor:
+    """A mask (R, L) in the order of the embeddings, each prompt's `each` rows after another.
+
+    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal ones are R / each apart.
+    """
+    count = len(mask) // max(each, 1)
+    if each < 2 or count < 2 or len(mask) % each:
+        return mask
+    grouped, tiled = mask.view(count, each, -1), mask.view(each, count, -1)
+    if not (grouped == grouped[:, :1]).all() and (tiled == tiled[:1]).all():
+        return mask[:count].repeat_interleave(each, 0)
+    return mask
+
+
+def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:
+    if images % len(items):
+        raise UnsupportedError(
+            f"this call has {len(items)} {what} and {images} images, which do not go together; "
+            "pass groups= to guide, one number for each image"
+        )
+    return [item for item in items for _ in range(images // len(items))]
+
+
+def _spread_rows(rows: Tensor, images: int) -> Tensor:
+    if len(rows) > images and len(rows) % images == 0:
+        return rows[:: len(rows) // images]  # some video pipelines repeat the embedding for each frame
+    index = _spread(list(range(len(rows))), images, "prompt embeddings")
+    return rows[torch.tensor(index, device=rows.device)]
+
+
+def _grouped(given: Tensor | None, keys: list[Hashable] | None, embeddings: Tensor | None, images: int) -> Tensor:
+    if given is not None:
+        return given
+    if keys is not None:
+        order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        return torch.tensor([order[key] for key in keys], dtype=torch.int64)
+    if embeddings is not None:
+        return torch.unique(embeddings, dim=0, return_inverse=True)[1].cpu()
+    return torch.zeros(images, dtype=torch.int64)

@@ -1,0 +1,1 @@
+"""Boxes, masks and words resolved to cells of the latent grid."""

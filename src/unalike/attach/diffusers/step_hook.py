@@ -1,0 +1,204 @@
+"""Routes a scheduler's `step` through guidance while a pipeline runs, and puts everything back afterwards.
+
+`step` and `set_timesteps` are bound on the instance, so the scheduler keeps its class, its signature and its place in the pipeline, and a
+deep copy of it steps itself, unguided. The guidance edits the model's output by `delta / b`, which every solver reads as x0 moved by
+`delta`; where there is no delta, the very same object is passed on, so that "no guidance" is exact to the last bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from types import MethodType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unalike.attach.diffusers import levels
+from unalike.attach.run.evaluations import Call, Coming
+from unalike.errors import AttachmentError, UnsupportedError
+
+_MARK = "_unalike_binding"
+
+
+class Guidance(Protocol):
+    """What a binding asks at each call."""
+
+    def reset(self) -> None:
+        """A new schedule was set: nothing before it counts."""
+        ...
+
+    def correct(self, call: Call) -> Tensor | None:
+        """What to add to `call.x0` (R, …); None for nothing."""
+        ...
+
+    def finish(self, latents: Tensor) -> Tensor | None:
+        """What to return instead of the final latents (R, …); None to leave them."""
+        ...
+
+
+class Binding:
+    """Context manager: while it is open, the pipeline's scheduler is guided.
+
+    Args:
+        pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
+        guidance: asked at each call.
+
+    Raises:
+        AttachmentError: on entering when the scheduler is guided already; on leaving when the pipeline's scheduler was replaced meanwhile.
+        UnsupportedError: on entering for a scheduler without an x0 map; from a step that a scalar x0 map cannot describe.
+    """
+
+    def __init__(self, pipe: Any, guidance: Guidance) -> None:
+        self._pipe = pipe
+        self._scheduler = pipe.scheduler
+        self._guidance = guidance
+        self._position, self._done = -1, 0
+        self._saved: dict[str, Any] = {}
+
+    def __enter__(self) -> Binding:
+        scheduler = self._scheduler
+        levels.require(scheduler)
+        if getattr(scheduler.step, _MARK, False):
+            raise AttachmentError(
+                f"the {type(scheduler).__name__} of this pipeline is being guided already; let that call end first, "
+                "or give all methods to one guide(pipe, method, method)"
+            )
+        self._saved = {name: vars(scheduler)[name] for name in ("step", "set_timesteps") if name in vars(scheduler)}
+        for name, own in self._saved.items():
+            if getattr(own, "__self__", None) is not scheduler:
+                raise AttachmentError(
+                    f"{name} of this {type(scheduler).__name__} was replaced by something else than a method of it; remove that first, "
+                    f"as in del pipe.scheduler.{name}"
+                )
+        for name, routed in (("step", self._step), ("set_timesteps", self._set_timesteps)):
+            setattr(scheduler, name, self._bound(getattr(scheduler, name), routed))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for name in ("step", "set_timesteps"):
+            if name in self._saved:
+                setattr(self._scheduler, name, self._saved[name])
+            else:
+                vars(self._scheduler).pop(name, None)
+        if kind is None and self._pipe.scheduler is not self._scheduler:
+            raise AttachmentError(
+                f"the pipeline's scheduler was replaced by a {type(self._pipe.scheduler).__name__} while it was guided, so the guidance "
+                "was lost on the way; set pipe.scheduler before the call"
+            )
+
+    def _bound(self, own: Any, routed: Any) -> MethodType:
+        function, scheduler = own.__func__, self._scheduler
+
+        @functools.wraps(function)
+        def method(this: Any, *args: Any, **kwargs: Any) -> Any:
+            if this is not scheduler:  # a deep copy of the scheduler steps itself
+                return function(this, *args, **kwargs)
+            return routed(own, *args, **kwargs)
+
+        setattr(method, _MARK, True)
+        return MethodType(method, scheduler)
+
+    def coming(self, timestep: float) -> Coming:
+        """What the evaluation of the model that is about to happen is for.
+
+        Args:
+            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
+
+        Raises:
+            UnsupportedError: where it is not among the timesteps still to come.
+        """
+        scheduler, first = self._scheduler, self._position + 1
+        times = levels.schedule(scheduler).tolist()
+        meant = levels.meant(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
+        begin = getattr(scheduler, "begin_index", None) if self._position < 0 else 0
+        if begin is not None:  # then it is known which one comes next, however coarsely half precision has rounded it
+            near = near[begin : begin + 1]
+        off, index = min(near, default=(math.inf, 0))
+        if off > max(1e-3, 0.01 * abs(times[index])):  # bfloat16 may have rounded it twice, by up to 0.4 % each
+            raise UnsupportedError(
+                f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
+                "methods that act on prompts need to know at which step they are: leave them out for this pipeline"
+            )
+        levels.position(scheduler, levels.schedule(scheduler)[index], self._position)  # sets the step index, as the step itself would
+        return Coming(levels.level(scheduler, levels.schedule(scheduler)[index]), self._done, self._done + len(times) - index)
+
+    def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
+        result = own(*args, **kwargs)
+        self._position, self._done = -1, 0
+        self._guidance.reset()
+        return result
+
+    def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(own).bind(*args, **kwargs)
+        arguments, scheduler, timestep = bound.arguments, self._scheduler, bound.arguments["timestep"]
+        _refuse(scheduler, arguments)
+        self._position = levels.position(scheduler, timestep, self._position)
+        remaining = len(levels.schedule(scheduler)) - self._position
+        call = _call(scheduler, arguments, self._done, self._done + remaining)
+        delta = None if call.level.b == 0 else self._guidance.correct(call)  # at b = 0 the output has no say in x0
+        if delta is None:
+            result = own(*args, **kwargs)
+        else:
+            arguments["model_output"] = _edited(arguments["model_output"], delta / call.level.b)
+            result = own(*bound.args, **bound.kwargs)
+        self._done += 1
+        if remaining == 1:
+            final = self._guidance.finish(result[0])
+            if final is not None:
+                result = _with_sample(result, final)
+        return result
+
+
+def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
+    sample, output = arguments["sample"], arguments["model_output"]
+    level = levels.level(scheduler, levels.first(arguments["timestep"]))
+    precise = torch.promote_types(sample.dtype, torch.float32)
+    x_t = sample.to(precise)
+    x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
+    return Call(x0=x0, x_t=x_t, level=level, step=step, steps=steps, one_step=levels.one_step(scheduler, arguments))
+
+
+def _mean_part(output: Tensor, channels: int) -> Tensor:
+    """The channels that predict the sample, where a learned variance follows them."""
+    return output[:, :channels] if output.shape[1] == 2 * channels else output
+
+
+def _edited(output: Tensor, change: Tensor) -> Tensor:
+    mean = _mean_part(output, change.shape[1])
+    edited = (mean.to(change.dtype) + change).to(output.dtype)
+    return edited if mean is output else torch.cat([edited, output[:, change.shape[1] :]], dim=1)
+
+
+def _with_sample(result: Any, sample: Tensor) -> Any:
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
+    if isinstance(result, tuple):
+        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
+    result.prev_sample = sample
+    for name in ("pred_original_sample", "denoised"):
+        if isinstance(getattr(result, name, None), Tensor):
+            setattr(result, name, sample)
+    return result
+
+
+def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
+    """Refuses what makes the x0 map no longer one pair of numbers for the whole batch."""
+    name = type(scheduler).__name__
+    if arguments.get("s_churn", 0) > 0:
+        raise UnsupportedError(
+            f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
+        )
+    timestep = arguments["timestep"]
+    if arguments.get("per_token_timesteps") is not None or (
+        isinstance(timestep, Tensor) and bool((timestep != levels.first(timestep)).any())
+    ):
+        raise UnsupportedError(
+            f"{name} was stepped with different timesteps for tokens or images; only one timestep for the whole batch can be guided"
+        )
+    if arguments.get("pred_original_sample") is not None:
+        raise UnsupportedError(
+            f"{name} was given pred_original_sample, which overrides the model's output; leave it out to guide this pipeline"
+        )

@@ -1,0 +1,173 @@
+"""Images into the latents that a pipeline would have to end in to draw them, and shields made of those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import get_module_execution_device
+from torch import Tensor
+
+from unalike.attach.diffusers.calls import draws_videos, packs_as_images
+from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
+from unalike.errors import OptionError, UnsupportedError
+from unalike.shields import Shield
+
+_BATCH = 8
+
+
+def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+    """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
+
+    The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
+    some overflow in float16, and the distances of an image should not depend on where they are measured. In a pipeline without an
+    autoencoder the latents are the image itself, from -1 to 1.
+
+    Args:
+        pipe: a diffusers pipeline for images.
+        images: PIL images, or a tensor (m, 3, H, W) in [0, 1].
+        size: height and width to resize to; that of the images to be generated. As they are unless given.
+
+    Raises:
+        OptionError: for no images, or images of different sizes.
+        UnsupportedError: for a pipeline without such an autoencoder, or with latents packed in an unknown way.
+
+    Cost: one pass of the encoder, 8 images at a time.
+    """
+    name, vae = autoencoder(pipe)
+    if vae is None and hasattr(pipe, "scheduler"):
+        return _pixels(pipe, images, size)
+    if vae is None or not hasattr(vae, "encode") or name == "vqgan":
+        raise UnsupportedError(
+            f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
+        )
+    if draws_videos(pipe) or "audio_channels" in vae.config:
+        raise UnsupportedError(
+            f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
+            "them, such as guided.latents of an earlier call"
+        )
+    pixels = _pixels(pipe, images, size)
+    own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
+    here = not any(p.is_meta for p in vae.parameters())
+    upcast = here and {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    try:
+        if upcast:
+            vae.to(dtype=torch.float32)
+        with torch.no_grad():
+            parts = [_latents(pipe, vae, part.to(device=device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+    finally:
+        if upcast:
+            vae.to(dtype=own)
+        if hasattr(pipe, "maybe_free_model_hooks"):  # an offloaded autoencoder would stay where it ran, beside the next denoiser
+            pipe.maybe_free_model_hooks()
+    return torch.cat(parts)
+
+
+def shield_from_images(
+    pipe: Any,
+    images: Iterable[Any] | Tensor,
+    radius: float | str,
+    *,
+    ids: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Shield:
+    """A shield around images, for pipelines with this one's autoencoder.
+
+    Args:
+        pipe: a diffusers pipeline; its autoencoder encodes the images.
+        images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
+        radius: in the units of the latents, or "auto" to measure it on the set.
+        ids: a name for each, to appear in certificates.
+        size: height and width to resize to; that of the images to be generated.
+
+    Raises:
+        OptionError: for no images, images of different sizes, or a radius that is not above 0.
+        UnsupportedError: as `encode_images`.
+    """
+    latents = encode_images(pipe, images, size=size).float()
+    return Shield(latents, space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=radius, ids=ids)
+
+
+def _pixels(pipe: Any, images: Iterable[Any] | Tensor, size: tuple[int, int] | None) -> Tensor:
+    given = images if isinstance(images, Tensor) else list(images)
+    if len(given) == 0:
+        raise OptionError("images is empty; give at least one image")
+    sizes = {image.size for image in given if hasattr(image, "convert")} if isinstance(given, list) else set()
+    if len(sizes) > 1 and size is None:
+        raise OptionError(f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated")
+    if isinstance(given, list):
+        given = [image.convert("RGB") if hasattr(image, "convert") else image for image in given]
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(vae_scale_factor=_scale_factor(autoencoder(pipe)[1]))
+    height, width = size if size is not None else (None, None)
+    return processor.preprocess(given, height=height, width=width)
+
+
+def _scale_factor(vae: Any) -> int:
+    return 1 if vae is None else 2 ** (len(vae.config.get("block_out_channels", (0,))) - 1)
+
+
+def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
+    encoded = vae.encode(pixels[:, :, None] if of_one_frame(vae) else pixels)
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.mode()
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    if of_one_frame(vae):
+        latents = latents[:, :, 0]
+    if latents.ndim != 4:
+        raise UnsupportedError(
+            f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those of images (C, H, W) are known"
+        )
+    return _packed(pipe, scaled(pipe, latents))
+
+
+def of_one_frame(vae: Any) -> bool:
+    """Whether an autoencoder for images takes them as videos of one frame: (n, c, 1, h, w)."""
+    return isinstance(vae, AutoencoderKLQwenImage)
+
+
+def scaled(pipe: Any, encoded: Tensor) -> Tensor:
+    """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is taken as it is."""
+    name, vae = autoencoder(pipe)
+    return (encoded if name == "movq" else normalised(vae, encoded)) * latent_scale(pipe)
+
+
+def unscaled(pipe: Any, latents: Tensor) -> Tensor:
+    """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `scaled`."""
+    name, vae = autoencoder(pipe)
+    own = latents / latent_scale(pipe)
+    return own if name == "movq" else denormalised(vae, own)
+
+
+def normalised(vae: Any, latents: Tensor) -> Tensor:
+    """What an autoencoder encoded, (n, c, h, w), scaled and shifted into the latents that a denoiser is trained on."""
+    scale = vae.config.get("scaling_factor") or 1.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        return (latents - mean) * scale / std
+    return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
+
+
+def denormalised(vae: Any, latents: Tensor) -> Tensor:
+    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `normalised`."""
+    scale = vae.config.get("scaling_factor") or 1.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        return latents * std / scale + mean
+    return latents / scale + (vae.config.get("shift_factor") or 0.0)
+
+
+def _packed(pipe: Any, latents: Tensor) -> Tensor:
+    pack = getattr(pipe, "_pack_latents", None)
+    if pack is None:
+        return latents
+    if not packs_as_images(pipe):
+        raise UnsupportedError(
+            f"{type(pipe).__name__} packs its latents in a way that is not known here; give latents as its scheduler sees them"
+        )
+    return pack(latents, *latents.shape)

@@ -1,0 +1,157 @@
+"""How a protected set looks after the images of a pipeline, whatever space it is in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unalike.errors import NumericsError, ShieldError, UnsupportedError
+from unalike.guidance.base import Protected, Pushing
+from unalike.shields import Shield
+
+
+class Guard(Protocol):
+    """A shield with the pipeline whose images it is to keep out.
+
+    Attributes:
+        shield: the protected set.
+    """
+
+    @property
+    def shield(self) -> Shield:
+        """The protected set."""
+        ...
+
+    def regions(self, space: str, device: torch.device) -> Protected | Pushing:
+        """What methods see of it during one call whose latents are of this space.
+
+        Raises:
+            StoreError: for another space than the shield's.
+        """
+        ...
+
+    def inside(self, latents: Tensor) -> Tensor:
+        """Which of the final latents (B, …) lie in a ball (B,)."""
+        ...
+
+    def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The final latents (B, …), those inside moved out of all balls, and which were moved (B,).
+
+        Raises:
+            ShieldError: when one of them cannot be moved out.
+        """
+        ...
+
+    def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The number (B,) of the protected point nearest to each of the final latents (B, …), and its exact distance (B,)."""
+        ...
+
+    def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has nothing but the images.
+
+        Raises:
+            UnsupportedError: where images cannot be turned into points of the shield's space.
+            NumericsError: when what they are turned into is not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Final latents after those inside a ball were moved out.
+
+    Attributes:
+        latents: (B, …); what could not be moved is as it was.
+        moved: which were moved (B,).
+        inside: which are inside all the same (B,).
+        failures: why an image could not be moved, by its number.
+    """
+
+    latents: Tensor
+    moved: Tensor
+    inside: Tensor
+    failures: dict[int, ShieldError]
+
+
+def moved_out(guard: Guard, latents: Tensor) -> Moved:
+    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does not stop the others."""
+    try:
+        result, moved = guard.move_out(latents)
+        return Moved(result, moved, torch.zeros_like(moved), {})
+    except ShieldError:  # of one image at least: which, and why, each says by itself
+        result, failures = latents.clone(), {}
+    moved = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+    for i in guard.inside(latents).nonzero().flatten().tolist():
+        try:
+            row, was_moved = guard.move_out(latents[i : i + 1])
+        except ShieldError as error:
+            failures[i] = error
+            continue
+        result[i], moved[i] = row[0], was_moved[0]
+    return Moved(result, moved, guard.inside(result), failures)
+
+
+class PlainGuard:
+    """A shield in the space that the samples themselves are in, for a host that is nothing but a function.
+
+    Args:
+        shield: the protected set.
+    """
+
+    def __init__(self, shield: Shield) -> None:
+        self.shield = shield
+
+    def regions(self, space: str, device: torch.device) -> Protected:
+        """The balls themselves, with a search that goes along with the call's predictions."""
+        return self.shield.trajectory(space, device)
+
+    def inside(self, latents: Tensor) -> Tensor:
+        """Which of the final latents (B, …) lie in a ball (B,)."""
+        return self.shield.inside(latents)
+
+    def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The final latents (B, …), those inside moved out of all balls, and which were moved (B,)."""
+        return self.shield.move_out(latents)
+
+    def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The number (B,) of the protected latent nearest to each of the final latents (B, …), and its exact distance (B,)."""
+        return self.shield.nearest(latents)
+
+    def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refused: a function has no encoder that would turn images into samples."""
+        raise UnsupportedError(
+            "a guided function has no encoder for finished images; measure its samples, as in shield.nearest(samples), or guide a pipeline"
+        )
+
+
+class LatentGuard(PlainGuard):
+    """A shield in the latent space of a pipeline.
+
+    Args:
+        shield: the protected set.
+        pipe: the pipeline.
+    """
+
+    def __init__(self, shield: Shield, pipe: Any) -> None:
+        super().__init__(shield)
+        self._pipe = pipe
+
+    def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for finished images (B, 3, h, w) in [0, 1], encoded again."""
+        from unalike.attach.diffusers.vae import encode_images  # with diffusers, which code outside it need not have
+
+        latents = encode_images(self._pipe, images)
+        if tuple(latents.shape[1:]) != self.shield.shape:
+            raise UnsupportedError(
+                f"the images are encoded to latents of shape {tuple(latents.shape[1:])} and the protected ones have {self.shield.shape}, "
+                "so they cannot be compared; give images of the size that the shield was built for"
+            )
+        if not torch.isfinite(latents).all():
+            raise NumericsError(
+                "the images, encoded again, have NaN or infinite latents, so their distances cannot be measured; run the pipeline in "
+                "float32 or bfloat16"
+            )
+        return self.shield.nearest(latents)

@@ -1,0 +1,184 @@
+"""What happens to images that end inside the protected set: moved out, drawn again from other noise, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unalike.attach.diffusers.calibration import copied
+from unalike.attach.diffusers.calls import call_parameters
+from unalike.attach.run.report import Report
+from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
+
+MOVE, REGENERATE, REFUSE = POLICIES = ("move", "regenerate", "refuse")
+ATTEMPTS = 3
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with images whose final latent lies in a protected ball. Whatever it is, none of those is returned.
+
+    Args:
+        on_violation: "move" out of the balls after the last step; "regenerate", draw again from other noise; "refuse" to return it. What
+            cannot be moved out, and what is still inside when it was drawn again for the last time, is refused too.
+        attempts: how often an image is drawn again at most, with "regenerate".
+
+    Raises:
+        OptionError: for anything else than these, and for a number of attempts where nothing is drawn again.
+
+    Example:
+        >>> Policy("regenerate", 2).redraws, Policy("move").redraws
+        (2, 0)
+    """
+
+    on_violation: str = MOVE
+    attempts: int = ATTEMPTS
+
+    def __post_init__(self) -> None:
+        if self.on_violation not in POLICIES:
+            raise OptionError(f"on_violation is {self.on_violation!r}; allowed: {', '.join(map(repr, POLICIES))}")
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
+            raise OptionError(f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in attempts={ATTEMPTS}")
+        if self.attempts != ATTEMPTS and self.on_violation != REGENERATE:
+            raise OptionError(
+                f"attempts is {self.attempts} and on_violation is {self.on_violation!r}, which draws nothing again; leave attempts out, or "
+                "set on_violation='regenerate'"
+            )
+
+    @property
+    def redraws(self) -> int:
+        """How often an image is drawn again at most."""
+        return self.attempts if self.on_violation == REGENERATE else 0
+
+    def require(self, pipe: Any, *, shielded: bool) -> None:
+        """Makes sure that the policy can be kept with this pipeline.
+
+        Raises:
+            OptionError: when there is no shield that a policy could be for.
+            UnsupportedError: when images are to be drawn again and the pipeline cannot be told from which noise.
+        """
+        if not shielded and self.on_violation != MOVE:
+            raise OptionError(
+                f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in guide(pipe, shield=Shield.open(folder))"
+            )
+        if self.redraws and "generator" not in call_parameters(pipe):
+            raise UnsupportedError(
+                f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from other noise; use on_violation='move' or "
+                "'refuse'"
+            )
+
+
+class Redraw:
+    """How a call has to be made again to draw some of its images anew and the others as they were.
+
+    Images that are drawn anew get generators of new seeds (`new_seed`), the others copies of their own, so that they are what they were
+    to the rest of the batch. With one generator for the whole batch all of them are drawn anew. Without a generator the call is repeated
+    as it is, and the pipeline goes on with torch's own random numbers.
+
+    Args:
+        arguments: of the call, by name, before it was made: the generators are copied as they are then.
+
+    Raises:
+        OptionError: for a call with explicit latents.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        if arguments.get("latents") is not None:
+            raise OptionError(
+                "latents are given and on_violation is 'regenerate': images of fixed noise cannot be drawn again; leave latents out, or "
+                "use on_violation='move' or 'refuse'"
+            )
+        self._arguments = dict(arguments)
+        self._generator = copied(arguments.get("generator"))
+
+    def arguments(self, rows: Sequence[int], images: int, attempt: int) -> dict[str, Any]:
+        """The arguments of a call that draws these rows of all the images anew.
+
+        Args:
+            rows: numbers of images.
+            images: how many the call makes.
+            attempt: 1 for the first time that images are drawn again.
+        """
+        known = self._generator
+        if known is None:
+            return self._arguments
+        own = list(known) if isinstance(known, list | tuple) else [known]
+        if len(own) == images:
+            again = [_seeded(g, new_seed(g, attempt)) if i in rows else copied(g) for i, g in enumerate(own)]
+        else:
+            again = [_seeded(own[0], new_seed(own[0], attempt, i)) for i in range(images)]
+        return {**self._arguments, "generator": again}
+
+
+def new_seed(generator: torch.Generator, attempt: int, image: int | None = None) -> int:
+    """The seed (below 2**63) that an image is drawn again from: the same for the same state of its generator and the same attempt.
+
+    Args:
+        generator: of the image before its first draw; it stays as it is.
+        attempt: 1 for the first time that it is drawn again.
+        image: its number, where one generator serves several.
+
+    Example:
+        >>> seeds = [new_seed(torch.Generator().manual_seed(7), attempt) for attempt in (1, 1, 2)]
+        >>> seeds[0] == seeds[1], seeds[0] == seeds[2]
+        (True, False)
+    """
+    state = bytes(generator.get_state().tolist())
+    digest = hashlib.sha256(state + f" {attempt} {image}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def refusal(
+    output: Any,
+    report: Report,
+    refused: list[int],
+    failures: Mapping[int, ShieldError],
+    policy: Policy,
+    choices: Sequence[str] = (MOVE, REGENERATE),
+) -> RefusedError:
+    """The error that says which images are refused, and why.
+
+    Args:
+        output: of the pipeline, the refused images blank.
+        report: with the certificates of all images.
+        refused: their numbers.
+        failures: why images could not be moved out, by their number.
+        policy: that was followed.
+        choices: the policies that the host could follow in its place.
+    """
+    named = "; ".join(_place(report, i) for i in refused[:_NAMED])
+    more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    reasons = "".join(f". {reason[0].upper()}{reason[1:]}" for reason in dict.fromkeys(str(error) for error in failures.values()))
+    tried = {
+        MOVE: "they could not be moved out",
+        REGENERATE: f"they were drawn again {policy.attempts} time{'s' if policy.attempts > 1 else ''}",
+        REFUSE: "on_violation is 'refuse'",
+    }[policy.on_violation]
+    others = " or ".join(repr(name) for name in choices if name != policy.on_violation)
+    instead = f"use on_violation={others}, " if others else ""
+    return RefusedError(
+        f"{len(refused)} of {len(report.images)} images are inside the protected set and are not returned ({tried}): {named}{more}"
+        f"{reasons}. The others are in this error's output, where these are blank. Draw from other seeds, add SPELL() to the methods, "
+        f"{instead}or give the shield a smaller radius",
+        output=output,
+        report=report,
+        refused=refused,
+    )
+
+
+def _seeded(like: torch.Generator, seed: int) -> torch.Generator:
+    return torch.Generator(device=like.device).manual_seed(seed)
+
+
+def _place(report: Report, number: int) -> str:
+    image = report.images[number]
+    prompt = f" ({image.prompt!r})" if image.prompt else ""
+    certificate = image.certificate
+    if certificate is None:
+        return f"image {number}{prompt}"
+    return f"image {number}{prompt} is {certificate.distance:.6g} from {certificate.nearest_id!r}, radius {certificate.radius:g}"

@@ -1,0 +1,140 @@
+"""The runs of a pipeline that one guided call takes, and what comes of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.attach.run.guard import Guard
+from unalike.attach.run.outputs import blanked, pixels, taken
+from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report, nearest_neighbours
+from unalike.attach.run.session import Session
+from unalike.errors import ShieldError, UnsupportedError
+from unalike.guidance.base import Method
+from unalike.guidance.methods import described
+
+
+class Draws:
+    """The runs of one call: the first, and one for each time that images were drawn again.
+
+    An image is taken from the run that drew it last. Those that were outside the protected set stay as they were first drawn.
+
+    Args:
+        session: of the first run.
+        output: what the pipeline returned.
+
+    Raises:
+        AttachmentError: when the scheduler was never stepped.
+        ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
+
+    Attributes:
+        inside: the numbers of the images that are inside the protected set.
+        images: how many images there are.
+    """
+
+    def __init__(self, session: Session, output: Any) -> None:
+        self._sessions, self._outputs = [session], [output]
+        self._reports = [session.images()]
+        self.images = len(self._reports[0])
+        self.inside = session.inside
+        self._choice = [0] * self.images
+
+    def add(self, session: Session, output: Any) -> None:
+        """One more run, in which the images that are inside were drawn again."""
+        self._sessions.append(session)
+        self._outputs.append(output)
+        self._reports.append(session.images())
+        for i in self.inside:
+            self._choice[i] = len(self._sessions) - 1
+        still = set(session.inside)
+        self.inside = [i for i in self.inside if i in still]
+
+    @property
+    def kept(self) -> list[int]:
+        """The numbers of the images that are outside."""
+        return [i for i in range(self.images) if i not in self.inside]
+
+    @property
+    def failures(self) -> dict[int, ShieldError]:
+        """Why images that are inside could not be moved out, by their number."""
+        found = {i: self._of(i).failures.get(i) for i in self.inside}
+        return {i: error for i, error in found.items() if error is not None}
+
+    def latents(self) -> Tensor | None:
+        """The final latents (B, …), those of images inside included; None when the last step was not reached."""
+        rows = [session.latents for session in self._sessions]
+        if any(latents is None for latents in rows):
+            return None
+        return torch.stack([part[i] for i, run in enumerate(self._choice) if (part := rows[run]) is not None])
+
+    def output(self) -> Any:
+        """What the pipeline would have returned with each image taken from its run; the images inside blank."""
+        output = taken(self._outputs, self._choice)
+        return blanked(output, self.inside, self.images) if self.inside else output
+
+    def commit(self) -> None:
+        """Adds the images that are outside to the memory, where there is one and the last step was reached."""
+        latents = self.latents()
+        if latents is None:
+            return
+        seeds = [session.seeds() for session in self._sessions]
+        known = [own[i] for i, run in enumerate(self._choice) if (own := seeds[run]) is not None]
+        self._sessions[0].commit(latents, self.kept, known if len(known) == self.images else None)
+
+    def report(self, methods: Sequence[Method], guard: Guard | None, *, as_latents: bool) -> Report:
+        """What was done, image by image.
+
+        Args:
+            methods: as they were used.
+            guard: measures the finished images once more; None without a shield.
+            as_latents: whether the call was asked for latents in place of images.
+        """
+        first = self._sessions[0]
+        decoded = [None] * self.images if guard is None or as_latents else self._decoded(guard)
+        neighbours = self._neighbours()
+        images = [
+            self._image(self._reports[run][i], run + 1, neighbours[i], decoded[i]) for i, run in enumerate(self._choice)
+        ]  # fmt: skip
+        return Report(
+            images=images,
+            steps=first.steps,
+            space=first.space,
+            finished=first.latents is not None,
+            methods=[described(method) for method in methods],
+            shield=None if guard is None else guard.shield.summary(),
+        )
+
+    def _of(self, image: int) -> Session:
+        return self._sessions[self._choice[image]]
+
+    def _image(self, report: ImageReport, attempts: int, nearest: Nearest | None, decoded: Decoded | None) -> ImageReport:
+        certificate: Certificate | None = report.certificate
+        if certificate is not None:
+            certificate = replace(certificate, decoded=decoded)
+        return replace(report, attempts=attempts, refused=report.index in self.inside, nearest=nearest, certificate=certificate)
+
+    def _neighbours(self) -> list[Nearest | None]:
+        """The nearest neighbour of each image that is outside, among those of the batch that are and the memory."""
+        latents, kept = self.latents(), self.kept
+        result: list[Nearest | None] = [None] * self.images
+        if latents is None:
+            return result
+        for i, near in zip(kept, nearest_neighbours(latents[kept], self._sessions[0].remembered), strict=True):
+            result[i] = replace(near, index=kept[near.index]) if near is not None and near.source == "batch" else near
+        return result
+
+    def _decoded(self, guard: Guard) -> Sequence[Decoded | None]:
+        shown = pixels(taken(self._outputs, self._choice), self.images)
+        if shown is None:
+            return [None] * self.images
+        try:
+            index, distance = guard.nearest_to_images(shown)
+        except UnsupportedError:  # without an encoder there is no second measurement, and the certificate says so
+            return [None] * self.images
+        rows: list[int] = index.tolist()
+        ids, reach = guard.shield.ids, guard.shield.reach
+        return [Decoded(ids[k], d, d < reach) for k, d in zip(rows, distance.tolist(), strict=True)]

@@ -1,0 +1,337 @@
+"""One guided call: what happens at each step of the scheduler, and what is left when the pipeline returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unalike.attach.diffusers.prompts import Conditions
+from unalike.attach.run.evaluations import Call, Coming
+from unalike.attach.run.guard import Guard, Moved, moved_out
+from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active
+from unalike.attach.spaces import latent_space, memory_space
+from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
+from unalike.guidance.base import Method, References
+from unalike.guidance.run import Prepared, Run
+from unalike.guidance.spell import SPELL
+from unalike.memory import Memory
+
+if TYPE_CHECKING:
+    from unalike.attach.diffusers.images import PipelineImages  # with diffusers, which code outside it need not have
+    from unalike.attach.diffusers.regions.places import Places
+
+
+class Conditioned(Protocol):
+    """Where a session learns of its images."""
+
+    def conditions(self, sample: Tensor) -> Conditions:
+        """What is known of the images of `sample` (R, …)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Models:
+    """Names of what makes the latents and what embeds the prompts (see `spaces`)."""
+
+    latents: str
+    prompts: str
+
+
+class Session:
+    """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes before `commit`.
+
+    Args:
+        methods: in order.
+        models: names of the pipeline's latent and prompt models.
+        prompts: says what is known of the images of the call, as by listening to the pipeline's prompts.
+        memory: read at the first step; written by `commit` only.
+        guard: of the protected set; checks after the last step.
+        move: whether the guard moves out what is inside then; else it only measures.
+        images: of the pipeline, where a method compares embeddings of those.
+        seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+        places: finds the regions of the methods in the latents; None where there are none to find.
+
+    Attributes:
+        space: the latent space and that of the prompt embeddings, as `Memory` names them.
+        steps: number of model evaluations so far.
+        latents: the final latents (B, …), moved out where they had to be; None before the last step.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        models: Models,
+        prompts: Conditioned,
+        memory: Memory | None = None,
+        guard: Guard | None = None,
+        move: bool = True,
+        images: PipelineImages | None = None,
+        seeds: list[int] | None = None,
+        places: Places | None = None,
+    ) -> None:
+        self._methods = tuple(methods)
+        self._models = models
+        self._prompts = prompts
+        self._memory = memory
+        self._guard = guard
+        self._move = move
+        self._images = images
+        self._seeds = seeds
+        self._places = places
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the steps so far: the pipeline set a new schedule."""
+        self._run: Run | None = None
+        self._conditions: Conditions | None = None
+        self._ended: Moved | None = None
+        self._distances: tuple[list[int], list[float]] = [], []
+        self.space = ""
+        self.steps = 0
+        self.latents: Tensor | None = None
+
+    @property
+    def groups(self) -> Tensor:
+        """Prompt groups (B,) of the images."""
+        return self._begun()[1].groups
+
+    def correct(self, call: Call) -> Tensor | None:
+        """The sum of the methods' corrections for all rows of the scheduler; None for none."""
+        if not self.steps:
+            self._see_latents(call)
+        run, conditions = self._begun()
+        self.steps = call.step + 1
+        run.steps = call.steps
+        level, images = call.level, conditions.images
+        with nullcontext() if self._images is None else self._images.open():
+            delta = run.correct(
+                call.x0[:images],
+                step=call.step,
+                x_t=call.x_t[:images],
+                alpha=level.alpha,
+                sigma=level.sigma,
+                next_alpha=level.next_alpha,
+                next_sigma=level.next_sigma,
+                one_step=call.one_step,
+            )
+        return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
+
+    def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
+        """How the model is to be evaluated on its input `sample` (R, …) with the prompts' embeddings, each (B, …)."""
+        run = self._run or self._begin(sample)
+        images, level = len(run.groups), coming.level
+        if any(len(part) != images for part in embeddings):
+            raise UnsupportedError(
+                f"this call makes {images} images and the model is given {[len(part) for part in embeddings]} embeddings of their "
+                "prompts; methods that act on prompts need one for each image: leave them out for this pipeline"
+            )
+        run.steps = coming.steps
+        return run.prepare(
+            embeddings,
+            step=coming.step,
+            x_t=sample[:images],
+            alpha=level.alpha,
+            sigma=level.sigma,
+            next_alpha=level.next_alpha,
+            next_sigma=level.next_sigma,
+        )
+
+    def finish(self, latents: Tensor) -> Tensor | None:
+        """Measures the final latents against the shield; what to return in their place where some had to be moved."""
+        run, conditions = self._begun()
+        own = latents[: conditions.images].detach().clone()
+        if not torch.isfinite(own).all():
+            raise NumericsError(
+                f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "
+                "try float32, or bfloat16 in place of float16"
+            )
+        self.latents = own
+        if self._guard is None:
+            return None
+        if self._move:
+            self._ended = moved_out(self._guard, own)
+        else:
+            self._ended = Moved(own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {})
+        self.latents = self._ended.latents
+        index, distance = self._guard.nearest(self.latents)
+        self._distances = index.tolist(), distance.tolist()
+        return _repeated(self.latents, len(latents)) if self._ended.moved.any() else None
+
+    @property
+    def inside(self) -> list[int]:
+        """The numbers of the images that end in a protected ball."""
+        if self._guard is None or self._ended is None:
+            return []
+        rows = zip(self._ended.inside.tolist(), self._distances[1], strict=True)
+        return [i for i, (inside, distance) in enumerate(rows) if inside or not distance >= self._guard.shield.reach]
+
+    @property
+    def failures(self) -> dict[int, ShieldError]:
+        """Why an image could not be moved out, by its number."""
+        return {} if self._ended is None else self._ended.failures
+
+    def images(self) -> list[ImageReport]:
+        """What was done to each image, its neighbours left out.
+
+        Raises:
+            AttachmentError: when the scheduler was never stepped.
+            ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
+        """
+        run, conditions = self._begun()
+        if self.latents is None and self._guard is not None:
+            raise ShieldError(
+                f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
+                "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
+            )
+        return image_reports(
+            run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images), self._covered(run, conditions.images)
+        )
+
+    @property
+    def remembered(self) -> Tensor | None:
+        """The latents (n, d) that the memory held when the run began; None for none."""
+        run = self._begun()[0]
+        return None if run.memory is None else run.memory.latents
+
+    def seeds(self) -> list[int] | None:
+        """The seed of each image; None where they are not known."""
+        images = self._begun()[1].images
+        if self._seeds is None or len(self._seeds) == images:
+            return self._seeds
+        return self._seeds * images if len(self._seeds) == 1 else None
+
+    def commit(self, latents: Tensor, kept: Sequence[int], seeds: Sequence[int] | None) -> None:
+        """Adds images to the memory, where there is one.
+
+        Args:
+            latents: the final latents (B, …) of all images of the call.
+            kept: the numbers of those to add.
+            seeds: of all images, where they are known.
+        """
+        conditions = self._begun()[1]
+        if self._memory is None or not kept:
+            return
+        embeddings, texts = conditions.embeddings, conditions.texts
+        self._memory.add(
+            self.space,
+            latents[list(kept)],
+            prompts=None if embeddings is None else embeddings[list(kept)],
+            texts=None if texts is None else [texts[i] for i in kept],
+            seeds=None if seeds is None else [seeds[i] for i in kept],
+        )
+
+    def _begun(self) -> tuple[Run, Conditions]:
+        if self._run is None or self._conditions is None:
+            raise AttachmentError(
+                "the pipeline never stepped its own scheduler, so nothing was guided; pipelines that step copies of it cannot be guided"
+            )
+        return self._run, self._conditions
+
+    def _begin(self, sample: Tensor) -> Run:
+        """The run for the images of `sample` (R, …), before anything is known of their latents."""
+        conditions, device = self._prompts.conditions(sample), sample.device
+        self._conditions = conditions
+        self._run = Run(
+            self._methods,
+            steps=1,
+            groups=conditions.groups.to(device),
+            prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
+            generators=_forked(self._seeds, conditions.images),
+        )
+        return self._run
+
+    def _see_latents(self, call: Call) -> None:
+        """Gives the run what there is in the space of its latents."""
+        run, device = self._run or self._begin(call.x_t), call.x0.device
+        run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
+        space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
+        self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
+        run.memory = self._references(device)
+        run.shield = None if self._guard is None else self._guard.regions(space, device)
+        run.images = self._images
+        if self._images is not None and self._memory is not None:
+            self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
+
+    def _covered(self, run: Run, images: int) -> list[list[float] | None]:
+        """For each method the share of each image that its region covers; None where it has none."""
+        regions = [getattr(method, "region", None) for method in self._methods]
+        masks = [None if region is None or run.masks is None else run.masks(region) for region in regions]
+        return [None if mask is None else mask.flatten(1).float().mean(dim=1).expand(images).tolist() for mask in masks]
+
+    def _references(self, device: torch.device) -> References | None:
+        if self._memory is None:
+            return None
+        require_same_models(self._memory, self._models)
+        view = self._memory.view(self.space)
+        if view is None:
+            return None
+        return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
+
+    def _certificates(self, images: int) -> list[Certificate | None]:
+        if self._guard is None or self._ended is None:
+            return [None] * images
+        shield, traces, moved = self._guard.shield, self._begun()[0].traces, self._ended.moved.tolist()
+        return [
+            Certificate(
+                nearest_id=shield.ids[k],
+                distance=distance,
+                radius=shield.radius,
+                margin=distance - shield.reach,
+                moved=was_moved,
+                space=shield.space,
+                checksum=shield.checksum,
+                steps_moved=steps,
+            )
+            for k, distance, was_moved, steps in zip(*self._distances, moved, steps_active(traces, SPELL.name, images), strict=True)
+        ]
+
+
+def require_same_models(memory: Memory, models: Models) -> None:
+    """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same models are fine.
+
+    Raises:
+        StoreError: naming both.
+    """
+    held = memory.spaces()
+    if held and not any(_same_models(name, models) for name in held):
+        other = next(iter(held))
+        raise StoreError(
+            f"the memory holds samples of another model ({other}) and none of this one ({models.latents} {models.prompts}), and they "
+            "cannot be compared; begin a new one with Memory(), or give each model a file of its own with --memory"
+        )
+
+
+def _same_models(space: str, models: Models) -> bool:
+    latents, _, prompts = space.partition(" ")
+    return latents.rpartition("/")[0] == models.latents and prompts.rpartition("/")[0] == models.prompts
+
+
+def _repeated(rows: Tensor, count: int) -> Tensor:
+    """The images (B, …) as often as a scheduler carries them that has `count` rows: twice where it has the doubled batch too."""
+    return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
+
+
+def _forked(seeds: list[int] | None, images: int) -> list[torch.Generator]:
+    """A generator for each image, for the methods' own draws, which leaves the caller's alone: the same for the same seed."""
+    if seeds is None:
+        generators = [torch.Generator() for _ in range(images)]
+        for generator in generators:
+            generator.seed()
+        return generators
+    own = seeds if len(seeds) == images else [seeds[0] + i for i in range(images)]
+    return [torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + 1) % 2**63) for seed in own]
+
+
+def seeds_of(generator: Any) -> list[int] | None:
+    """The seeds that a pipeline's `generator` argument was made with: one, or one for each image."""
+    if isinstance(generator, torch.Generator):
+        return [generator.initial_seed()]
+    if isinstance(generator, list | tuple) and generator and all(isinstance(g, torch.Generator) for g in generator):
+        return [g.initial_seed() for g in generator]
+    return None
