@@ -23,20 +23,36 @@ def distances(latents: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """The distance (m,) of each latent to the nearest vector."""
     rows = latents.reshape(len(latents), -1).astype(np.float64)
     return np.array(
-        [min(np.sqrt(((vectors[i : i + 4096] - row) ** 2).sum(axis=1)).min() for i in range(0, len(vectors), 4096)) for row in rows]
+        [
+            min(
+                np.sqrt(((vectors[i : i + 4096] - row) ** 2).sum(axis=1)).min()
+                for i in range(0, len(vectors), 4096)
+            )
+            for row in rows
+        ]
     )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shield", type=Path, help="folder of a protected set")
-    parser.add_argument("latents", type=Path, help="a file of latents, or a folder of such files: safetensors with a tensor `latents`")
+    parser.add_argument(
+        "latents",
+        type=Path,
+        help="a file of latents, or a folder of such files: safetensors with a tensor `latents`",
+    )
     parser.add_argument("--name", help="what to call the result; the folder's name unless given")
     parser.add_argument("--out", type=Path, help="JSON file to add the result to")
     arguments = parser.parse_args()
     vectors, radius = protected(arguments.shield)
-    files = sorted(arguments.latents.glob("*.safetensors")) if arguments.latents.is_dir() else [arguments.latents]
+    files = (
+        sorted(arguments.latents.glob("*.safetensors"))
+        if arguments.latents.is_dir()
+        else [arguments.latents]
+    )
     if not files:
         parser.error(f"{arguments.latents} has no safetensors files")
     found = np.concatenate([distances(load_file(file)["latents"], vectors) for file in files])
@@ -50,7 +66,11 @@ def main() -> None:
     print(json.dumps(result))
     if arguments.out is not None:
         earlier = json.loads(arguments.out.read_text("utf-8")) if arguments.out.exists() else {}
-        arguments.out.write_text(json.dumps({**earlier, arguments.name or arguments.latents.name: result}, indent=1) + "\n", "utf-8")
+        arguments.out.write_text(
+            json.dumps({**earlier, arguments.name or arguments.latents.name: result}, indent=1)
+            + "\n",
+            "utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -111,10 +111,17 @@ def pages() -> dict[Path, str]:
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
     readme = ROOT / "README.md"
-    results = {"variety": variety_table(PARETO, "emoji"), "copies": copies_table(RESULTS / "shield_emoji"), **cost_tables()}
+    results = {
+        "variety": variety_table(PARETO, "emoji"),
+        "copies": copies_table(RESULTS / "shield_emoji"),
+        **cost_tables(),
+    }
     choosing = ROOT / "docs" / "choosing.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
-    scoring, scores = ROOT / "docs" / "scoring.md", {"figures": figure_table(), "features": feature_table()}
+    scoring, scores = (
+        ROOT / "docs" / "scoring.md",
+        {"figures": figure_table(), "features": feature_table()},
+    )
     return {
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
@@ -122,7 +129,9 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "pipelines.md": pipelines_page(),
         choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
-        DIGITS / "README.md": filled((DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)),
+        DIGITS / "README.md": filled(
+            (DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)
+        ),
         readme: filled(readme.read_text("utf-8"), results),
         scoring: filled(scoring.read_text("utf-8"), scores),
     }
@@ -134,7 +143,9 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         page, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", page)
         if count != 1:
-            raise SystemExit(f"the page has {count} places for the table {name!r}; it needs one <!-- {name} --> … <!-- end {name} -->")
+            raise SystemExit(
+                f"the page has {count} places for the table {name!r}; it needs one <!-- {name} --> … <!-- end {name} -->"
+            )
     return page
 
 
@@ -151,25 +162,48 @@ def options_page() -> str:
 
 def models_page() -> str:
     """The catalogue of models as Markdown, a row a model."""
-    lines = [MODELS_INTRODUCTION, "", "| name | draws | files | pipeline | a call | size | precision |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        MODELS_INTRODUCTION,
+        "",
+        "| name | draws | files | pipeline | a call | size | precision |",
+        "|---|---|---|---|---|---|---|",
+    ]
     sources: dict[str, list[str]] = {}
     for model in MODELS.values():
-        files = " + ".join(f"`{part}`" for part in (model.checkpoint, model.controlnet) if part) or "with the package"
+        files = (
+            " + ".join(f"`{part}`" for part in (model.checkpoint, model.controlnet) if part)
+            or "with the package"
+        )
         call = ", ".join(f"`{name}={value!r}`" for name, value in model.call().items())
         host = f"`{model.pipeline}`" + (f" with `{model.scheduler}`" if model.scheduler else "")
         size = f"{model.size[0]}×{model.size[1]}"
-        lines.append(f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | {model.dtype} |")
-        told = [f"`{method}`: " + ", ".join(f"`{n}={v!r}`" for n, v in chosen.items()) for method, chosen in model.published.items()]
+        lines.append(
+            f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | {model.dtype} |"
+        )
+        told = [
+            f"`{method}`: " + ", ".join(f"`{n}={v!r}`" for n, v in chosen.items())
+            for method, chosen in model.published.items()
+        ]
         source = f"{model.source}. Published options: {'; '.join(told)}" if told else model.source
         sources.setdefault(source, []).append(f"`{model.name}`")
     lines += ["", "Where the settings come from:", ""]
-    return "\n".join([*lines, *(f"- {', '.join(names)}: {source}." for source, names in sources.items())]) + "\n"
+    return (
+        "\n".join(
+            [*lines, *(f"- {', '.join(names)}: {source}." for source, names in sources.items())]
+        )
+        + "\n"
+    )
 
 
 def benchmarks_page() -> str:
     """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
     measured = [name for name in available() if (RESULTS / name).is_dir()]
-    return "\n\n".join([BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]) + "\n"
+    return (
+        "\n\n".join(
+            [BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]
+        )
+        + "\n"
+    )
 
 
 def pipelines_page() -> str:
@@ -187,14 +221,20 @@ def pipelines_page() -> str:
         works = f"works with a limit ({numbers})" if numbers else "works"
         prompts = ("yes" if f.prompt_methods else "no") if f.prompted else "no prompts"
         interval = prompts if f.guidance else "no guidance"
-        lines.append(f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |")
+        lines.append(
+            f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |"
+        )
     notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
-    return "\n".join([PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, ""])
+    return "\n".join(
+        [PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, ""]
+    )
 
 
 def _table(rows: Iterable[Field[Any]]) -> list[str]:
     lines = ["| option | default | allowed | |", "|---|---|---|---|"]
-    lines += [f"| `{f.name}` | `{f.default!r}` | {allowed(f)} | {f.metadata['help']} |" for f in rows]
+    lines += [
+        f"| `{f.name}` | `{f.default!r}` | {allowed(f)} | {f.metadata['help']} |" for f in rows
+    ]
     return [*lines, ""]
 
 
@@ -225,10 +265,15 @@ def emoji_summary(record: Mapping[str, Any]) -> str:
 def emoji_prompts(record: Mapping[str, Any]) -> str:
     """Right samples and distinct right pictures, a row a prompt."""
     scales = sorted({r["guidance_scale"] for r in record["prompts"]})
-    lines = ["| prompt | possible | " + " | ".join(f"CFG {s:g}" for s in scales) + " |", "|---|---|" + "---|" * len(scales)]
+    lines = [
+        "| prompt | possible | " + " | ".join(f"CFG {s:g}" for s in scales) + " |",
+        "|---|---|" + "---|" * len(scales),
+    ]
     for prompt in dict.fromkeys(r["prompt"] for r in record["prompts"]):
         own = {r["guidance_scale"]: r for r in record["prompts"] if r["prompt"] == prompt}
-        cells = " | ".join(f"{own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
+        cells = " | ".join(
+            f"{own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales
+        )
         lines.append(f"| {prompt} | {own[scales[0]]['possible']} | {cells} |")
     return "\n".join(lines)
 
@@ -239,7 +284,10 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
     judge = [
         f"| of {classifier['pictures']} held-out pictures | accepted as their digit | as another |",
         "|---|---|---|",
-        *(f"| {row['damage']} | {row['right']:.1%} | {row['wrong']:.1%} |" for row in record["judge"]),
+        *(
+            f"| {row['damage']} | {row['right']:.1%} | {row['wrong']:.1%} |"
+            for row in record["judge"]
+        ),
     ]
     samples = [
         f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all pictures.",
@@ -250,16 +298,24 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["summary"]:
-        shares = " | ".join(f"{row[name]:.2f}" for name in ("feature_precision", "recall", "density", "coverage"))
+        shares = " | ".join(
+            f"{row[name]:.2f}" for name in ("feature_precision", "recall", "density", "coverage")
+        )
         samples.append(
             f"| {row['guidance_scale']:g} | {row['accuracy']:.1%} | {row['precision']:.1%} "
             f"| {row['distinct']:.1f} of {record['samples']} samples | {row['share_of_possible']:.0%} | {shares} |"
         )
     scales = sorted({r["guidance_scale"] for r in record["classes"]})
-    classes = ["| class | " + " | ".join(f"CFG {s:g}" for s in scales) + " |", "|---|" + "---|" * len(scales)]
+    classes = [
+        "| class | " + " | ".join(f"CFG {s:g}" for s in scales) + " |",
+        "|---|" + "---|" * len(scales),
+    ]
     for label in sorted({r["label"] for r in record["classes"]}):
         own = {r["guidance_scale"]: r for r in record["classes"] if r["label"] == label}
-        cells = " | ".join(f"{own[s]['named']} named, {own[s]['right']} right, {own[s]['distinct']} distinct" for s in scales)
+        cells = " | ".join(
+            f"{own[s]['named']} named, {own[s]['right']} right, {own[s]['distinct']} distinct"
+            for s in scales
+        )
         classes.append(f"| {label} | {cells} |")
     return {"judge": "\n".join(judge), "samples": "\n".join(samples), "classes": "\n".join(classes)}
 
@@ -277,7 +333,9 @@ def feature_table() -> str:
     """The extractors, a row a name."""
     lines = ["| `--features` | what it sees | network |", "|---|---|---|"]
     for spelling, row in zip(spellings(), EXTRACTORS.values(), strict=True):
-        lines.append(f"| `{spelling}` | {row.summary} | {f'`{row.source}`' if row.source else ''} |")
+        lines.append(
+            f"| `{spelling}` | {row.summary} | {f'`{row.source}`' if row.source else ''} |"
+        )
     return "\n".join(lines)
 
 

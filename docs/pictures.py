@@ -60,18 +60,30 @@ def handwriting(pipe: Any) -> Image.Image:
         ImageDraw.Draw(page).text((left + 4, 6), title, "#1b1b1f", ImageFont.load_default(size=15))
         for label in range(10):
             real = digits.load_images()[digits.truth(label)[:columns]] / 255
-            row = real if i == 0 else draw_digits(pipe, [label] * columns, seed=0, guidance_scale=scales[i - 1])
+            row = (
+                real
+                if i == 0
+                else draw_digits(pipe, [label] * columns, seed=0, guidance_scale=scales[i - 1])
+            )
             for j, picture in enumerate((255 * row).round().byte().permute(0, 2, 3, 1)):
-                tile = Image.fromarray(picture.numpy()).resize((side, side), Image.Resampling.NEAREST)
+                tile = Image.fromarray(picture.numpy()).resize(
+                    (side, side), Image.Resampling.NEAREST
+                )
                 page.paste(tile, (left + side * j, head + side * label))
     return page
 
 
-def sheet(labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, label: int = 130) -> Image.Image:
+def sheet(
+    labels: Sequence[str], rows: Sequence[Tensor], *, side: int = 64, label: int = 130
+) -> Image.Image:
     """Pictures (n, 3, 64, 64) in [0, 1], a row for each label."""
-    page = Image.new("RGB", (label + side * max(len(row) for row in rows), side * len(rows)), "white")
+    page = Image.new(
+        "RGB", (label + side * max(len(row) for row in rows), side * len(rows)), "white"
+    )
     for i, (text, row) in enumerate(zip(labels, rows, strict=True)):
-        ImageDraw.Draw(page).text((8, side * i + side // 2 - 8), text, "#1b1b1f", ImageFont.load_default(size=15))
+        ImageDraw.Draw(page).text(
+            (8, side * i + side // 2 - 8), text, "#1b1b1f", ImageFont.load_default(size=15)
+        )
         for j, picture in enumerate((255 * row).round().byte().permute(0, 2, 3, 1)):
             page.paste(Image.fromarray(picture.numpy()), (label + side * j, side * i))
     return page
@@ -82,7 +94,12 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     pipe = load("emoji")
     pipe.set_progress_bar_config(disable=True)
-    pages = {"compare": compare(), "heads-cfg3": heads(pipe, 3.0), "heads-cfg7.5": heads(pipe, 7.5), "names": names(pipe)}
+    pages = {
+        "compare": compare(),
+        "heads-cfg3": heads(pipe, 3.0),
+        "heads-cfg7.5": heads(pipe, 7.5),
+        "names": names(pipe),
+    }
     pipe = load("digits")
     pipe.set_progress_bar_config(disable=True)
     pages["digits"] = handwriting(pipe)

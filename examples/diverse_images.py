@@ -13,6 +13,8 @@ for number, image in enumerate(out.images):
     image.save(f"cat-{number}.png")
 
 for image in guided.report.images:
-    print(image.index, f"acted in {image.active['auto']:.0%} of the steps, nearest: {image.nearest}")
+    print(
+        image.index, f"acted in {image.active['auto']:.0%} of the steps, nearest: {image.nearest}"
+    )
 
 memory.save(Path("memory.safetensors"))  # unalike.Memory.open brings it back in the next session

@@ -10,8 +10,18 @@ box = (0.0, 0.0, 0.5, 1.0)  # left, top, right, bottom, as shares of width and h
 
 def drawn(guided, prompt):
     """Final latents and pixels of four images, from the same noise whatever guides them."""
-    noise, settings = [torch.Generator().manual_seed(i) for i in range(4)], {"num_inference_steps": 15, "guidance_scale": 3.0}
-    out = guided(prompt=prompt, num_images_per_prompt=4, generator=noise, output_type="pt", return_dict=False, **settings)
+    noise, settings = (
+        [torch.Generator().manual_seed(i) for i in range(4)],
+        {"num_inference_steps": 15, "guidance_scale": 3.0},
+    )
+    out = guided(
+        prompt=prompt,
+        num_images_per_prompt=4,
+        generator=noise,
+        output_type="pt",
+        return_dict=False,
+        **settings,
+    )
     return guided.latents, out[0]
 
 
@@ -21,7 +31,9 @@ for region in (box, None):
     for name, before, after in zip(("latents", "pixels"), plain, moved, strict=True):
         change, middle = (after - before).abs(), before.shape[-1] // 2
         left, right = change[..., :middle].mean(), change[..., middle:].mean()
-        print(f"{name} changed by {left:.3f} in the left half and {right:.3f} in the right one, with region={region}")
+        print(
+            f"{name} changed by {left:.3f} in the left half and {right:.3f} in the right one, with region={region}"
+        )
 
 guided = unalike.guide(pipe, unalike.SPARKE(strength=0.2, region="mask"))
 drawn(guided, "face with medical mask")

@@ -7,16 +7,22 @@ import torch
 import unalike
 from unalike.attach import guide_denoiser, karras_sigmas
 
-pipe = unalike.load("digits")  # for its network alone; any function from noisy samples to clean ones will do
+pipe = unalike.load(
+    "digits"
+)  # for its network alone; any function from noisy samples to clean ones will do
 network, alphas = pipe.transformer, pipe.scheduler.alphas_cumprod
-trained = ((1 - alphas) / alphas).sqrt()  # the noise levels that the network knows, for x = x0 + sigma · noise
+trained = (
+    (1 - alphas) / alphas
+).sqrt()  # the noise levels that the network knows, for x = x0 + sigma · noise
 
 
 @torch.no_grad()
 def denoise(x, sigma, labels):
     """The clean samples that the network sees in x (B, …) at this noise level."""
     time = (trained.log() - sigma.log()).abs().argmin().expand(len(x))
-    predicted_noise = network(x / (1 + sigma**2) ** 0.5, timestep=time, class_labels=labels).sample[:, :4]
+    predicted_noise = network(x / (1 + sigma**2) ** 0.5, timestep=time, class_labels=labels).sample[
+        :, :4
+    ]
     return x - sigma * predicted_noise
 
 
@@ -47,4 +53,10 @@ for seed in (1, 2):
     )
     noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
     samples = guided.sample(heun, noise, sigmas, labels)
-    print(len(memory), "samples remembered,", guided.report.steps, "calls,", [round(i.nearest.distance, 1) for i in guided.report.images])
+    print(
+        len(memory),
+        "samples remembered,",
+        guided.report.steps,
+        "calls,",
+        [round(i.nearest.distance, 1) for i in guided.report.images],
+    )

@@ -11,16 +11,28 @@ class MyScheduler(DDIMScheduler):
 
     def step(self, model_output, timestep, sample, eta=0.0, generator=None, return_dict=True):
         """As in DDIM."""
-        return super().step(model_output, timestep, sample, eta=eta, generator=generator, return_dict=return_dict)
+        return super().step(
+            model_output, timestep, sample, eta=eta, generator=generator, return_dict=return_dict
+        )
 
 
 def my_level(scheduler, timestep):
     """The level of the current call, and what the model's output says about the clean latent (here v-prediction)."""
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     here, there = int(timestep), int(timestep) - stride
-    alpha, sigma = (float(v) ** 0.5 for v in (scheduler.alphas_cumprod[here], 1 - scheduler.alphas_cumprod[here]))
+    alpha, sigma = (
+        float(v) ** 0.5
+        for v in (scheduler.alphas_cumprod[here], 1 - scheduler.alphas_cumprod[here])
+    )
     after = scheduler.alphas_cumprod[there] if there >= 0 else scheduler.final_alpha_cumprod
-    return levels.Level(alpha, sigma, a=alpha, b=-sigma, next_alpha=float(after) ** 0.5, next_sigma=float(1 - after) ** 0.5)
+    return levels.Level(
+        alpha,
+        sigma,
+        a=alpha,
+        b=-sigma,
+        next_alpha=float(after) ** 0.5,
+        next_sigma=float(1 - after) ** 0.5,
+    )
 
 
 levels.register(MyScheduler, my_level)

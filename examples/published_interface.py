@@ -4,7 +4,9 @@ import torch
 
 from unalike.pipelines import get_diffusion_pipeline
 
-pipe = get_diffusion_pipeline(name="emoji")  # or "sdxl", "flux-schnell", …: `unalike models` lists them; or a folder, or a hub id
+pipe = get_diffusion_pipeline(
+    name="emoji"
+)  # or "sdxl", "flux-schnell", …: `unalike models` lists them; or a folder, or a hub id
 
 for call in range(3):
     images = pipe(
@@ -15,5 +17,9 @@ for call in range(3):
         generator=[torch.Generator().manual_seed(2 * call + i) for i in range(2)],
     ).images
 
-pipe.memory.save("earlier.safetensors")  # and in another program: pipe.open_memory("earlier.safetensors")
-print(f"{len(pipe.memory)} images remembered; the last was corrected at {pipe.report.images[1].active['sparke']:.0%} of its steps")
+pipe.memory.save(
+    "earlier.safetensors"
+)  # and in another program: pipe.open_memory("earlier.safetensors")
+print(
+    f"{len(pipe.memory)} images remembered; the last was corrected at {pipe.report.images[1].active['sparke']:.0%} of its steps"
+)

@@ -36,7 +36,13 @@ def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = Dinov2Config(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=1, image_size=32, patch_size=16, qkv_bias=True
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            mlp_ratio=1,
+            image_size=32,
+            patch_size=16,
+            qkv_bias=True,
         )
         Dinov2Model(config).save_pretrained(folder)
     return folder
@@ -58,7 +64,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def unalike(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def unalike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
     """Runs the command line in this process."""
 
     def run(*arguments: object) -> Ended:

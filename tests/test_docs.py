@@ -18,20 +18,42 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str, pages: list[Path]) -> list[str]:
-    return [text for page in pages for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+    return [
+        text
+        for page in pages
+        for kind, text in BLOCK.findall(page.read_text("utf-8"))
+        if kind == language
+    ]
 
 
-COMMANDS = [line[2:] for text in blocks("console", [ROOT / "README.md"]) for line in text.splitlines() if line.startswith("$ unalike ")]
+COMMANDS = [
+    line[2:]
+    for text in blocks("console", [ROOT / "README.md"])
+    for line in text.splitlines()
+    if line.startswith("$ unalike ")
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
 def test_example_runs_when_started_as_a_program(example, tmp_path):
-    subprocess.run([sys.executable, "-W", "error", str(example)], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [sys.executable, "-W", "error", str(example)],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_the_readme_works_when_typed(command, tmp_path):
-    subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(command)],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
     (folder,) = tmp_path.iterdir()
     assert (folder / "report.html").exists()
 
@@ -58,10 +80,16 @@ def test_generated_pages_are_current():
 
 
 def test_every_command_is_in_the_readme():
-    listed = re.findall(r"^\| `unalike (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    groups = {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
+    listed = re.findall(
+        r"^\| `unalike (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    groups = {
+        group.typer_instance.info.name for group in app.registered_groups if group.typer_instance
+    }
     assert groups < set(listed)
-    assert [name for name in listed if name not in groups] == [c.callback.__name__ for c in app.registered_commands if c.callback]
+    assert [name for name in listed if name not in groups] == [
+        c.callback.__name__ for c in app.registered_commands if c.callback
+    ]
 
 
 def test_changelog_names_the_version_of_the_package_or_what_is_unreleased():

@@ -36,19 +36,42 @@ LIBRARIES = {
     "shields": {"torch", "numpy", "safetensors", "pyarrow", "faiss"},
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
-    "models": {"torch", "diffusers", "transformers", "tokenizers", "numpy", "PIL", "rich", "sklearn"},  # the last builds a data set
+    "models": {
+        "torch",
+        "diffusers",
+        "transformers",
+        "tokenizers",
+        "numpy",
+        "PIL",
+        "rich",
+        "sklearn",
+    },  # the last builds a data set
     "extractors": {"torch", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors"},
-    "bench": {"torch", "numpy", "safetensors", "PIL", "pyarrow", "matplotlib", "rich", "sklearn", "transformers"},
+    "bench": {
+        "torch",
+        "numpy",
+        "safetensors",
+        "PIL",
+        "pyarrow",
+        "matplotlib",
+        "rich",
+        "sklearn",
+        "transformers",
+    },
     "cli": {"typer", "rich"},
 }
-FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # that one names everything, and imports it late
+FILES = sorted(
+    path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"
+)  # that one names everything, and imports it late
 
 
 def layer(module: str) -> int:
     """The number of the layer of `unalike.NAME…`; 0 for the package itself, which imports nothing by itself."""
     names = module.split(".")
-    return 0 if len(names) == 1 else next(i for i, level in enumerate(LAYERS, 1) if names[1] in level)
+    return (
+        0 if len(names) == 1 else next(i for i, level in enumerate(LAYERS, 1) if names[1] in level)
+    )
 
 
 def home(path: Path) -> str:
@@ -64,7 +87,11 @@ def imported(path: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            inside = [f"unalike.{alias.name}" for alias in node.names if (SOURCE / alias.name).with_suffix(".py").exists()]
+            inside = [
+                f"unalike.{alias.name}"
+                for alias in node.names
+                if (SOURCE / alias.name).with_suffix(".py").exists()
+            ]
             found += inside if node.module == "unalike" and inside else [node.module or ""]
     return found
 
@@ -74,15 +101,25 @@ def test_imports_run_downward_when_a_file_uses_the_package(path: Path):
     own = layer(f"unalike.{home(path)}")
     for module in imported(path):
         if module.split(".")[0] == "unalike" and module.split(".")[1:2] != [home(path)]:
-            assert layer(module) < own, f"{path.relative_to(SOURCE)} imports {module}, which is not below it"
+            assert layer(module) < own, (
+                f"{path.relative_to(SOURCE)} imports {module}, which is not below it"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_only_libraries_of_the_layer_are_used_when_a_file_imports(path: Path):
-    used = {module.split(".")[0] for module in imported(path)} - {"unalike", ""} - sys.stdlib_module_names
-    assert used <= LIBRARIES.get(home(path), set()), f"{path.relative_to(SOURCE)} may not import {used - LIBRARIES.get(home(path), set())}"
+    used = (
+        {module.split(".")[0] for module in imported(path)}
+        - {"unalike", ""}
+        - sys.stdlib_module_names
+    )
+    assert used <= LIBRARIES.get(home(path), set()), (
+        f"{path.relative_to(SOURCE)} may not import {used - LIBRARIES.get(home(path), set())}"
+    )
 
 
 def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
-    (tmp_path / "low.py").write_text("from unalike import memory\n\ndef f():\n    import unalike.cli.app\n")
+    (tmp_path / "low.py").write_text(
+        "from unalike import memory\n\ndef f():\n    import unalike.cli.app\n"
+    )
     assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 13]

@@ -20,7 +20,9 @@ sizes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(0, 1000))
 
 def test_distances_equal_the_differences_when_taken_one_pair_at_a_time():
     a, b = rows(4, 3, 0), rows(5, 3, 1)
-    expected = torch.tensor([[((x - y) ** 2).sum().item() for y in b] for x in a], dtype=torch.float64)
+    expected = torch.tensor(
+        [[((x - y) ** 2).sum().item() for y in b] for x in a], dtype=torch.float64
+    )
     torch.testing.assert_close(squared_distances(a, b), expected)
 
 
@@ -29,7 +31,9 @@ def test_distances_keep_their_digits_when_rows_share_a_large_offset():
     offset = 1e4
     near = squared_distances((a + offset).float(), (b + offset).float())
     exact = (((a + offset).float().double()[:, None] - (b + offset).float().double()) ** 2).sum(2)
-    torch.testing.assert_close(near.double(), exact, rtol=1e-5, atol=1e-5)  # without centring the error is in the tens
+    torch.testing.assert_close(
+        near.double(), exact, rtol=1e-5, atol=1e-5
+    )  # without centring the error is in the tens
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,7 +60,9 @@ def test_unit_rows_stay_zero_when_zero():
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=25, deadline=None)
 @given(size=sizes)
-def test_gram_is_a_normalised_kernel_matrix_when_taken_of_one_set(kernel: Kernel, size: tuple[int, int, int]):
+def test_gram_is_a_normalised_kernel_matrix_when_taken_of_one_set(
+    kernel: Kernel, size: tuple[int, int, int]
+):
     x = rows(*size)
     gram = kernel(x, x)
     assert gram.diagonal().eq(1).all()
@@ -80,7 +86,9 @@ def test_gram_follows_the_order_of_the_rows_when_permuted(kernel: Kernel):
 
 def test_gaussian_equals_its_formula_when_written_out():
     a, b = rows(2, 3, 0), rows(3, 3, 1)
-    expected = [[math.exp(-(math.dist(x.tolist(), y.tolist()) ** 2) / (2 * 0.7**2)) for y in b] for x in a]
+    expected = [
+        [math.exp(-(math.dist(x.tolist(), y.tolist()) ** 2) / (2 * 0.7**2)) for y in b] for x in a
+    ]
     torch.testing.assert_close(Gaussian(0.7)(a, b), torch.tensor(expected, dtype=torch.float64))
 
 
@@ -99,5 +107,8 @@ def test_cosine_ignores_the_length_when_rows_are_scaled():
 
 @pytest.mark.parametrize("bandwidth", [0, -1.0, math.nan, math.inf])
 def test_gaussian_is_refused_when_the_bandwidth_is_not_above_zero(bandwidth: float):
-    with pytest.raises(OptionError, match=r"bandwidth is .*; it must be a finite number above 0, such as Gaussian\(0.8\)"):
+    with pytest.raises(
+        OptionError,
+        match=r"bandwidth is .*; it must be a finite number above 0, such as Gaussian\(0.8\)",
+    ):
         Gaussian(bandwidth)

@@ -12,7 +12,9 @@ from unalike.memory import Memory
 BATCHES = st.lists(st.tuples(st.sampled_from(["a/2", "b/2"]), st.integers(0, 5)), max_size=12)
 
 
-def filled(batches: list[tuple[str, int]], capacity: int, dtype: str = "float32") -> tuple[Memory, list[tuple[str, float]]]:
+def filled(
+    batches: list[tuple[str, int]], capacity: int, dtype: str = "float32"
+) -> tuple[Memory, list[tuple[str, float]]]:
     """A memory, and all that was ever added to it in order, each sample by its own number."""
     memory, added = Memory(capacity, dtype), []
     for space, count in batches:
@@ -43,30 +45,55 @@ def contents(memory: Memory, space: str) -> list[float]:
 
 @settings(max_examples=40, deadline=None)
 @given(batches=BATCHES, capacity=st.integers(1, 9), dtype=st.sampled_from(["float32", "float16"]))
-def test_newest_are_kept_when_there_are_more_than_the_capacity(batches: list[tuple[str, int]], capacity: int, dtype: str) -> None:
+def test_newest_are_kept_when_there_are_more_than_the_capacity(
+    batches: list[tuple[str, int]], capacity: int, dtype: str
+) -> None:
     memory, added = filled(batches, capacity, dtype)
     kept = added[-capacity:]
     assert len(memory) == len(kept)
     for space in ("a/2", "b/2"):
         assert contents(memory, space) == [n for s, n in kept if s == space]
-    assert memory.spaces() == {s: sum(s == other for other, _ in kept) for s in ("a/2", "b/2") if any(s == other for other, _ in kept)}
+    assert memory.spaces() == {
+        s: sum(s == other for other, _ in kept)
+        for s in ("a/2", "b/2")
+        if any(s == other for other, _ in kept)
+    }
 
 
 @settings(max_examples=25, deadline=None)
-@given(batches=BATCHES, more=BATCHES, capacity=st.integers(1, 9), dtype=st.sampled_from(["float32", "float16"]))
+@given(
+    batches=BATCHES,
+    more=BATCHES,
+    capacity=st.integers(1, 9),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
 def test_memory_goes_on_as_before_when_saved_and_opened(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[str, int]], more: list[tuple[str, int]], capacity: int, dtype: str
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[tuple[str, int]],
+    more: list[tuple[str, int]],
+    capacity: int,
+    dtype: str,
 ) -> None:
     path = tmp_path_factory.mktemp("memory") / "m.safetensors"
     memory, added = filled(batches, capacity, dtype)
     memory.save(path)
     opened = Memory.open(path)
-    assert (opened.capacity, opened.dtype, opened.spaces()) == (memory.capacity, memory.dtype, memory.spaces())
+    assert (opened.capacity, opened.dtype, opened.spaces()) == (
+        memory.capacity,
+        memory.dtype,
+        memory.spaces(),
+    )
     number = float(len(added))
     for each in (memory, opened):
         for space, count in more:
             values = torch.full((count, 1), number)
-            each.add(space, torch.cat([values, -values], 1), prompts=values, texts=[str(number)] * count, seeds=[int(number)] * count)
+            each.add(
+                space,
+                torch.cat([values, -values], 1),
+                prompts=values,
+                texts=[str(number)] * count,
+                seeds=[int(number)] * count,
+            )
     for space in ("a/2", "b/2"):
         assert contents(opened, space) == contents(memory, space)
 
@@ -119,7 +146,10 @@ def test_nothing_is_added_when_something_is_wrong() -> None:
     assert len(memory) == 1
 
 
-@pytest.mark.parametrize(("options", "message"), [({"capacity": 0}, "capacity is 0"), ({"dtype": "int8"}, "dtype is 'int8'")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"capacity": 0}, "capacity is 0"), ({"dtype": "int8"}, "dtype is 'int8'")],
+)
 def test_option_is_refused_when_it_is_not_allowed(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Memory(**options)  # type: ignore[arg-type]
@@ -127,7 +157,13 @@ def test_option_is_refused_when_it_is_not_allowed(options: dict[str, object], me
 
 def test_manifest_is_checked_when_opened(tmp_path: Path) -> None:
     path = tmp_path / "m"
-    tensorfile.write(path, "unalike.memory", 1, {"capacity": 3, "dtype": "float32", "spaces": [{"space": "s"}]}, {})
+    tensorfile.write(
+        path,
+        "unalike.memory",
+        1,
+        {"capacity": 3, "dtype": "float32", "spaces": [{"space": "s"}]},
+        {},
+    )
     with pytest.raises(StoreError, match="manifest does not fit"):
         Memory.open(path)
 

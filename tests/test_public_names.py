@@ -122,7 +122,16 @@ COMMANDS = {
         "DIR",
         "IMAGES…",
     ],
-    "shield verify": ["--device", "--json", "--model", "--quiet", "--shield", "--space", "-q", "RUN"],
+    "shield verify": [
+        "--device",
+        "--json",
+        "--model",
+        "--quiet",
+        "--shield",
+        "--space",
+        "-q",
+        "RUN",
+    ],
     "models": ["--json"],
     "methods": ["--json"],
     "cite": ["[METHOD]…"],
@@ -151,8 +160,15 @@ def spelled(group: TyperGroup, prefix: str = "") -> dict[str, list[str]]:
         if isinstance(command, TyperGroup):
             found |= spelled(command, f"{prefix}{name} ")
             continue
-        named = [word for p in command.params if p.param_type_name == "option" for word in (*p.opts, *p.secondary_opts)]
-        found[prefix + name] = sorted(named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"])
+        named = [
+            word
+            for p in command.params
+            if p.param_type_name == "option"
+            for word in (*p.opts, *p.secondary_opts)
+        ]
+        found[prefix + name] = sorted(
+            named + [str(p.metavar) for p in command.params if p.param_type_name == "argument"]
+        )
     return found
 
 

@@ -9,7 +9,12 @@ from tests.runs.score import folders
 from tests.test_docs import blocks
 
 PAGE = Path(__file__).parents[1] / "docs" / "scoring.md"
-COMMANDS = [line[2:] for text in blocks("console", [PAGE]) for line in text.splitlines() if line.startswith("$ unalike ")]
+COMMANDS = [
+    line[2:]
+    for text in blocks("console", [PAGE])
+    for line in text.splitlines()
+    if line.startswith("$ unalike ")
+]
 
 
 @pytest.fixture
@@ -18,7 +23,9 @@ def place(tmp_path, monkeypatch):
     for name, count in (("images", 8), ("photos", 12)):
         files = folders.write(tmp_path / name, range(count))
         lines = [f"{file},{'cat' if i % 2 else 'dog'}\n" for i, file in enumerate(files)]
-        (tmp_path / {"images": "prompts.csv", "photos": "photos.csv"}[name]).write_text("file,prompt\n" + "".join(lines))
+        (tmp_path / {"images": "prompts.csv", "photos": "photos.csv"}[name]).write_text(
+            "file,prompt\n" + "".join(lines)
+        )
     (tmp_path / "models" / "clip").mkdir(parents=True)
     tiny.write_clip(tmp_path / "models" / "clip")
     monkeypatch.chdir(tmp_path)

@@ -11,12 +11,19 @@ KIND = "unalike.memory"
 
 
 def test_contents_come_back_when_written(tmp_path: Path) -> None:
-    tensors = {"a": torch.arange(6.0).view(2, 3), "half": torch.ones(2, dtype=torch.float16), "none": torch.zeros(3, 0)}
+    tensors = {
+        "a": torch.arange(6.0).view(2, 3),
+        "half": torch.ones(2, dtype=torch.float16),
+        "none": torch.zeros(3, 0),
+    }
     tensorfile.write(tmp_path / "x", KIND, 1, {"note": "ü"}, tensors)
     header, read = tensorfile.read(tmp_path / "x", KIND, 1)
     assert header["note"] == "ü"
     assert read.keys() == tensors.keys()
-    assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in tensors)
+    assert all(
+        torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype
+        for name in tensors
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -52,7 +59,9 @@ def test_damage_is_reported_when_read(tmp_path: Path, change: str) -> None:
     data = bytearray(path.read_bytes())
     if change == "flip":
         data[-5] ^= 1
-    path.write_bytes({"cut": data[:-9], "flip": data, "text": b"hello, world", "empty": b""}[change])
+    path.write_bytes(
+        {"cut": data[:-9], "flip": data, "text": b"hello, world", "empty": b""}[change]
+    )
     with pytest.raises(StoreError, match="damaged"):
         tensorfile.read(path, KIND, 1)
 

@@ -61,14 +61,18 @@ def vae(channels: int = 4, levels: int = 2, **config: Any) -> AutoencoderKL:
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
     }
-    return AutoencoderKL(**blocks, norm_num_groups=4, latent_channels=channels, sample_size=16, **config)
+    return AutoencoderKL(
+        **blocks, norm_num_groups=4, latent_channels=channels, sample_size=16, **config
+    )
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
     vocabulary = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{c}</w>" for c in LETTERS)]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH)
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH
+    )
 
 
 def clip_text_config() -> CLIPTextConfig:
@@ -93,9 +97,17 @@ def clip(kind: type = CLIPTextModel) -> Any:
 def write_clip(folder: Path) -> Path:
     """A CLIP of both towers for images of 16×16, with a tokenizer of the alphabet, from seed 0."""
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8, projection_dim=16
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        projection_dim=16,
     )
-    config = CLIPConfig(text_config=clip_text_config().to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    config = CLIPConfig(
+        text_config=clip_text_config().to_dict(), vision_config=vision.to_dict(), projection_dim=16
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder)
@@ -104,12 +116,20 @@ def write_clip(folder: Path) -> Path:
 
 
 def t5_tokenizer() -> T5Tokenizer:
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in LETTERS)]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((c, -3.0) for c in LETTERS),
+    ]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=LENGTH)
 
 
 def t5() -> Any:
-    config = T5Config(vocab_size=4 + len(LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    config = T5Config(
+        vocab_size=4 + len(LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
     return T5EncoderModel(config).eval()
 
 
@@ -128,7 +148,13 @@ def unet(**config: Any) -> UNet2DConditionModel:
 
 
 def ddim() -> DDIMScheduler:
-    return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False)
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        steps_offset=1,
+        clip_sample=False,
+    )
 
 
 def sd(folder: Path) -> Any:
@@ -234,4 +260,10 @@ def flux(folder: Path) -> Any:
     )
 
 
-BUILDERS: dict[str, Callable[[Path], Any]] = {"sd": sd, "sdxl": sdxl, "sd3": sd3, "dit": dit, "flux": flux}
+BUILDERS: dict[str, Callable[[Path], Any]] = {
+    "sd": sd,
+    "sdxl": sdxl,
+    "sd3": sd3,
+    "dit": dit,
+    "flux": flux,
+}

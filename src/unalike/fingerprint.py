@@ -22,9 +22,19 @@ def fingerprint(module: torch.nn.Module) -> str:
         UnsupportedError: when the weights are not in memory.
     """
     config = getattr(module, "config", None)
-    plain = config.to_dict() if config is not None and hasattr(config, "to_dict") else dict(config or {})
-    settings = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("torch_dtype", "dtype", "transformers_version")}
-    digest = hashlib.sha256(type(module).__name__.encode() + json.dumps(settings, sort_keys=True, default=str).encode())
+    plain = (
+        config.to_dict()
+        if config is not None and hasattr(config, "to_dict")
+        else dict(config or {})
+    )
+    settings = {
+        k: v
+        for k, v in plain.items()
+        if not k.startswith("_") and k not in ("torch_dtype", "dtype", "transformers_version")
+    }
+    digest = hashlib.sha256(
+        type(module).__name__.encode() + json.dumps(settings, sort_keys=True, default=str).encode()
+    )
     weights = [(name, p) for name, p in sorted(module.named_parameters()) if p.ndim >= 2]
     missing = [name for name, p in weights if p.is_meta]
     if missing:

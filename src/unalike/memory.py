@@ -46,7 +46,9 @@ class Memory:
     def __init__(self, capacity: int = 10_000, dtype: str = "float32") -> None:
         _require_capacity(capacity)
         if dtype not in _DTYPES:
-            raise OptionError(f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')")
+            raise OptionError(
+                f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')"
+            )
         self.capacity = capacity
         self.dtype = dtype
         self._banks: dict[str, _Bank] = {}
@@ -88,16 +90,25 @@ class Memory:
         embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
         for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
             if values is not None and len(values) != len(rows):
-                raise OptionError(f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, or None")
+                raise OptionError(
+                    f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, or None"
+                )
         bank = self._banks.get(space)
         if bank is not None:
-            bank.require(space, tuple(latents.shape[1:]), None if embeddings is None else embeddings.shape[1])
+            bank.require(
+                space, tuple(latents.shape[1:]), None if embeddings is None else embeddings.shape[1]
+            )
         if len(rows) == 0:
             return
         if bank is None:
             bank = self._banks[space] = _Bank(tuple(latents.shape[1:]))
         order = torch.arange(self._added, self._added + len(rows))
-        bank.append({"latents": rows, "order": order} | ({} if embeddings is None else {"prompts": embeddings}), texts, seeds)
+        bank.append(
+            {"latents": rows, "order": order}
+            | ({} if embeddings is None else {"prompts": embeddings}),
+            texts,
+            seeds,
+        )
         self._added += len(rows)
         self._evict()
 
@@ -110,7 +121,9 @@ class Memory:
         if bank is None:
             return None
         prompts = bank.rows("prompts")
-        return References(bank.rows("latents").float(), None if prompts.shape[1] == 0 else prompts.float())
+        return References(
+            bank.rows("latents").float(), None if prompts.shape[1] == 0 else prompts.float()
+        )
 
     def texts(self, space: str) -> list[str | None]:
         """The prompts of a space's samples, oldest first, in the order of `view`."""
@@ -157,7 +170,14 @@ class Memory:
         tensors, spaces = {}, []
         for number, (space, bank) in enumerate(self._banks.items()):
             tensors |= {f"{number}.{name}": bank.rows(name) for name in _COLUMNS}
-            spaces.append({"space": space, "shape": bank.shape, "texts": bank.texts[bank.start :], "seeds": bank.seeds[bank.start :]})
+            spaces.append(
+                {
+                    "space": space,
+                    "shape": bank.shape,
+                    "texts": bank.texts[bank.start :],
+                    "seeds": bank.seeds[bank.start :],
+                }
+            )
         manifest = {"capacity": self.capacity, "dtype": self.dtype, "spaces": spaces}
         tensorfile.write(Path(path), _KIND, _VERSION, manifest, tensors)
 
@@ -179,7 +199,9 @@ class Memory:
             raise StoreError(
                 f"the memory {path.name!r} is damaged: its manifest does not fit its contents ({error}); use a backup"
             ) from error
-        memory._added = 1 + max((int(bank.rows("order").max()) for bank in memory._banks.values()), default=-1)
+        memory._added = 1 + max(
+            (int(bank.rows("order").max()) for bank in memory._banks.values()), default=-1
+        )
         return memory
 
 
@@ -203,12 +225,21 @@ class _Bank:
     def require(self, space: str, shape: tuple[int, ...], prompt_size: int | None) -> None:
         kept = self.buffers["prompts"].shape[1]
         if shape != self.shape:
-            raise OptionError(f"latents have shape {shape} and the memory's samples of {space!r} have {self.shape}; use another space name")
+            raise OptionError(
+                f"latents have shape {shape} and the memory's samples of {space!r} have {self.shape}; use another space name"
+            )
         if (prompt_size or 0) != kept:
-            got, had = (f"embeddings of size {n}" if n else "no embeddings" for n in (prompt_size or 0, kept))
-            raise OptionError(f"prompts: {got} given and the memory's samples of {space!r} have {had}; use another space name")
+            got, had = (
+                f"embeddings of size {n}" if n else "no embeddings"
+                for n in (prompt_size or 0, kept)
+            )
+            raise OptionError(
+                f"prompts: {got} given and the memory's samples of {space!r} have {had}; use another space name"
+            )
 
-    def append(self, new: dict[str, Tensor], texts: list[str] | None, seeds: list[int] | None) -> None:
+    def append(
+        self, new: dict[str, Tensor], texts: list[str] | None, seeds: list[int] | None
+    ) -> None:
         count = len(new["latents"])
         new = {"prompts": new["latents"].new_zeros(count, 0), **new}
         if not self.buffers or self.stop + count > len(self.buffers["order"]):
@@ -223,7 +254,11 @@ class _Bank:
         """Moves what is alive to new buffers of twice the size, so that views of the old ones stay as they are."""
         alive, size = len(self), max(8, 2 * (len(self) + count))
         for name, values in like.items():
-            buffer = values.new_empty(size, values.shape[1]) if values.ndim == 2 else values.new_empty(size)
+            buffer = (
+                values.new_empty(size, values.shape[1])
+                if values.ndim == 2
+                else values.new_empty(size)
+            )
             if alive:
                 buffer[:alive] = self.rows(name)
             self.buffers[name] = buffer
@@ -236,7 +271,12 @@ class _Bank:
     @classmethod
     def restored(cls, entry: dict[str, Any], columns: dict[str, Tensor], dtype: str) -> _Bank:
         shape, count = tuple(int(n) for n in entry["shape"]), len(columns["order"])
-        sizes = {len(columns["latents"]), len(columns["prompts"]), len(entry["texts"]), len(entry["seeds"])}
+        sizes = {
+            len(columns["latents"]),
+            len(columns["prompts"]),
+            len(entry["texts"]),
+            len(entry["seeds"]),
+        }
         if (
             sizes != {count}
             or count == 0
@@ -249,13 +289,21 @@ class _Bank:
 
 def _require_capacity(capacity: Any) -> None:
     if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
-        raise OptionError(f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)")
+        raise OptionError(
+            f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)"
+        )
 
 
 def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
     if not isinstance(values, Tensor) or values.ndim < 2:
-        got = f"of shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
-        raise OptionError(f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, latents)")
+        got = (
+            f"of shape {tuple(values.shape)}"
+            if isinstance(values, Tensor)
+            else f"a {type(values).__name__}"
+        )
+        raise OptionError(
+            f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, latents)"
+        )
     rows = values.detach().flatten(1).to(device="cpu", dtype=_DTYPES[dtype])
     if not torch.isfinite(rows).all():
         raise NumericsError(

@@ -18,7 +18,9 @@ from unalike.errors import StoreError
 _KEY = "unalike"
 
 
-def write(path: Path, kind: str, version: int, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def write(
+    path: Path, kind: str, version: int, manifest: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
     """Writes the file, replacing what was there in one go; what was there stays when anything fails.
 
     Args:
@@ -32,7 +34,9 @@ def write(path: Path, kind: str, version: int, manifest: dict[str, Any], tensors
         StoreError: when the file cannot be written.
     """
     header = {**manifest, "kind": kind, "version": version, "checksum": _checksum(tensors)}
-    data = save({name: t.contiguous() for name, t in tensors.items()}, metadata={_KEY: json.dumps(header)})
+    data = save(
+        {name: t.contiguous() for name, t in tensors.items()}, metadata={_KEY: json.dumps(header)}
+    )
     write_bytes(path, data)
 
 
@@ -63,19 +67,30 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
     """
     what = kind.removeprefix("unalike.")
     if not path.is_file():
-        raise StoreError(f"there is no {what} at {path.name!r}; check the path, or begin a new one and save it there")
+        raise StoreError(
+            f"there is no {what} at {path.name!r}; check the path, or begin a new one and save it there"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if header.get("kind") != kind:
-                raise StoreError(f"{path.name!r} is not a {what}" + (f" but a {header['kind']}" if "kind" in header else ""))
+                raise StoreError(
+                    f"{path.name!r} is not a {what}"
+                    + (f" but a {header['kind']}" if "kind" in header else "")
+                )
             if header.get("version", 0) > version:
-                raise StoreError(f"the {what} {path.name!r} was written by a later release (format {header['version']}); upgrade unalike")
+                raise StoreError(
+                    f"the {what} {path.name!r} was written by a later release (format {header['version']}); upgrade unalike"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise StoreError(f"{path.name!r} is damaged or not a {what} ({error}); use a backup") from error
+        raise StoreError(
+            f"{path.name!r} is damaged or not a {what} ({error}); use a backup"
+        ) from error
     if header.get("checksum") != _checksum(tensors):
-        raise StoreError(f"the {what} {path.name!r} is damaged: its checksum does not fit its contents; use a backup")
+        raise StoreError(
+            f"the {what} {path.name!r} is damaged: its checksum does not fit its contents; use a backup"
+        )
     return header, tensors
 
 
@@ -85,5 +100,7 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
         tensor = tensors[name]
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
         if tensor.numel():
-            value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
+            value = zlib.crc32(
+                tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value
+            )
     return value

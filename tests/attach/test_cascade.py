@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMWuerstchenScheduler, DiffusionPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
+from diffusers import (
+    DDPMWuerstchenScheduler,
+    DiffusionPipeline,
+    StableCascadeDecoderPipeline,
+    StableCascadePriorPipeline,
+)
 from diffusers.models import StableCascadeUNet
 from diffusers.pipelines.stable_cascade.pipeline_stable_cascade import PaellaVQModel
 from tests import tiny
@@ -35,7 +40,9 @@ def built(stage: str, folder: Path) -> DiffusionPipeline:
     }
     if stage == "prior":
         prior = StableCascadeUNet(**BLOCKS, clip_text_in_channels=16, clip_image_in_channels=16)
-        return StableCascadePriorPipeline(prior=prior, feature_extractor=None, image_encoder=None, **parts)
+        return StableCascadePriorPipeline(
+            prior=prior, feature_extractor=None, image_encoder=None, **parts
+        )
     decoder = StableCascadeUNet(**BLOCKS, in_channels=4, out_channels=4, effnet_in_channels=16)
     vqgan = PaellaVQModel(bottleneck_blocks=1, num_vq_embeddings=2, embed_dim=8)
     return StableCascadeDecoderPipeline(decoder=decoder, vqgan=vqgan, **parts)
@@ -59,12 +66,25 @@ def latents(pipe: Any, stage: str, **options: Any) -> Tensor:
     if stage == "prior":
         options |= {"height": 84, "width": 84, "num_images_per_prompt": 2}
     else:
-        options |= {"image_embeddings": torch.randn(4, 16, 2, 2, generator=torch.Generator().manual_seed(9)), "output_type": "latent"}
-    return pipe(prompt=["a cat", "a dog"], num_inference_steps=4, guidance_scale=2.0, generator=generator, **options)[0]
+        options |= {
+            "image_embeddings": torch.randn(
+                4, 16, 2, 2, generator=torch.Generator().manual_seed(9)
+            ),
+            "output_type": "latent",
+        }
+    return pipe(
+        prompt=["a cat", "a dog"],
+        num_inference_steps=4,
+        guidance_scale=2.0,
+        generator=generator,
+        **options,
+    )[0]
 
 
 @pytest.mark.parametrize("stage", ["prior", "decoder"])
-def test_latents_are_bit_identical_when_nothing_is_corrected(stages: dict[str, Any], stage: str) -> None:
+def test_latents_are_bit_identical_when_nothing_is_corrected(
+    stages: dict[str, Any], stage: str
+) -> None:
     pipe = stages[stage]
     plain = latents(pipe, stage)
     assert torch.equal(latents(guide(pipe, SPARKE(strength=0.0), SPELL(radius=1e-6)), stage), plain)
@@ -78,5 +98,8 @@ def test_latents_are_guided_when_the_stage_is(stages: dict[str, Any], stage: str
     assert guided.report is not None
     assert guided.report.steps == 4
     assert [image.group for image in guided.report.images] == [0, 0, 1, 1]
-    assert all(len(image.corrections["sparke"]) == 4 and min(image.corrections["sparke"]) > 0 for image in guided.report.images)
+    assert all(
+        len(image.corrections["sparke"]) == 4 and min(image.corrections["sparke"]) > 0
+        for image in guided.report.images
+    )
     assert len(memory) == 4

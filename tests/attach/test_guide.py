@@ -10,7 +10,14 @@ from torch import Tensor
 
 from unalike.attach import guide, shield_from_images
 from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import AttachmentError, NumericsError, OptionError, ShieldError, StoreError, UnsupportedError
+from unalike.errors import (
+    AttachmentError,
+    NumericsError,
+    OptionError,
+    ShieldError,
+    StoreError,
+    UnsupportedError,
+)
 from unalike.guidance.base import Context, Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
@@ -63,7 +70,9 @@ def drawn(pipe: Any, arguments: dict[str, Any], first_seed: int = 0, count: int 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_images_are_bit_identical_when_nothing_is_corrected(pipelines: Pipelines, name: str) -> None:
+def test_images_are_bit_identical_when_nothing_is_corrected(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, arguments = pipelines(name), prompted(name, ["cat", "dog"], 2)
     guided = guide(pipe, Probe(act=lambda x0, context: None), SPARKE(strength=0.0), memory=Memory())
     assert torch.equal(drawn(guided, arguments), drawn(pipe, arguments))
@@ -74,8 +83,12 @@ def test_images_are_bit_identical_when_nothing_is_corrected(pipelines: Pipelines
 @pytest.mark.parametrize("name", NAMES)
 def test_images_change_and_groups_are_right_when_guided(pipelines: Pipelines, name: str) -> None:
     pipe, arguments, seen = pipelines(name), prompted(name, ["cat", "dog"], 2), []
-    guided = guide(pipe, SPARKE(strength=0.1), Probe(act=lambda x0, context: seen.append((x0, context))))
-    assert (drawn(guided, arguments) - drawn(pipe, arguments)).abs().amax((1, *range(2, drawn(pipe, arguments).ndim))).min() > 1e-3
+    guided = guide(
+        pipe, SPARKE(strength=0.1), Probe(act=lambda x0, context: seen.append((x0, context)))
+    )
+    assert (drawn(guided, arguments) - drawn(pipe, arguments)).abs().amax(
+        (1, *range(2, drawn(pipe, arguments).ndim))
+    ).min() > 1e-3
     assert [context.step for _, context in seen] == [0, 1, 2, 3]
     for x0, context in seen:
         assert len(x0) == len(context.x_t) == 4
@@ -86,8 +99,15 @@ def test_images_change_and_groups_are_right_when_guided(pipelines: Pipelines, na
         torch.testing.assert_close(context.prompts.norm(dim=1), torch.ones(4))
     report = guided.report
     assert report is not None
-    assert [(image.index, image.group) for image in report.images] == [(0, 0), (1, 0), (2, 1), (3, 1)]
-    assert all(image.active["sparke"] == 1.0 and image.nearest is not None for image in report.images)
+    assert [(image.index, image.group) for image in report.images] == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 1),
+    ]
+    assert all(
+        image.active["sparke"] == 1.0 and image.nearest is not None for image in report.images
+    )
 
 
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
@@ -111,7 +131,9 @@ SHAPES = {"sd": (4, 8, 8), "dit": (4, 8, 8), "flux": (16, 16)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_holds_the_final_latents_when_a_call_has_succeeded(pipelines: Pipelines, name: str) -> None:
+def test_memory_holds_the_final_latents_when_a_call_has_succeeded(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, memory = pipelines(name), Memory()
     guided = guide(pipe, memory=memory)
     latents = drawn(guided, prompted(name, ["cat", "dog"], 1), count=2)
@@ -159,14 +181,18 @@ def test_nothing_is_committed_when_decoding_fails(sd: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_certificates_say_outside_when_a_shield_is_in_the_way(pipelines: Pipelines, name: str) -> None:
+def test_certificates_say_outside_when_a_shield_is_in_the_way(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, arguments, memory = pipelines(name), prompted(name, ["cat"], 2), Memory()
     drawn(guide(pipe, memory=memory), arguments, count=2)
     space = next(iter(memory.spaces()))
     view = memory.view(space)
     assert view is not None
     shape = tuple(int(n) for n in space.split()[0].rpartition("/")[2].split("x"))
-    shield = Shield(view.latents[:1].view(1, *shape), space=space.split()[0], radius=1.0, ids=["mine"])
+    shield = Shield(
+        view.latents[:1].view(1, *shape), space=space.split()[0], radius=1.0, ids=["mine"]
+    )
     kept = Memory()
     guided = guide(pipe, shield=shield, memory=kept)
     images = drawn(guided, arguments, count=2)
@@ -180,7 +206,9 @@ def test_certificates_say_outside_when_a_shield_is_in_the_way(pipelines: Pipelin
     assert first.margin == pytest.approx(first.distance - 1.0)
     after = kept.view(space)
     assert after is not None
-    assert float((after.latents[0] - view.latents[0]).double().norm()) == pytest.approx(first.distance, rel=1e-6)
+    assert float((after.latents[0] - view.latents[0]).double().norm()) == pytest.approx(
+        first.distance, rel=1e-6
+    )
     if name == "dit":
         assert torch.equal(images[1], drawn(pipe, arguments, count=2)[1])
         assert not torch.equal(images[0], drawn(pipe, arguments, count=2)[0])
@@ -195,7 +223,9 @@ def test_nothing_is_left_to_move_when_spell_has_kept_images_out(sd: Any) -> None
     view = memory.view(space)
     assert view is not None
     shield = Shield(view.latents.view(2, 4, 8, 8), space=space.split()[0], radius=20.0)
-    guided = guide(sd, SPELL(radius=20.0, overcompensation=1.6, batch=False, memory=False), shield=shield)
+    guided = guide(
+        sd, SPELL(radius=20.0, overcompensation=1.6, batch=False, memory=False), shield=shield
+    )
     drawn(guided, arguments, count=2)
     assert guided.report is not None
     for image in guided.report.images:
@@ -207,16 +237,28 @@ def test_nothing_is_left_to_move_when_spell_has_kept_images_out(sd: Any) -> None
 
 def test_images_are_unchanged_when_no_ball_is_touched(sd: Any) -> None:
     arguments = prompted("sd", ["cat"], 2)
-    shield = Shield(torch.full((1, 4, 8, 8), 1e3), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0)
-    assert torch.equal(drawn(guide(sd, SPELL(radius=1.0), shield=shield), arguments, count=2), drawn(sd, arguments, count=2))
+    shield = Shield(
+        torch.full((1, 4, 8, 8), 1e3), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0
+    )
+    assert torch.equal(
+        drawn(guide(sd, SPELL(radius=1.0), shield=shield), arguments, count=2),
+        drawn(sd, arguments, count=2),
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_images_are_guided_when_the_model_runs_in_half_precision(sd: Any, dtype: torch.dtype) -> None:
+def test_images_are_guided_when_the_model_runs_in_half_precision(
+    sd: Any, dtype: torch.dtype
+) -> None:
     seen = []
     try:
         sd.to(dtype)
-        guided = guide(sd, SPARKE(strength=0.1), Probe(act=lambda x0, context: seen.append(x0.dtype)), memory=Memory(dtype="float16"))
+        guided = guide(
+            sd,
+            SPARKE(strength=0.1),
+            Probe(act=lambda x0, context: seen.append(x0.dtype)),
+            memory=Memory(dtype="float16"),
+        )
         latents = drawn(guided, prompted("sd", ["cat"], 2), count=2)
         plain = drawn(sd, prompted("sd", ["cat"], 2), count=2)
     finally:
@@ -227,11 +269,26 @@ def test_images_are_guided_when_the_model_runs_in_half_precision(sd: Any, dtype:
 
 
 def test_last_step_is_found_when_only_the_tail_of_the_schedule_runs(sd: Any) -> None:
-    pipe, memory, seen = diffusers.StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False), Memory(), []
+    pipe, memory, seen = (
+        diffusers.StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False),
+        Memory(),
+        [],
+    )
     pipe.set_progress_bar_config(disable=True)
-    guided = guide(pipe, Probe(act=lambda x0, context: seen.append((context.step, context.steps))), memory=memory)
+    guided = guide(
+        pipe,
+        Probe(act=lambda x0, context: seen.append((context.step, context.steps))),
+        memory=memory,
+    )
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    out = guided(prompt="cat", image=image, strength=0.5, num_inference_steps=6, generator=seeded(1)[0], output_type="latent")
+    out = guided(
+        prompt="cat",
+        image=image,
+        strength=0.5,
+        num_inference_steps=6,
+        generator=seeded(1)[0],
+        output_type="latent",
+    )
     assert seen == [(0, 3), (1, 3), (2, 3)]
     assert guided.report is not None
     view = memory.view(guided.report.space)
@@ -252,7 +309,9 @@ def test_unfinished_run_commits_nothing_when_it_is_interrupted(sd: Any) -> None:
     assert not guided.report.finished
     assert guided.report.steps == 2
     assert len(memory) == 0
-    shield = Shield(torch.zeros(1, 4, 8, 8), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1e-3)
+    shield = Shield(
+        torch.zeros(1, 4, 8, 8), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1e-3
+    )
     with pytest.raises(ShieldError, match="after step 2 of 4"):
         guide(sd, shield=shield)(**arguments)
 
@@ -270,15 +329,22 @@ def test_caller_sees_the_pipeline_when_it_asks_for_anything_else(sd: Any) -> Non
 
 
 def test_output_is_the_pipelines_own_when_guided(sd: Any) -> None:
-    out = guide(sd, SPARKE())("cat", num_inference_steps=2, generator=seeded(1)[0], return_dict=False)
+    out = guide(sd, SPARKE())(
+        "cat", num_inference_steps=2, generator=seeded(1)[0], return_dict=False
+    )
     assert isinstance(out, tuple)
     assert out[0][0].size == (16, 16)
-    assert type(guide(sd, SPARKE())("", num_inference_steps=2)) is type(sd("", num_inference_steps=2))
+    assert type(guide(sd, SPARKE())("", num_inference_steps=2)) is type(
+        sd("", num_inference_steps=2)
+    )
 
 
 def test_method_is_calibrated_once_when_settings_stay(sd: Any) -> None:
     CALIBRATIONS.clear()
-    guided, arguments = guide(sd, Measured(), SPARKE(strength=0.1)), prompted("sd", ["cat", "dog"], 2)
+    guided, arguments = (
+        guide(sd, Measured(), SPARKE(strength=0.1)),
+        prompted("sd", ["cat", "dog"], 2),
+    )
     generators = seeded(4)
     states = [g.get_state() for g in generators]
     fresh = drawn(guide(sd, SPARKE(strength=0.1)), arguments)
@@ -311,12 +377,18 @@ def test_radius_is_measured_when_spell_asks_for_it(pipelines: Pipelines, name: s
     assert guided.report.images[0].active["spell"] > 0
 
 
-def test_memory_of_another_model_is_refused_when_the_pipeline_is_guided(pipelines: Pipelines) -> None:
+def test_memory_of_another_model_is_refused_when_the_pipeline_is_guided(
+    pipelines: Pipelines,
+) -> None:
     memory = Memory()
     drawn(guide(pipelines("sd"), memory=memory), prompted("sd", ["cat"], 1), count=1)
-    with pytest.raises(StoreError, match=r"of another model \(AutoencoderKL-.*none of this one \(AutoencoderKL-"):
+    with pytest.raises(
+        StoreError, match=r"of another model \(AutoencoderKL-.*none of this one \(AutoencoderKL-"
+    ):
         drawn(guide(pipelines("flux"), memory=memory), prompted("flux", ["cat"], 1), count=1)
-    drawn(guide(pipelines("sd"), memory=memory), {**prompted("sd", ["cat"], 1), "height": 32}, count=1)
+    drawn(
+        guide(pipelines("sd"), memory=memory), {**prompted("sd", ["cat"], 1), "height": 32}, count=1
+    )
     assert sorted(memory.spaces().values()) == [1, 1]
 
 
@@ -332,12 +404,18 @@ def test_memory_is_shared_when_only_the_scheduler_differs(sd: Any) -> None:
 
 
 def test_shield_of_another_model_is_refused_when_attached(pipelines: Pipelines) -> None:
-    shield = shield_from_images(pipelines("sd"), torch.rand(2, 3, 16, 16, generator=seeded(1)[0]), 1.0)
+    shield = shield_from_images(
+        pipelines("sd"), torch.rand(2, 3, 16, 16, generator=seeded(1)[0]), 1.0
+    )
     guide(pipelines("sd"), shield=shield)
     with pytest.raises(StoreError, match="the shield protects latents of"):
         guide(pipelines("flux"), shield=shield)
     with pytest.raises(StoreError, match=r"4x8x8.*4x16x8"):
-        drawn(guide(pipelines("sd"), shield=shield), {**prompted("sd", ["cat"], 1), "height": 32}, count=1)
+        drawn(
+            guide(pipelines("sd"), shield=shield),
+            {**prompted("sd", ["cat"], 1), "height": 32},
+            count=1,
+        )
 
 
 def test_step_is_named_when_the_model_makes_nan(sd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +453,9 @@ def test_bad_arguments_are_refused_when_guiding(sd: Any) -> None:
 
 def test_inpainting_is_refused_when_there_is_a_shield(sd: Any) -> None:
     pipe = diffusers.StableDiffusionInpaintPipeline(**sd.components, requires_safety_checker=False)
-    shield = Shield(torch.zeros(1, 4, 8, 8), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0)
+    shield = Shield(
+        torch.zeros(1, 4, 8, 8), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0
+    )
     with pytest.raises(UnsupportedError, match="pastes the original back"):
         guide(pipe, shield=shield)
 
@@ -401,7 +481,9 @@ def test_methods_draw_the_same_numbers_when_the_seed_is_the_same(sd: Any) -> Non
     guided = guide(sd, Probe(act=lambda x0, context: numbers.append(context.noise(x0)[:, 0, 0, 0])))
     for count in (1, 3):
         drawn(guided, prompted("sd", ["cat"], count), 5, count)
-    assert [n[0] for n in numbers[:4]] == [n[0] for n in numbers[4:]]  # whatever the size of the batch
+    assert [n[0] for n in numbers[:4]] == [
+        n[0] for n in numbers[4:]
+    ]  # whatever the size of the batch
     assert len({float(v) for n in numbers for v in n}) == 4 * 3
 
 

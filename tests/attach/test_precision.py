@@ -62,16 +62,25 @@ def drawn(pipe: Any, arguments: dict[str, Any], count: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "dit", "flux"])
-def test_images_are_bit_identical_when_nothing_is_corrected_in_half_precision(fresh: Fresh, name: str, dtype: torch.dtype) -> None:
+def test_images_are_bit_identical_when_nothing_is_corrected_in_half_precision(
+    fresh: Fresh, name: str, dtype: torch.dtype
+) -> None:
     pipe, arguments = fresh(name, dtype), prompted(name, ["cat"], 2)
-    assert torch.equal(drawn(guide(pipe, SPARKE(strength=0.0), memory=Memory()), arguments), drawn(pipe, arguments))
+    assert torch.equal(
+        drawn(guide(pipe, SPARKE(strength=0.0), memory=Memory()), arguments), drawn(pipe, arguments)
+    )
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "dit", "flux"])
-def test_corrections_reach_every_image_and_leave_its_type_in_half_precision(fresh: Fresh, name: str, dtype: torch.dtype) -> None:
+def test_corrections_reach_every_image_and_leave_its_type_in_half_precision(
+    fresh: Fresh, name: str, dtype: torch.dtype
+) -> None:
     pipe, memory, arguments = fresh(name, dtype), Memory(), prompted(name, ["cat"], 2)
-    plain, guided = drawn(pipe, arguments), guide(pipe, SPARKE(strength=0.3), SPELL(radius=2.0), CADS(), memory=memory)
+    plain, guided = (
+        drawn(pipe, arguments),
+        guide(pipe, SPARKE(strength=0.3), SPELL(radius=2.0), CADS(), memory=memory),
+    )
     images = drawn(guided, arguments)
     assert images.dtype == plain.dtype
     assert (images - plain).flatten(1).abs().amax(dim=1).min() > 1e-2
@@ -83,9 +92,14 @@ def test_corrections_reach_every_image_and_leave_its_type_in_half_precision(fres
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_guided_images_are_near_those_of_full_precision_in_half(fresh: Fresh, dtype: torch.dtype) -> None:
+def test_guided_images_are_near_those_of_full_precision_in_half(
+    fresh: Fresh, dtype: torch.dtype
+) -> None:
     arguments = prompted("flux", ["cat"], 2)
-    full, half = (drawn(guide(fresh("flux", d), SPARKE(strength=0.3)), arguments) for d in (torch.float32, dtype))
+    full, half = (
+        drawn(guide(fresh("flux", d), SPARKE(strength=0.3)), arguments)
+        for d in (torch.float32, dtype)
+    )
     plain = drawn(fresh("flux"), arguments)
     assert (half.float() - full).norm() < 0.1 * (full - plain).norm()
 
@@ -123,7 +137,11 @@ def offloaded(pipe: Any, how: str) -> Any:
 @pytest.mark.parametrize("how", ["model", "sequential"])
 def test_images_are_the_same_when_models_are_offloaded(fresh: Fresh, how: str) -> None:
     arguments = {**prompted("sd", ["cat"], 2), "output_type": "pt"}
-    shield = shield_from_images(fresh("sd"), torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)), radius=1.0)
+    shield = shield_from_images(
+        fresh("sd"),
+        torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        radius=1.0,
+    )
     methods = (CADS(), SPARKE(strength=0.3), SPELL())
     expected = guide(fresh("sd"), *methods, memory=Memory(), shield=shield)
     guided = guide(fresh("sd"), *methods, memory=Memory(), shield=shield)
@@ -131,8 +149,13 @@ def test_images_are_the_same_when_models_are_offloaded(fresh: Fresh, how: str) -
     assert torch.equal(drawn(guided, arguments), drawn(expected, arguments))
     assert guided.report is not None
     assert expected.report is not None
-    assert [i.certificate for i in guided.report.images] == [i.certificate for i in expected.report.images]
-    assert [i.certificate.decoded is not None for i in guided.report.images if i.certificate] == [True, True]
+    assert [i.certificate for i in guided.report.images] == [
+        i.certificate for i in expected.report.images
+    ]
+    assert [i.certificate.decoded is not None for i in guided.report.images if i.certificate] == [
+        True,
+        True,
+    ]
 
 
 def test_no_other_model_runs_between_the_steps_when_latents_are_guided(fresh: Fresh) -> None:
@@ -140,7 +163,9 @@ def test_no_other_model_runs_between_the_steps_when_latents_are_guided(fresh: Fr
     pipe, ran = fresh("sd"), []
     shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1.0)
     memory = Memory()
-    guided = guide(pipe, CADS(), SPARKE(strength=0.3), SPELL(memory=True), memory=memory, shield=shield)
+    guided = guide(
+        pipe, CADS(), SPARKE(strength=0.3), SPELL(memory=True), memory=memory, shield=shield
+    )
     drawn(guided, prompted("sd", ["cat"], 2))
     offloaded(pipe, "model")
     for name in ("text_encoder", "unet", "vae"):
@@ -160,7 +185,9 @@ def noted(own: Any, name: str, ran: list[str]) -> Any:
     return pre_forward
 
 
-def test_images_are_encoded_where_the_autoencoder_runs_when_its_weights_are_elsewhere(fresh: Fresh) -> None:
+def test_images_are_encoded_where_the_autoencoder_runs_when_its_weights_are_elsewhere(
+    fresh: Fresh,
+) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     pipe = fresh("sd")
     expected = encode_images(pipe, images)
@@ -171,11 +198,16 @@ def test_autoencoder_is_sent_away_again_when_images_were_encoded(fresh: Fresh) -
     pipe = offloaded(fresh("sd"), "model")
     before = pipe.vae._hf_hook
     encode_images(pipe, torch.zeros(1, 3, 16, 16))
-    assert pipe.vae._hf_hook is not before  # as at the end of each call, all models are sent away and hooked anew
+    assert (
+        pipe.vae._hf_hook is not before
+    )  # as at the end of each call, all models are sent away and hooked anew
 
 
 def test_error_says_in_which_order_when_weights_are_not_in_memory(fresh: Fresh) -> None:
-    with pytest.raises(UnsupportedError, match=r"call guide\(pipe, …\) first and pipe.enable_sequential_cpu_offload\(\) after it"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"call guide\(pipe, …\) first and pipe.enable_sequential_cpu_offload\(\) after it",
+    ):
         guide(offloaded(fresh("sd"), "sequential"))
 
 
@@ -187,16 +219,25 @@ def loras(folders: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     with torch.random.fork_rng():
         torch.manual_seed(1)
         pipe = tiny.load(folders("sd"))
-        pipe.unet.add_adapter(LoraConfig(**config, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+        pipe.unet.add_adapter(
+            LoraConfig(**config, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+        )
         pipe.text_encoder.add_adapter(LoraConfig(**config, target_modules=["q_proj", "v_proj"]))
-    unet, text = (convert_state_dict_to_diffusers(get_peft_model_state_dict(part)) for part in (pipe.unet, pipe.text_encoder))
+    unet, text = (
+        convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
+        for part in (pipe.unet, pipe.text_encoder)
+    )
     type(pipe).save_lora_weights(folder / "unet", unet_lora_layers=unet)
-    type(pipe).save_lora_weights(folder / "both", unet_lora_layers=unet, text_encoder_lora_layers=text)
+    type(pipe).save_lora_weights(
+        folder / "both", unet_lora_layers=unet, text_encoder_lora_layers=text
+    )
     return folder
 
 
 @pytest.mark.parametrize("name", ["unet", "both"])
-def test_images_are_bit_identical_when_nothing_is_corrected_and_a_lora_is_loaded(fresh: Fresh, loras: Path, name: str) -> None:
+def test_images_are_bit_identical_when_nothing_is_corrected_and_a_lora_is_loaded(
+    fresh: Fresh, loras: Path, name: str
+) -> None:
     pipe, arguments = fresh("sd"), prompted("sd", ["cat"], 2)
     without = drawn(pipe, arguments)
     pipe.load_lora_weights(loras / name)
@@ -253,23 +294,48 @@ def compiled(pipe: Any, how: str, name: str) -> Any:
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_images_are_the_same_when_the_denoiser_is_compiled(fresh: Fresh, how: str) -> None:
-    plain, pipe, arguments = fresh("sd3"), compiled(fresh("sd3"), how, "transformer"), prompted("sd3", ["cat", "dog"], 1)
-    kinds: list[tuple[Method, ...]] = [(), (CADS(noise_scale=1.0),), (SPARKE(strength=0.3),), (NEVER,), ()]  # first without hooks and last
+    plain, pipe, arguments = (
+        fresh("sd3"),
+        compiled(fresh("sd3"), how, "transformer"),
+        prompted("sd3", ["cat", "dog"], 1),
+    )
+    kinds: list[tuple[Method, ...]] = [
+        (),
+        (CADS(noise_scale=1.0),),
+        (SPARKE(strength=0.3),),
+        (NEVER,),
+        (),
+    ]  # first without hooks and last
     images = []
     for methods in kinds:
         images.append(drawn(guide(pipe, *methods), arguments))
-        torch.testing.assert_close(images[-1], drawn(guide(plain, *methods), arguments), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            images[-1], drawn(guide(plain, *methods), arguments), atol=1e-4, rtol=1e-4
+        )
     assert all(not torch.allclose(images[0], other, atol=1e-2) for other in images[1:-1])
     assert torch.equal(images[0], images[-1])
 
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
-def test_classes_are_refused_to_be_annealed_when_the_denoiser_is_compiled(fresh: Fresh, how: str) -> None:
-    plain, pipe, arguments = fresh("dit"), compiled(fresh("dit"), how, "transformer"), prompted("dit", ["cat", "dog"], 1)
+def test_classes_are_refused_to_be_annealed_when_the_denoiser_is_compiled(
+    fresh: Fresh, how: str
+) -> None:
+    plain, pipe, arguments = (
+        fresh("dit"),
+        compiled(fresh("dit"), how, "transformer"),
+        prompted("dit", ["cat", "dog"], 1),
+    )
     for methods in ((), (SPARKE(strength=0.3),), (NEVER,)):
-        torch.testing.assert_close(drawn(guide(pipe, *methods), arguments), drawn(guide(plain, *methods), arguments), atol=1e-4, rtol=1e-4)
-    with pytest.raises(UnsupportedError, match="CADS: DiTPipeline embeds its classes inside of a compiled model"):
+        torch.testing.assert_close(
+            drawn(guide(pipe, *methods), arguments),
+            drawn(guide(plain, *methods), arguments),
+            atol=1e-4,
+            rtol=1e-4,
+        )
+    with pytest.raises(
+        UnsupportedError, match="CADS: DiTPipeline embeds its classes inside of a compiled model"
+    ):
         drawn(guide(pipe, CADS()), arguments)
 
 

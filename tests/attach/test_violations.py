@@ -39,7 +39,12 @@ def drawn_latents(pipe: Any, arguments: dict[str, Any], seeds: list[int]) -> Ten
 
 def shield_around(pipe: Any, latents: Tensor, radius: float) -> Shield:
     ids = [f"seed {i}" for i in range(len(latents))]
-    return Shield(latents.float(), space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=radius, ids=ids)
+    return Shield(
+        latents.float(),
+        space=latent_space(latent_model(pipe), tuple(latents.shape[1:])),
+        radius=radius,
+        ids=ids,
+    )
 
 
 def certificates(guided: Any) -> list[Certificate]:
@@ -53,37 +58,55 @@ def again(seed: int, attempt: int) -> int:
 
 
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
-def test_image_is_drawn_again_and_the_others_stay_when_one_is_inside(pipelines: Pipelines, name: str) -> None:
+def test_image_is_drawn_again_and_the_others_stay_when_one_is_inside(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, memory = pipelines(name), Memory()
     one, two = prompted(name, ["cat"], 1), prompted(name, ["cat"], 2)
     protected, second = drawn_latents(pipe, one, [0]), drawn_latents(pipe, one, [again(0, 1)])
     plain = torch.as_tensor(pipe(**two, generator=seeded(2))[0])
-    guided = guide(pipe, shield=shield_around(pipe, protected, 0.5), memory=memory, on_violation="regenerate")
+    guided = guide(
+        pipe, shield=shield_around(pipe, protected, 0.5), memory=memory, on_violation="regenerate"
+    )
     images = torch.as_tensor(guided(**two, generator=seeded(2))[0])
     assert guided.report is not None
-    assert [(image.attempts, image.refused) for image in guided.report.images] == [(2, False), (1, False)]
+    assert [(image.attempts, image.refused) for image in guided.report.images] == [
+        (2, False),
+        (1, False),
+    ]
     assert torch.equal(images[1], plain[1])
     assert guided.latents is not None
     torch.testing.assert_close(guided.latents[0], second[0], atol=2e-3, rtol=1e-4)
-    assert all(certificate.distance >= 0.5 and not certificate.moved for certificate in certificates(guided))
+    assert all(
+        certificate.distance >= 0.5 and not certificate.moved
+        for certificate in certificates(guided)
+    )
     space = guided.report.space
     assert memory.seeds(space) == [again(0, 1), 1]
     view = memory.view(space)
     assert view is not None
     assert torch.equal(view.latents, guided.latents.flatten(1))
     between = float((guided.latents[0] - guided.latents[1]).double().norm())
-    assert [image.nearest.distance for image in guided.report.images if image.nearest] == pytest.approx([between, between])
+    assert [
+        image.nearest.distance for image in guided.report.images if image.nearest
+    ] == pytest.approx([between, between])
 
 
 def test_draws_go_on_when_the_next_one_is_inside_too(sd: Any) -> None:
     one = prompted("sd", ["cat"], 1)
     protected = drawn_latents(sd, one, [0, again(0, 1)])
-    guided = guide(sd, shield=shield_around(sd, protected, 0.5), on_violation="regenerate", attempts=2)
+    guided = guide(
+        sd, shield=shield_around(sd, protected, 0.5), on_violation="regenerate", attempts=2
+    )
     guided(**one, generator=seeded(1))
     assert guided.report is not None
     assert guided.report.images[0].attempts == 3
-    with pytest.raises(RefusedError, match=r"1 of 1 images .* drawn again 1 time\).*'seed 1'") as caught:
-        guide(sd, shield=guided.shield, on_violation="regenerate", attempts=1)(**one, generator=seeded(1))
+    with pytest.raises(
+        RefusedError, match=r"1 of 1 images .* drawn again 1 time\).*'seed 1'"
+    ) as caught:
+        guide(sd, shield=guided.shield, on_violation="regenerate", attempts=1)(
+            **one, generator=seeded(1)
+        )
     assert caught.value.report.images[0].attempts == 2
 
 
@@ -92,11 +115,16 @@ def test_images_are_as_without_the_policy_when_none_is_inside(sd: Any) -> None:
     shield = shield_around(sd, torch.full((1, 4, 8, 8), 100.0), 1.0)
     plain = sd(**arguments, generator=seeded(2)).images
     for policy in ("regenerate", "refuse", "move"):
-        assert torch.equal(guide(sd, shield=shield, on_violation=policy)(**arguments, generator=seeded(2)).images, plain)
+        assert torch.equal(
+            guide(sd, shield=shield, on_violation=policy)(**arguments, generator=seeded(2)).images,
+            plain,
+        )
 
 
 @pytest.mark.parametrize("generator", [lambda: None, lambda: torch.Generator().manual_seed(0)])
-def test_images_are_drawn_again_when_they_share_a_generator_or_have_none(sd: Any, generator: Callable[[], Any]) -> None:
+def test_images_are_drawn_again_when_they_share_a_generator_or_have_none(
+    sd: Any, generator: Callable[[], Any]
+) -> None:
     arguments = prompted("sd", ["cat"], 2)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -112,8 +140,15 @@ def test_images_are_drawn_again_when_they_share_a_generator_or_have_none(sd: Any
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
 @pytest.mark.parametrize("as_tuple", [False, True])
-def test_output_is_of_the_same_kind_when_an_image_was_drawn_again(sd: Any, output_type: str, as_tuple: bool) -> None:
-    arguments = {**prompted("sd", ["cat"], 2), "num_inference_steps": 2, "output_type": output_type, "return_dict": not as_tuple}
+def test_output_is_of_the_same_kind_when_an_image_was_drawn_again(
+    sd: Any, output_type: str, as_tuple: bool
+) -> None:
+    arguments = {
+        **prompted("sd", ["cat"], 2),
+        "num_inference_steps": 2,
+        "output_type": output_type,
+        "return_dict": not as_tuple,
+    }
     latents = {**arguments, "output_type": "latent", "return_dict": True}
     protected = sd(**latents, generator=seeded(2)).images[:1]
     plain = sd(**arguments, generator=seeded(2))
@@ -134,14 +169,23 @@ def test_output_is_of_the_same_kind_when_an_image_was_drawn_again(sd: Any, outpu
 def test_image_is_kept_back_and_the_rest_is_not_lost_when_refused(sd: Any) -> None:
     arguments, memory = prompted("sd", ["cat", "dog"], 2), Memory()
     plain = sd(**arguments, generator=seeded(4)).images
-    guided = guide(sd, shield=shield_around(sd, plain[1:2], 0.5), memory=memory, on_violation="refuse")
-    with pytest.raises(RefusedError, match=r"1 of 4 images .*image 1 \('cat'\) is 0 from 'seed 0', radius 0\.5") as caught:
+    guided = guide(
+        sd, shield=shield_around(sd, plain[1:2], 0.5), memory=memory, on_violation="refuse"
+    )
+    with pytest.raises(
+        RefusedError, match=r"1 of 4 images .*image 1 \('cat'\) is 0 from 'seed 0', radius 0\.5"
+    ) as caught:
         guided(**arguments, generator=seeded(4))
     error = caught.value
     assert error.refused == [1]
     assert error.report is guided.report
     assert [image.refused for image in error.report.images] == [False, True, False, False]
-    assert [certificate.margin < 0 for certificate in certificates(guided)] == [False, True, False, False]
+    assert [certificate.margin < 0 for certificate in certificates(guided)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
     assert torch.equal(error.output.images[[0, 2, 3]], plain[[0, 2, 3]])
     assert not error.output.images[1].any()
     space = error.report.space
@@ -161,7 +205,10 @@ def test_images_are_refused_when_the_precision_leaves_no_way_out(sd: Any) -> Non
         plain = sd(**arguments, generator=seeded(2)).images
         far = shield_around(sd, plain, 1e7)  # no way out in float16
         near = shield_around(sd, plain, 0.5)
-        with pytest.raises(RefusedError, match=r"2 of 2 images .*could not be moved out.*in float16 could not be placed") as caught:
+        with pytest.raises(
+            RefusedError,
+            match=r"2 of 2 images .*could not be moved out.*in float16 could not be placed",
+        ) as caught:
             guide(sd, shield=far)(**arguments, generator=seeded(2))
         guided = guide(sd, shield=near)
         guided(**arguments, generator=seeded(2))
@@ -183,7 +230,9 @@ class OneCannotMove(LatentGuard):
 def test_the_other_is_moved_when_one_cannot_be(sd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, memory = prompted("sd", ["cat"], 2), Memory()
     plain = sd(**arguments, generator=seeded(2)).images
-    monkeypatch.setattr(import_module("unalike.attach.diffusers.pipeline"), "LatentGuard", OneCannotMove)
+    monkeypatch.setattr(
+        import_module("unalike.attach.diffusers.pipeline"), "LatentGuard", OneCannotMove
+    )
     guided = guide(sd, shield=shield_around(sd, plain, 0.5), memory=memory)
     with pytest.raises(RefusedError, match="There is no way out") as caught:
         guided(**arguments, generator=seeded(2))
@@ -204,7 +253,11 @@ def test_finished_image_is_measured_when_there_is_a_shield(pipelines: Pipelines,
     first, second = (certificate.decoded for certificate in certificates(guided))
     assert first is not None
     assert second is not None
-    assert (second.nearest_id, second.distance, second.inside) == ("seed 0", pytest.approx(0.0, abs=1e-4), True)
+    assert (second.nearest_id, second.distance, second.inside) == (
+        "seed 0",
+        pytest.approx(0.0, abs=1e-4),
+        True,
+    )
     own = encode_images(pipe, images[:1]).float()[0]
     expected = (protected - own).double().flatten(1).norm(dim=1)
     assert first.distance == pytest.approx(float(expected.min()), rel=1e-5)
@@ -214,7 +267,13 @@ def test_finished_image_is_measured_when_there_is_a_shield(pipelines: Pipelines,
 @pytest.mark.parametrize("output_type", ["np", "pt"])
 def test_finished_image_is_measured_when_it_is_no_picture(sd: Any, output_type: str) -> None:
     arguments = {**prompted("sd", ["cat"], 1), "output_type": output_type}
-    shield = shield_from_images(sd, sd(**arguments, generator=seeded(1)).images if output_type == "pt" else torch.rand(1, 3, 16, 16), 1e-2)
+    shield = shield_from_images(
+        sd,
+        sd(**arguments, generator=seeded(1)).images
+        if output_type == "pt"
+        else torch.rand(1, 3, 16, 16),
+        1e-2,
+    )
     guided = guide(sd, shield=shield)
     guided(**arguments, generator=seeded(1))
     decoded = certificates(guided)[0].decoded
@@ -222,7 +281,9 @@ def test_finished_image_is_measured_when_it_is_no_picture(sd: Any, output_type: 
     assert decoded.inside is (output_type == "pt")
 
 
-def test_nothing_is_measured_twice_when_there_is_no_image_or_no_encoder(sd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_measured_twice_when_there_is_no_image_or_no_encoder(
+    sd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = prompted("sd", ["cat"], 1)
     guided = guide(sd, shield=shield_around(sd, torch.zeros(1, 4, 8, 8), 1e-3))
     guided(**arguments, generator=seeded(1))
@@ -241,7 +302,9 @@ def test_guard_says_so_when_images_cannot_be_compared(sd: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autoencoder_encodes_in_full_precision_when_it_is_in_half(sd: Any, dtype: torch.dtype) -> None:
+def test_autoencoder_encodes_in_full_precision_when_it_is_in_half(
+    sd: Any, dtype: torch.dtype
+) -> None:
     images = torch.rand(2, 3, 16, 16, generator=seeded(1)[0])
     try:
         sd.vae.to(dtype)
@@ -261,7 +324,9 @@ def test_certificate_counts_the_steps_when_spell_moved_the_prediction(sd: Any) -
     guided(**arguments, generator=seeded(2))
     assert guided.report is not None
     active = [image.active["spell"] for image in guided.report.images]
-    assert [certificate.steps_moved for certificate in certificates(guided)] == [round(4 * share) for share in active]
+    assert [certificate.steps_moved for certificate in certificates(guided)] == [
+        round(4 * share) for share in active
+    ]
     assert active[0] > 0
 
 
@@ -272,8 +337,14 @@ def test_nothing_is_drawn_when_latents_are_given_and_would_have_to_change(sd: An
         steps.append(step)
         return tensors
 
-    guided = guide(sd, shield=shield_around(sd, torch.zeros(1, 4, 8, 8), 1e-3), on_violation="regenerate")
-    arguments = {**prompted("sd", ["cat"], 1), "latents": torch.randn(1, 4, 8, 8, generator=seeded(1)[0]), "callback_on_step_end": count}
+    guided = guide(
+        sd, shield=shield_around(sd, torch.zeros(1, 4, 8, 8), 1e-3), on_violation="regenerate"
+    )
+    arguments = {
+        **prompted("sd", ["cat"], 1),
+        "latents": torch.randn(1, 4, 8, 8, generator=seeded(1)[0]),
+        "callback_on_step_end": count,
+    }
     with pytest.raises(OptionError, match="latents are given"):
         guided(**arguments)
     assert steps == []

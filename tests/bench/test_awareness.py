@@ -20,7 +20,10 @@ def step(memory, prompts, seed=0):
 
 
 def unrelated(count):
-    return References(torch.randn(count, 8, generator=torch.Generator().manual_seed(9)), torch.tensor([[0.0, 1.0]]).expand(count, 2))
+    return References(
+        torch.randn(count, 8, generator=torch.Generator().manual_seed(9)),
+        torch.tensor([[0.0, 1.0]]).expand(count, 2),
+    )
 
 
 def observed(objective, alone):
@@ -75,17 +78,32 @@ def test_nothing_is_moved_when_the_memory_is_empty():
 
 
 def test_mixtures_show_what_images_show_when_measured():
-    rows = {(r["objective"], r["stored"], r["alone"]): r for r in awareness._toy(0, 1, Size(samples=8, stored=(64,)))}
+    rows = {
+        (r["objective"], r["stored"], r["alone"]): r
+        for r in awareness._toy(0, 1, Size(samples=8, stored=(64,)))
+    }
     assert [rows["none", 0, alone]["changed"] for alone in (False, True)] == [0.0, 0.0]
-    assert rows["rke", 64, False]["from_unrelated"] > 0.05 > rows["cond-rke", 64, False]["from_unrelated"]
+    assert (
+        rows["rke", 64, False]["from_unrelated"]
+        > 0.05
+        > rows["cond-rke", 64, False]["from_unrelated"]
+    )
     assert rows["cond-rke", 64, True]["from_unrelated"] == pytest.approx(1, abs=1e-5)
-    assert all(r["distinct"] <= min(r["right"], r["possible"]) and r["right"] <= r["samples"] == 8 for r in rows.values())
+    assert all(
+        r["distinct"] <= min(r["right"], r["possible"]) and r["right"] <= r["samples"] == 8
+        for r in rows.values()
+    )
 
 
 def test_smoke_run_compares_on_the_model_and_goes_on_when_a_prompt_is_missing(unalike, tmp_path):
     code, out, err = unalike("bench", "awareness", "--smoke", "--out", tmp_path)
     assert (code, "Traceback" in err) == (0, False)
-    assert {p.name for p in tmp_path.iterdir()} == {"environment.json", "rows.parquet", "awareness.png", "pictures.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "environment.json",
+        "rows.parquet",
+        "awareness.png",
+        "pictures.png",
+    }
     rows = read_rows(tmp_path / "rows.parquet")
     emoji = [r for r in rows if r["model"] == "emoji"]
     assert [r["prompt"] for r in emoji] == [p for p in SMOKE.prompts for _ in conditions(SMOKE)]
@@ -97,4 +115,6 @@ def test_smoke_run_compares_on_the_model_and_goes_on_when_a_prompt_is_missing(un
     code, again, _ = unalike("bench", "awareness", "--smoke", "--out", tmp_path)
     assert code == 0
     assert sorted(read_rows(tmp_path / "rows.parquet"), key=str) == sorted(rows, key=str)
-    assert [line for line in again.splitlines() if "| emoji" in line] == [line for line in out.splitlines() if "| emoji" in line]
+    assert [line for line in again.splitlines() if "| emoji" in line] == [
+        line for line in out.splitlines() if "| emoji" in line
+    ]

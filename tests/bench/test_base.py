@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from unalike.bench import figure
-from unalike.bench.base import claim, environment, finish, interval, machine, read_rows, table, write_rows
+from unalike.bench.base import (
+    claim,
+    environment,
+    finish,
+    interval,
+    machine,
+    read_rows,
+    table,
+    write_rows,
+)
 from unalike.errors import StoreError, UnsupportedError
 
 
@@ -13,7 +22,12 @@ def test_environment_names_versions_and_processor_but_no_host_when_a_folder_is_c
     folder = tmp_path / "new" / "toy"
     claim(folder, "toy", smoke=True)
     found = environment(folder)
-    assert (found["benchmark"], found["smoke"], found["finished"], found["torch"]) == ("toy", True, False, torch.__version__)
+    assert (found["benchmark"], found["smoke"], found["finished"], found["torch"]) == (
+        "toy",
+        True,
+        False,
+        torch.__version__,
+    )
     assert platform.node() not in json.dumps(found)
     finish(folder)
     assert environment(folder) == {**found, "finished": True}
@@ -27,7 +41,10 @@ def test_folder_is_gone_on_with_when_it_holds_the_same_run(tmp_path):
     assert environment(tmp_path)["finished"]
 
 
-@pytest.mark.parametrize(("name", "smoke", "message"), [("cost", False, "holds the benchmark 'toy'"), ("toy", True, "a run of full size")])
+@pytest.mark.parametrize(
+    ("name", "smoke", "message"),
+    [("cost", False, "holds the benchmark 'toy'"), ("toy", True, "a run of full size")],
+)
 def test_folder_is_refused_and_left_when_it_holds_another_run(tmp_path, name, smoke, message):
     claim(tmp_path, "toy", smoke=False)
     before = environment(tmp_path)
@@ -50,7 +67,10 @@ def test_folder_is_refused_when_it_is_a_file(tmp_path):
 
 
 def test_rows_come_back_when_written(tmp_path):
-    rows = [{"name": "a", "count": 1, "share": 0.5, "done": True}, {"name": "ü", "count": 2, "share": 1.0, "done": False}]
+    rows = [
+        {"name": "a", "count": 1, "share": 0.5, "done": True},
+        {"name": "ü", "count": 2, "share": 1.0, "done": False},
+    ]
     assert read_rows(tmp_path / "rows.parquet") == []
     write_rows(tmp_path / "rows.parquet", rows)
     assert read_rows(tmp_path / "rows.parquet") == rows
@@ -64,7 +84,12 @@ def test_rows_are_refused_when_the_file_is_damaged(tmp_path):
 
 
 def test_table_has_a_line_a_row_when_cells_are_of_any_kind():
-    assert table(["a", "b"], [[1, "x"], [2.5, None]]).splitlines() == ["| a | b |", "|---|---|", "| 1 | x |", "| 2.5 | None |"]
+    assert table(["a", "b"], [[1, "x"], [2.5, None]]).splitlines() == [
+        "| a | b |",
+        "|---|---|",
+        "| 1 | x |",
+        "| 2.5 | None |",
+    ]
 
 
 def test_interval_is_that_of_the_normal_approximation_when_values_are_many():
@@ -77,7 +102,9 @@ def test_interval_is_that_of_the_normal_approximation_when_values_are_many():
 
 def test_interval_has_no_width_when_all_values_are_equal_and_keeps_units_whole():
     assert interval(torch.full((5,), 0.25)) == (0.25, 0.25)
-    pairs = torch.tensor([[1.0, -1.0], [3.0, -3.0]])  # a unit's two numbers are drawn together: their sum stays 0
+    pairs = torch.tensor(
+        [[1.0, -1.0], [3.0, -3.0]]
+    )  # a unit's two numbers are drawn together: their sum stays 0
     assert interval(pairs, lambda drawn: drawn.mean(dim=1).sum(dim=1)) == (0.0, 0.0)
 
 
@@ -92,7 +119,10 @@ def test_machine_states_the_threads_when_they_change():
 
 def test_message_names_the_install_command_when_matplotlib_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(figure, "find_spec", lambda name: None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'unalike\[bench\]'"), figure.drawn(tmp_path / "a.png", 1, 1):
+    with (
+        pytest.raises(UnsupportedError, match=r"pip install 'unalike\[bench\]'"),
+        figure.drawn(tmp_path / "a.png", 1, 1),
+    ):
         pass
     assert not list(tmp_path.iterdir())
 

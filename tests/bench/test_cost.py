@@ -13,7 +13,14 @@ from unalike.bench.cost.page import page, readme_table
 from unalike.bench.cost.problem import Bank
 from unalike.bench.cost.rivals import RIVALS, Rival
 
-TINY = replace(SMOKE, sizes=(8, 16), shapes=((16, 1), (16, 2)), similar=((16, 1, 4), (16, 1, 16), (8, 1, 4)), d=16, rounds=1)
+TINY = replace(
+    SMOKE,
+    sizes=(8, 16),
+    shapes=((16, 1), (16, 2)),
+    similar=((16, 1, 4), (16, 1, 16), (8, 1, 4)),
+    d=16,
+    rounds=1,
+)
 
 
 @pytest.fixture
@@ -26,7 +33,9 @@ def measured(tmp_path: Path) -> Path:
 
 def test_every_setting_is_measured_when_all_fit(measured: Path):
     steps = [Row(**row) for row in read_rows(measured / STEPS) if row["device"] == "cpu"]
-    assert {(r.n, r.batch, r.method) for r in steps} == {(n, batch, m) for n in (8, 16) for batch in (1, 2) for m in RIVALS}
+    assert {(r.n, r.batch, r.method) for r in steps} == {
+        (n, batch, m) for n in (8, 16) for batch in (1, 2) for m in RIVALS
+    }
     for row in steps:
         assert row.seconds is not None
         assert row.seconds > 0
@@ -52,7 +61,9 @@ def test_run_goes_on_row_by_row_when_it_was_interrupted(tmp_path: Path):
     assert len(after) == 4 * len(RIVALS) * len(measure.devices())
 
 
-def test_benchmark_draws_its_figures_and_its_page_links_them_when_it_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_draws_its_figures_and_its_page_links_them_when_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(measure, "SMOKE", TINY)
     claim(tmp_path, "cost", smoke=True)
     shares: list[float] = []
@@ -83,13 +94,19 @@ def row(n: int, method: str, seconds: float | None, reason: str = "") -> Row:
         ("published", [row(100, "published", 0.9)], ""),  # ten times as many take 9 s
         ("published", [row(100, "published", 1.3)], "time"),
         ("whole-gram", [row(100, "whole-gram", 0.09)], ""),  # a hundred times as long
-        ("whole-gram", [row(10, "whole-gram", 9.0), row(100, "whole-gram", 0.11)], ""),  # the largest before counts
+        (
+            "whole-gram",
+            [row(10, "whole-gram", 9.0), row(100, "whole-gram", 0.11)],
+            "",
+        ),  # the largest before counts
         ("vendi", [row(100, "vendi", 0.02)], "time"),  # a thousand times as long
         ("vendi", [row(100, "whole-gram", 5.0)], ""),  # others say nothing
         ("vendi", [row(100, "vendi", None, "time")], "time"),
     ],
 )
-def test_method_is_left_out_when_its_step_would_take_too_long(method: str, earlier: list[Row], reason: str):
+def test_method_is_left_out_when_its_step_would_take_too_long(
+    method: str, earlier: list[Row], reason: str
+):
     assert left_out(method, "cpu", 10, 1_000, 1, earlier, limit=10**12, longest=12.0) == reason
 
 
@@ -108,11 +125,23 @@ def test_tables_say_why_when_something_was_left_out(tmp_path: Path):
 
 
 def test_readme_has_the_large_latents_only_when_others_were_measured(tmp_path: Path):
-    settings = [("cpu", 16_384, 100, 1), ("cpu", 16_384, 10_000, 1), ("cpu", 4_096, 100, 1), ("cuda", 16_384, 100, 8)]
-    rows = [Row(*setting, m, seconds=0.002 if m == "sparke" else 0.005) for setting in settings for m in RIVALS]
+    settings = [
+        ("cpu", 16_384, 100, 1),
+        ("cpu", 16_384, 10_000, 1),
+        ("cpu", 4_096, 100, 1),
+        ("cuda", 16_384, 100, 8),
+    ]
+    rows = [
+        Row(*setting, m, seconds=0.002 if m == "sparke" else 0.005)
+        for setting in settings
+        for m in RIVALS
+    ]
     write_rows(tmp_path / STEPS, [asdict(r) for r in rows])
     lines = readme_table(tmp_path).splitlines()
-    assert lines[0] == "| stored | batch | " + " | ".join(name for name in RIVALS if name != "copy") + " |"
+    assert (
+        lines[0]
+        == "| stored | batch | " + " | ".join(name for name in RIVALS if name != "copy") + " |"
+    )
     assert lines[2:] == ["| 100 | 1 | 2.0 " + "| 5.0 (2.5×) " * (len(RIVALS) - 2) + "|"]
 
 
@@ -123,7 +152,9 @@ def test_directions_agree_when_the_loss_is_the_same():
 
 
 def test_run_stops_when_a_rival_computes_something_else(monkeypatch: pytest.MonkeyPatch):
-    other: Rival = replace(RIVALS["published"], step=lambda problem: lambda: torch.ones_like(problem.x))
+    other: Rival = replace(
+        RIVALS["published"], step=lambda problem: lambda: torch.ones_like(problem.x)
+    )
     monkeypatch.setitem(RIVALS, "published", other)
     with pytest.raises(RuntimeError, match="published and SPARKE differ in direction"):
         rivals.agreement(n=16, batch=3, d=64, p=16)
@@ -131,7 +162,9 @@ def test_run_stops_when_a_rival_computes_something_else(monkeypatch: pytest.Monk
 
 def test_images_have_as_many_stored_samples_of_their_prompt_as_asked():
     problem = Bank("cpu", 256).similar(60, 3, 8, 5)
-    cosines = torch.nn.functional.normalize(problem.y) @ torch.nn.functional.normalize(problem.stored_y).T
+    cosines = (
+        torch.nn.functional.normalize(problem.y) @ torch.nn.functional.normalize(problem.stored_y).T
+    )
     assert (cosines > 0.9).sum(dim=1).tolist() == [5, 5, 5]
     assert (cosines < 0.4).sum(dim=1).tolist() == [55, 55, 55]
 

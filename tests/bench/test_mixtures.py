@@ -18,13 +18,17 @@ def world():
 
 def density(world, x, prompt):
     """The prompt's density by scipy, mode by mode."""
-    modes = zip(world.weights[prompt].tolist(), world.means.tolist(), world.deviations.tolist(), strict=True)
+    modes = zip(
+        world.weights[prompt].tolist(), world.means.tolist(), world.deviations.tolist(), strict=True
+    )
     return sum(w * multivariate_normal(m, s**2).pdf(x.numpy()) for w, m, s in modes)
 
 
 def test_log_density_is_that_of_scipy_when_points_are_near_and_far(world):
     x = torch.cat([world.means, torch.zeros(1, 2, dtype=torch.float64) + 0.4])
-    torch.testing.assert_close(world.log_density(x, 1).exp(), torch.as_tensor(density(world, x, 1)), rtol=1e-9, atol=1e-30)
+    torch.testing.assert_close(
+        world.log_density(x, 1).exp(), torch.as_tensor(density(world, x, 1)), rtol=1e-9, atol=1e-30
+    )
 
 
 @pytest.mark.parametrize(("alpha", "sigma"), [(0.3, 0.95), (0.8, 0.6), (0.97, 0.2)])
@@ -36,13 +40,20 @@ def test_denoiser_is_the_posterior_mean_when_integrated_over_a_grid(world, alpha
     likelihood = torch.exp(-(x_t[:, None] - alpha * grid).square().sum(dim=2) / (2 * sigma**2))
     posterior = prior * likelihood
     expected = posterior @ grid / posterior.sum(dim=1, keepdim=True)
-    torch.testing.assert_close(world.denoised(x_t, alpha, sigma, world.weights[2].expand(3, -1)), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        world.denoised(x_t, alpha, sigma, world.weights[2].expand(3, -1)),
+        expected,
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 def test_mixtures_have_unequal_modes_in_common_and_apart_in_direction_when_random():
     for seed in range(20):
         world = Mixtures.random(seed)
-        torch.testing.assert_close(world.weights.sum(dim=1), torch.ones(PROMPTS, dtype=torch.float64))
+        torch.testing.assert_close(
+            world.weights.sum(dim=1), torch.ones(PROMPTS, dtype=torch.float64)
+        )
         shares = (world.weights > 0).sum(dim=0)
         assert shares.sum() == PROMPTS * MODES
         assert (shares == 2).sum() == PROMPTS
@@ -56,7 +67,9 @@ def test_mixtures_have_unequal_modes_in_common_and_apart_in_direction_when_rando
 def test_embedding_means_its_own_prompt_when_clean_and_a_blend_when_between(world):
     torch.testing.assert_close(world.blended(world.embeddings), world.weights, rtol=0, atol=1e-8)
     between = world.blended((world.embeddings[0] + world.embeddings[1])[None])
-    torch.testing.assert_close(between[0], (world.weights[0] + world.weights[1]) / 2, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        between[0], (world.weights[0] + world.weights[1]) / 2, rtol=0, atol=1e-5
+    )
 
 
 def test_levels_lose_their_noise_when_followed_to_the_end():
@@ -79,19 +92,34 @@ def test_samples_have_the_modes_in_their_shares_when_nothing_guides(world):
 def test_samples_do_not_depend_on_their_batch_when_nothing_joins_them(world):
     prompts = torch.tensor([0, 1, 2])
     together = draw(world, prompts, [CADS()], guidance_scale=2.0, seed=5).x
-    torch.testing.assert_close(together[1:], draw(world, prompts[1:], [CADS()], guidance_scale=2.0, seed=6).x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        together[1:],
+        draw(world, prompts[1:], [CADS()], guidance_scale=2.0, seed=6).x,
+        rtol=0,
+        atol=1e-9,
+    )
 
 
 def test_methods_act_on_samples_when_they_correct_blur_the_prompt_or_leave_guidance_out(world):
     prompts = torch.tensor([0, 0, 0, 0])
     plain = draw(world, prompts, (), guidance_scale=2.0, seed=0).x
     low = draw(world, prompts, (), guidance_scale=1.0, seed=0).x
-    everywhere = IntervalGuidance(sigma_low=50.0, sigma_high=100.0)  # above the noisiest level: left out at every step but the first
-    torch.testing.assert_close(draw(world, prompts, [everywhere], guidance_scale=2.0, seed=0).x, low, rtol=0, atol=0.02)
-    assert torch.equal(draw(world, prompts, [SPARKE(strength=0.0)], guidance_scale=2.0, seed=0).x, plain)
+    everywhere = IntervalGuidance(
+        sigma_low=50.0, sigma_high=100.0
+    )  # above the noisiest level: left out at every step but the first
+    torch.testing.assert_close(
+        draw(world, prompts, [everywhere], guidance_scale=2.0, seed=0).x, low, rtol=0, atol=0.02
+    )
+    assert torch.equal(
+        draw(world, prompts, [SPARKE(strength=0.0)], guidance_scale=2.0, seed=0).x, plain
+    )
     memory = References(plain.float(), world.embeddings[prompts].float())
     for method in (SPARKE(strength=0.1), CADS(noise_scale=1.0, tau_1=0.2, tau_2=0.8)):
-        assert not torch.allclose(draw(world, prompts, [method], guidance_scale=2.0, seed=0, memory=memory).x, plain, atol=1e-3)
+        assert not torch.allclose(
+            draw(world, prompts, [method], guidance_scale=2.0, seed=0, memory=memory).x,
+            plain,
+            atol=1e-3,
+        )
 
 
 def test_quality_counts_modes_and_hits_when_points_are_placed(world):
@@ -103,6 +131,8 @@ def test_quality_counts_modes_and_hits_when_points_are_placed(world):
 
 
 def test_quality_is_a_mean_over_prompts_when_there_are_several(world):
-    x = torch.stack([world.means[world.weights[0] > 0][0], torch.full((2,), 9.0, dtype=torch.float64)])
+    x = torch.stack(
+        [world.means[world.weights[0] > 0][0], torch.full((2,), 9.0, dtype=torch.float64)]
+    )
     measured = quality(world, x, torch.tensor([0, 1]))
     assert (measured.coverage, measured.precision) == (0.5, 0.5)

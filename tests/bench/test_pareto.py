@@ -17,9 +17,20 @@ from unalike.cli.app import app
 
 
 def row(trial: Trial, unit: str, distinct: int, right: int, **more: object) -> dict[str, object]:
-    about = {"task": "emoji", "key": trial.key, "family": trial.family, "setting": trial.setting, "unit": unit}
+    about = {
+        "task": "emoji",
+        "key": trial.key,
+        "family": trial.family,
+        "setting": trial.setting,
+        "unit": unit,
+    }
     counts = {"samples": 10, "right": right, "distinct": distinct, "possible": 10}
-    return about | counts | {f"manifold_{name}": 0.5 for name in ("precision", "recall", "density", "coverage")} | more
+    return (
+        about
+        | counts
+        | {f"manifold_{name}": 0.5 for name in ("precision", "recall", "density", "coverage")}
+        | more
+    )
 
 
 def test_trials_are_equally_many_when_methods_are_compared():
@@ -43,7 +54,11 @@ def test_no_prompt_is_in_both_when_settings_are_validated_and_tested():
 def test_settings_are_chosen_when_they_add_hypervolume():
     trials = [Trial("m", scale) for scale in (1.0, 2.0, 3.0, 4.0)]
     points = [(2, 9), (8, 3), (5, 6), (1, 8)]  # the last is beaten by the first
-    rows = [row(trial, unit, *point) for trial, point in zip(trials, points, strict=True) for unit in "ab"]
+    rows = [
+        row(trial, unit, *point)
+        for trial, point in zip(trials, points, strict=True)
+        for unit in "ab"
+    ]
     assert choose(rows, 1) == [trials[2]]
     assert sorted(trial.guidance_scale for trial in choose(rows, 9)) == [1.0, 2.0, 3.0]
 
@@ -65,12 +80,19 @@ def test_volume_is_that_of_mean_points_when_units_differ():
 
 def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     base, better = Trial(INDEPENDENT, 7.5), Trial("CADS", 2.0, {"cads": {"noise_scale": 0.1}})
-    rows = [row(t, u, d, 5, vendi=2.0, similarity=0.5) for t, d in ((base, 2), (better, 4)) for u in "ab"]
+    rows = [
+        row(t, u, d, 5, vendi=2.0, similarity=0.5)
+        for t, d in ((base, 2), (better, 4))
+        for u in "ab"
+    ]
     write_rows(tmp_path / "tuning.parquet", rows)
     write_rows(tmp_path / "test.parquet", rows)
     about = {"stage": "test", "task": "emoji", "frechet": 3.0}
     write_rows(tmp_path / "pooled.parquet", [about | {"key": t.key} for t in (base, better)])
-    write_rows(tmp_path / "times.parquet", [{"task": "emoji", "key": t.key, "seconds": s} for t, s in ((base, 0.2), (better, 0.3))])
+    write_rows(
+        tmp_path / "times.parquet",
+        [{"task": "emoji", "key": t.key, "seconds": s} for t, s in ((base, 0.2), (better, 0.3))],
+    )
     text = page(tmp_path)
     assert (
         "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.50 |"
@@ -91,5 +113,10 @@ def test_smoke_run_measures_and_goes_on_when_called_twice(tmp_path: Path):
     assert all(0 <= row["distinct"] <= row["right"] <= row["samples"] == 4 for row in rows)
     assert {"emoji.png", "digits.png"} <= {path.name for path in folder.iterdir()}
     before = (folder / "test.parquet").stat().st_mtime_ns
-    assert CliRunner().invoke(app, ["bench", "pareto", "--smoke", "--json", "--out", str(folder)]).exit_code == 0
+    assert (
+        CliRunner()
+        .invoke(app, ["bench", "pareto", "--smoke", "--json", "--out", str(folder)])
+        .exit_code
+        == 0
+    )
     assert (folder / "test.parquet").stat().st_mtime_ns == before

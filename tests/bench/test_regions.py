@@ -9,7 +9,9 @@ from unalike.bench.regions import CASES, SMOKE, Case, Compared, Drawn, Seen, mea
 
 
 def seen(x0, masks):
-    return Seen(region="hair", x0=[torch.tensor(x) for x in x0], masks=[torch.tensor(m) for m in masks])
+    return Seen(
+        region="hair", x0=[torch.tensor(x) for x in x0], masks=[torch.tensor(m) for m in masks]
+    )
 
 
 def drawn(latents):
@@ -53,8 +55,15 @@ def test_nothing_is_said_of_the_outside_when_there_is_none():
 
 
 def made(prompt, image, outside):
-    sizes = {"latents_inside": 0.4, "latents_outside": outside, "pixels_inside": 0.08, "pixels_outside": outside / 10}
-    whole = {f"everywhere_{name}": {"inside": 0.1, "outside": 0.2}[name.split("_")[1]] for name in sizes}
+    sizes = {
+        "latents_inside": 0.4,
+        "latents_outside": outside,
+        "pixels_inside": 0.08,
+        "pixels_outside": outside / 10,
+    }
+    whole = {
+        f"everywhere_{name}": {"inside": 0.1, "outside": 0.2}[name.split("_")[1]] for name in sizes
+    }
     return {
         "family": "words", "prompt": prompt, "region": "hair", "strength": 0.2, "stop": 1.0, "image": image, "share": 0.25,
         "share_of_a_step": 0.125,
@@ -63,13 +72,25 @@ def made(prompt, image, outside):
 
 
 def test_page_has_what_the_rows_say(tmp_path):
-    write_rows(tmp_path / regions_page.ROWS, [made("a", 0, 0.1), made("a", 1, 0.3), made("b", 0, 0.2), made("b", 1, 0.2)])
+    write_rows(
+        tmp_path / regions_page.ROWS,
+        [made("a", 0, 0.1), made("a", 1, 0.3), made("b", 0, 0.2), made("b", 1, 0.2)],
+    )
     text = regions.BENCHMARK.page(tmp_path)
-    assert "Over all 4 guided images and all steps the largest correction of a prediction outside" in text
+    assert (
+        "Over all 4 guided images and all steps the largest correction of a prediction outside"
+        in text
+    )
     assert "was 0; inside it was 1.5." in text
     for prompt in "ab":
-        assert f"| {prompt} | hair | 12% | 25% | 50% | 0.40 / 0.20 | 8.0% / 2.0% | 0.10 / 0.20 | 10.0% / 20.0% |" in text
-    assert "Outside, pixels change 10% (10% to 10%) as much as with guidance everywhere, latents 100% (100% to 100%)" in text
+        assert (
+            f"| {prompt} | hair | 12% | 25% | 50% | 0.40 / 0.20 | 8.0% / 2.0% | 0.10 / 0.20 | 10.0% / 20.0% |"
+            in text
+        )
+    assert (
+        "Outside, pixels change 10% (10% to 10%) as much as with guidance everywhere, latents 100% (100% to 100%)"
+        in text
+    )
     assert "have 50% of what is in either in common" in text
 
 
@@ -94,9 +115,15 @@ def test_correction_is_zero_outside_when_measured_and_a_run_goes_on(unalike, tmp
     monkeypatch.setattr(regions, "SMOKE", dataclasses.replace(SMOKE, steps=2))
     code, _, err = unalike("bench", "regions", "--smoke", "--out", tmp_path)
     assert (code, "Traceback" in err) == (0, False)
-    assert {p.name for p in tmp_path.iterdir()} == {"environment.json", regions_page.ROWS, regions_page.FIGURE}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "environment.json",
+        regions_page.ROWS,
+        regions_page.FIGURE,
+    }
     rows = read_rows(tmp_path / regions_page.ROWS)
-    assert [(r["family"], r["prompt"], r["image"]) for r in rows] == [(*case.key, i) for case in SMOKE.cases for i in range(2)]
+    assert [(r["family"], r["prompt"], r["image"]) for r in rows] == [
+        (*case.key, i) for case in SMOKE.cases for i in range(2)
+    ]
     assert all(r["largest_outside"] == 0 < r["largest_inside"] for r in rows)
     assert all(r["region_latents_inside"] > r["region_latents_outside"] for r in rows)
     before = (tmp_path / regions_page.FIGURE).stat().st_mtime_ns

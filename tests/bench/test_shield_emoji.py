@@ -16,13 +16,37 @@ from unalike.models.emoji.data import truth
 from unalike.shields import Shield
 
 ROOT = Path(__file__).parents[2]
-NONE, EXACT, FLAGS, IMAGE = Setting("none"), Setting("exact", 4.0), Setting("exact", 4.0, protected="flags"), Setting("image", 4.0)
+NONE, EXACT, FLAGS, IMAGE = (
+    Setting("none"),
+    Setting("exact", 4.0),
+    Setting("exact", 4.0, protected="flags"),
+    Setting("image", 4.0),
+)
 IVF = Setting("ivf", 4.0, 1)
 
 
-def row(setting: Setting, prompt: str, seed: int, distance: float, **more: object) -> dict[str, object]:
-    usual = {"nearest": 0, "right": True, "shown": True, "guided": 0.5, "moved": False, "seconds": 0.1, "refused": False, "again": distance}
-    return {**asdict(setting), "prompt": prompt, "seed": seed, "distance": distance, **usual, "digest": "same", **more}
+def row(
+    setting: Setting, prompt: str, seed: int, distance: float, **more: object
+) -> dict[str, object]:
+    usual = {
+        "nearest": 0,
+        "right": True,
+        "shown": True,
+        "guided": 0.5,
+        "moved": False,
+        "seconds": 0.1,
+        "refused": False,
+        "again": distance,
+    }
+    return {
+        **asdict(setting),
+        "prompt": prompt,
+        "seed": seed,
+        "distance": distance,
+        **usual,
+        "digest": "same",
+        **more,
+    }
 
 
 def test_every_prompt_is_drawn_without_and_with_the_exact_shield_and_some_with_the_others_when_planned():
@@ -37,7 +61,9 @@ def test_every_prompt_is_drawn_without_and_with_the_exact_shield_and_some_with_t
     assert planned[0].setting == NONE
 
 
-def test_page_counts_what_is_inside_beyond_rounding_and_to_the_last_bit_when_written(tmp_path: Path):
+def test_page_counts_what_is_inside_beyond_rounding_and_to_the_last_bit_when_written(
+    tmp_path: Path,
+):
     rows = [
         *(row(NONE, p, i, 3.0, guided=0.0) for p in ("cat", "flag: France") for i in range(2)),
         row(EXACT, "cat", 0, 4.0),
@@ -51,7 +77,10 @@ def test_page_counts_what_is_inside_beyond_rounding_and_to_the_last_bit_when_wri
     ]
     write_rows(tmp_path / GAPS, [{"picture": i, "distance": d} for i, d in enumerate((7.0, 9.0))])
     (tmp_path / BRUTE_FORCE).write_text(
-        json.dumps({"radius 4": {"images": 4, "protected": 2, "inside": 0, "nearest": 4.0, "radius": 4.0}}), "utf-8"
+        json.dumps(
+            {"radius 4": {"images": 4, "protected": 2, "inside": 0, "nearest": 4.0, "radius": 4.0}}
+        ),
+        "utf-8",
     )
     text = page(tmp_path, rows)
     assert "| 4 | none | 4 of 4 (100.00%) | 4 | 100.0% |" in text
@@ -60,8 +89,14 @@ def test_page_counts_what_is_inside_beyond_rounding_and_to_the_last_bit_when_wri
     assert "| 4 | IVF, 1 probed | 1 of 2 (50.00%) | 2 | 100.0% |" in text
     assert "50% at radius 4" in text
     assert "| radius 4 | 4 | 0 | 4.000000 | 4 |" in text
-    assert "1 of the 1 images of other prompts are the same bit by bit, and of the 1 images of flags 0 are; 0 of those are inside" in text
-    assert "of 2 images at radius 4 1 were refused, and 0 of the others are inside when they are encoded again" in text
+    assert (
+        "1 of the 1 images of other prompts are the same bit by bit, and of the 1 images of flags 0 are; 0 of those are inside"
+        in text
+    )
+    assert (
+        "of 2 images at radius 4 1 were refused, and 0 of the others are inside when they are encoded again"
+        in text
+    )
     draw_distances(rows, tmp_path)
     assert (tmp_path / "distances.png").stat().st_size > 1000
 

@@ -17,7 +17,16 @@ pytest.importorskip("faiss")
 
 PICTURES = SetSize(Kinds(glyphs=9, mosaics=2, leaves=1, crops=0), shard=20)
 TINY = replace(
-    measure.SMOKE, pictures=PICTURES, compared=40, alone=60, steps=2, wide=30, factors=(1.0,), sampled=20, flat_every=1, probes=(1, 2)
+    measure.SMOKE,
+    pictures=PICTURES,
+    compared=40,
+    alone=60,
+    steps=2,
+    wide=30,
+    factors=(1.0,),
+    sampled=20,
+    flat_every=1,
+    probes=(1, 2),
 )
 ROWS = torch.arange(16)[:, None].expand(16, 16)
 
@@ -42,13 +51,17 @@ def test_mosaic_repeats_one_glyph_for_even_numbers_alone():
 
 
 def test_collage_is_of_two_pictures_that_are_joined_at_a_cut():
-    base = torch.arange(5.0)[:, None].expand(5, DIMENSION).half()  # each picture is one number throughout
+    base = (
+        torch.arange(5.0)[:, None].expand(5, DIMENSION).half()
+    )  # each picture is one number throughout
     made = collages(base, 40, seed=0).view(40, 16, 16, 16)
     for collage in made:
         assert torch.equal(collage, collage[:1].expand_as(collage))
         first = collage[0] == collage[0, 0, 0]
         assert len(collage.unique()) == 2
-        assert any(torch.equal(first, part) for cut in range(5, 12) for part in (cut > ROWS, cut > ROWS.T))
+        assert any(
+            torch.equal(first, part) for cut in range(5, 12) for part in (cut > ROWS, cut > ROWS.T)
+        )
 
 
 def test_parts_of_a_collage_stay_where_they_were_when_not_mirrored():
@@ -63,11 +76,15 @@ def test_parts_of_a_collage_stay_where_they_were_when_not_mirrored():
 
 def test_set_begins_with_the_pictures_and_a_longer_one_with_the_shorter(tmp_path: Path):
     base = random(17, DIMENSION).half()
-    short, long = (shards(tmp_path, base, count, PICTURES, lambda share: None) for count in (20, 60))
+    short, long = (
+        shards(tmp_path, base, count, PICTURES, lambda share: None) for count in (20, 60)
+    )
     rows = long.rows(np.arange(60))
     assert np.array_equal(rows[:17], base.numpy())
     assert np.array_equal(short.rows(np.arange(20)), rows[:20])
-    assert len(np.unique(rows, axis=0)) > 55  # a pair of pictures may be joined in the same way twice
+    assert (
+        len(np.unique(rows, axis=0)) > 55
+    )  # a pair of pictures may be joined in the same way twice
 
 
 def test_set_is_the_same_when_its_making_was_interrupted(tmp_path: Path):
@@ -82,7 +99,9 @@ def test_set_is_the_same_when_its_making_was_interrupted(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         shards(tmp_path / "b", base, 60, PICTURES, stop)
-    assert np.array_equal(shards(tmp_path / "b", base, 60, PICTURES, lambda share: None).rows(np.arange(60)), whole)
+    assert np.array_equal(
+        shards(tmp_path / "b", base, 60, PICTURES, lambda share: None).rows(np.arange(60)), whole
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
@@ -92,12 +111,17 @@ def test_brute_force_agrees_with_the_definition_when_vectors_are_near_and_far(sc
     distance = np.linalg.norm(rows.astype(np.float64)[None] - x[:, None], axis=2)
     radius = float(np.quantile(distance, 0.2))
     found = Brute(Resident(rows)).scan(x, radius)
-    assert all(np.array_equal(own, np.flatnonzero(row < radius)) for own, row in zip(found.within, distance, strict=True))
+    assert all(
+        np.array_equal(own, np.flatnonzero(row < radius))
+        for own, row in zip(found.within, distance, strict=True)
+    )
     assert found.nearest.tolist() == distance.argmin(axis=1).tolist()
     assert found.distance == pytest.approx(distance.min(axis=1), rel=1e-12, abs=0)
 
 
-def test_everything_is_measured_drawn_and_written_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_everything_is_measured_drawn_and_written_when_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(measure, "SMOKE", TINY)
     monkeypatch.setenv(measure.SCRATCH, str(tmp_path / "scratch"))
     folder = tmp_path / "shield_search"

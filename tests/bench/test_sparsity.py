@@ -16,12 +16,16 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def measured(pipe: Any, method: str, options: dict[str, Any], steps: int = 5) -> torch.Tensor:
-    return corrections(pipe, Setting("any", method, options, guidance_scale=3.0), "cat", images=2, steps=steps)
+    return corrections(
+        pipe, Setting("any", method, options, guidance_scale=3.0), "cat", images=2, steps=steps
+    )
 
 
 def test_size_is_the_limit_when_the_method_wants_more(pipe: Any):
     sizes = measured(pipe, "sparke", {"strength": 5.0, "limit": 0.25, "stop": 0.5})
-    torch.testing.assert_close(sizes, torch.tensor([0.25, 0.25, 0.25, 0.0, 0.0])[:, None].expand(5, 2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        sizes, torch.tensor([0.25, 0.25, 0.25, 0.0, 0.0])[:, None].expand(5, 2), rtol=1e-4, atol=0
+    )
 
 
 def test_method_on_prompts_is_seen_at_its_steps_only(pipe: Any):
@@ -31,7 +35,9 @@ def test_method_on_prompts_is_seen_at_its_steps_only(pipe: Any):
 
 
 def test_nothing_is_seen_when_guidance_is_left_out_nowhere(pipe: Any):
-    assert (measured(pipe, "interval", {"sigma_low": 0.0, "sigma_high": 1e6}) < sparsity.ACTIVE).all()
+    assert (
+        measured(pipe, "interval", {"sigma_low": 0.0, "sigma_high": 1e6}) < sparsity.ACTIVE
+    ).all()
 
 
 def test_denoiser_has_no_hooks_left_when_the_call_is_over(pipe: Any):
@@ -40,8 +46,14 @@ def test_denoiser_has_no_hooks_left_when_the_call_is_over(pipe: Any):
     assert not pipe.unet._forward_hooks
 
 
-def test_run_goes_on_method_by_method_when_it_was_interrupted(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sparsity, "SETTINGS", (Setting("first", "sparke"), Setting("second", "particle", {"strength": 1.0})))
+def test_run_goes_on_method_by_method_when_it_was_interrupted(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        sparsity,
+        "SETTINGS",
+        (Setting("first", "sparke"), Setting("second", "particle", {"strength": 1.0})),
+    )
     monkeypatch.setattr(sparsity, "load", lambda name: pipe)
     claim(tmp_path, "sparsity", smoke=True)
 
@@ -54,7 +66,10 @@ def test_run_goes_on_method_by_method_when_it_was_interrupted(pipe: Any, tmp_pat
         sparsity.measure(tmp_path, size, stop)
     before = read_rows(tmp_path / sparsity.ROWS)
     assert {(r["setting"], r["prompt"], r["image"], r["step"]) for r in before} == {
-        ("first", prompt, image, step) for prompt in ("cat", "owl") for image in (0, 1) for step in (0, 1)
+        ("first", prompt, image, step)
+        for prompt in ("cat", "owl")
+        for image in (0, 1)
+        for step in (0, 1)
     }
     sparsity.measure(tmp_path, size, lambda share: None)
     after = read_rows(tmp_path / sparsity.ROWS)
@@ -64,8 +79,16 @@ def test_run_goes_on_method_by_method_when_it_was_interrupted(pipe: Any, tmp_pat
 
 def test_page_and_figure_come_from_the_measurements(tmp_path: Path):
     claim(tmp_path, "sparsity", smoke=True)
-    sizes = {"often": [[0.1, 0.3], [0.2, 0.4]], "seldom": [[0.0, 0.0], [0.0, 0.5]], "never": [[0.0, 1e-9], [0.0, 0.0]]}
-    settings = {"often": ("strength 2", 3.0), "seldom": ("defaults", 2.5), "never": ("defaults", 2.5)}
+    sizes = {
+        "often": [[0.1, 0.3], [0.2, 0.4]],
+        "seldom": [[0.0, 0.0], [0.0, 0.5]],
+        "never": [[0.0, 1e-9], [0.0, 0.0]],
+    }
+    settings = {
+        "often": ("strength 2", 3.0),
+        "seldom": ("defaults", 2.5),
+        "never": ("defaults", 2.5),
+    }
     rows = [
         {
             "setting": name,

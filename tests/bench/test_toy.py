@@ -30,11 +30,15 @@ def test_later_batches_differ_from_earlier_ones_when_there_is_a_memory():
     trial = Trial(1.0, "spell", {"factor": 0.8, "stop": 0.7})
     known, prompts = sampled(world, Family("SPELL", True, ()), trial, size, 3)
     unknown, _ = sampled(world, Family("independent", True, ()), Trial(1.0), size, 3)
-    assert torch.allclose(known[:PROMPTS], unknown[:PROMPTS])  # the first batch has one sample a prompt and nothing to avoid
+    assert torch.allclose(
+        known[:PROMPTS], unknown[:PROMPTS]
+    )  # the first batch has one sample a prompt and nothing to avoid
     assert quality(world, known, prompts).coverage > quality(world, unknown, prompts).coverage + 0.1
 
 
-def test_smoke_run_measures_every_method_and_draws_when_started_from_the_command_line(unalike, tmp_path):
+def test_smoke_run_measures_every_method_and_draws_when_started_from_the_command_line(
+    unalike, tmp_path
+):
     code, out, err = unalike("bench", "toy", "--smoke", "--out", tmp_path / "toy")
     assert (code, err.strip()) == (0, "")
     assert out.endswith(f"measurements and figures are in {tmp_path / 'toy'}\n")
@@ -52,7 +56,11 @@ def test_smoke_run_measures_every_method_and_draws_when_started_from_the_command
 
 
 def test_run_goes_on_with_the_same_result_when_methods_are_missing(tmp_path, monkeypatch):
-    three = [f for f in families() if f.name in ("independent", "CADS") or (f.name, f.memory) == ("SPARKE on x_t", True)]
+    three = [
+        f
+        for f in families()
+        if f.name in ("independent", "CADS") or (f.name, f.memory) == ("SPARKE on x_t", True)
+    ]
     monkeypatch.setattr(toy, "families", lambda: iter(three))
     toy.run(tmp_path, True, lambda share: None)
     rows, shown = (read_rows(tmp_path / name) for name in ("trials.parquet", "samples.parquet"))
@@ -60,16 +68,35 @@ def test_run_goes_on_with_the_same_result_when_methods_are_missing(tmp_path, mon
     write_rows(tmp_path / "samples.parquet", [r for r in shown if r["method"] != "SPARKE on x_t"])
     shares = []
     toy.run(tmp_path, True, shares.append)
-    assert (read_rows(tmp_path / "trials.parquet"), read_rows(tmp_path / "samples.parquet")) == (rows, shown)
+    assert (read_rows(tmp_path / "trials.parquet"), read_rows(tmp_path / "samples.parquet")) == (
+        rows,
+        shown,
+    )
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
 def test_page_takes_its_figures_from_the_rows_when_they_change(tmp_path):
-    common = {"method": "SPELL", "memory": False, "trial": 0, "setting": "factor 1", "log_likelihood": 1.0}
+    common = {
+        "method": "SPELL",
+        "memory": False,
+        "trial": 0,
+        "setting": "factor 1",
+        "log_likelihood": 1.0,
+    }
     rows = [
-        {**common, "role": role, "best": role == "test", "seed": seed, "coverage": 0.375, "precision": 0.8}
+        {
+            **common,
+            "role": role,
+            "best": role == "test",
+            "seed": seed,
+            "coverage": 0.375,
+            "precision": 0.8,
+        }
         for role, seed in (("validation", 9), ("test", 0), ("test", 1))
     ]
     write_rows(tmp_path / "trials.parquet", rows)
-    assert "| SPELL | factor 1 | 38% (38% to 38%) | 80% (80% to 80%) | 1.00 | 0.300 (0.300 to 0.300) |" in page(tmp_path)
+    assert (
+        "| SPELL | factor 1 | 38% (38% to 38%) | 80% (80% to 80%) | 1.00 | 0.300 (0.300 to 0.300) |"
+        in page(tmp_path)
+    )

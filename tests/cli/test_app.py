@@ -9,7 +9,15 @@ HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "pyarrow"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["models"], ["models", "--json"], ["generate", "--help"], ["score", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["models"],
+        ["models", "--json"],
+        ["generate", "--help"],
+        ["score", "--help"],
+    ],
 )
 def test_heavy_libraries_are_not_imported_when_a_command_does_not_need_them(arguments):
     code = f"""
@@ -36,11 +44,21 @@ def test_version_is_that_of_the_package_when_asked_for(unalike):
 
 
 def test_module_is_the_command_when_run_with_python():
-    done = subprocess.run([sys.executable, "-m", "unalike", "--version"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "unalike", "--version"], check=True, capture_output=True, text=True
+    )
     assert done.stdout == f"unalike {package.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["generate"], ["generate", "cat", "--nonsense"], ["generate", "cat", "--num", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["generate"],
+        ["generate", "cat", "--nonsense"],
+        ["generate", "cat", "--num", "many"],
+    ],
+)
 def test_exit_code_is_2_when_the_command_line_is_malformed(unalike, arguments):
     code, out, err = unalike(*arguments)
     assert (code, out) == (2, "")
@@ -49,9 +67,18 @@ def test_exit_code_is_2_when_the_command_line_is_malformed(unalike, arguments):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [("OptionError", 2), ("StoreError", 2), ("UnsupportedError", 2), ("NumericsError", 1), ("ShieldError", 1), ("AttachmentError", 1)],
+    [
+        ("OptionError", 2),
+        ("StoreError", 2),
+        ("UnsupportedError", 2),
+        ("NumericsError", 1),
+        ("ShieldError", 1),
+        ("AttachmentError", 1),
+    ],
 )
-def test_exit_code_follows_the_kind_of_error_when_a_command_fails(unalike, monkeypatch, error, code):
+def test_exit_code_follows_the_kind_of_error_when_a_command_fails(
+    unalike, monkeypatch, error, code
+):
     from unalike import errors
     from unalike.runs import generate
 

@@ -37,7 +37,9 @@ def test_benchmarks_are_listed_with_their_questions_when_none_is_named(unalike):
     code, out, _ = unalike("bench")
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()] == available()
-    assert json.loads(unalike("bench", "--json").out) == {name: row.question for name, row in BENCHMARKS.items()}
+    assert json.loads(unalike("bench", "--json").out) == {
+        name: row.question for name, row in BENCHMARKS.items()
+    }
 
 
 def test_names_are_those_of_the_benchmarks_when_loaded():
@@ -64,7 +66,12 @@ def test_page_and_folder_are_printed_when_a_benchmark_is_run(unalike, counting):
 def test_one_document_is_printed_when_json_is_asked_for(unalike, counting):
     code, out, err = unalike("bench", "counting", "--smoke", "--json", "--out", "here")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"benchmark": "counting", "smoke": True, "folder": "here", "page": "## Counting\n\n[0, 1, 2, 3]"}
+    assert json.loads(out) == {
+        "benchmark": "counting",
+        "smoke": True,
+        "folder": "here",
+        "page": "## Counting\n\n[0, 1, 2, 3]",
+    }
 
 
 def test_same_command_goes_on_when_it_was_interrupted(unalike, counting):
@@ -72,7 +79,9 @@ def test_same_command_goes_on_when_it_was_interrupted(unalike, counting):
     code, out, err = unalike("bench", "counting")
     assert (code, out) == (130, "")
     assert "goes on with what is in bench-counting" in err
-    assert not json.loads((counting / "bench-counting" / "environment.json").read_text())["finished"]
+    assert not json.loads((counting / "bench-counting" / "environment.json").read_text())[
+        "finished"
+    ]
     (counting / "interrupt").unlink()
     assert unalike("bench", "counting").out.startswith("## Counting\n\n[0, 1, 2, 3]\n")
 

@@ -17,7 +17,16 @@ def generate(unalike, tiny_sd_folder, tmp_path):
     """`unalike generate` with the tiny model, three steps and the folder `out`."""
 
     def run(*arguments):
-        return unalike("generate", "--model", tiny_sd_folder, "--steps", 3, "--out", tmp_path / "out", *arguments)
+        return unalike(
+            "generate",
+            "--model",
+            tiny_sd_folder,
+            "--steps",
+            3,
+            "--out",
+            tmp_path / "out",
+            *arguments,
+        )
 
     return run
 
@@ -45,16 +54,42 @@ def test_only_the_folder_is_printed_when_quiet(generate, tmp_path):
 
 
 def test_options_arrive_when_given(generate):
-    arguments = ("--method", "spell", "--method", "sparke", "--strength", 0.2, "--set", "spell.radius=7.5", "--seed", 4, "--batch-size", 1)
-    document = json.loads(generate("cat", "-n", 2, *arguments, "--guidance-scale", 2, "--no-compare", "--json").out)
+    arguments = (
+        "--method",
+        "spell",
+        "--method",
+        "sparke",
+        "--strength",
+        0.2,
+        "--set",
+        "spell.radius=7.5",
+        "--seed",
+        4,
+        "--batch-size",
+        1,
+    )
+    document = json.loads(
+        generate("cat", "-n", 2, *arguments, "--guidance-scale", 2, "--no-compare", "--json").out
+    )
     spell, sparke = document["methods"]
-    assert (spell["name"], spell["options"]["radius"], sparke["options"]["strength"]) == ("spell", 7.5, 0.2)
-    assert (document["seeds"], document["steps"], document["guidance_scale"], document["batch_size"]) == ([4, 5], 3, 2.0, 1)
+    assert (spell["name"], spell["options"]["radius"], sparke["options"]["strength"]) == (
+        "spell",
+        7.5,
+        0.2,
+    )
+    assert (
+        document["seeds"],
+        document["steps"],
+        document["guidance_scale"],
+        document["batch_size"],
+    ) == ([4, 5], 3, 2.0, 1)
 
 
 @pytest.mark.parametrize("method", ["cads", "interval", "particle"])
 def test_images_are_drawn_by_any_method_of_the_table(generate, method):
-    document = json.loads(generate("cat", "-n", 2, "--method", method, "--guidance-scale", 3, "--json").out)
+    document = json.loads(
+        generate("cat", "-n", 2, "--method", method, "--guidance-scale", 3, "--json").out
+    )
     assert document["finished"] is True
     assert document["guidance"][0]["active"] > 0
 
@@ -62,16 +97,28 @@ def test_images_are_drawn_by_any_method_of_the_table(generate, method):
 BAD = {
     "unknown model": (["cat", "--model", "emojy"], "did you mean 'emoji'"),
     "unknown method": (["cat", "--method", "sparks"], "did you mean 'sparke'"),
-    "unknown option": (["cat", "--method", "sparke", "--set", "sparke.strenght=1"], "did you mean 'strength'"),
+    "unknown option": (
+        ["cat", "--method", "sparke", "--set", "sparke.strenght=1"],
+        "did you mean 'strength'",
+    ),
     "malformed option": (["cat", "--set", "strength"], "METHOD.OPTION=VALUE"),
-    "option of a method that is not used": (["cat", "--method", "sparke", "--set", "spell.radius=1"], "not among the methods used"),
+    "option of a method that is not used": (
+        ["cat", "--method", "sparke", "--set", "spell.radius=1"],
+        "not among the methods used",
+    ),
     "empty prompt": ([""], "prompt 1 is empty"),
     "no image": (["cat", "-n", "0"], "num is 0"),
     "negative strength": (["cat", "--strength=-1"], "strength is -1"),
     "radius zero": (["cat", "--method", "spell", "--set", "spell.radius=0"], "radius is 0"),
     "negative radius": (["cat", "--method", "spell", "--set", "spell.radius=-2"], "radius is -2"),
-    "bandwidth zero": (["cat", "--method", "sparke", "--set", "sparke.bandwidth=0"], "bandwidth is 0"),
-    "start after stop": (["cat", "--method", "spell", "--set", "spell.start=0.9", "--set", "spell.stop=0.1"], "start must be below stop"),
+    "bandwidth zero": (
+        ["cat", "--method", "sparke", "--set", "sparke.bandwidth=0"],
+        "bandwidth is 0",
+    ),
+    "start after stop": (
+        ["cat", "--method", "spell", "--set", "spell.start=0.9", "--set", "spell.stop=0.1"],
+        "start must be below stop",
+    ),
     "batch of none": (["cat", "--batch-size", "0"], "batch_size is 0"),
     "no steps": (["cat", "--steps", "0"], "steps is 0"),
     "no shield": (["cat", "--shield", "no/such/shield"], "shield"),
@@ -80,7 +127,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence_and_exit_code_2_when_given(generate, tmp_path, arguments, message):
+def test_bad_input_is_one_sentence_and_exit_code_2_when_given(
+    generate, tmp_path, arguments, message
+):
     code, out, err = generate("--quiet", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("unalike: ")
@@ -101,14 +150,20 @@ def test_exit_code_is_2_when_the_output_folder_is_not_empty(generate, tmp_path):
 
 def test_exit_code_is_2_when_the_output_folder_cannot_be_written(unalike, tiny_sd_folder, tmp_path):
     (tmp_path / "file").write_text("x")
-    code, out, err = unalike("generate", "cat", "--model", tiny_sd_folder, "--out", tmp_path / "file" / "out", "--quiet")
+    code, out, err = unalike(
+        "generate", "cat", "--model", tiny_sd_folder, "--out", tmp_path / "file" / "out", "--quiet"
+    )
     assert (code, out) == (2, "")
     assert "cannot be written" in err
 
 
 def test_exit_code_is_2_when_the_memory_is_of_another_model(generate, tmp_path):
     other = Memory()
-    other.add("AutoencoderKL-0123456789/4x8x8 text-0123456789/16", torch.ones(1, 4, 8, 8), prompts=torch.ones(1, 16))
+    other.add(
+        "AutoencoderKL-0123456789/4x8x8 text-0123456789/16",
+        torch.ones(1, 4, 8, 8),
+        prompts=torch.ones(1, 16),
+    )
     other.save(tmp_path / "bank")
     before = (tmp_path / "bank").read_bytes()
     code, out, err = generate("cat", "--memory", tmp_path / "bank", "--quiet")
@@ -125,20 +180,46 @@ def test_exit_code_is_2_when_the_memory_is_damaged(generate, tmp_path):
     assert "bank" in err
 
 
-def test_exit_code_is_1_and_the_step_is_named_when_the_model_returns_nan(unalike, tiny_sd, tmp_path):
+def test_exit_code_is_1_and_the_step_is_named_when_the_model_returns_nan(
+    unalike, tiny_sd, tmp_path
+):
     torch.nn.init.constant_(tiny_sd.unet.conv_out.bias, float("nan"))
     tiny_sd.save_pretrained(tmp_path / "broken")
-    code, out, err = unalike("generate", "cat", "--model", tmp_path / "broken", "--steps", 3, "--out", tmp_path / "out", "--quiet")
+    code, out, err = unalike(
+        "generate",
+        "cat",
+        "--model",
+        tmp_path / "broken",
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+    )
     assert (code, out) == (1, "")
     assert "step 0 of 3" in err
 
 
 def test_finished_images_stay_when_interrupted_with_ctrl_c(tiny_sd_folder, tmp_path):
-    command = [sys.executable, "-m", "unalike", "generate", "cat", "-n", "5000", "--batch-size", "1", "--steps", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "unalike",
+        "generate",
+        "cat",
+        "-n",
+        "5000",
+        "--batch-size",
+        "1",
+        "--steps",
+        "2",
+    ]
     command += ["--model", str(tiny_sd_folder), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a shell, as tests may be, ignores Ctrl-C
+    listening = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a background job of a shell, as tests may be, ignores Ctrl-C
     with subprocess.Popen(command, **pipes, preexec_fn=listening) as process:
         second = tmp_path / "out" / "images" / "00001.png"
         while not second.exists() and process.poll() is None:
@@ -150,6 +231,11 @@ def test_finished_images_stay_when_interrupted_with_ctrl_c(tiny_sd_folder, tmp_p
     assert f"images are in {tmp_path / 'out'}" in err
     record = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
     assert record["finished"] is False
-    assert 2 <= record["images"]["finished"] == len(list((tmp_path / "out" / "images").glob("*.png"))) < 5000
+    assert (
+        2
+        <= record["images"]["finished"]
+        == len(list((tmp_path / "out" / "images").glob("*.png")))
+        < 5000
+    )
     assert "report.html" in out
     assert (tmp_path / "out" / "report.html").exists()

@@ -14,7 +14,9 @@ def test_every_model_is_listed_when_asked_for(unalike):
 
 def test_catalogue_is_one_document_when_json_is_asked_for(unalike):
     rows = json.loads(unalike("models", "--json").out)
-    assert [(r["name"], r["steps"], r["guidance_scale"]) for r in rows] == [(m.name, m.steps, m.guidance_scale) for m in MODELS.values()]
+    assert [(r["name"], r["steps"], r["guidance_scale"]) for r in rows] == [
+        (m.name, m.steps, m.guidance_scale) for m in MODELS.values()
+    ]
 
 
 def test_every_option_of_every_method_is_listed_when_asked_for(unalike):
@@ -28,7 +30,9 @@ def test_every_option_of_every_method_is_listed_when_asked_for(unalike):
 
 def test_methods_are_one_document_when_json_is_asked_for(unalike):
     rows = json.loads(unalike("methods", "--json").out)
-    assert {r["name"]: [o["name"] for o in r["options"]] for r in rows} == {n: [f.name for f in options(m)] for n, m in METHODS.items()}
+    assert {r["name"]: [o["name"] for o in r["options"]] for r in rows} == {
+        n: [f.name for f in options(m)] for n, m in METHODS.items()
+    }
 
 
 def test_entries_of_all_methods_are_printed_when_none_is_named(unalike):

@@ -12,15 +12,39 @@ from unalike.shields import Shield
 @pytest.fixture
 def generate(unalike, tiny_sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`unalike generate` with the tiny model and the set `shield` around the image of seed 0, in a folder of its own."""
-    common = ("generate", "--model", tiny_sd_folder, "--steps", 2, "--method", "sparke", "--strength", 0)
-    unalike(*common, "--quiet", "--memory", tmp_path / "bank", "--out", tmp_path / "probe", "-n", 1, "cat")
+    common = (
+        "generate",
+        "--model",
+        tiny_sd_folder,
+        "--steps",
+        2,
+        "--method",
+        "sparke",
+        "--strength",
+        0,
+    )
+    unalike(
+        *common,
+        "--quiet",
+        "--memory",
+        tmp_path / "bank",
+        "--out",
+        tmp_path / "probe",
+        "-n",
+        1,
+        "cat",
+    )
     memory = Memory.open(tmp_path / "bank")
     (space,) = memory.spaces()
     view = memory.view(space)
     assert view is not None
-    Shield(view.latents.view(1, 4, 8, 8), space=space.split()[0], radius=0.5, ids=["mine"]).save(tmp_path / "shield")
+    Shield(view.latents.view(1, 4, 8, 8), space=space.split()[0], radius=0.5, ids=["mine"]).save(
+        tmp_path / "shield"
+    )
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: unalike(*common, "--shield", "shield", "--out", "out", "-n", 2, "cat", *arguments)
+    return lambda *arguments: unalike(
+        *common, "--shield", "shield", "--out", "out", "-n", 2, "cat", *arguments
+    )
 
 
 def test_exit_code_is_1_and_says_why_when_images_are_refused(generate, tmp_path: Path) -> None:
@@ -34,17 +58,23 @@ def test_exit_code_is_1_and_says_why_when_images_are_refused(generate, tmp_path:
 def test_exit_code_is_0_when_images_were_moved_or_drawn_again(generate) -> None:
     code, out, _ = generate()
     assert (code, "1 moved out of it" in out) == (0, True)
-    code, out, _ = generate("--on-violation", "regenerate", "--attempts", 2, "--overwrite", "--json")
+    code, out, _ = generate(
+        "--on-violation", "regenerate", "--attempts", 2, "--overwrite", "--json"
+    )
     assert (code, json.loads(out)["images"]["drawn_again"]) == (0, 1)
 
 
-def test_exit_code_tells_whether_certificates_hold_when_verified(generate, unalike, tiny_sd_folder: Path, tmp_path: Path) -> None:
+def test_exit_code_tells_whether_certificates_hold_when_verified(
+    generate, unalike, tiny_sd_folder: Path, tmp_path: Path
+) -> None:
     generate("--quiet")
     code, out, _ = unalike("shield", "verify", "out", "--model", tiny_sd_folder)
     assert code == 0
     assert "confirmed: 2 images against 1 protected ones, 1 of them moved out" in out
     (tmp_path / "out" / "images" / "00001.png").unlink()
-    code, out, err = unalike("shield", "verify", "out", "--model", tiny_sd_folder, "--shield", "shield", "--json")
+    code, out, err = unalike(
+        "shield", "verify", "out", "--model", tiny_sd_folder, "--shield", "shield", "--json"
+    )
     assert code == 1
     assert json.loads(out)["confirmed"] is False
     assert "do not hold: 1 difference" in err
@@ -53,7 +83,9 @@ def test_exit_code_tells_whether_certificates_hold_when_verified(generate, unali
     assert "00001.png cannot be read" in out
 
 
-def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(generate, unalike, tmp_path: Path) -> None:
+def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(
+    generate, unalike, tmp_path: Path
+) -> None:
     generate("--quiet")
     (tmp_path / "shield").rename(tmp_path / "elsewhere")
     code, _, err = unalike("shield", "verify", "out", "--quiet")
@@ -63,9 +95,14 @@ def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(generate, unalike, t
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--on-violation", "redo"), "allowed: move, regenerate, refuse"), (("--attempts", 2), "nothing is drawn again")],
+    [
+        (("--on-violation", "redo"), "allowed: move, regenerate, refuse"),
+        (("--attempts", 2), "nothing is drawn again"),
+    ],
 )
-def test_exit_code_is_2_when_the_policy_makes_no_sense(generate, arguments: tuple[object, ...], message: str) -> None:
+def test_exit_code_is_2_when_the_policy_makes_no_sense(
+    generate, arguments: tuple[object, ...], message: str
+) -> None:
     code, _, err = generate(*arguments)
     assert code == 2
     assert message in err

@@ -12,7 +12,17 @@ def score(unalike, tmp_path):
     folders.write(tmp_path / "set", range(5))
 
     def run(*arguments):
-        return unalike("score", tmp_path / "set", "--out", tmp_path / "out", "--bootstrap", 100, "--device", "cpu", *arguments)
+        return unalike(
+            "score",
+            tmp_path / "set",
+            "--out",
+            tmp_path / "out",
+            "--bootstrap",
+            100,
+            "--device",
+            "cpu",
+            *arguments,
+        )
 
     return run
 
@@ -44,8 +54,18 @@ def test_options_arrive_when_given(score, tmp_path):
     (tmp_path / "p.txt").write_text("".join(f"{i:02}.png\tcat\n" for i in range(5)))
     prompts = ("--prompts", tmp_path / "p.txt", "--reference-prompts", tmp_path / "p.txt")
     numbers = ("--k", 3, "--radius", 0.5, "--seed", 4, "--batch-size", 2)
-    document = json.loads(score("--reference", tmp_path / "set", *prompts, "--features", "emoji", *numbers, "--json").out)
-    assert document["settings"] == {"k": 3, "radius": 0.5, "seed": 4, "bootstrap": 100, "batch_size": 2}
+    document = json.loads(
+        score(
+            "--reference", tmp_path / "set", *prompts, "--features", "emoji", *numbers, "--json"
+        ).out
+    )
+    assert document["settings"] == {
+        "k": 3,
+        "radius": 0.5,
+        "seed": 4,
+        "bootstrap": 100,
+        "batch_size": 2,
+    }
     assert (document["features"]["name"], document["prompts"]["count"]) == ("emoji", 1)
     assert document["command"].startswith(
         "unalike score set --reference set --prompts p.txt --reference-prompts p.txt --features emoji --k 3"
@@ -67,7 +87,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence_and_exit_code_2_when_given(unalike, tmp_path, monkeypatch, arguments, message):
+def test_bad_input_is_one_sentence_and_exit_code_2_when_given(
+    unalike, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     folders.write(tmp_path / "set", range(5))
     (tmp_path / "bad").mkdir()
@@ -82,7 +104,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2_when_given(unalike, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_exit_code_is_130_and_nothing_is_left_when_interrupted_with_ctrl_c(score, monkeypatch, tmp_path):
+def test_exit_code_is_130_and_nothing_is_left_when_interrupted_with_ctrl_c(
+    score, monkeypatch, tmp_path
+):
     read, seen = images_module.read_image, []
 
     def interrupted(path):

@@ -36,8 +36,13 @@ def test_set_is_summed_up_when_it_is_built_extended_shown_and_used(unalike, tmp_
     assert "skipped  more/torn.png (cannot identify" in out
     assert "added    1 vectors of 3 inputs; the set has 6" in out
     code, out, _ = unalike("shield", "inspect", "out")
-    assert (code, out.splitlines()[0]) == (0, "vectors   6 of 3072 numbers in float32, 72.5 KiB in 2 files")
-    code, out, _ = unalike("shield", "check", "out", "more/00.png", "--device", "cpu", "--out", "found")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "vectors   6 of 3072 numbers in float32, 72.5 KiB in 2 files",
+    )
+    code, out, _ = unalike(
+        "shield", "check", "out", "more/00.png", "--device", "cpu", "--out", "found"
+    )
     assert code == 0
     assert out.startswith("inside   1 of 1 images, radius ")
     assert f"report   {Path('found/report.html')}" in out
@@ -49,7 +54,9 @@ def test_output_is_one_document_and_nothing_else_when_json_is_asked_for(unalike)
     assert (code, err, document["count"], document["radius"]) == (0, "", 5, 2.0)
     code, out, err = unalike("shield", "inspect", "out", "--json")
     assert (code, err, json.loads(out)["checksum"]) == (0, "", document["checksum"])
-    code, out, err = unalike("shield", "check", "out", "set", "--json", "--out", "found", "--device", "cpu")
+    code, out, err = unalike(
+        "shield", "check", "out", "set", "--json", "--out", "found", "--device", "cpu"
+    )
     assert (code, err, json.loads(out)["inside"]) == (0, "", 5)
     code, out, err = unalike("shield", "add", "out", "set", "--json", "--device", "cpu")
     assert (code, err, json.loads(out)["added"]) == (0, "", 0)
@@ -58,7 +65,9 @@ def test_output_is_one_document_and_nothing_else_when_json_is_asked_for(unalike)
 def test_only_the_folder_is_printed_when_quiet(unalike):
     assert unalike(*BUILD, "--quiet") == (0, "out\n", "")
     assert unalike("shield", "add", "out", "set", "--quiet", "--device", "cpu") == (0, "out\n", "")
-    assert unalike("shield", "check", "out", "set", "--quiet", "--out", "found", "--device", "cpu") == (0, "found\n", "")
+    assert unalike(
+        "shield", "check", "out", "set", "--quiet", "--out", "found", "--device", "cpu"
+    ) == (0, "found\n", "")
 
 
 def test_exit_code_is_1_when_an_image_is_inside_and_that_is_to_fail(unalike, tmp_path):
@@ -71,19 +80,46 @@ def test_exit_code_is_1_when_an_image_is_inside_and_that_is_to_fail(unalike, tmp
 
 
 def test_options_arrive_when_given(unalike, tiny_sd_folder):
-    options = ("--model", tiny_sd_folder, "--size", 16, 24, "--dtype", "float16", "--radius", 4, "--batch-size", 2)
-    document = json.loads(unalike("shield", "build", "set", "--out", "out", "--device", "cpu", "--json", *options).out)
-    assert (document["shape"], document["size"], document["dtype"], document["radius"]) == ([4, 8, 12], [16, 24], "float16", 4)
+    options = (
+        "--model",
+        tiny_sd_folder,
+        "--size",
+        16,
+        24,
+        "--dtype",
+        "float16",
+        "--radius",
+        4,
+        "--batch-size",
+        2,
+    )
+    document = json.loads(
+        unalike("shield", "build", "set", "--out", "out", "--device", "cpu", "--json", *options).out
+    )
+    assert (document["shape"], document["size"], document["dtype"], document["radius"]) == (
+        [4, 8, 12],
+        [16, 24],
+        "float16",
+        4,
+    )
     drawn = ("--model", "digits", "--prompt", "3", "--prompt", "5", "--generations", 1, "--seed", 9)
-    document = json.loads(unalike("shield", "build", "set", "--out", "other", "--device", "cpu", "--json", *drawn).out)
+    document = json.loads(
+        unalike("shield", "build", "set", "--out", "other", "--device", "cpu", "--json", *drawn).out
+    )
     source = document["radius_source"]["generated"]
     assert (source["prompts"], source["of_each"], source["seed"]) == (["3", "5"], 1, 9)
 
 
 BAD = {
     "no model": (["build", "set", "--out", "o"], "model is missing"),
-    "no radius": (["build", "set", "--out", "o", "--space", "pixels", "--radius", "large"], "radius is 'large'"),
-    "radius of 0": (["build", "set", "--out", "o", "--space", "pixels", "--radius", "0"], "radius is 0"),
+    "no radius": (
+        ["build", "set", "--out", "o", "--space", "pixels", "--radius", "large"],
+        "radius is 'large'",
+    ),
+    "radius of 0": (
+        ["build", "set", "--out", "o", "--space", "pixels", "--radius", "0"],
+        "radius is 0",
+    ),
     "no images": (["build", "none", "--out", "o", "--space", "pixels"], "is not there"),
     "in the way": (["build", "set", "--out", "set", "--space", "pixels"], "holds other files"),
     "no set": (["add", "set", "set"], "no protected set"),
@@ -125,7 +161,10 @@ def test_interrupted_addition_is_discarded_when_that_is_asked_for(unalike, monke
     unalike(*BUILD, "--quiet")
     folders.write(tmp_path / "more", range(10, 14))
     with monkeypatch.context() as patch:
-        patch.setattr("unalike.shields.writer.Writer.finish", lambda writer: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "unalike.shields.writer.Writer.finish",
+            lambda writer: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         assert unalike("shield", "add", "out", "more", "--device", "cpu", "--quiet").code == 130
     assert "addition" in unalike("shield", "inspect", "out").err
     code, out, _ = unalike("shield", "add", "out", "--discard")
@@ -135,10 +174,29 @@ def test_interrupted_addition_is_discarded_when_that_is_asked_for(unalike, monke
 
 def test_same_command_goes_on_when_it_was_killed(unalike, tmp_path):
     folders.write(tmp_path / "many", range(40))
-    command = ["shield", "build", "many", "--space", "pixels", "--out", "out", "--device", "cpu", "--batch-size", "1", "--quiet"]
-    child = subprocess.Popen([sys.executable, "-m", "unalike", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        "shield",
+        "build",
+        "many",
+        "--space",
+        "pixels",
+        "--out",
+        "out",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "1",
+        "--quiet",
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "unalike", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     journal, end = tmp_path / "out" / "building.jsonl", time.monotonic() + 300
-    while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+    while time.monotonic() < end and not (
+        journal.exists() and journal.read_bytes().count(b"\n") > 3
+    ):
         time.sleep(0.002)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

@@ -30,12 +30,16 @@ def noise(*shape, seed=0):
 def name(request, tiny_sd_folder, clip_folder, dinov2_folder):
     """Each extractor that needs no extra, with a tiny network where it has one."""
     folders = {"latents": tiny_sd_folder, "clip": clip_folder, "dinov2": dinov2_folder}
-    return f"{request.param}:{folders[request.param]}" if request.param in folders else request.param
+    return (
+        f"{request.param}:{folders[request.param]}" if request.param in folders else request.param
+    )
 
 
 def test_features_are_the_same_when_the_batch_size_or_the_neighbours_change(name):
     images = noise(3, 3, 24, 20)
-    one_by_one, together = (extractor(name, device="cpu", batch_size=size).features(images) for size in (1, 8))
+    one_by_one, together = (
+        extractor(name, device="cpu", batch_size=size).features(images) for size in (1, 8)
+    )
     assert together.dtype == torch.float32
     assert len(together) == 3
     torch.testing.assert_close(one_by_one, together, rtol=1e-4, atol=1e-5)
@@ -58,7 +62,11 @@ def test_fingerprint_tells_networks_apart_and_holds_no_path(name):
     own = extractor(name, device="cpu")
     assert own.fingerprint == extractor(name, device="cpu").fingerprint
     assert "/" not in own.fingerprint.removeprefix(f"{own.name}/")
-    assert not any(folder in text for folder in name.split(":")[1:] for text in (own.fingerprint, own.basis, own.resizing))
+    assert not any(
+        folder in text
+        for folder in name.split(":")[1:]
+        for text in (own.fingerprint, own.basis, own.resizing)
+    )
     if own.model is not None:
         before = own.fingerprint
         weight = next(p for _, p in sorted(own.model.named_parameters()) if p.ndim >= 2)
@@ -140,7 +148,9 @@ def test_emoji_features_know_a_picture_again_when_it_is_shifted():
 
 def test_plain_pictures_are_alike_and_unlike_all_others_when_embedded_as_emoji():
     heart = load_images()[truth("red heart")] / 255
-    X = extractor("emoji", device="cpu").features(torch.cat([torch.full((1, 3, 64, 64), 0.7), torch.zeros(1, 3, 64, 64), heart]))
+    X = extractor("emoji", device="cpu").features(
+        torch.cat([torch.full((1, 3, 64, 64), 0.7), torch.zeros(1, 3, 64, 64), heart])
+    )
     torch.testing.assert_close(Cosine()(X, X), torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))
 
 
@@ -164,7 +174,11 @@ def test_shipped_model_has_latents_when_named():
 
 def test_pipeline_is_refused_when_it_has_no_autoencoder(tmp_path):
     unet = diffusers.UNet2DModel(
-        sample_size=8, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4
+        sample_size=8,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
     )
     diffusers.DDIMPipeline(unet, tiny.ddim()).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedError, match="no autoencoder for images"):
@@ -176,18 +190,29 @@ def test_pipeline_is_refused_when_it_has_no_autoencoder(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (33, 20), (300, 224), (500, 341)])
 def test_preprocessing_is_that_of_transformers_when_pixels_are_whole(clip_folder, height, width):
-    smooth = np.asarray(Image.fromarray((noise(6, 6, 3, seed=height).numpy() * 255).astype(np.uint8)).resize((width, height)))
+    smooth = np.asarray(
+        Image.fromarray((noise(6, 6, 3, seed=height).numpy() * 255).astype(np.uint8)).resize(
+            (width, height)
+        )
+    )
     for pixels in (smooth, (noise(height, width, 3).numpy() * 255).astype(np.uint8)):
-        processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+        )
         expected = torch.as_tensor(np.stack(processor(Image.fromarray(pixels))["pixel_values"]))
         images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
         prepared = Clip(str(clip_folder), device="cpu").prepared(images)
         levels = (prepared - expected).abs() * torch.tensor(STD).view(3, 1, 1) * 255
-        assert levels.max() <= 1.01  # Pillow rounds to whole levels of 255 after each of its two passes
+        assert (
+            levels.max() <= 1.01
+        )  # Pillow rounds to whole levels of 255 after each of its two passes
 
 
 def test_constants_are_those_of_transformers():
-    assert (list(MEAN), list(STD)) == (list(CLIPImageProcessorPil.image_mean), list(CLIPImageProcessorPil.image_std))
+    assert (list(MEAN), list(STD)) == (
+        list(CLIPImageProcessorPil.image_mean),
+        list(CLIPImageProcessorPil.image_std),
+    )
 
 
 def test_embeddings_are_those_of_the_model_when_it_is_called_itself(clip_folder, tmp_path):
@@ -217,10 +242,18 @@ def test_only_clip_has_prompts(clip_folder):
 
 def test_class_token_is_that_of_the_model_when_it_is_called_itself(dinov2_folder):
     images = noise(2, 3, 224, 224)
-    pixels = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    pixels = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
     with torch.no_grad():
-        expected = Dinov2Model.from_pretrained(dinov2_folder).eval()(pixel_values=pixels).last_hidden_state[:, 0]
-    torch.testing.assert_close(extractor(f"dinov2:{dinov2_folder}", device="cpu").features(images), expected)
+        expected = (
+            Dinov2Model.from_pretrained(dinov2_folder)
+            .eval()(pixel_values=pixels)
+            .last_hidden_state[:, 0]
+        )
+    torch.testing.assert_close(
+        extractor(f"dinov2:{dinov2_folder}", device="cpu").features(images), expected
+    )
 
 
 # Inception
@@ -248,14 +281,20 @@ def torch_fidelity(monkeypatch):
         del sys.modules[name]
 
 
-def test_weights_are_asked_for_when_they_cannot_be_downloaded(torch_fidelity, monkeypatch, tmp_path):
-    monkeypatch.setattr(torch_fidelity, "URL_INCEPTION_V3", (tmp_path / "no" / "weights-6726825d.pth").as_uri())
+def test_weights_are_asked_for_when_they_cannot_be_downloaded(
+    torch_fidelity, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(
+        torch_fidelity, "URL_INCEPTION_V3", (tmp_path / "no" / "weights-6726825d.pth").as_uri()
+    )
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     with pytest.raises(StoreError, match="put the file into"):
         extractor("inception", device="cpu")
 
 
-def test_inception_features_are_those_of_torch_fidelity_when_the_weights_are_in_its_cache(torch_fidelity, monkeypatch, tmp_path):
+def test_inception_features_are_those_of_torch_fidelity_when_the_weights_are_in_its_cache(
+    torch_fidelity, monkeypatch, tmp_path
+):
     network = torch_fidelity.FeatureExtractorInceptionV3
 
     class Untrained(network):

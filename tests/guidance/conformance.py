@@ -41,7 +41,9 @@ def posterior_mean(x_t: Tensor, alpha: float, sigma: float) -> Tensor:
     x, variance = x_t.flatten(1).float(), 0.5**2
     spread = alpha**2 * variance + sigma**2
     share = torch.softmax(-torch.cdist(x, alpha * means).square() / (2 * spread), dim=1)
-    return ((share @ means) * (1 - alpha**2 * variance / spread) + x * (alpha * variance / spread)).view_as(x_t)
+    return (
+        (share @ means) * (1 - alpha**2 * variance / spread) + x * (alpha * variance / spread)
+    ).view_as(x_t)
 
 
 @dataclass
@@ -80,9 +82,22 @@ def sample(
     run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, generators=generators, **stores)
     trajectory = [noise * level(path, 0)[1]]
     for step in range(STEPS):
-        x_t, (alpha, sigma), (next_alpha, next_sigma) = trajectory[-1], level(path, step), level(path, step + 1)
+        x_t, (alpha, sigma), (next_alpha, next_sigma) = (
+            trajectory[-1],
+            level(path, step),
+            level(path, step + 1),
+        )
         x0 = posterior_mean(x_t, alpha, sigma).to(noise.dtype)
-        delta = run.correct(x0, step=step, x_t=x_t, alpha=alpha, sigma=sigma, next_alpha=next_alpha, next_sigma=next_sigma, one_step=True)
+        delta = run.correct(
+            x0,
+            step=step,
+            x_t=x_t,
+            alpha=alpha,
+            sigma=sigma,
+            next_alpha=next_alpha,
+            next_sigma=next_sigma,
+            one_step=True,
+        )
         if delta is not None:
             x0 = x0 + delta.to(x0.dtype)
         trajectory.append(next_alpha * x0 + next_sigma * (x_t - alpha * x0) / sigma)
@@ -95,7 +110,9 @@ def scene(batch: int = 4) -> dict[str, Any]:
     embeddings = torch.randn(2, 5, generator=generator)
     groups = torch.arange(batch) // 2 % 2
     noise = torch.randn(batch, *SHAPE, generator=generator)
-    memory = References(torch.randn(6, math.prod(SHAPE), generator=generator), embeddings.repeat(3, 1))
+    memory = References(
+        torch.randn(6, math.prod(SHAPE), generator=generator), embeddings.repeat(3, 1)
+    )
     return {
         "noise": noise,
         "groups": groups,
@@ -140,7 +157,9 @@ class OptionConformance:
         cases = refused(type(self.build()))
         assert len(cases) > 8
         for name, value in cases:
-            with pytest.raises(OptionError, match=rf"\b{name} is {re.escape(repr(value))}; allowed: "):
+            with pytest.raises(
+                OptionError, match=rf"\b{name} is {re.escape(repr(value))}; allowed: "
+            ):
                 self.build(**{name: value})
 
     def test_error_names_start_and_stop_when_the_window_is_empty(self) -> None:
@@ -191,7 +210,10 @@ class MethodConformance(OptionConformance):
         order, setting = torch.tensor([2, 0, 3, 1]), scene()
         turned = {**setting, **{k: setting[k][order] for k in ("noise", "groups", "prompts")}}
         torch.testing.assert_close(
-            sample(self.build(), **turned).images, sample(self.build(), **setting).images[order], rtol=1e-4, atol=1e-4
+            sample(self.build(), **turned).images,
+            sample(self.build(), **setting).images[order],
+            rtol=1e-4,
+            atol=1e-4,
         )
 
     def test_nothing_changes_when_outside_the_window(self) -> None:
@@ -217,24 +239,40 @@ class MethodConformance(OptionConformance):
         assert torch.equal(sample(self.build(), **setting).images, sample(**setting).images)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_correction_is_that_of_float32_when_inputs_are_of_half_precision(self, dtype: torch.dtype) -> None:
+    def test_correction_is_that_of_float32_when_inputs_are_of_half_precision(
+        self, dtype: torch.dtype
+    ) -> None:
         setting = scene()
         x_t = setting.pop("noise").to(dtype)
         x0 = posterior_mean(x_t, *level("vp", 2)).to(dtype)
-        levels = dict(zip(("alpha", "sigma", "next_alpha", "next_sigma"), (*level("vp", 2), *level("vp", 3)), strict=True))
+        levels = dict(
+            zip(
+                ("alpha", "sigma", "next_alpha", "next_sigma"),
+                (*level("vp", 2), *level("vp", 3)),
+                strict=True,
+            )
+        )
         halves, full = (
-            Run([self.build()], steps=STEPS, **setting).correct(x0.to(t), step=2, x_t=x_t.to(t), **levels) for t in (dtype, torch.float32)
+            Run([self.build()], steps=STEPS, **setting).correct(
+                x0.to(t), step=2, x_t=x_t.to(t), **levels
+            )
+            for t in (dtype, torch.float32)
         )
         assert halves is not None
         assert full is not None
         assert halves.dtype == torch.float32
         assert torch.equal(halves, full)
-        assert torch.isfinite(sample(self.build(), **{**scene(), "noise": scene()["noise"].to(dtype)}).images).all()
+        assert torch.isfinite(
+            sample(self.build(), **{**scene(), "noise": scene()["noise"].to(dtype)}).images
+        ).all()
 
     def test_result_is_the_same_when_the_method_served_another_run_before(self) -> None:
         method, first = self.build(), sample(self.build(), **scene()).images
         other = scene(3)
-        sample(method, **{**other, "memory": References(other["memory"].latents * 2, other["memory"].prompts)})
+        sample(
+            method,
+            **{**other, "memory": References(other["memory"].latents * 2, other["memory"].prompts)},
+        )
         assert torch.equal(sample(method, **scene()).images, first)
 
     def test_inputs_are_unchanged_when_guided(self) -> None:
@@ -252,7 +290,13 @@ class RegionConformance(MethodConformance):
     def test_nothing_is_corrected_outside_of_the_region(self) -> None:
         setting = scene()
         x_t = setting.pop("noise")
-        levels = dict(zip(("alpha", "sigma", "next_alpha", "next_sigma"), (*level("vp", 2), *level("vp", 3)), strict=True))
+        levels = dict(
+            zip(
+                ("alpha", "sigma", "next_alpha", "next_sigma"),
+                (*level("vp", 2), *level("vp", 3)),
+                strict=True,
+            )
+        )
         run = Run([self.build()], steps=STEPS, **setting)
         delta = run.correct(posterior_mean(x_t, *level("vp", 2)), step=2, x_t=x_t, **levels)
         assert delta is not None
@@ -270,11 +314,22 @@ class MemoryConformance(MethodConformance):
         setting = scene()
         together = sample(self.build(batch=False), **setting).images
         for i in range(len(together)):
-            alone = {**setting, **{k: setting[k][i : i + 1] for k in ("noise", "groups", "prompts")}}
-            torch.testing.assert_close(sample(self.build(batch=False), **alone).images[0], together[i], rtol=1e-4, atol=1e-4)
+            alone = {
+                **setting,
+                **{k: setting[k][i : i + 1] for k in ("noise", "groups", "prompts")},
+            }
+            torch.testing.assert_close(
+                sample(self.build(batch=False), **alone).images[0],
+                together[i],
+                rtol=1e-4,
+                atol=1e-4,
+            )
 
     def test_result_differs_when_batch_or_memory_is_left_out(self) -> None:
-        images = [sample(self.build(**s), **scene()).images for s in ({}, {"batch": False}, {"memory": False})]
+        images = [
+            sample(self.build(**s), **scene()).images
+            for s in ({}, {"batch": False}, {"memory": False})
+        ]
         assert not torch.allclose(images[0], images[1])
         assert not torch.allclose(images[0], images[2])
         neither = sample(self.build(batch=False, memory=False), **scene()).images

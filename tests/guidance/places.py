@@ -29,7 +29,9 @@ def boxes(shape: tuple[int, int, int]) -> Callable[[Any], Tensor]:
         left, top, right, bottom = region
         _, height, width = shape
         x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
-        return (((left <= x) & (x < right))[None] & ((top <= y) & (y < bottom))[:, None])[None, None]
+        return (((left <= x) & (x < right))[None] & ((top <= y) & (y < bottom))[:, None])[
+            None, None
+        ]
 
     return masks
 

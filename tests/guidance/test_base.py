@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, allowed, denoiser_step, limited, option, stored_rows
+from unalike.guidance.base import (
+    Context,
+    Method,
+    allowed,
+    denoiser_step,
+    limited,
+    option,
+    stored_rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +26,16 @@ class Example(Method):
 
 
 def at(x_t: torch.Tensor, alpha: float = 0.5) -> Context:
-    return Context(step=0, steps=1, alpha=alpha, sigma=1, next_alpha=1, next_sigma=0, x_t=x_t, groups=torch.zeros(len(x_t)))
+    return Context(
+        step=0,
+        steps=1,
+        alpha=alpha,
+        sigma=1,
+        next_alpha=1,
+        next_sigma=0,
+        x_t=x_t,
+        groups=torch.zeros(len(x_t)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +93,9 @@ def test_option_is_taken_when_allowed(settings):
 def test_error_names_the_option_and_what_is_allowed_when_refused(name, value, words):
     with pytest.raises(OptionError, match="allowed: ") as caught:
         Example(**{name: value})
-    assert str(caught.value).startswith(f"Example: {name} is {value!r}; allowed: {words}, as in Example({name}=")
+    assert str(caught.value).startswith(
+        f"Example: {name} is {value!r}; allowed: {words}, as in Example({name}="
+    )
     assert allowed(next(f for f in fields(Example) if f.name == name)) == words
 
 
@@ -88,18 +107,28 @@ def test_error_says_what_to_define_when_a_method_does_not_correct():
 def test_denoiser_step_is_the_distance_of_the_prediction_from_the_rescaled_latent():
     x0, x_t = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.5, 0.5]])
     torch.testing.assert_close(denoiser_step(x0, at(x_t)), torch.tensor([5.0, 0.0]))
-    torch.testing.assert_close(denoiser_step(x0, at(x_t, alpha=0.0)), torch.tensor([5.0, math.sqrt(2)]))
+    torch.testing.assert_close(
+        denoiser_step(x0, at(x_t, alpha=0.0)), torch.tensor([5.0, math.sqrt(2)])
+    )
 
 
 def test_each_image_is_scaled_down_when_its_correction_is_over_the_limit():
     x0, delta = torch.tensor([[3.0, 4.0], [3.0, 4.0]]), torch.tensor([[0.0, 5.0], [0.0, 0.1]])
-    torch.testing.assert_close(limited(delta, x0, at(torch.zeros(2, 2)), 0.2), torch.tensor([[0.0, 1.0], [0.0, 0.1]]))
+    torch.testing.assert_close(
+        limited(delta, x0, at(torch.zeros(2, 2)), 0.2), torch.tensor([[0.0, 1.0], [0.0, 0.1]])
+    )
     assert limited(delta, x0, at(torch.zeros(2, 2)), None) is delta
 
 
 def test_stored_rows_are_the_same_tensor_when_they_fit_and_refused_when_they_do_not():
     rows = torch.ones(3, 4)
     assert stored_rows(rows, torch.zeros(2, 4), "the memory") is rows
-    assert stored_rows(rows, torch.zeros(2, 4, dtype=torch.float64), "the memory").dtype == torch.float64
-    with pytest.raises(OptionError, match=r"the memory holds latents of shape \(4,\) and this generation has 5 values"):
+    assert (
+        stored_rows(rows, torch.zeros(2, 4, dtype=torch.float64), "the memory").dtype
+        == torch.float64
+    )
+    with pytest.raises(
+        OptionError,
+        match=r"the memory holds latents of shape \(4,\) and this generation has 5 values",
+    ):
         stored_rows(rows, torch.zeros(2, 5), "the memory")

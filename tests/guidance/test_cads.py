@@ -36,7 +36,9 @@ def annealed(step: int, y: Tensor, **options: Any) -> Tensor:
 @pytest.mark.parametrize(("step", "whole"), [(0, 0.0), (1, 0.0), (2, 0.25), (3, 0.5)])
 def test_embedding_is_that_of_the_equation_when_it_is_not_rescaled(step: int, whole: float) -> None:
     y, context = embeddings(), at(step)
-    noise = torch.stack([torch.randn(7, 50, generator=torch.Generator().manual_seed(i)) for i in range(2)])
+    noise = torch.stack(
+        [torch.randn(7, 50, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    )
     changed = CADS(noise_scale=0.5, tau_1=0.5, tau_2=0.9, mixing=0.0).condition(y, context)
     torch.testing.assert_close(changed, whole**0.5 * y + 0.5 * (1 - whole) ** 0.5 * noise)
 
@@ -53,7 +55,10 @@ def test_mean_and_deviation_of_each_image_are_kept_when_rescaled() -> None:
 
 def test_mixing_lies_between_the_noised_and_the_rescaled_embedding() -> None:
     y = embeddings()
-    torch.testing.assert_close(annealed(2, y, mixing=0.3), 0.3 * annealed(2, y, mixing=1.0) + 0.7 * annealed(2, y, mixing=0.0))
+    torch.testing.assert_close(
+        annealed(2, y, mixing=0.3),
+        0.3 * annealed(2, y, mixing=1.0) + 0.7 * annealed(2, y, mixing=0.0),
+    )
 
 
 @pytest.mark.parametrize("step", [4, 5, 9])
@@ -94,6 +99,8 @@ def test_error_says_so_when_there_are_no_generators() -> None:
         ({"limit": 0.5}, r"limit is 0\.5, and x0 is not corrected"),
     ],
 )
-def test_error_names_the_options_when_they_do_not_go_together(options: dict[str, Any], message: str) -> None:
+def test_error_names_the_options_when_they_do_not_go_together(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(OptionError, match=message):
         CADS(**options)

@@ -3,13 +3,29 @@ import json
 import pytest
 
 from unalike.errors import OptionError
-from unalike.guidance import CADS, SPARKE, SPELL, Auto, IntervalGuidance, ParticleGuidance, VendiGuidance
+from unalike.guidance import (
+    CADS,
+    SPARKE,
+    SPELL,
+    Auto,
+    IntervalGuidance,
+    ParticleGuidance,
+    VendiGuidance,
+)
 from unalike.guidance.base import Method
 from unalike.guidance.methods import METHODS, build, described, options
 
 
 def test_table_names_each_class_by_its_own_name():
-    assert list(METHODS.values()) == [Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance]
+    assert list(METHODS.values()) == [
+        Auto,
+        SPARKE,
+        VendiGuidance,
+        SPELL,
+        ParticleGuidance,
+        CADS,
+        IntervalGuidance,
+    ]
     assert all(name == method.name for name, method in METHODS.items())
 
 
@@ -20,7 +36,11 @@ def test_method_has_its_defaults_when_built_by_name(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_options_end_with_those_of_every_method(name):
-    assert [f.name for f in options(METHODS[name])][-4:] == [f.name for f in options(Method)] == ["start", "stop", "every", "limit"]
+    assert (
+        [f.name for f in options(METHODS[name])][-4:]
+        == [f.name for f in options(Method)]
+        == ["start", "stop", "every", "limit"]
+    )
 
 
 def test_options_leave_out_tensors_and_build_takes_them():
@@ -42,17 +62,26 @@ def test_error_lists_methods_and_suggests_the_closest_when_the_name_is_unknown(g
 
 
 def test_error_suggests_nothing_when_no_name_is_close():
-    with pytest.raises(OptionError, match=r"allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'$"):
+    with pytest.raises(
+        OptionError,
+        match=r"allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'$",
+    ):
         build("qqq")
 
 
 def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
-    with pytest.raises(OptionError, match=r"option of spell is 'radios'; allowed: 'radius', .*'limit', 'region'; did you mean 'radius'"):
+    with pytest.raises(
+        OptionError,
+        match=r"option of spell is 'radios'; allowed: 'radius', .*'limit', 'region'; did you mean 'radius'",
+    ):
         build("spell", radios=3.0)
 
 
 def test_error_names_the_option_when_its_value_is_refused():
-    with pytest.raises(OptionError, match=r"SPARKE: strength is -1; allowed: a number at least 0, as in SPARKE\(strength=0\.05\)"):
+    with pytest.raises(
+        OptionError,
+        match=r"SPARKE: strength is -1; allowed: a number at least 0, as in SPARKE\(strength=0\.05\)",
+    ):
         build("sparke", strength=-1)
 
 
@@ -80,10 +109,21 @@ def test_record_says_what_only_python_can_give():
             SPARKE(),
         )
     ]
-    assert [o.get("region") for o in found] == [["cat", "hat"], [0.0, 0.0, 0.5, 1.0], "mask", "cat", None, None]
+    assert [o.get("region") for o in found] == [
+        ["cat", "hat"],
+        [0.0, 0.0, 0.5, 1.0],
+        "mask",
+        "cat",
+        None,
+        None,
+    ]
     assert found[0]["embed"] == "clip/CLIPModel-0123456789"
     assert found[1]["embed"].endswith("brightness")
-    assert (found[0]["reference"], found[0]["reference_prompts"], found[5]["reference"]) == ([2, 4, 1], None, None)
+    assert (found[0]["reference"], found[0]["reference_prompts"], found[5]["reference"]) == (
+        [2, 4, 1],
+        None,
+        None,
+    )
     assert (found[4]["features"], found[5]["embed"]) == ("Flatten", None)
     assert json.loads(json.dumps(found)) == found
 

@@ -14,9 +14,20 @@ def drawn(n: int, d: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def at(x_t: Tensor, groups: list[int] | None = None, alpha: float = 0.8, sigma: float = 0.6) -> Context:
+def at(
+    x_t: Tensor, groups: list[int] | None = None, alpha: float = 0.8, sigma: float = 0.6
+) -> Context:
     own = torch.tensor(groups or [0] * len(x_t))
-    return Context(step=1, steps=8, alpha=alpha, sigma=sigma, next_alpha=0.9, next_sigma=0.4, x_t=x_t, groups=own)
+    return Context(
+        step=1,
+        steps=8,
+        alpha=alpha,
+        sigma=sigma,
+        next_alpha=0.9,
+        next_sigma=0.4,
+        x_t=x_t,
+        groups=own,
+    )
 
 
 def delta(x0: Tensor, context: Context, **options: Any) -> Tensor:
@@ -26,7 +37,10 @@ def delta(x0: Tensor, context: Context, **options: Any) -> Tensor:
 
 
 def potential(u: Tensor, h: float) -> Tensor:
-    return sum((torch.exp(-(a - b).square().sum() / h) for i, a in enumerate(u) for b in u[i + 1 :]), u.new_zeros(()))
+    return sum(
+        (torch.exp(-(a - b).square().sum() / h) for i, a in enumerate(u) for b in u[i + 1 :]),
+        u.new_zeros(()),
+    )
 
 
 def bandwidth(u: Tensor) -> float:
@@ -35,7 +49,9 @@ def bandwidth(u: Tensor) -> float:
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_correction_is_the_finite_difference_of_the_potential_when_in_latent_space(count: int) -> None:
+def test_correction_is_the_finite_difference_of_the_potential_when_in_latent_space(
+    count: int,
+) -> None:
     x0, x_t = drawn(count), drawn(count, seed=1)
     found, h, step = delta(x0, at(x_t)), bandwidth(x_t), 1e-6
     for i in range(count):
@@ -43,7 +59,9 @@ def test_correction_is_the_finite_difference_of_the_potential_when_in_latent_spa
             shift = torch.zeros_like(x_t)
             shift[i, j] = step
             slope = (potential(x_t + shift, h) - potential(x_t - shift, h)) / (2 * step)
-            assert found[i, j].item() == pytest.approx(-2.0 * 0.6**2 / 0.8 * slope.item(), rel=1e-6, abs=1e-9)
+            assert found[i, j].item() == pytest.approx(
+                -2.0 * 0.6**2 / 0.8 * slope.item(), rel=1e-6, abs=1e-9
+            )
 
 
 def test_correction_is_the_finite_difference_through_the_features_when_they_are_given() -> None:
@@ -52,13 +70,21 @@ def test_correction_is_the_finite_difference_through_the_features_when_they_are_
     def features(x: Tensor) -> Tensor:
         return torch.tanh(x @ mixing)
 
-    found, h, step = delta(x0, at(drawn(3, seed=1)), features=features), bandwidth(features(x0)), 1e-6
+    found, h, step = (
+        delta(x0, at(drawn(3, seed=1)), features=features),
+        bandwidth(features(x0)),
+        1e-6,
+    )
     for i in range(3):
         for j in range(6):
             shift = torch.zeros_like(x0)
             shift[i, j] = step
-            slope = (potential(features(x0 + shift), h) - potential(features(x0 - shift), h)) / (2 * step)
-            assert found[i, j].item() == pytest.approx(-2.0 * 0.6**2 / 0.8**2 * slope.item(), rel=1e-5, abs=1e-9)
+            slope = (potential(features(x0 + shift), h) - potential(features(x0 - shift), h)) / (
+                2 * step
+            )
+            assert found[i, j].item() == pytest.approx(
+                -2.0 * 0.6**2 / 0.8**2 * slope.item(), rel=1e-5, abs=1e-9
+            )
 
 
 def test_features_are_differentiated_when_a_pipeline_has_turned_gradients_off() -> None:
@@ -92,7 +118,9 @@ def test_images_are_left_alone_when_they_are_alone_or_equal_or_pure_noise() -> N
         (lambda x: None, "features returned NoneType"),
     ],
 )
-def test_error_says_what_features_returned_when_they_do_not_fit(features: Any, message: str) -> None:
+def test_error_says_what_features_returned_when_they_do_not_fit(
+    features: Any, message: str
+) -> None:
     with pytest.raises(OptionError, match=message):
         delta(drawn(3), at(drawn(3)), features=features)
 

@@ -68,7 +68,10 @@ def test_mask_stays_when_the_users_one_changes():
     [
         ("", "region has an empty word"),
         (["cat", " "], "region has an empty word"),
-        ((0.5, 0, 0.5, 1), r"region is \(0\.5, 0, 0\.5, 1\); allowed of a box: 0 <= left < right <= 1"),
+        (
+            (0.5, 0, 0.5, 1),
+            r"region is \(0\.5, 0, 0\.5, 1\); allowed of a box: 0 <= left < right <= 1",
+        ),
         ((0, 0.6, 1, 0.5), "allowed of a box"),
         ((-0.1, 0, 1, 1), "allowed of a box"),
         ((0, 0, 1, 1.01), "allowed of a box"),
@@ -79,7 +82,10 @@ def test_mask_stays_when_the_users_one_changes():
         (["cat", 1], "allowed: a box"),
         (7, "region is 7; allowed: a box"),
         (object(), "region is a object; allowed: a box"),
-        (torch.ones(4), r"region is a mask of shape \(4,\) and torch.float32; allowed of a mask: \(h, w\)"),
+        (
+            torch.ones(4),
+            r"region is a mask of shape \(4,\) and torch.float32; allowed of a mask: \(h, w\)",
+        ),
         (torch.ones(1, 1, 2, 2), r"shape \(1, 1, 2, 2\)"),
         (torch.ones(0, 4), r"shape \(0, 4\) .* at least one"),
         (torch.ones(2, 2, dtype=torch.complex64), "real numbers"),
@@ -87,7 +93,10 @@ def test_mask_stays_when_the_users_one_changes():
     ],
 )
 def test_error_says_what_is_allowed_when_a_region_is_not(method, region, message):
-    with pytest.raises(OptionError, match=f"{method.__name__}: {message}" if message.startswith("region") else message):
+    with pytest.raises(
+        OptionError,
+        match=f"{method.__name__}: {message}" if message.startswith("region") else message,
+    ):
         method(region=region)
 
 
@@ -101,7 +110,10 @@ def test_error_names_the_size_when_an_image_has_no_pixels():
 def test_error_says_what_to_do_when_the_host_knows_no_places(method):
     x0 = normal(2, 6)
     settings: dict[str, Any] = {"radius": 9.0} if method is SPELL else {}
-    with pytest.raises(OptionError, match=rf"{method.__name__}: region is 'cat', and .* pass masks= to Run, or set {method.__name__}\("):
+    with pytest.raises(
+        OptionError,
+        match=rf"{method.__name__}: region is 'cat', and .* pass masks= to Run, or set {method.__name__}\(",
+    ):
         method(region="cat", **settings).x0_delta(x0, at(x0))
 
 

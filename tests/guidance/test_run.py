@@ -45,13 +45,18 @@ def test_corrections_add_up_when_each_method_sees_what_the_one_before_left():
 def test_state_is_kept_from_step_to_step_and_apart_for_each_method():
     x0, guided = torch.ones(2, 2), run(Scale(), Scale(start=0.5, by=0.1))
     sizes = [guided.correct(x0, step=i, x_t=x0, **LEVELS) for i in range(3)]
-    torch.testing.assert_close(torch.stack([s[0, 0] for s in sizes if s is not None]), torch.tensor([1.0, 2.0, 3.0 + 0.1 * 4]))
+    torch.testing.assert_close(
+        torch.stack([s[0, 0] for s in sizes if s is not None]),
+        torch.tensor([1.0, 2.0, 3.0 + 0.1 * 4]),
+    )
 
 
 def test_traces_hold_shares_of_the_prediction_and_of_the_denoisers_step():
     x0, x_t = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.zeros(2, 2)
     guided = run(Scale(by=0.1, stop=0.25))
-    guided.correct(x0, step=0, x_t=x0, **LEVELS)  # x_t / alpha is 2 x0: a step as long as the prediction
+    guided.correct(
+        x0, step=0, x_t=x0, **LEVELS
+    )  # x_t / alpha is 2 x0: a step as long as the prediction
     guided.correct(x0, step=1, x_t=x_t, **LEVELS)
     (trace,) = guided.traces
     assert trace.method == "scale"
@@ -60,7 +65,10 @@ def test_traces_hold_shares_of_the_prediction_and_of_the_denoisers_step():
 
 
 def test_nothing_comes_back_when_no_method_acts():
-    assert run(Scale(start=0.5)).correct(torch.ones(2, 2), step=0, x_t=torch.ones(2, 2), **LEVELS) is None
+    assert (
+        run(Scale(start=0.5)).correct(torch.ones(2, 2), step=0, x_t=torch.ones(2, 2), **LEVELS)
+        is None
+    )
     assert run().correct(torch.ones(2, 2), step=0, x_t=torch.ones(2, 2), **LEVELS) is None
 
 

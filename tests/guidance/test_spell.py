@@ -51,21 +51,37 @@ def by_hand(x0: Tensor, centres: Tensor, radius: float) -> Tensor:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), depth=st.floats(0, 0.999), radius=st.floats(1e-3, 1e3), size=st.integers(1, 40))
+@given(
+    seed=st.integers(0, 10_000),
+    depth=st.floats(0, 0.999),
+    radius=st.floats(1e-3, 1e3),
+    size=st.integers(1, 40),
+)
 def test_image_lands_on_the_surface_when_inside_one_ball(seed, depth, radius, size):
     centre, out = normal(1, size, seed=seed), normal(1, size, seed=seed + 1)
     x0 = centre + depth * radius * out / out.norm()
-    delta = SPELL(radius=1.0).x0_delta(x0, at(normal(1, size, seed=seed + 2), shield=Balls(centre, radius)))
+    delta = SPELL(radius=1.0).x0_delta(
+        x0, at(normal(1, size, seed=seed + 2), shield=Balls(centre, radius))
+    )
     assert delta is not None
     assert (x0 + delta - centre).norm().item() == pytest.approx(radius, rel=1e-9)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), radius=st.floats(0.1, 6), stored=st.integers(1, 12), batch=st.integers(1, 4))
-def test_correction_is_the_published_sum_and_none_where_no_ball_is_touched(seed, radius, stored, batch):
+@given(
+    seed=st.integers(0, 10_000),
+    radius=st.floats(0.1, 6),
+    stored=st.integers(1, 12),
+    batch=st.integers(1, 4),
+)
+def test_correction_is_the_published_sum_and_none_where_no_ball_is_touched(
+    seed, radius, stored, batch
+):
     x0, centres = normal(batch, 6, seed=seed), normal(stored, 6, seed=seed + 1)
     expected = torch.stack([by_hand(x, centres, radius) for x in x0])
-    delta = SPELL(radius=radius, batch=False, overcompensation=1.6).x0_delta(x0, at(x0, memory=References(centres)))
+    delta = SPELL(radius=radius, batch=False, overcompensation=1.6).x0_delta(
+        x0, at(x0, memory=References(centres))
+    )
     if (torch.cdist(x0, centres) >= radius).all():
         assert delta is None
     else:
@@ -76,7 +92,9 @@ def test_correction_is_the_published_sum_and_none_where_no_ball_is_touched(seed,
 def test_every_other_image_counts_when_the_batch_repels():
     x0 = normal(4, 6)
     delta = SPELL(radius=4.0).x0_delta(x0, at(x0))
-    expected = torch.stack([by_hand(x0[i], x0[[j for j in range(4) if j != i]], 4.0) for i in range(4)])
+    expected = torch.stack(
+        [by_hand(x0[i], x0[[j for j in range(4) if j != i]], 4.0) for i in range(4)]
+    )
     torch.testing.assert_close(delta, expected)
 
 
@@ -89,7 +107,9 @@ def test_pair_ends_as_far_beyond_the_radius_as_it_was_inside_when_both_move():
 def test_other_prompts_repel_only_when_same_prompt_is_false():
     x0, groups = normal(4, 6), torch.tensor([0, 1, 0, 1])
     own = SPELL(radius=9.0).x0_delta(x0, at(x0, groups=groups))
-    torch.testing.assert_close(own, torch.stack([by_hand(x0[i], x0[[(i + 2) % 4]], 9.0) for i in range(4)]))
+    torch.testing.assert_close(
+        own, torch.stack([by_hand(x0[i], x0[[(i + 2) % 4]], 9.0) for i in range(4)])
+    )
     everyone = SPELL(radius=9.0, same_prompt=False).x0_delta(x0, at(x0, groups=groups))
     torch.testing.assert_close(everyone, SPELL(radius=9.0).x0_delta(x0, at(x0)))
 
@@ -97,40 +117,62 @@ def test_other_prompts_repel_only_when_same_prompt_is_false():
 def test_only_memories_of_the_same_prompt_repel_when_embeddings_are_known():
     x0, memory, y = normal(2, 6), normal(4, 6, seed=1), torch.eye(2)
     similar = torch.tensor([0.99, 0.14])  # another prompt close to the first: cosine 0.990
-    stored = References(memory, 3.0 * torch.stack([y[0], y[1], y[0], similar]) + 1e-3)  # scaled, and rounded by storage
-    delta = SPELL(radius=9.0, batch=False).x0_delta(x0, at(x0, memory=stored, prompts=y, groups=torch.arange(2)))
-    torch.testing.assert_close(delta, torch.stack([by_hand(x0[0], memory[[0, 2]], 9.0), by_hand(x0[1], memory[[1]], 9.0)]))
+    stored = References(
+        memory, 3.0 * torch.stack([y[0], y[1], y[0], similar]) + 1e-3
+    )  # scaled, and rounded by storage
+    delta = SPELL(radius=9.0, batch=False).x0_delta(
+        x0, at(x0, memory=stored, prompts=y, groups=torch.arange(2))
+    )
+    torch.testing.assert_close(
+        delta, torch.stack([by_hand(x0[0], memory[[0, 2]], 9.0), by_hand(x0[1], memory[[1]], 9.0)])
+    )
     everything = torch.stack([by_hand(x, memory, 9.0) for x in x0])
     for method, references, known in (
         (SPELL(radius=9.0, batch=False, same_prompt=False), stored, y),
         (SPELL(radius=9.0, batch=False), References(memory), y),
         (SPELL(radius=9.0, batch=False), stored, None),
     ):
-        torch.testing.assert_close(method.x0_delta(x0, at(x0, memory=references, prompts=known, groups=torch.arange(2))), everything)
+        torch.testing.assert_close(
+            method.x0_delta(x0, at(x0, memory=references, prompts=known, groups=torch.arange(2))),
+            everything,
+        )
 
 
 def test_sources_add_up_when_several_repel_and_the_shield_has_its_own_radius():
-    x0, memory, shield = normal(3, 6), References(normal(4, 6, seed=1)), Balls(normal(5, 6, seed=2), 5.0)
+    x0, memory, shield = (
+        normal(3, 6),
+        References(normal(4, 6, seed=1)),
+        Balls(normal(5, 6, seed=2), 5.0),
+    )
     parts = [
-        SPELL(radius=4.0, batch=b, memory=m, shield=s).x0_delta(x0, at(x0, memory=memory, shield=shield))
+        SPELL(radius=4.0, batch=b, memory=m, shield=s).x0_delta(
+            x0, at(x0, memory=memory, shield=shield)
+        )
         for b, m, s in ((True, False, False), (False, True, False), (False, False, True))
     ]
     parts = [part for part in parts if part is not None]
     assert len(parts) == 3
     torch.testing.assert_close(parts[2], torch.stack([by_hand(x, shield.centres, 5.0) for x in x0]))
-    torch.testing.assert_close(SPELL(radius=4.0).x0_delta(x0, at(x0, memory=memory, shield=shield)), torch.stack(parts).sum(0))
+    torch.testing.assert_close(
+        SPELL(radius=4.0).x0_delta(x0, at(x0, memory=memory, shield=shield)),
+        torch.stack(parts).sum(0),
+    )
 
 
 def test_shield_repels_every_prompt_when_same_prompt_is_true():
     x0 = normal(2, 6)
-    delta = SPELL(radius=0.01).x0_delta(x0, at(x0, shield=Balls(normal(1, 6, seed=1), 9.0), groups=torch.arange(2)))
+    delta = SPELL(radius=0.01).x0_delta(
+        x0, at(x0, shield=Balls(normal(1, 6, seed=1), 9.0), groups=torch.arange(2))
+    )
     assert delta is not None
     assert (delta.norm(dim=1) > 0).all()
 
 
 def test_images_leave_along_their_noise_when_they_are_at_the_centre():
     x0, x_t = torch.full((2, 3), 2.0), torch.tensor([[1.2, 1.2, 6.2], [1.2, -3.8, 1.2]])
-    delta = SPELL(radius=0.5).x0_delta(x0, at(x_t, shield=Balls(x0[:1], 3.0), groups=torch.arange(2)))
+    delta = SPELL(radius=0.5).x0_delta(
+        x0, at(x_t, shield=Balls(x0[:1], 3.0), groups=torch.arange(2))
+    )
     torch.testing.assert_close(delta, torch.tensor([[0.0, 0.0, 3.0], [0.0, -3.0, 0.0]]))
 
 
@@ -147,7 +189,10 @@ def test_image_leaves_along_the_diagonal_when_at_the_centre_without_noise():
 
 
 def test_balls_are_told_apart_when_latents_lie_far_from_the_origin():
-    offset, step = 1000.0, 2**-10  # one matrix product in float32 cannot see distances of this size here
+    offset, step = (
+        1000.0,
+        2**-10,
+    )  # one matrix product in float32 cannot see distances of this size here
     x0 = torch.full((1, 64), offset)
     centres = x0 + torch.tensor([[4 * step], [16 * step]])
     delta = SPELL(radius=0.05).x0_delta(x0, at(x0, shield=Balls(centres, 8 * step * 8)))
@@ -192,7 +237,9 @@ def test_radius_is_the_median_distance_within_prompts_when_calibrated():
 
 
 def test_radius_is_measured_on_all_pairs_when_each_image_has_its_own_prompt():
-    assert SPELL().calibrated(torch.tensor([[0.0], [1.0], [5.0]]), torch.arange(3)).radius == pytest.approx(4.0)
+    assert SPELL().calibrated(
+        torch.tensor([[0.0], [1.0], [5.0]]), torch.arange(3)
+    ).radius == pytest.approx(4.0)
 
 
 def test_radius_stays_when_it_is_a_number():
@@ -208,11 +255,16 @@ def test_nothing_is_to_be_measured_when_only_the_shield_repels():
 
 
 def test_error_says_how_to_measure_when_the_radius_is_still_auto():
-    with pytest.raises(OptionError, match=r"radius is 'auto' and was not measured; use method\.calibrated"):
+    with pytest.raises(
+        OptionError, match=r"radius is 'auto' and was not measured; use method\.calibrated"
+    ):
         SPELL().x0_delta(torch.ones(2, 3), at(torch.ones(2, 3)))
 
 
-@pytest.mark.parametrize(("latents", "message"), [(torch.ones(1, 3), "there is 1; make at least two"), (torch.ones(3, 3), "identical")])
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [(torch.ones(1, 3), "there is 1; make at least two"), (torch.ones(3, 3), "identical")],
+)
 def test_error_says_why_when_the_radius_cannot_be_measured(latents, message):
     with pytest.raises(OptionError, match=message):
         SPELL().calibrated(latents, torch.zeros(len(latents)))
@@ -226,10 +278,14 @@ def test_error_names_what_is_allowed_when_the_radius_is_not(radius):
 
 def test_error_names_both_sizes_when_something_stored_is_of_another_model():
     x0 = torch.ones(2, 3)
-    with pytest.raises(OptionError, match=r"the shield holds latents of shape \(5,\) and this generation has 3"):
+    with pytest.raises(
+        OptionError, match=r"the shield holds latents of shape \(5,\) and this generation has 3"
+    ):
         SPELL(radius=1.0).x0_delta(x0, at(x0, shield=Balls(torch.zeros(1, 5), 9.0)))
     with pytest.raises(OptionError, match=r"size 7 and those of this generation 2"):
-        SPELL(radius=1.0).x0_delta(x0, at(x0, prompts=torch.ones(2, 2), memory=References(x0, torch.ones(2, 7))))
+        SPELL(radius=1.0).x0_delta(
+            x0, at(x0, prompts=torch.ones(2, 2), memory=References(x0, torch.ones(2, 7)))
+        )
 
 
 # Regions
@@ -249,14 +305,24 @@ def by_hand_inside(x0: Tensor, centres: Tensor, radius: float, mask: Tensor) -> 
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), radius=st.floats(0.5, 6), stored=st.integers(1, 8), batch=st.integers(1, 3), per_image=st.booleans())
+@given(
+    seed=st.integers(0, 10_000),
+    radius=st.floats(0.5, 6),
+    stored=st.integers(1, 8),
+    batch=st.integers(1, 3),
+    per_image=st.booleans(),
+)
 def test_correction_leads_to_each_surface_inside_the_region(seed, radius, stored, batch, per_image):
     x0, centres = normal(batch, 6, seed=seed), normal(stored, 6, seed=seed + 1)
     mask = normal(batch if per_image else 1, 6, seed=seed + 2) > -0.3
     context = at(x0, memory=References(centres))
     context.masks = lambda region: mask
-    delta = SPELL(radius=radius, batch=False, overcompensation=1.6, region="cat").x0_delta(x0, context)
-    expected = torch.stack([by_hand_inside(x, centres, radius, m) for x, m in zip(x0, mask.expand_as(x0), strict=True)])
+    delta = SPELL(radius=radius, batch=False, overcompensation=1.6, region="cat").x0_delta(
+        x0, context
+    )
+    expected = torch.stack(
+        [by_hand_inside(x, centres, radius, m) for x, m in zip(x0, mask.expand_as(x0), strict=True)]
+    )
     if delta is None:
         assert (expected == 0).all()
     else:
@@ -265,8 +331,15 @@ def test_correction_leads_to_each_surface_inside_the_region(seed, radius, stored
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), depth=st.floats(0, 0.999), radius=st.floats(1e-3, 1e3), size=st.integers(2, 40))
-def test_image_lands_on_the_surface_when_inside_one_ball_and_moved_in_a_region(seed, depth, radius, size):
+@given(
+    seed=st.integers(0, 10_000),
+    depth=st.floats(0, 0.999),
+    radius=st.floats(1e-3, 1e3),
+    size=st.integers(2, 40),
+)
+def test_image_lands_on_the_surface_when_inside_one_ball_and_moved_in_a_region(
+    seed, depth, radius, size
+):
     centre, out = normal(1, size, seed=seed), normal(1, size, seed=seed + 1)
     x0, mask = centre + depth * radius * out / out.norm(), torch.arange(size) % 2 == 0
     context = at(normal(1, size, seed=seed + 2), shield=Balls(centre, radius))
@@ -298,7 +371,9 @@ def test_images_leave_along_their_noise_inside_when_they_are_at_the_centre_there
     x0, x_t = torch.tensor([[2.0, 2.0, 4.0]]), torch.tensor([[1.2, 6.2, -3.0]])
     context = at(x_t, shield=Balls(torch.full((1, 3), 2.0), 2.5))
     context.masks = lambda region: torch.tensor([[True, True, False]])
-    delta = SPELL(radius=0.5, region="cat").x0_delta(x0, context)  # 2 of the radius 2.5 are used up outside
+    delta = SPELL(radius=0.5, region="cat").x0_delta(
+        x0, context
+    )  # 2 of the radius 2.5 are used up outside
     torch.testing.assert_close(delta, torch.tensor([[0.0, 1.5, 0.0]]))
     context.x_t = 0.6 * torch.full((1, 3), 2.0)
     delta = SPELL(radius=0.5, region="cat").x0_delta(x0, context)

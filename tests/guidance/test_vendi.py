@@ -52,9 +52,18 @@ def score(z: Tensor, y: Tensor | None, order: int = 1) -> Tensor:
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("n", [0, 5])
 @pytest.mark.parametrize("order", [1, 2])
-def test_direction_is_the_gradient_of_the_score_when_differentiated_automatically(conditional: bool, batch: bool, n: int, order: int):
+def test_direction_is_the_gradient_of_the_score_when_differentiated_automatically(
+    conditional: bool, batch: bool, n: int, order: int
+):
     x0, y, stored, stored_y = rows(3, 8, 0), rows(3, 4, 1), rows(n, 8, 2), rows(n, 4, 3)
-    method = VendiGuidance(strength=0.1, order=order, conditional=conditional, batch=batch, bandwidth=0.7, prompt_bandwidth=0.9)
+    method = VendiGuidance(
+        strength=0.1,
+        order=order,
+        conditional=conditional,
+        batch=batch,
+        bandwidth=0.7,
+        prompt_bandwidth=0.9,
+    )
     delta = method.x0_delta(x0.view(3, 2, 2, 2), context(x0, y, References(stored, stored_y)))
     if n == 0 and not batch:
         assert delta is None
@@ -64,15 +73,22 @@ def test_direction_is_the_gradient_of_the_score_when_differentiated_automaticall
         others = [i for i in range(3) if i != b] if batch else []
         x = x0[b : b + 1].clone().requires_grad_()
         prompts = torch.cat([stored_y, y[others], y[b : b + 1]]) if conditional else None
-        (gradient,) = torch.autograd.grad(score(torch.cat([stored, x0[others], x]), prompts, order), x)
+        (gradient,) = torch.autograd.grad(
+            score(torch.cat([stored, x0[others], x]), prompts, order), x
+        )
         expected = 0.1 * x0[b].norm() * gradient[0] / gradient.norm()
         torch.testing.assert_close(delta[b].flatten(), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_direction_follows_finite_differences_when_stored_samples_repeat(order: int):
-    x0, stored = rows(1, 5, 0), rows(3, 5, 1).repeat(3, 1)  # six eigenvalues are 0, where the logarithm has no value
-    delta = VendiGuidance(strength=1.0, order=order, bandwidth=0.7).x0_delta(x0, context(x0, memory=References(stored)))
+    x0, stored = (
+        rows(1, 5, 0),
+        rows(3, 5, 1).repeat(3, 1),
+    )  # six eigenvalues are 0, where the logarithm has no value
+    delta = VendiGuidance(strength=1.0, order=order, bandwidth=0.7).x0_delta(
+        x0, context(x0, memory=References(stored))
+    )
     assert delta is not None
 
     def at(x: Tensor) -> float:
@@ -81,7 +97,9 @@ def test_direction_follows_finite_differences_when_stored_samples_repeat(order: 
 
     steps = 1e-5 * torch.eye(5, dtype=torch.float64)
     gradient = torch.tensor([(at(x0 + h) - at(x0 - h)) / 2e-5 for h in steps], dtype=torch.float64)
-    torch.testing.assert_close(delta[0], x0.norm() * gradient / gradient.norm(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        delta[0], x0.norm() * gradient / gradient.norm(), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_entropy_gradient_follows_finite_differences_when_entries_move():
@@ -96,13 +114,17 @@ def test_entropy_gradient_follows_finite_differences_when_entries_move():
     for i, j in [(0, 1), (4, 2), (3, 0)]:
         h = torch.zeros_like(K)
         h[i, j] = h[j, i] = 1e-6
-        assert 2 * gradient[i, j].item() == pytest.approx((entropy(K + h) - entropy(K - h)) / 2e-6, rel=1e-5)
+        assert 2 * gradient[i, j].item() == pytest.approx(
+            (entropy(K + h) - entropy(K - h)) / 2e-6, rel=1e-5
+        )
     torch.testing.assert_close(entropy_gradient(K, slice(3, None)), gradient[3:])
 
 
 def test_directions_differ_when_orders_do():
     x0, memory = rows(2, 6, 0), References(rows(9, 6, 1))
-    one, two = (VendiGuidance(order=order).x0_delta(x0, context(x0, memory=memory)) for order in (1, 2))
+    one, two = (
+        VendiGuidance(order=order).x0_delta(x0, context(x0, memory=memory)) for order in (1, 2)
+    )
     assert one is not None
     assert two is not None
     assert torch.cosine_similarity(one, two, dim=1).max() < 0.999
@@ -117,7 +139,9 @@ def test_memory_has_no_gram_when_the_order_needs_none():
 @pytest.mark.parametrize("batch", [False, True])
 def test_corrections_have_the_size_of_the_strength_when_there_is_a_direction(batch: bool):
     x0 = rows(4, 32, 0, torch.float32) * torch.tensor([[0.1], [1.0], [5.0], [40.0]])
-    delta = VendiGuidance(strength=0.03, batch=batch).x0_delta(x0, context(x0, memory=References(rows(6, 32, 1, torch.float32))))
+    delta = VendiGuidance(strength=0.03, batch=batch).x0_delta(
+        x0, context(x0, memory=References(rows(6, 32, 1, torch.float32)))
+    )
     assert delta is not None
     torch.testing.assert_close(delta.norm(dim=1), 0.03 * x0.norm(dim=1))
 
@@ -137,7 +161,9 @@ def test_images_move_from_those_of_their_own_prompt_when_conditional():
     x0, stored = rows(1, 6, 0), rows(2, 6, 1)
     y = torch.eye(2, dtype=torch.float64)
     for same in (0, 1):
-        delta = VendiGuidance(conditional=True).x0_delta(x0, context(x0, y[same : same + 1], References(stored, y)))
+        delta = VendiGuidance(conditional=True).x0_delta(
+            x0, context(x0, y[same : same + 1], References(stored, y))
+        )
         assert delta is not None
         f, other = x0[0] / x0.norm(), stored[same] / stored[same].norm()
         away = -(other - (other @ f) * f)
@@ -147,14 +173,19 @@ def test_images_move_from_those_of_their_own_prompt_when_conditional():
 def test_prompts_change_nothing_when_not_conditional():
     x0, memory = rows(2, 6, 0), rows(3, 6, 1)
     alone = VendiGuidance().x0_delta(x0, context(x0, memory=References(memory)))
-    prompted = VendiGuidance().x0_delta(x0, context(x0, rows(2, 3, 2), References(memory, rows(3, 3, 3))))
+    prompted = VendiGuidance().x0_delta(
+        x0, context(x0, rows(2, 3, 2), References(memory, rows(3, 3, 3)))
+    )
     torch.testing.assert_close(prompted, alone, rtol=0, atol=0)
 
 
 def test_corrections_follow_their_images_when_the_batch_is_permuted():
     x0, y, order = rows(4, 6, 0), rows(4, 3, 1), torch.tensor([2, 0, 3, 1])
     memory, method = References(rows(3, 6, 2), rows(3, 3, 3)), VendiGuidance(conditional=True)
-    straight, turned = method.x0_delta(x0, context(x0, y, memory)), method.x0_delta(x0[order], context(x0[order], y[order], memory))
+    straight, turned = (
+        method.x0_delta(x0, context(x0, y, memory)),
+        method.x0_delta(x0[order], context(x0[order], y[order], memory)),
+    )
     assert straight is not None
     torch.testing.assert_close(turned, straight[order], rtol=1e-8, atol=1e-10)
 
@@ -162,8 +193,13 @@ def test_corrections_follow_their_images_when_the_batch_is_permuted():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_single_precision_agrees_with_double_when_samples_are_many_and_alike(dtype: torch.dtype):
     common = rows(1, 256, 0)
-    x0, stored = (common + 0.3 * rows(3, 256, 1)).to(dtype), (common + 0.3 * rows(60, 256, 2)).float()
-    exact = VendiGuidance().x0_delta(x0.double(), context(x0.double(), memory=References(stored.double())))
+    x0, stored = (
+        (common + 0.3 * rows(3, 256, 1)).to(dtype),
+        (common + 0.3 * rows(60, 256, 2)).float(),
+    )
+    exact = VendiGuidance().x0_delta(
+        x0.double(), context(x0.double(), memory=References(stored.double()))
+    )
     single = VendiGuidance().x0_delta(x0, context(x0, memory=References(stored)))
     assert single is not None
     assert single.dtype == torch.float32
@@ -178,7 +214,9 @@ def test_memory_is_prepared_once_when_a_run_has_several_steps():
     prepared = first.state["memory"]
     again = method.x0_delta(moved, first)
     assert first.state["memory"] is prepared
-    torch.testing.assert_close(again, method.x0_delta(moved, context(moved, memory=first.memory)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        again, method.x0_delta(moved, context(moved, memory=first.memory)), rtol=0, atol=0
+    )
 
 
 def test_memory_is_prepared_anew_when_it_is_another_one():
@@ -186,7 +224,12 @@ def test_memory_is_prepared_anew_when_it_is_another_one():
     used = context(x0, memory=References(rows(4, 6, 2)))
     VendiGuidance().x0_delta(x0, used)
     used.memory = other
-    torch.testing.assert_close(VendiGuidance().x0_delta(x0, used), VendiGuidance().x0_delta(x0, context(x0, memory=other)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        VendiGuidance().x0_delta(x0, used),
+        VendiGuidance().x0_delta(x0, context(x0, memory=other)),
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_nothing_is_done_when_the_strength_is_zero_or_no_other_sample_is_seen():
@@ -215,13 +258,31 @@ def test_images_of_zeros_stay_when_others_move():
 @pytest.mark.parametrize(
     ("prompts", "memory", "message"),
     [
-        (None, None, r"VendiGuidance\(conditional=True\) needs prompt embeddings, and this generation has none"),
-        (rows(2, 3, 0), References(rows(2, 6, 1)), "needs prompt embeddings, and the memory has none"),
-        (rows(2, 3, 0), References(rows(2, 7, 1), rows(2, 3, 2)), "the memory holds latents of shape .*7.* 6 values an image"),
-        (rows(2, 3, 0), References(rows(2, 6, 1), rows(2, 5, 2)), "prompt embeddings have size 5 and those of this generation 3"),
+        (
+            None,
+            None,
+            r"VendiGuidance\(conditional=True\) needs prompt embeddings, and this generation has none",
+        ),
+        (
+            rows(2, 3, 0),
+            References(rows(2, 6, 1)),
+            "needs prompt embeddings, and the memory has none",
+        ),
+        (
+            rows(2, 3, 0),
+            References(rows(2, 7, 1), rows(2, 3, 2)),
+            "the memory holds latents of shape .*7.* 6 values an image",
+        ),
+        (
+            rows(2, 3, 0),
+            References(rows(2, 6, 1), rows(2, 5, 2)),
+            "prompt embeddings have size 5 and those of this generation 3",
+        ),
     ],
 )
-def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(prompts: Tensor | None, memory: References | None, message: str):
+def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(
+    prompts: Tensor | None, memory: References | None, message: str
+):
     x0 = rows(2, 6, 3)
     with pytest.raises(OptionError, match=message):
         VendiGuidance(conditional=True).x0_delta(x0, context(x0, prompts, memory))
@@ -229,20 +290,34 @@ def test_guidance_is_refused_when_prompts_or_memory_do_not_fit(prompts: Tensor |
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("strength", -0.1), ("bandwidth", 0), ("prompt_bandwidth", -1), ("strength", math.nan), ("batch", "yes"), ("order", 3)],
+    [
+        ("strength", -0.1),
+        ("bandwidth", 0),
+        ("prompt_bandwidth", -1),
+        ("strength", math.nan),
+        ("batch", "yes"),
+        ("order", 3),
+    ],
 )
 def test_options_are_refused_when_out_of_range(option: str, value: Any):
     with pytest.raises(OptionError, match=f"VendiGuidance: {option} is "):
         VendiGuidance(**{option: value})
 
 
-ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "sparke_steps.json").read_text())["cases"]
+ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "sparke_steps.json").read_text())[
+    "cases"
+]
 VENDI_CASES = [case for case in ORACLE if case["algorithm"] in ("vendi", "cond-vendi")]
 
 
-@pytest.mark.parametrize("case", VENDI_CASES, ids=lambda case: f"{case['algorithm']}-{case['kernel']}")
+@pytest.mark.parametrize(
+    "case", VENDI_CASES, ids=lambda case: f"{case['algorithm']}-{case['kernel']}"
+)
 def test_delta_is_that_of_the_published_code_when_given_its_latents(case: dict[str, Any]):
-    tensors = {k: torch.tensor(case[k]) for k in ("latents", "bank", "prompt_embeds", "prompt_embed", "delta")}
+    tensors = {
+        k: torch.tensor(case[k])
+        for k in ("latents", "bank", "prompt_embeds", "prompt_embed", "delta")
+    }
     method = VendiGuidance(
         strength=case["scale"],
         conditional=case["algorithm"] == "cond-vendi",
@@ -252,7 +327,13 @@ def test_delta_is_that_of_the_published_code_when_given_its_latents(case: dict[s
         target="x_t",
     )
     memory = References(tensors["bank"], tensors["prompt_embeds"])
-    published = replace(context(tensors["latents"], tensors["prompt_embed"][None], memory), alpha=1, sigma=1, next_alpha=1, next_sigma=0)
+    published = replace(
+        context(tensors["latents"], tensors["prompt_embed"][None], memory),
+        alpha=1,
+        sigma=1,
+        next_alpha=1,
+        next_sigma=0,
+    )
     delta = method.x0_delta(torch.full_like(tensors["latents"], 3.0), published)
     assert delta is not None
     assert (delta - tensors["delta"]).norm() < 1e-4 * tensors["delta"].norm()

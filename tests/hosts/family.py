@@ -118,7 +118,9 @@ class Family:
             self.build(own).save_pretrained(own / "model")
         return self.load(own / "model")
 
-    def call(self, pipe: Any, prompts: list[str], each: int, *, seed: int = 0, **arguments: Any) -> Tensor:
+    def call(
+        self, pipe: Any, prompts: list[str], each: int, *, seed: int = 0, **arguments: Any
+    ) -> Tensor:
         """The images (B, …) of a call with the seeds `seed`, `seed + 1`, …; `arguments` come before the family's own."""
         seeds = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts) * each)]
         generator: Any = seeds if self.generators else seeds[0]

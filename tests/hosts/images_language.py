@@ -70,7 +70,10 @@ def z_image(folder: Path) -> Any:
         axes_dims=[8, 4, 4],
         axes_lens=[256, 32, 32],
     )
-    for padding in (transformer.x_pad_token, transformer.cap_pad_token):  # which are made without values
+    for padding in (
+        transformer.x_pad_token,
+        transformer.cap_pad_token,
+    ):  # which are made without values
         torch.nn.init.normal_(padding, std=0.02)
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -121,7 +124,9 @@ def sana(folder: Path) -> Any:
         text_encoder=texts.gemma(),
         vae=dc_ae(),
         transformer=sana_transformer(),
-        scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
     )
 
 

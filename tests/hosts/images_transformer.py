@@ -45,7 +45,9 @@ def pixart(folder: Path, kind: type = PixArtSigmaPipeline) -> Any:
         text_encoder=tiny.t5(),
         vae=tiny.vae(levels=4),
         transformer=transformer,
-        scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.0001, beta_end=0.02, beta_schedule="linear"
+        ),
     )
 
 

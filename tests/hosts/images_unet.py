@@ -34,7 +34,13 @@ def stick_figure(size: int = 16) -> Image.Image:
     """A pose, as coloured limbs on black."""
     pose = Image.new("RGB", (size, size))
     draw, unit = ImageDraw.Draw(pose), size / 16
-    limbs = {"red": (8, 4, 8, 9), "yellow": (8, 5, 3, 8), "lime": (8, 5, 13, 8), "cyan": (8, 9, 5, 14), "blue": (8, 9, 11, 14)}
+    limbs = {
+        "red": (8, 4, 8, 9),
+        "yellow": (8, 5, 3, 8),
+        "lime": (8, 5, 13, 8),
+        "cyan": (8, 9, 5, 14),
+        "blue": (8, 9, 11, 14),
+    }
     for colour, ends in limbs.items():
         draw.line([unit * n for n in ends], fill=colour, width=max(1, round(unit)))
     draw.ellipse([unit * n for n in (6, 1, 10, 4)], outline="magenta")
@@ -45,7 +51,9 @@ def drawing(size: int = 16) -> Image.Image:
     """Something to begin with: a shade from one corner to the other."""
     row = torch.arange(size).float()
     shade = (row[:, None] + row) / (2 * size) * 255
-    return Image.merge("RGB", [Image.fromarray(s.byte().numpy()) for s in (shade, 255 - shade, shade / 2)])
+    return Image.merge(
+        "RGB", [Image.fromarray(s.byte().numpy()) for s in (shade, 255 - shade, shade / 2)]
+    )
 
 
 def right_half(size: int = 16) -> Image.Image:
@@ -55,20 +63,34 @@ def right_half(size: int = 16) -> Image.Image:
 
 
 def img2img(folder: Path) -> Any:
-    return StableDiffusionImg2ImgPipeline(**tiny.sd(folder).components, requires_safety_checker=False)
+    return StableDiffusionImg2ImgPipeline(
+        **tiny.sd(folder).components, requires_safety_checker=False
+    )
 
 
 def inpaint(folder: Path) -> Any:
-    return StableDiffusionInpaintPipeline(**tiny.sd(folder).components, requires_safety_checker=False)
+    return StableDiffusionInpaintPipeline(
+        **tiny.sd(folder).components, requires_safety_checker=False
+    )
 
 
 def controlled(pipe: Any, kind: type) -> Any:
     """A pipeline with a control network beside its UNet, which has learned something: it begins with zeros."""
-    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 4), load_weights_from_unet=False)
-    for part in (*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out):
+    net = ControlNetModel.from_unet(
+        pipe.unet, conditioning_embedding_out_channels=(4, 4), load_weights_from_unet=False
+    )
+    for part in (
+        *net.controlnet_down_blocks,
+        net.controlnet_mid_block,
+        net.controlnet_cond_embedding.conv_out,
+    ):
         for weight in part.parameters():
             torch.nn.init.normal_(weight, std=0.5)
-    return kind(**pipe.components, controlnet=net, **{k: v for k, v in pipe.config.items() if k == "requires_safety_checker"})
+    return kind(
+        **pipe.components,
+        controlnet=net,
+        **{k: v for k, v in pipe.config.items() if k == "requires_safety_checker"},
+    )
 
 
 def sd_controlnet(folder: Path) -> Any:
@@ -101,8 +123,16 @@ def kandinsky3(folder: Path) -> Any:
         cross_attention_dim=8,
         encoder_hid_dim=32,
     )
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=True, thresholding=False, steps_offset=1)
-    return Kandinsky3Pipeline(tokenizer=tiny.t5_tokenizer(), text_encoder=tiny.t5(), unet=unet, scheduler=scheduler, movq=movq())
+    scheduler = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2", clip_sample=True, thresholding=False, steps_offset=1
+    )
+    return Kandinsky3Pipeline(
+        tokenizer=tiny.t5_tokenizer(),
+        text_encoder=tiny.t5(),
+        unet=unet,
+        scheduler=scheduler,
+        movq=movq(),
+    )
 
 
 def ldm(folder: Path) -> Any:
@@ -166,13 +196,25 @@ def unconditional(folder: Path) -> Any:
 
 
 FAMILIES = (
-    Family(name="Stable Diffusion", pipeline="StableDiffusionPipeline", build=tiny.sd, sample=IMAGE, arguments=SMALL, decodes=True),
+    Family(
+        name="Stable Diffusion",
+        pipeline="StableDiffusionPipeline",
+        build=tiny.sd,
+        sample=IMAGE,
+        arguments=SMALL,
+        decodes=True,
+    ),
     Family(
         name="Stable Diffusion, image to image",
         pipeline="StableDiffusionImg2ImgPipeline",
         build=img2img,
         sample=IMAGE,
-        arguments={"image": drawing(), "strength": 0.8, "output_type": "latent", "guidance_scale": 3.0},
+        arguments={
+            "image": drawing(),
+            "strength": 0.8,
+            "output_type": "latent",
+            "guidance_scale": 3.0,
+        },
         decodes=True,
     ),
     Family(
@@ -183,7 +225,14 @@ FAMILIES = (
         arguments={**SMALL, "image": drawing(), "mask_image": right_half()},
         limits=(PASTED,),
     ),
-    Family(name="Stable Diffusion XL", pipeline="StableDiffusionXLPipeline", build=tiny.sdxl, sample=IMAGE, arguments=SMALL, decodes=True),
+    Family(
+        name="Stable Diffusion XL",
+        pipeline="StableDiffusionXLPipeline",
+        build=tiny.sdxl,
+        sample=IMAGE,
+        arguments=SMALL,
+        decodes=True,
+    ),
     Family(
         name="Stable Diffusion, ControlNet",
         pipeline="StableDiffusionControlNetPipeline",

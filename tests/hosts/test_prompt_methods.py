@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
 
 def families(choice: Callable[[Family], bool]) -> Any:
-    return pytest.mark.parametrize("family", [f for f in FAMILIES if choice(f)], ids=lambda family: family.id)
+    return pytest.mark.parametrize(
+        "family", [f for f in FAMILIES if choice(f)], ids=lambda family: family.id
+    )
 
 
 able = families(lambda family: family.prompt_methods)
@@ -44,7 +46,11 @@ class Told(Method):
 def given(pipe: Any) -> Iterator[list[Tensor]]:
     """What the denoisers of a pipeline are given as embeddings of prompts, call by call."""
     calls: list[Tensor] = []
-    modules = [m for name in ("unet", "transformer", "transformer_2") if (m := getattr(pipe, name, None)) is not None]
+    modules = [
+        m
+        for name in ("unet", "transformer", "transformer_2")
+        if (m := getattr(pipe, name, None)) is not None
+    ]
 
     def look(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         calls.append(kwargs["encoder_hidden_states"])
@@ -72,7 +78,11 @@ def without_guidance(family: Family, pipe: Any) -> Tensor:
 def test_images_change_when_prompts_are_annealed(family: Family, read: Callable[[Family], Any]):
     pipe = read(family)
     guided = guide(pipe, CADS(noise_scale=1.0))
-    changed = (family.call(guided, ["cat", "dog"], 2) - family.call(pipe, ["cat", "dog"], 2)).flatten(1).norm(dim=1)
+    changed = (
+        (family.call(guided, ["cat", "dog"], 2) - family.call(pipe, ["cat", "dog"], 2))
+        .flatten(1)
+        .norm(dim=1)
+    )
     assert len(changed) == 4
     assert changed.min() > 1e-4
     assert guided.report is not None
@@ -80,7 +90,9 @@ def test_images_change_when_prompts_are_annealed(family: Family, read: Callable[
 
 
 @able
-def test_images_are_bit_identical_when_prompts_are_left_alone(family: Family, read: Callable[[Family], Any]):
+def test_images_are_bit_identical_when_prompts_are_left_alone(
+    family: Family, read: Callable[[Family], Any]
+):
     pipe, seen = read(family), []
     guided = guide(pipe, Told(act=lambda embeddings, context: seen.append(len(embeddings))))
     assert torch.equal(family.call(guided, ["cat", "dog"], 2), family.call(pipe, ["cat", "dog"], 2))
@@ -88,20 +100,32 @@ def test_images_are_bit_identical_when_prompts_are_left_alone(family: Family, re
 
 
 @able_with_guidance
-def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(family: Family, read: Callable[[Family], Any]):
+def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(
+    family: Family, read: Callable[[Family], Any]
+):
     pipe = read(family)
     without = without_guidance(family, pipe)
-    torch.testing.assert_close(family.call(guide(pipe, NEVER), ["cat", "dog"], 2), without, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        family.call(guide(pipe, NEVER), ["cat", "dog"], 2), without, rtol=1e-4, atol=1e-4
+    )
     assert not torch.allclose(family.call(pipe, ["cat", "dog"], 2), without, rtol=1e-3, atol=1e-3)
 
 
-@families(lambda family: family.prompt_methods and family.guidance and family.ask is not class_labels)
-def test_only_positive_prompts_are_changed_when_one_is(family: Family, read: Callable[[Family], Any]):
+@families(
+    lambda family: family.prompt_methods and family.guidance and family.ask is not class_labels
+)
+def test_only_positive_prompts_are_changed_when_one_is(
+    family: Family, read: Callable[[Family], Any]
+):
     pipe = read(family)
     with given(pipe) as plain:
         family.call(pipe, ["cat", "dog"], 2)
     with given(pipe) as changed:
-        family.call(guide(pipe, Told(act=lambda embeddings, context: torch.full_like(embeddings, 7.0))), ["cat", "dog"], 2)
+        family.call(
+            guide(pipe, Told(act=lambda embeddings, context: torch.full_like(embeddings, 7.0))),
+            ["cat", "dog"],
+            2,
+        )
     assert len(plain) == len(changed)
     ours = theirs = 0
     for before, after in zip(plain, changed, strict=True):

@@ -54,7 +54,9 @@ class Looks(Method):
 
 
 def those(names: set[str]) -> Any:
-    return pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in names], ids=lambda family: family.id)
+    return pytest.mark.parametrize(
+        "family", [f for f in FAMILIES if f.name in names], ids=lambda family: family.id
+    )
 
 
 def seen(pipe: Any, family: Family, region: Any) -> list[Tensor]:
@@ -72,7 +74,9 @@ def test_box_is_a_half_when_it_says_so(family: Family, read: Read):
 
 
 @those(CROSS | JOINT)
-def test_words_are_somewhere_and_not_everywhere_when_a_box_is_of_that_shape(family: Family, read: Read):
+def test_words_are_somewhere_and_not_everywhere_when_a_box_is_of_that_shape(
+    family: Family, read: Read
+):
     pipe = read(family)
     (half, *_), words = seen(pipe, family, (0.0, 0.0, 1.0, 0.5)), seen(pipe, family, "cat")
     assert half.float().mean() == 0.5
@@ -83,7 +87,9 @@ def test_words_are_somewhere_and_not_everywhere_when_a_box_is_of_that_shape(fami
 
 @those({f.name for f in FAMILIES} - CROSS - JOINT)
 def test_words_are_refused_when_the_attention_cannot_be_read(family: Family, read: Read):
-    with pytest.raises(UnsupportedError, match=r"give a mask or a box as region|has no places|is not known here"):
+    with pytest.raises(
+        UnsupportedError, match=r"give a mask or a box as region|has no places|is not known here"
+    ):
         seen(read(family), family, "cat")
 
 
@@ -99,10 +105,17 @@ class Products(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is scaled_dot_product_attention and isinstance(self.prompts.positive, Tensor):
             q, k = (args if len(args) > 1 else (kwargs["query"], kwargs["key"]))[:2]
-            if k.shape[-2] == self.prompts.positive.shape[1] and q.shape[-2] not in (1, k.shape[-2]):
+            if k.shape[-2] == self.prompts.positive.shape[1] and q.shape[-2] not in (
+                1,
+                k.shape[-2],
+            ):
                 scores, mask = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, kwargs.get("attn_mask")
                 if mask is not None:
-                    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+                    scores = (
+                        scores.masked_fill(~mask, -torch.inf)
+                        if mask.dtype == torch.bool
+                        else scores + mask
+                    )
                 self.kept.append(scores.softmax(-1).mean(1))
         return func(*args, **kwargs)
 
@@ -113,24 +126,44 @@ def test_map_is_the_attention_that_is_paid_to_the_word(family: Family, read: Rea
     arguments = {**family.arguments, **family.ask(["a dog cat", "cat"], 1)}
     prompts, grid = Prompts(pipe, arguments), Grid(pipe, arguments)
     tokens = word_tokens(pipe, arguments, ["cat"], append=True)
-    with WordMaps(pipe, tokens, grid.cells, prompts) as found, prompts, Products(prompts) as products:
+    with (
+        WordMaps(pipe, tokens, grid.cells, prompts) as found,
+        prompts,
+        Products(prompts) as products,
+    ):
         family.call(pipe, ["a dog cat", "cat"], 1)
     made = found.maps["cat"]
     layers = []
     for attention in products.kept:
-        own = [rows[:, places].mean(-1) for rows, places in zip(attention[-2:], tokens.words["cat"], strict=True)]
+        own = [
+            rows[:, places].mean(-1)
+            for rows, places in zip(attention[-2:], tokens.words["cat"], strict=True)
+        ]
         side = round(own[0].shape[0] ** 0.5)
-        layers.append(interpolate(torch.stack(own).view(2, 1, side, side), size=made.shape[1:], mode="bilinear")[:, 0])
+        layers.append(
+            interpolate(
+                torch.stack(own).view(2, 1, side, side), size=made.shape[1:], mode="bilinear"
+            )[:, 0]
+        )
     torch.testing.assert_close(made, torch.stack(layers).mean(0), atol=1e-6, rtol=1e-4)
 
 
 @those({"Stable Diffusion", "Stable Diffusion XL", "Qwen-Image"})
-def test_tokens_of_a_word_begin_where_prompts_differ_when_the_encoder_reads_from_left_to_right(family: Family, read: Read):
+def test_tokens_of_a_word_begin_where_prompts_differ_when_the_encoder_reads_from_left_to_right(
+    family: Family, read: Read
+):
     pipe = read(family)
-    tokens = [word_tokens(pipe, {**family.arguments, "prompt": f"a {word}"}, [word], append=False) for word in ("cat", "dog")]
+    tokens = [
+        word_tokens(pipe, {**family.arguments, "prompt": f"a {word}"}, [word], append=False)
+        for word in ("cat", "dog")
+    ]
     cat, dog = (own.embeddings[0] for own in tokens)
     assert [own.words[word][0][0] for own, word in zip(tokens, ("cat", "dog"), strict=True)] == [
-        next(i for i, (a, b) in enumerate(zip(cat, dog, strict=True)) if not torch.allclose(a, b, atol=1e-5))
+        next(
+            i
+            for i, (a, b) in enumerate(zip(cat, dog, strict=True))
+            if not torch.allclose(a, b, atol=1e-5)
+        )
     ] * 2
 
 
@@ -140,10 +173,19 @@ def test_keys_of_the_text_are_the_same_when_only_the_image_differs(family: Famil
     for seed in (0, 1):
         keys: list[Tensor] = []
         arguments = {**family.arguments, **family.ask(["cat"], 1)}
-        tokens, prompts = word_tokens(pipe, arguments, ["cat"], append=False), Prompts(pipe, arguments)
+        tokens, prompts = (
+            word_tokens(pipe, arguments, ["cat"], append=False),
+            Prompts(pipe, arguments),
+        )
         maps = WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts)
         with pytest.MonkeyPatch.context() as patch, maps, prompts:
-            patch.setattr(WordMaps, "_map", lambda self, q, k, scale, prompt, kept=keys: kept.append(k) or torch.zeros(1, q.shape[1]))
+            patch.setattr(
+                WordMaps,
+                "_map",
+                lambda self, q, k, scale, prompt, kept=keys: (
+                    kept.append(k) or torch.zeros(1, q.shape[1])
+                ),
+            )
             family.call(pipe, ["cat"], 1, seed=seed)
         assert keys[0].shape[1] == tokens.length
         firsts.append(keys[0])

@@ -87,14 +87,25 @@ def wan_transformer() -> WanTransformer3DModel:
 
 
 def wan(folder: Path, **config: Any) -> WanPipeline:
-    encoder = UMT5Config(vocab_size=4 + len(tiny.LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    encoder = UMT5Config(
+        vocab_size=4 + len(tiny.LETTERS), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
     return WanPipeline(
         tokenizer=tiny.t5_tokenizer(),  # type: ignore[arg-type]
         text_encoder=UMT5EncoderModel(encoder).eval(),
-        vae=AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]),
+        vae=AutoencoderKLWan(
+            base_dim=4,
+            z_dim=16,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+        ),
         transformer=wan_transformer(),
         scheduler=UniPCMultistepScheduler(  # type: ignore[arg-type]
-            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            num_train_timesteps=1000,
+            flow_shift=3.0,
         ),
         **config,
     )
@@ -106,12 +117,22 @@ def wan22(folder: Path) -> WanPipeline:
 
 def ltx(folder: Path) -> LTXPipeline:
     blocks: dict[str, Any] = {
-        name: (8, 8, 8, 8) if "channels" in name else (1, 1, 1, 1, 1) if "layers" in name else (True, True, False, False)
+        name: (8, 8, 8, 8)
+        if "channels" in name
+        else (1, 1, 1, 1, 1)
+        if "layers" in name
+        else (True, True, False, False)
         for part in ("", "decoder_")
-        for name in (f"{part}block_out_channels", f"{part}layers_per_block", f"{part}spatio_temporal_scaling")
+        for name in (
+            f"{part}block_out_channels",
+            f"{part}layers_per_block",
+            f"{part}spatio_temporal_scaling",
+        )
     }
     return LTXPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=1024, max_shift=2.05, base_shift=0.95),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_image_seq_len=1024, max_shift=2.05, base_shift=0.95
+        ),
         vae=AutoencoderKLLTXVideo(
             latent_channels=8,
             **blocks,
@@ -144,7 +165,9 @@ def cogvideox(folder: Path) -> CogVideoXPipeline:
     return CogVideoXPipeline(
         tokenizer=tiny.t5_tokenizer(),
         text_encoder=tiny.t5(),
-        vae=AutoencoderKLCogVideoX(**blocks, latent_channels=4, layers_per_block=1, norm_num_groups=2),
+        vae=AutoencoderKLCogVideoX(
+            **blocks, latent_channels=4, layers_per_block=1, norm_num_groups=2
+        ),
         transformer=CogVideoXTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=16,
@@ -171,7 +194,9 @@ def cogvideox(folder: Path) -> CogVideoXPipeline:
 
 
 def mochi(folder: Path) -> MochiPipeline:
-    blocks: dict[str, Any] = {f"{part}_block_out_channels": (32, 32, 32, 32) for part in ("encoder", "decoder")}
+    blocks: dict[str, Any] = {
+        f"{part}_block_out_channels": (32, 32, 32, 32) for part in ("encoder", "decoder")
+    }
     blocks["layers_per_block"] = (1, 1, 1, 1, 1)
     return MochiPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
@@ -199,7 +224,10 @@ def animatediff(folder: Path) -> AnimateDiffPipeline:
         tokenizer=tiny.clip_tokenizer(folder),
         unet=tiny.unet(cross_attention_dim=16, attention_head_dim=4),
         motion_adapter=MotionAdapter(
-            block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2
+            block_out_channels=(8, 16),
+            motion_layers_per_block=1,
+            motion_norm_num_groups=4,
+            motion_num_attention_heads=2,
         ),
         scheduler=tiny.ddim(),  # type: ignore[arg-type]
     )
@@ -217,7 +245,9 @@ def stable_audio(folder: Path) -> StableAudioPipeline:
             sampling_rate=4,
         ),
         text_encoder=tiny.t5(),
-        projection_model=StableAudioProjectionModel(text_encoder_dim=32, conditioning_dim=4, min_value=0, max_value=32),
+        projection_model=StableAudioProjectionModel(
+            text_encoder_dim=32, conditioning_dim=4, min_value=0, max_value=32
+        ),
         tokenizer=tiny.t5_tokenizer(),
         transformer=StableAudioDiTModel(
             sample_size=4,
@@ -231,12 +261,19 @@ def stable_audio(folder: Path) -> StableAudioPipeline:
             global_states_input_dim=8,
             cross_attention_input_dim=4,
         ),
-        scheduler=EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"),
+        scheduler=EDMDPMSolverMultistepScheduler(
+            prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"
+        ),
     )
 
 
 def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
-    llama: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    llama: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
     blocks: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8)}
     clip = CLIPTextConfig(**{**tiny.clip_text_config().to_dict(), "max_position_embeddings": 77})
     return HunyuanVideoPipeline(
@@ -255,7 +292,9 @@ def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
             pooled_projection_dim=16,
             rope_axes_dim=(2, 4, 4),
         ),
-        vae=AutoencoderKLHunyuanVideo(**blocks, latent_channels=4, layers_per_block=1, norm_num_groups=4),
+        vae=AutoencoderKLHunyuanVideo(
+            **blocks, latent_channels=4, layers_per_block=1, norm_num_groups=4
+        ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder_2=CLIPTextModel(clip).eval(),
         tokenizer_2=tiny.clip_tokenizer(folder),
@@ -289,9 +328,18 @@ def latte(folder: Path) -> LattePipeline:
 
 
 def stable_video(folder: Path) -> StableVideoDiffusionPipeline:
-    blocks: dict[str, Any] = {"block_out_channels": (32, 32), "down_block_types": ("DownEncoderBlock2D",) * 2}
+    blocks: dict[str, Any] = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+    }
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=112, projection_dim=16
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=112,
+        projection_dim=16,
     )
     return StableVideoDiffusionPipeline(
         vae=AutoencoderKLTemporalDecoder(**blocks, layers_per_block=1, latent_channels=4),
@@ -310,7 +358,11 @@ def stable_video(folder: Path) -> StableVideoDiffusionPipeline:
             addition_time_embed_dim=32,
         ),
         scheduler=EulerDiscreteScheduler(
-            prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0, timestep_type="continuous"
+            prediction_type="v_prediction",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+            timestep_type="continuous",
         ),
         feature_extractor=CLIPImageProcessorPil(crop_size=224, size=224),  # type: ignore[arg-type]
     )
@@ -325,7 +377,9 @@ def load_modular(folder: Path) -> Any:
     """The modular pipeline of a folder in the layout of an ordinary one, quiet."""
     pipe = ModularPipeline.from_pretrained(str(folder))
     own = {path.name for path in folder.iterdir()}
-    pipe.load_components([name for name in pipe.pretrained_component_names if name in own], dtype=torch.float32)
+    pipe.load_components(
+        [name for name in pipe.pretrained_component_names if name in own], dtype=torch.float32
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -400,7 +454,14 @@ FAMILIES: tuple[Family, ...] = (
         pipeline="LattePipeline",
         build=latte,
         sample="(B, C, F, H, W)",
-        arguments={"height": 16, "width": 16, "video_length": 2, "guidance_scale": 3.0, "clean_caption": False, "output_type": "latent"},
+        arguments={
+            "height": 16,
+            "width": 16,
+            "video_length": 2,
+            "guidance_scale": 3.0,
+            "clean_caption": False,
+            "output_type": "latent",
+        },
         ask=repeated_prompts,
         exact_batches=False,
         limits=(MIXED, ALONE),
@@ -421,7 +482,13 @@ FAMILIES: tuple[Family, ...] = (
         pipeline="AnimateDiffPipeline",
         build=animatediff,
         sample="(B, C, F, H, W)",
-        arguments={"height": 16, "width": 16, "num_frames": 3, "guidance_scale": 3.0, "output_type": "latent"},
+        arguments={
+            "height": 16,
+            "width": 16,
+            "num_frames": 3,
+            "guidance_scale": 3.0,
+            "output_type": "latent",
+        },
         ask=repeated_prompts,
         limits=(ONE_EACH,),
     ),

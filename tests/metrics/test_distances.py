@@ -17,7 +17,9 @@ def test_frechet_distance_is_that_of_the_matrix_square_root() -> None:
     x, y = drawn(60), drawn(50, seed=1)
     a, b = (numpy.cov(v.double().numpy(), rowvar=False) for v in (x, y))
     cross = numpy.real(numpy.asarray(scipy.linalg.sqrtm(a @ b)))
-    wanted = float((x.double().mean(0) - y.double().mean(0)).square().sum()) + numpy.trace(a + b - 2 * cross)
+    wanted = float((x.double().mean(0) - y.double().mean(0)).square().sum()) + numpy.trace(
+        a + b - 2 * cross
+    )
     assert frechet_distance(x, y) == pytest.approx(wanted, rel=1e-6)
 
 
@@ -45,7 +47,9 @@ def test_kernel_distance_is_the_mean_over_pairs_when_blocks_are_of_any_size(bloc
 
 def test_kernel_distance_is_about_0_on_average_when_distributions_are_equal() -> None:
     parts = [torch.randn(40, 3, generator=torch.Generator().manual_seed(s)) for s in range(40)]
-    found = torch.tensor([kernel_distance(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)])
+    found = torch.tensor(
+        [kernel_distance(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    )
     assert abs(found.mean().item()) < 3 * found.std().item() / len(found) ** 0.5
     assert (found < 0).any()
 

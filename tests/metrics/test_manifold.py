@@ -22,7 +22,9 @@ def by_hand(real: Tensor, generated: Tensor, k: int) -> Manifolds:
     radii = [radius(real, i) for i in range(len(real))]
     inside = [[distance(x, g) <= radii[i] for g in generated] for i, x in enumerate(real)]
     balls = [sum(row[j] for row in inside) for j in range(len(generated))]
-    recalled = [any(distance(x, g) <= radius(generated, j) for j, g in enumerate(generated)) for x in real]
+    recalled = [
+        any(distance(x, g) <= radius(generated, j) for j, g in enumerate(generated)) for x in real
+    ]
     return Manifolds(
         precision=sum(b > 0 for b in balls) / len(balls),
         recall=sum(recalled) / len(recalled),
@@ -33,7 +35,9 @@ def by_hand(real: Tensor, generated: Tensor, k: int) -> Manifolds:
 
 @pytest.mark.parametrize("k", [1, 3, 7])
 @pytest.mark.parametrize("block", [1, 50, 2**24])
-def test_figures_are_those_of_the_definitions_when_blocks_are_of_any_size(k: int, block: int) -> None:
+def test_figures_are_those_of_the_definitions_when_blocks_are_of_any_size(
+    k: int, block: int
+) -> None:
     real, generated = drawn(30), 0.7 * drawn(25, seed=1) + 0.5
     found, wanted = manifolds(real, generated, k, block=block), by_hand(real, generated, k)
     for name in ("precision", "recall", "density", "coverage"):
@@ -43,7 +47,9 @@ def test_figures_are_those_of_the_definitions_when_blocks_are_of_any_size(k: int
 def test_all_is_found_when_the_sets_are_equal() -> None:
     found = manifolds(drawn(20), drawn(20), k=2)
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
-    assert found.density == pytest.approx(1.5)  # each sample is in its own ball and, on average, in two others
+    assert found.density == pytest.approx(
+        1.5
+    )  # each sample is in its own ball and, on average, in two others
 
 
 def test_nothing_is_found_when_the_sets_are_far_apart() -> None:
@@ -60,7 +66,9 @@ def test_recall_and_coverage_fall_and_precision_does_not_when_a_mode_is_missing(
 
 def test_balls_of_radius_0_hold_copies_when_real_samples_are_repeated() -> None:
     real = drawn(4).repeat_interleave(3, dim=0)
-    assert manifolds(real, real[::3], k=2) == Manifolds(precision=1, recall=1, density=1.5, coverage=1)
+    assert manifolds(real, real[::3], k=2) == Manifolds(
+        precision=1, recall=1, density=1.5, coverage=1
+    )
 
 
 def test_figures_stay_when_both_sets_are_far_from_the_origin() -> None:

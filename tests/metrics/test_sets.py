@@ -64,7 +64,11 @@ def test_similarity_is_the_mean_over_pairs_within_groups() -> None:
     means = []
     for g in (0, 1):
         own = x[groups == g]
-        pairs = [torch.cosine_similarity(a, b, dim=0).item() for i, a in enumerate(own) for b in own[i + 1 :]]
+        pairs = [
+            torch.cosine_similarity(a, b, dim=0).item()
+            for i, a in enumerate(own)
+            for b in own[i + 1 :]
+        ]
         means.append(sum(pairs) / len(pairs))
     assert in_batch_similarity(x, groups) == pytest.approx(sum(means) / 2, abs=1e-6)
     assert in_batch_similarity(x[:1].expand(4, -1)) == pytest.approx(1)
@@ -81,22 +85,40 @@ def test_truth_counts_each_right_image_once_when_samples_repeat_it() -> None:
 def test_groups_are_scored_apart_when_an_array_has_groups_of_its_own() -> None:
     x, own = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 1, 1])
     real, of_real = torch.tensor([[5.0], [6.0]]), torch.tensor([1, 0])
-    assert by_group(lambda a, b: (a.sum().item(), b.sum().item()), own, x, (real, of_real)) == {0: (1.0, 6.0), 1: (5.0, 5.0)}
+    assert by_group(lambda a, b: (a.sum().item(), b.sum().item()), own, x, (real, of_real)) == {
+        0: (1.0, 6.0),
+        1: (5.0, 5.0),
+    }
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: share_inside(drawn(3), drawn(3), 0.0), r"radius is 0\.0; it must be a number above 0"),
+        (
+            lambda: share_inside(drawn(3), drawn(3), 0.0),
+            r"radius is 0\.0; it must be a number above 0",
+        ),
         (lambda: auth_pct(drawn(3), drawn(1)), "training has 1 samples; at least 2"),
         (lambda: clip_score(drawn(3), drawn(2)), "images has 3 rows and prompts 2"),
         (lambda: in_batch_similarity(drawn(3), torch.tensor([0, 1, 2])), "no group has two images"),
         (lambda: in_batch_similarity(drawn(3), torch.tensor([0])), r"groups has the shape \(1,\)"),
         (lambda: mode_coverage(torch.tensor([]), torch.tensor([1])), r"shown has the shape \(0,\)"),
-        (lambda: prompt_precision(torch.tensor([1]), torch.tensor([])), r"right has the shape \(0,\)"),
-        (lambda: by_group(len, torch.tensor([0]), drawn(2)), "an array has 2 rows and its groups 1"),
-        (lambda: by_group(len, torch.tensor([4]), (drawn(1), torch.tensor([3]))), "group 4 has no rows"),
-        (lambda: nearest_distances(torch.zeros(0, 3), drawn(3)), r"generated has the shape \(0, 3\)"),
+        (
+            lambda: prompt_precision(torch.tensor([1]), torch.tensor([])),
+            r"right has the shape \(0,\)",
+        ),
+        (
+            lambda: by_group(len, torch.tensor([0]), drawn(2)),
+            "an array has 2 rows and its groups 1",
+        ),
+        (
+            lambda: by_group(len, torch.tensor([4]), (drawn(1), torch.tensor([3]))),
+            "group 4 has no rows",
+        ),
+        (
+            lambda: nearest_distances(torch.zeros(0, 3), drawn(3)),
+            r"generated has the shape \(0, 3\)",
+        ),
     ],
 )
 def test_error_says_what_is_wrong_when_input_is_bad(call, message: str) -> None:

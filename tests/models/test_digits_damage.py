@@ -29,7 +29,9 @@ def test_ink_is_spread_and_none_is_lost_when_blurred():
     ink = 1 - blurred[0, 0]
     torch.testing.assert_close(ink.sum(), torch.tensor(1.0), atol=1e-3, rtol=0)
     offsets = torch.arange(16.0) - 8
-    torch.testing.assert_close((ink.sum(1) * offsets.square()).sum(), torch.tensor(1.0), atol=0.03, rtol=0)  # its variance is sigma²
+    torch.testing.assert_close(
+        (ink.sum(1) * offsets.square()).sum(), torch.tensor(1.0), atol=0.03, rtol=0
+    )  # its variance is sigma²
 
 
 def test_picture_comes_back_when_turned_four_times_by_a_quarter():
@@ -43,7 +45,9 @@ def test_picture_comes_back_when_turned_four_times_by_a_quarter():
 
 def test_each_picture_has_its_own_turn_and_shift_when_several_are_given():
     both = dot().expand(2, -1, -1, -1)
-    turned = damage.turned(both, torch.tensor([0.0, 0.0]), 1.0, torch.tensor([[0.0, 0.0], [2.0, 3.0]]))
+    turned = damage.turned(
+        both, torch.tensor([0.0, 0.0]), 1.0, torch.tensor([[0.0, 0.0], [2.0, 3.0]])
+    )
     assert place(turned[:1]) == (8, 5)
     assert place(turned[1:]) == (11, 7)
 
@@ -71,5 +75,8 @@ def test_noise_has_the_asked_size_and_the_seed_decides_it_when_drawn():
         assert abs(float(noise.std()) - 0.1) < 0.005
         assert torch.equal(noise[:, 0], noise[:, 2])
         assert torch.equal(noise, kind(grey, 0.1, torch.Generator().manual_seed(0)) - grey)
-    rough, smooth = (kind(grey, 0.1, torch.Generator().manual_seed(0))[:, 0].diff(dim=2).std() for kind in (damage.noisy, damage.smudged))
+    rough, smooth = (
+        kind(grey, 0.1, torch.Generator().manual_seed(0))[:, 0].diff(dim=2).std()
+        for kind in (damage.noisy, damage.smudged)
+    )
     assert smooth < 0.6 * rough

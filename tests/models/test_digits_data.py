@@ -14,7 +14,18 @@ from unalike.models.digits import held_out, load_images, load_labels, truth
 from unalike.models.digits.data import class_index
 
 FOLDER = Path(str(digits.__file__)).parent
-COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # of the classes in the published description of the data set
+COUNTS = [
+    178,
+    182,
+    177,
+    183,
+    181,
+    182,
+    181,
+    179,
+    174,
+    180,
+]  # of the classes in the published description of the data set
 
 
 def test_every_picture_is_there_when_loaded():
@@ -50,7 +61,9 @@ def test_truth_is_every_picture_of_the_class_when_it_is_named_in_any_way(label):
 
 @pytest.mark.parametrize("label", [10, -1, "ten", "", True, "3.0"])
 def test_message_lists_the_classes_when_the_label_is_none(label):
-    with pytest.raises(OptionError, match=r"is no class of the digits; .*Allowed: 0 to 9, or zero, one"):
+    with pytest.raises(
+        OptionError, match=r"is no class of the digits; .*Allowed: 0 to 9, or zero, one"
+    ):
         class_index(label)
 
 
@@ -76,6 +89,11 @@ def test_shipped_files_are_those_of_the_script_when_it_is_run_again(tmp_path):
     from unalike.models.digits.build_dataset import build
 
     build(tmp_path)
-    assert (tmp_path / "labels.txt").read_text("utf-8") == (FOLDER / "dataset" / "labels.txt").read_text("utf-8")
-    with Image.open(tmp_path / "images.png") as made, Image.open(FOLDER / "dataset" / "images.png") as shipped:
+    assert (tmp_path / "labels.txt").read_text("utf-8") == (
+        FOLDER / "dataset" / "labels.txt"
+    ).read_text("utf-8")
+    with (
+        Image.open(tmp_path / "images.png") as made,
+        Image.open(FOLDER / "dataset" / "images.png") as shipped,
+    ):
         assert np.array_equal(np.asarray(made), np.asarray(shipped))

@@ -5,7 +5,18 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.models.digits import Match, classify, count, damage, features, held_out, load_images, load_labels, nearest, truth
+from unalike.models.digits import (
+    Match,
+    classify,
+    count,
+    damage,
+    features,
+    held_out,
+    load_images,
+    load_labels,
+    nearest,
+    truth,
+)
 from unalike.models.digits.judge import DISTANCE
 from unalike.models.digits.measure import classifier_accuracy, damaged, partners
 
@@ -21,7 +32,10 @@ def unseen() -> tuple[Tensor, Tensor]:
 def verdicts(unseen: tuple[Tensor, Tensor]) -> dict[str, tuple[Match, Tensor]]:
     """Damage → what the judge makes of every third held-out picture damaged so, and their digits."""
     images, labels = unseen[0][::3], unseen[1][::3]
-    return {what: (nearest(changed.clamp(0, 1)), labels) for what, changed in damaged(images, labels).items()}
+    return {
+        what: (nearest(changed.clamp(0, 1)), labels)
+        for what, changed in damaged(images, labels).items()
+    }
 
 
 def test_classifier_names_pictures_that_it_has_not_seen():
@@ -40,7 +54,9 @@ def test_probabilities_are_those_of_ten_digits_and_leave_room_for_none(unseen):
 
 def test_every_picture_is_its_own_nearest_one():
     match = nearest(load_images()[::7] / 255, confidence=0)
-    own = match.label == load_labels()[::7]  # the others are compared with pictures of another digit
+    own = (
+        match.label == load_labels()[::7]
+    )  # the others are compared with pictures of another digit
     assert own.float().mean() >= 0.99
     assert torch.equal(match.index[own], torch.arange(1797)[::7][own])
     assert match.distance[own].max() < 1e-3
@@ -103,7 +119,11 @@ def test_threshold_of_distance_lets_real_pictures_stand_for_each_other():
     for label in range(10):
         own = truth(label)
         flat = images[own, 0].flatten(1)
-        shifts = [damage.shifted(images[own, :1], dy, dx).flatten(1) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        shifts = [
+            damage.shifted(images[own, :1], dy, dx).flatten(1)
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
         distance = torch.stack([torch.cdist(s, flat) for s in shifts]).amin(0) / 16
         distance.fill_diagonal_(torch.inf)
         far += int((distance.amin(1) > DISTANCE).sum())

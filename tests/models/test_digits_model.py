@@ -69,7 +69,9 @@ def test_image_does_not_depend_on_what_is_drawn_beside_it(pipe):
 
 def test_class_tells_the_image_when_the_noise_is_the_same(pipe):
     generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    zero, one = pipe(class_labels=[0, 1], generator=generators, num_inference_steps=5, output_type="pt").images
+    zero, one = pipe(
+        class_labels=[0, 1], generator=generators, num_inference_steps=5, output_type="pt"
+    ).images
     assert (zero - one).square().mean().sqrt() > 0.1
 
 
@@ -80,7 +82,9 @@ def test_guidance_reaches_the_image(pipe):
     assert (moved - plain).square().mean().sqrt() > 0.01
     assert guided.report is not None
     assert all(sum(image.corrections["sparke"]) > 0 for image in guided.report.images)
-    assert torch.equal(drawn(unalike.guide(pipe, unalike.SPARKE(strength=0.0)), [3] * 4 + [7] * 4), plain)
+    assert torch.equal(
+        drawn(unalike.guide(pipe, unalike.SPARKE(strength=0.0)), [3] * 4 + [7] * 4), plain
+    )
 
 
 def test_image_does_not_depend_on_the_batch_when_it_is_guided_away_from_a_memory(pipe, tmp_path):
@@ -90,7 +94,11 @@ def test_image_does_not_depend_on_the_batch_when_it_is_guided_away_from_a_memory
 
     def guided(labels: list[int], seed: int) -> Tensor:
         memory = unalike.Memory.open(tmp_path / "memory")  # a call adds its own images
-        return drawn(unalike.guide(pipe, unalike.SPARKE(strength=0.1, batch=False), memory=memory), labels, seed=seed)
+        return drawn(
+            unalike.guide(pipe, unalike.SPARKE(strength=0.1, batch=False), memory=memory),
+            labels,
+            seed=seed,
+        )
 
     together = guided([3, 8, 1], seed=20)
     alone = torch.cat([guided([label], seed=20 + i) for i, label in enumerate([3, 8, 1])])

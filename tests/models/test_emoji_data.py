@@ -57,7 +57,14 @@ def test_full_captions_name_one_entry_each() -> None:
 
 def test_every_caption_leads_back_to_its_picture() -> None:
     for entry, own in zip(entries(), captions(), strict=True):
-        for text in (entry.name, own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords):
+        for text in (
+            entry.name,
+            own.full,
+            *own.toneless,
+            *own.neutral,
+            *own.concepts,
+            *own.keywords,
+        ):
             assert entry.image in truth(text).tolist(), (entry.name, text)
 
 

@@ -27,7 +27,9 @@ def shifted(images: Tensor, dy: int, dx: int) -> Tensor:
 
 
 def noisy(images: Tensor, amount: float) -> Tensor:
-    return (images + amount * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    return (
+        images + amount * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    ).clamp(0, 1)
 
 
 def test_every_picture_is_recognised_as_itself() -> None:
@@ -50,7 +52,16 @@ def test_every_picture_is_recognised_as_itself() -> None:
         (lambda x: blurred(x, 1.5).clamp(0, 1), 0.75),
         (lambda x: 0.8 * x + 0.2 * x.roll(1, dims=0), 0.8),
     ],
-    ids=["noise 0.05", "noise 0.1", "shift 1", "shift 2", "paler", "blur 1", "blur 1.5", "a fifth of another"],
+    ids=[
+        "noise 0.05",
+        "noise 0.1",
+        "shift 1",
+        "shift 2",
+        "paler",
+        "blur 1",
+        "blur 1.5",
+        "a fifth of another",
+    ],
 )
 def test_degraded_pictures_are_recognised(degraded, share: float) -> None:
     chosen, images = sample()
@@ -63,7 +74,10 @@ def test_blends_and_halves_of_unrelated_pictures_are_refused() -> None:
     others = images.roll(1, dims=0)
     assert nearest(0.5 * images + 0.5 * others).shown.float().mean() <= 0.05
     assert nearest(0.6 * images + 0.4 * others).shown.float().mean() <= 0.1
-    assert nearest(torch.cat([images[..., :32], others[..., 32:]], dim=-1)).shown.float().mean() <= 0.02
+    assert (
+        nearest(torch.cat([images[..., :32], others[..., 32:]], dim=-1)).shown.float().mean()
+        <= 0.02
+    )
 
 
 def test_blends_of_flags_are_refused() -> None:
@@ -73,7 +87,11 @@ def test_blends_of_flags_are_refused() -> None:
 
 
 def test_hours_of_the_clock_are_told_apart() -> None:
-    clocks = [entry.image for entry in entries() if entry.subgroup == "time" and ("o'clock" in entry.name or "thirty" in entry.name)]
+    clocks = [
+        entry.image
+        for entry in entries()
+        if entry.subgroup == "time" and ("o'clock" in entry.name or "thirty" in entry.name)
+    ]
     match = nearest(noisy(load_images()[clocks] / 255, 0.05))
     assert match.index.tolist() == clocks
 

@@ -43,7 +43,9 @@ def test_autoencoder_reconstructs(pipe: diffusers.StableDiffusionPipeline) -> No
     assert autoencoder_psnr(pipe.vae, every=16) > 28
 
 
-def test_judge_recognises_what_the_autoencoder_reconstructs(pipe: diffusers.StableDiffusionPipeline) -> None:
+def test_judge_recognises_what_the_autoencoder_reconstructs(
+    pipe: diffusers.StableDiffusionPipeline,
+) -> None:
     chosen = torch.randperm(len(load_images()), generator=torch.Generator().manual_seed(0))[:128]
     vae: Any = pipe.vae
     with torch.no_grad():
@@ -54,14 +56,25 @@ def test_judge_recognises_what_the_autoencoder_reconstructs(pipe: diffusers.Stab
 
 
 def test_full_names_give_their_pictures(pipe: diffusers.StableDiffusionPipeline) -> None:
-    names = ["red heart", "green heart", "red circle", "blue square", "thumbs up: dark skin tone", "woman running: light skin tone"]
+    names = [
+        "red heart",
+        "green heart",
+        "red circle",
+        "blue square",
+        "thumbs up: dark skin tone",
+        "woman running: light skin tone",
+    ]
     names += ["grinning face", "pizza", "flag: Japan", "keycap: 5", "full moon", "tulip"]
     match = nearest(drawn(pipe, names))
-    right = [bool(torch.isin(index, truth(name))) for index, name in zip(match.index, names, strict=True)]
+    right = [
+        bool(torch.isin(index, truth(name))) for index, name in zip(match.index, names, strict=True)
+    ]
     assert sum(right) >= 10, dict(zip(names, right, strict=True))
 
 
-def test_image_does_not_depend_on_what_is_drawn_beside_it(pipe: diffusers.StableDiffusionPipeline) -> None:
+def test_image_does_not_depend_on_what_is_drawn_beside_it(
+    pipe: diffusers.StableDiffusionPipeline,
+) -> None:
     together = drawn(pipe, ["heart", "cat", "flag"], batch=3)
     alone = drawn(pipe, ["heart", "cat", "flag"], batch=1)
     assert (together - alone).abs().max() < 2 / 255

@@ -17,7 +17,15 @@ def train(recipe: Recipe, path: Path, minutes: float = 1.0) -> dict[str, Tensor]
         x = torch.randn(recipe.batch, 3, generator=recipe.generator(step))
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
-    fit(model, loss_at, recipe, Checkpoint(path), minutes=minutes, save_every=5, report=lambda line: None)
+    fit(
+        model,
+        loss_at,
+        recipe,
+        Checkpoint(path),
+        minutes=minutes,
+        save_every=5,
+        report=lambda line: None,
+    )
     return {k: v.clone() for k, v in model.state_dict().items()}
 
 

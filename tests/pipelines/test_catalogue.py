@@ -26,7 +26,9 @@ def test_pipeline_has_the_saved_weights_in_float32_when_a_folder_is_given(tiny_s
     assert isinstance(pipe, StableDiffusionPipeline)
     for name, value in tiny_sd.unet.state_dict().items():
         assert torch.equal(pipe.unet.state_dict()[name], value)
-    assert {p.dtype for m in (pipe.unet, pipe.vae, pipe.text_encoder) for p in m.parameters()} == {torch.float32}
+    assert {p.dtype for m in (pipe.unet, pipe.vae, pipe.text_encoder) for p in m.parameters()} == {
+        torch.float32
+    }
 
 
 def test_dtype_is_the_asked_one_when_given(tiny_sd_folder):
@@ -56,7 +58,12 @@ def test_reason_of_the_hub_is_given_when_the_id_cannot_be_found():
 
 def test_store_error_when_the_weights_are_damaged(tmp_path):
     (tmp_path / "model_index.json").write_text(
-        json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
+        json.dumps(
+            {
+                "_class_name": "StableDiffusionPipeline",
+                "unet": ["diffusers", "UNet2DConditionModel"],
+            }
+        )
     )
     with pytest.raises(StoreError, match="cannot be loaded"):
         load(tmp_path)
@@ -83,7 +90,9 @@ def test_row_fits_the_pipeline_and_the_methods_that_it_names(model):
 
 def test_names_are_those_of_the_papers_and_more():
     papers = "sdv1.5 sdv2.1 sdxl controlnet_pose_sdv1.5 controlnet_pose_sdxl pixart-sigma kandinsky-3 playgroundv2.5 dit-xl-2"
-    more = "sd3 sd3.5 flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm emoji digits"
+    more = (
+        "sd3 sd3.5 flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm emoji digits"
+    )
     assert set(MODELS) == set(f"{papers} {more}".split())
 
 
@@ -94,14 +103,23 @@ def test_texts_are_repeated_when_there_are_several_prompts():
 
 def test_message_says_what_to_do_when_the_hub_does_not_give_a_named_model(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(StoreError, match=r"the model 'sdxl' is 'stabilityai/.*give that folder in the place of the name"):
+    with pytest.raises(
+        StoreError,
+        match=r"the model 'sdxl' is 'stabilityai/.*give that folder in the place of the name",
+    ):
         load("sdxl", local_files_only=True)
 
 
 def test_controlnet_and_scheduler_are_those_of_the_row(tiny_sd_folder, tmp_path):
-    controlnet = diffusers.ControlNetModel.from_unet(load(tiny_sd_folder).unet, conditioning_channels=3)
+    controlnet = diffusers.ControlNetModel.from_unet(
+        load(tiny_sd_folder).unet, conditioning_channels=3
+    )
     controlnet.save_pretrained(tmp_path / "pose")
-    row = dataclasses.replace(MODELS["controlnet_pose_sdv1.5"], controlnet=str(tmp_path / "pose"), scheduler="DPMSolverMultistepScheduler")
+    row = dataclasses.replace(
+        MODELS["controlnet_pose_sdv1.5"],
+        controlnet=str(tmp_path / "pose"),
+        scheduler="DPMSolverMultistepScheduler",
+    )
     source = Source(tiny_sd_folder, row)
     pipe = read(source, pipeline_class(source), {})
     assert type(pipe) is diffusers.StableDiffusionControlNetPipeline

@@ -26,7 +26,10 @@ def test_name_counts_more_than_the_number_when_they_differ():
 
 @pytest.mark.parametrize("prompt", ["goldfsh", "3", "-1", "1.5"])
 def test_message_lists_the_classes_when_the_prompt_is_none(prompt):
-    with pytest.raises(OptionError, match=r"Allowed: a number from 0 to 2, or a name: tench, goldfish, great white shark"):
+    with pytest.raises(
+        OptionError,
+        match=r"Allowed: a number from 0 to 2, or a name: tench, goldfish, great white shark",
+    ):
         class_ids(NAMED, ["tench", prompt])
 
 

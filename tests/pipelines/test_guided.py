@@ -94,19 +94,30 @@ def test_both_names_of_the_papers_are_subclasses_of_the_pipeline(host: str):
     assert kind.__name__ == f"SPARKEGuided{host}Pipeline"
 
 
-def test_images_are_those_of_guide_when_the_arguments_mean_the_same(pipe: Any, folder: Callable[[str], Path]):
+def test_images_are_those_of_guide_when_the_arguments_mean_the_same(
+    pipe: Any, folder: Callable[[str], Path]
+):
     memory = Memory()
     method = SPARKE(strength=0.2, target="x_t", bandwidth=0.8, prompt_bandwidth=0.4, every=2)
     guided = guide(tiny.load(folder("sdxl")), method, memory=memory)
-    arguments = {"criteria_guidance_scale": 0.2, "guidance_freq": 2, "sigma_image": 0.8, "sigma_text": 0.4}
+    arguments = {
+        "criteria_guidance_scale": 0.2,
+        "guidance_freq": 2,
+        "sigma_image": 0.8,
+        "sigma_text": 0.4,
+    }
     for first in (0, 5):  # the second call is unlike the first
-        assert torch.equal(drawn(pipe, ["cat", "dog"], first, **arguments), drawn(guided, ["cat", "dog"], first))
+        assert torch.equal(
+            drawn(pipe, ["cat", "dog"], first, **arguments), drawn(guided, ["cat", "dog"], first)
+        )
     assert len(pipe.memory) == len(memory) == 4
     assert pipe.report is not None
     assert pipe.report.images[0].active == {"sparke": 0.5}
 
 
-def test_it_is_the_plain_pipeline_when_there_is_no_criterion(pipe: Any, folder: Callable[[str], Path]):
+def test_it_is_the_plain_pipeline_when_there_is_no_criterion(
+    pipe: Any, folder: Callable[[str], Path]
+):
     plain = drawn(tiny.load(folder("sdxl")), ["cat", "dog"])
     assert torch.equal(drawn(pipe, ["cat", "dog"], criteria=None), plain)
     assert len(pipe.memory) == 0
@@ -116,7 +127,9 @@ def test_it_is_the_plain_pipeline_when_there_is_no_criterion(pipe: Any, folder: 
 
 @pytest.mark.parametrize("algorithm", ["rke", "cond-rke", "vendi", "cond-vendi"])
 @pytest.mark.parametrize("kernel", ["gaussian", "cosine"])
-def test_every_algorithm_and_kernel_draws_with_every_argument(pipe: Any, algorithm: str, kernel: str):
+def test_every_algorithm_and_kernel_draws_with_every_argument(
+    pipe: Any, algorithm: str, kernel: str
+):
     plain = drawn(pipe, ["cat", "dog"], criteria=None)
     arguments: dict[str, Any] = {
         "criteria": "vscore_clip",
@@ -172,7 +185,9 @@ def test_each_argument_changes_the_images(pipe: Any):
     assert torch.equal(of(), usual)
 
 
-def test_memory_goes_on_when_it_was_saved_and_opened(pipe: Any, tmp_path: Path, folder: Callable[[str], Path]):
+def test_memory_goes_on_when_it_was_saved_and_opened(
+    pipe: Any, tmp_path: Path, folder: Callable[[str], Path]
+):
     drawn(pipe, ["cat", "dog"])
     pipe.memory.save(tmp_path / "bank.safetensors")
     again = quiet(get_diffusion_pipeline(folder("sdxl"), device="cpu"))
@@ -205,7 +220,10 @@ def test_a_memory_of_another_model_is_refused_before_any_denoising(
         ({"sigma_image": 0}, "sigma_image is 0"),
         ({"regions_list": [torch.ones(5, 5)]}, "5×5"),
         ({"F_M": torch.ones(2)}, "F_M is not taken here"),
-        ({"sigma_imgae": 0.5}, "sigma_imgae is no argument of SPARKEGuided.*; did you mean 'sigma_image'"),
+        (
+            {"sigma_imgae": 0.5},
+            "sigma_imgae is no argument of SPARKEGuided.*; did you mean 'sigma_image'",
+        ),
         ({"clip_for_guidance": 3, "use_latents_for_guidance": False}, "clip_for_guidance is a int"),
     ],
 )
@@ -242,16 +260,25 @@ def test_prompts_are_compared_by_clip_when_it_is_named(pipe: Any, clip_folder: P
 
 def test_saved_folder_is_that_of_the_plain_class(pipe: Any, tmp_path: Path):
     pipe.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "StableDiffusionXLPipeline"
+    assert (
+        json.loads((tmp_path / "model_index.json").read_text())["_class_name"]
+        == "StableDiffusionXLPipeline"
+    )
     plain = diffusers.DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     assert type(plain) is diffusers.StableDiffusionXLPipeline
-    again = pipelines.SPARKEGuidedStableDiffusionXLPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    again = pipelines.SPARKEGuidedStableDiffusionXLPipeline.from_pretrained(
+        tmp_path, dtype=torch.float32
+    )
     assert isinstance(again, SPARKEGuided)
 
 
-def test_classes_are_named_by_prompts_when_the_pipeline_draws_classes(folder: Callable[[str], Path]):
+def test_classes_are_named_by_prompts_when_the_pipeline_draws_classes(
+    folder: Callable[[str], Path],
+):
     index = folder("dit") / "model_index.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": {"0": "tench", "1": "goldfish"}}))
+    index.write_text(
+        json.dumps({**json.loads(index.read_text()), "id2label": {"0": "tench", "1": "goldfish"}})
+    )
     pipe = quiet(get_diffusion_pipeline(folder("dit"), device="cpu"))
     arguments = {"num_inference_steps": 4, "output_type": "pt", "criteria_guidance_scale": 0.2}
     images = pipe(prompt=["goldfish", "tench"], generator=seeded(), **arguments)[0]
@@ -268,7 +295,9 @@ def test_call_has_the_models_own_settings_when_it_is_named(name: str):
     steps = []
     own = pipe.scheduler.set_timesteps
     pipe.scheduler.set_timesteps = lambda n, **options: (steps.append(n), own(n, **options))[1]
-    with pytest.raises(Exception, match="replaced by something else"):  # a scheduler that is not its own cannot be guided
+    with pytest.raises(
+        Exception, match="replaced by something else"
+    ):  # a scheduler that is not its own cannot be guided
         pipe(prompt=prompt)
     pipe(prompt=prompt, criteria=None)
     assert steps == [MODELS[name].steps]
@@ -286,23 +315,54 @@ def test_unguided_call_of_any_pipeline_becomes_guided_by_one_line():
 
 @pytest.mark.parametrize("name", ["no such model", "./not/here", 3])
 def test_message_lists_the_models_when_the_name_is_unknown(name: Any):
-    with pytest.raises(OptionError, match=r"unknown model .*Allowed: emoji, digits, sdv1\.5, .* a folder"):
+    with pytest.raises(
+        OptionError, match=r"unknown model .*Allowed: emoji, digits, sdv1\.5, .* a folder"
+    ):
         get_diffusion_pipeline(name)
 
 
-def test_published_example_runs_as_it_is_but_for_the_import(tmp_path: Path, folder: Callable[[str], Path]):
+def test_published_example_runs_as_it_is_but_for_the_import(
+    tmp_path: Path, folder: Callable[[str], Path]
+):
     """The README of the papers, with a tiny SDXL in the place where the hub's files are kept."""
     cache = tmp_path / "hub" / f"models--{MODELS['sdxl'].checkpoint}".replace("/", "--", 1)
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("0" * 40)
     shutil.copytree(folder("sdxl"), cache / "snapshots" / ("0" * 40))
-    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", PUBLISHED], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PUBLISHED],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "output.jpg").stat().st_size > 100
 
 
 def test_neither_torch_nor_optional_libraries_are_imported_when_the_package_is():
-    heavy = ["torch", "diffusers", "transformers", "torchvision", "controlnet_aux", "faiss", "ray", "gradio", "matplotlib", "scipy"]
+    heavy = [
+        "torch",
+        "diffusers",
+        "transformers",
+        "torchvision",
+        "controlnet_aux",
+        "faiss",
+        "ray",
+        "gradio",
+        "matplotlib",
+        "scipy",
+    ]
     code = f"import sys, unalike.pipelines; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

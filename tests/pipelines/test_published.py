@@ -23,16 +23,39 @@ def test_arguments_have_the_meaning_of_the_paper_when_it_is_sparke(algorithm: st
         regularize_weight=0.01,
     ).method()
     assert isinstance(method, SPARKE)
-    assert (method.objective, method.strength, method.kernel, method.every) == (algorithm, 0.4, "cosine", 7)
-    assert (method.bandwidth, method.prompt_bandwidth, method.target, method.regularizer) == (0.8, 0.35, "x_t", 0.01)
+    assert (method.objective, method.strength, method.kernel, method.every) == (
+        algorithm,
+        0.4,
+        "cosine",
+        7,
+    )
+    assert (method.bandwidth, method.prompt_bandwidth, method.target, method.regularizer) == (
+        0.8,
+        0.35,
+        "x_t",
+        0.01,
+    )
 
 
 @pytest.mark.parametrize(("algorithm", "conditional"), [("vendi", False), ("cond-vendi", True)])
-def test_arguments_have_the_meaning_of_the_paper_when_it_is_vendi_guidance(algorithm: str, conditional: bool):
-    method = Settings(algorithm=algorithm, criteria_guidance_scale=0.4, sigma_image=0.8, sigma_text=0.35, guidance_freq=7).method()
+def test_arguments_have_the_meaning_of_the_paper_when_it_is_vendi_guidance(
+    algorithm: str, conditional: bool
+):
+    method = Settings(
+        algorithm=algorithm,
+        criteria_guidance_scale=0.4,
+        sigma_image=0.8,
+        sigma_text=0.35,
+        guidance_freq=7,
+    ).method()
     assert isinstance(method, VendiGuidance)
     assert (method.conditional, method.strength, method.every) == (conditional, 0.4, 7)
-    assert (method.bandwidth, method.prompt_bandwidth, method.target, method.regularizer) == (0.8, 0.35, "x_t", 0.0)
+    assert (method.bandwidth, method.prompt_bandwidth, method.target, method.regularizer) == (
+        0.8,
+        0.35,
+        "x_t",
+        0.0,
+    )
 
 
 def test_a_reference_set_attracts_when_beta_is_above_0():
@@ -62,29 +85,49 @@ def test_regions_are_words_or_one_box(given: Any, region: Any):
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [
-        ("criteria", "vscore", "criteria is 'vscore'; allowed: 'vscore_clip'; did you mean 'vscore_clip'"),
+        (
+            "criteria",
+            "vscore",
+            "criteria is 'vscore'; allowed: 'vscore_clip'; did you mean 'vscore_clip'",
+        ),
         ("algorithm", "cond_rke", "algorithm is 'cond_rke'; allowed: .*; did you mean 'cond-rke'"),
         ("kernel", "rbf", "kernel is 'rbf'; allowed: 'gaussian', 'cosine'"),
-        ("criteria_guidance_scale", -0.1, "criteria_guidance_scale is -0.1; allowed: a number of at least 0"),
+        (
+            "criteria_guidance_scale",
+            -0.1,
+            "criteria_guidance_scale is -0.1; allowed: a number of at least 0",
+        ),
         ("criteria_guidance_scale", float("nan"), "criteria_guidance_scale is nan"),
         ("sigma_image", 0, "sigma_image is 0; allowed: a number above 0"),
         ("sigma_text", -1.0, "sigma_text is -1.0; allowed: a number above 0"),
         ("guidance_freq", 0, "guidance_freq is 0; allowed: a whole number of at least 1"),
         ("guidance_freq", 2.5, "guidance_freq is 2.5"),
         ("max_bank_size", 0, "max_bank_size is 0"),
-        ("use_latents_for_guidance", "False", "use_latents_for_guidance is 'False'; allowed: True or False"),
+        (
+            "use_latents_for_guidance",
+            "False",
+            "use_latents_for_guidance is 'False'; allowed: True or False",
+        ),
         ("regularize", 1, "regularize is 1; allowed: True or False"),
         ("beta", 0.5, "beta is given without reference"),
         ("reference", torch.eye(2), "reference is given without beta"),
-        ("regions_list", [(0, 0, 1, 1), "face"], "regions_list has 2 entries that are not all words"),
+        (
+            "regions_list",
+            [(0, 0, 1, 1), "face"],
+            "regions_list has 2 entries that are not all words",
+        ),
     ],
 )
-def test_message_names_the_papers_argument_when_it_is_not_allowed(argument: str, value: Any, message: str):
+def test_message_names_the_papers_argument_when_it_is_not_allowed(
+    argument: str, value: Any, message: str
+):
     with pytest.raises(OptionError, match=message):
         Settings(**{argument: value})
 
 
-@pytest.mark.parametrize("name", ["F_M", "F_M_real", "rke_guided_sampler", "return_kernels", "logger_"])
+@pytest.mark.parametrize(
+    "name", ["F_M", "F_M_real", "rke_guided_sampler", "return_kernels", "logger_"]
+)
 def test_message_says_where_it_is_when_an_argument_has_another_place(name: str):
     with pytest.raises(OptionError, match=f"{name} is not taken here: "):
         settings({name: torch.ones(2)}, {})

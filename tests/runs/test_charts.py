@@ -41,13 +41,17 @@ def test_chart_is_well_formed_when_there_is_little_to_draw(series, log):
     assert ET.fromstring(chart(series, log=log)).get("aria-label") == 'a "chart" & more'
 
 
-@pytest.mark.parametrize(("share", "text"), [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1e-05%")])
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1e-05%")]
+)
 def test_percent_has_two_digits_when_below_ten(share, text):
     assert percent(share) == text
 
 
 def test_dots_lie_on_one_scale_and_lines_reach_the_ends_when_there_are_intervals():
-    svg = ET.fromstring(dot_chart([("a <b>", 2.0, 1.5, 3.0), ("long " * 20, 1.0, None, None)], title="t", start=1))
+    svg = ET.fromstring(
+        dot_chart([("a <b>", 2.0, 1.5, 3.0), ("long " * 20, 1.0, None, None)], title="t", start=1)
+    )
     first, second = [float(c.get("cx", 0)) for c in svg.iter("circle")]
     (line,) = [e for e in svg.iter("line") if e.get("class") == "line"]
     left, right = float(line.get("x1", 0)), float(line.get("x2", 0))

@@ -79,7 +79,13 @@ def test_only_the_files_of_the_earlier_run_go_when_overwritten(tmp_path):
     assert (tmp_path / "images" / "00002.png").exists(), "claiming alone must remove nothing"
     folder.start({"images": {"planned": 1}})
     folder.write_image(0, BLUE)
-    assert files(tmp_path) == ["images/00000.png", "images/00007.png", "images/favourite.png", "notes.txt", "run.json"]
+    assert files(tmp_path) == [
+        "images/00000.png",
+        "images/00007.png",
+        "images/favourite.png",
+        "notes.txt",
+        "run.json",
+    ]
     with Image.open(tmp_path / "images" / "00000.png") as image:
         assert image.getpixel((0, 0)) == (0, 0, 255)
 
@@ -97,7 +103,11 @@ def test_name_is_numbered_when_the_folder_is_there(tmp_path):
     for _ in range(3):
         names.append(free_folder("Ein Herz ♥ / x", tmp_path))
         names[-1].mkdir()
-    assert [n.name for n in names] == ["unalike-ein-herz-x", "unalike-ein-herz-x-2", "unalike-ein-herz-x-3"]
+    assert [n.name for n in names] == [
+        "unalike-ein-herz-x",
+        "unalike-ein-herz-x-2",
+        "unalike-ein-herz-x-3",
+    ]
 
 
 def test_name_is_plain_when_the_prompt_has_no_latin_letters(tmp_path):

@@ -8,9 +8,19 @@ from unalike.runs.images import find_images, read_image, reason, refusal
 
 
 def test_images_are_found_in_order_when_they_lie_in_folders(tmp_path):
-    for name in ("b/2.PNG", "a.webp", "b/1.jpeg", "c.jpg", "notes.txt", ".hidden/x.png", "b/.y.png"):
+    for name in (
+        "b/2.PNG",
+        "a.webp",
+        "b/1.jpeg",
+        "c.jpg",
+        "notes.txt",
+        ".hidden/x.png",
+        "b/.y.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        folders.picture(0).save(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
+        folders.picture(0).save(tmp_path / name) if not name.endswith("txt") else (
+            tmp_path / name
+        ).write_text("x")
     (tmp_path / "folder.png").mkdir()
     assert find_images(tmp_path) == ["a.webp", "b/1.jpeg", "b/2.PNG", "c.jpg"]
 
@@ -28,7 +38,9 @@ def test_transparent_parts_are_white_when_read(tmp_path):
     palette = Image.new("P", (4, 4), 0)
     palette.putpalette([0, 0, 255])
     palette.save(tmp_path / "palette.png", transparency=0)
-    colours = [read_image(tmp_path / f"{n}.png").getpixel((0, 0)) for n in ("clear", "glass", "palette")]
+    colours = [
+        read_image(tmp_path / f"{n}.png").getpixel((0, 0)) for n in ("clear", "glass", "palette")
+    ]
     assert colours == [(255, 255, 255), (204, 204, 204), (255, 255, 255)]
 
 

@@ -65,7 +65,13 @@ def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0
         certificate=certificate,
     )
     picture = Picture("images/00000.png", Image.new("RGB", (side, side), "red"), torch.zeros(3))
-    return Sample(Planned(index, NASTY, 0, 7 + index), picture, report, picture if change is not None else None, change)
+    return Sample(
+        Planned(index, NASTY, 0, 7 + index),
+        picture,
+        report,
+        picture if change is not None else None,
+        change,
+    )
 
 
 def read(samples, scores=None, twins=None, **changes):
@@ -74,12 +80,19 @@ def read(samples, scores=None, twins=None, **changes):
 
 
 def test_page_needs_nothing_else_when_opened_offline():
-    reader = read([sample(0, change=0.4), sample(1, change=0.0, side=200)], twins={NASTY: Diversity(1.5, 1.25, 2)})
+    reader = read(
+        [sample(0, change=0.4), sample(1, change=0.0, side=200)],
+        twins={NASTY: Diversity(1.5, 1.25, 2)},
+    )
     assert {tag for tag, _ in reader.elements}.isdisjoint({"script", "link", "iframe"})
     sources = [a["src"] for a in reader.all("img")]
     assert len(sources) == 4
     assert all(s.startswith(("data:image/png;base64,", "data:image/webp;base64,")) for s in sources)
-    assert not any(name in attributes for _, attributes in reader.elements for name in ("href", "srcset", "onload", "style"))
+    assert not any(
+        name in attributes
+        for _, attributes in reader.elements
+        for name in ("href", "srcset", "onload", "style")
+    )
     assert "url(" not in reader.text
     assert "@import" not in reader.text
 
@@ -116,11 +129,24 @@ def test_nothing_is_said_of_unguided_images_when_there_are_none():
 
 
 def test_certificates_are_listed_when_there_was_a_shield():
-    certificate = Certificate("logo-7", 12.5, 10.0, 2.25, True, "s", "c", steps_moved=17, decoded=Decoded("logo-8", 9.75, True))
+    certificate = Certificate(
+        "logo-7",
+        12.5,
+        10.0,
+        2.25,
+        True,
+        "s",
+        "c",
+        steps_moved=17,
+        decoded=Decoded("logo-8", 9.75, True),
+    )
     text = read([sample(certificate=certificate)]).text
     assert "Protected set" in text
     assert "1,200 protected images; radius 10, as given." in text
-    assert all(word in text for word in ("logo-7", "12.5", "10", "2.25", "yes", "17", "9.75 from logo-8 (inside)"))
+    assert all(
+        word in text
+        for word in ("logo-7", "12.5", "10", "2.25", "yes", "17", "9.75 from logo-8 (inside)")
+    )
     assert "Protected set" not in read([sample()]).text
 
 
@@ -156,7 +182,10 @@ def test_page_is_whole_when_there_was_one_step():
     assert len(read([sample(sizes=(0.1,))]).all("svg")) == 2
 
 
-@pytest.mark.parametrize(("active", "words"), [(0.5, "by what it had the model told of the prompts"), (0.0, "and corrected nothing")])
+@pytest.mark.parametrize(
+    ("active", "words"),
+    [(0.5, "by what it had the model told of the prompts"), (0.0, "and corrected nothing")],
+)
 def test_words_stand_for_the_charts_when_a_method_corrected_no_image(active, words):
     page = read([sample(sizes=(0.0, 0.0), active=active)])
     assert not page.all("svg")

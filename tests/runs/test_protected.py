@@ -31,12 +31,21 @@ def protected(tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (space,) = memory.spaces()
     view = memory.view(space)
     assert view is not None
-    Shield(view.latents[[0, 2]].view(2, 4, 8, 8), space=space.split()[0], radius=0.5, ids=["a", "c"]).save(folder / "shield")
+    Shield(
+        view.latents[[0, 2]].view(2, 4, 8, 8), space=space.split()[0], radius=0.5, ids=["a", "c"]
+    ).save(folder / "shield")
     return folder
 
 
 def settings(model: Path, out: Path, **changes: Any) -> GenerateSettings:
-    plain: dict[str, Any] = {"prompts": ("cat",), "num": 3, "steps": 2, "guidance_scale": 3.0, "method": ("sparke",), "strength": 0.0}
+    plain: dict[str, Any] = {
+        "prompts": ("cat",),
+        "num": 3,
+        "steps": 2,
+        "guidance_scale": 3.0,
+        "method": ("sparke",),
+        "strength": 0.0,
+    }
     return GenerateSettings(**{**plain, "model": str(model), "out": out, **changes})
 
 
@@ -53,7 +62,9 @@ def rows(outcome: Outcome) -> list[dict[str, Any]]:
     return pq.read_table(outcome.folder / "samples.parquet").to_pylist()
 
 
-def test_certificate_is_complete_when_images_were_moved(draw: Callable[..., Outcome], protected: Path) -> None:
+def test_certificate_is_complete_when_images_were_moved(
+    draw: Callable[..., Outcome], protected: Path
+) -> None:
     outcome = draw(compare=True)
     shield, found = Shield.open(protected / "shield"), rows(outcome)
     latents = load_file(outcome.folder / "latents.safetensors")["latents"]
@@ -68,8 +79,12 @@ def test_certificate_is_complete_when_images_were_moved(draw: Callable[..., Outc
         assert row["certificate_decoded_nearest"] in shield.ids
         assert (row["certificate_steps_moved"], row["attempts"], row["refused"]) == (0, 1, False)
     assert [row["certificate_moved"] for row in found] == [True, False, True]
-    assert outcome.record["images"]["decoded_inside"] == sum(row["certificate_decoded_inside"] for row in found)
-    assert {name: outcome.record["images"][name] for name in ("moved", "drawn_again", "refused")} == {
+    assert outcome.record["images"]["decoded_inside"] == sum(
+        row["certificate_decoded_inside"] for row in found
+    )
+    assert {
+        name: outcome.record["images"][name] for name in ("moved", "drawn_again", "refused")
+    } == {
         "moved": 2,
         "drawn_again": 0,
         "refused": 0,
@@ -77,13 +92,19 @@ def test_certificate_is_complete_when_images_were_moved(draw: Callable[..., Outc
 
 
 def test_steps_are_counted_when_spell_moved_images_out(draw: Callable[..., Outcome]) -> None:
-    found = rows(draw(method=("spell",), strength=None, set=("spell.batch=false", "spell.memory=false")))
+    found = rows(
+        draw(method=("spell",), strength=None, set=("spell.batch=false", "spell.memory=false"))
+    )
     assert found[0]["certificate_steps_moved"] == round(2 * found[0]["active_spell"]) > 0
 
 
-def test_latents_are_those_of_the_images_when_there_is_a_shield(draw: Callable[..., Outcome], protected: Path) -> None:
+def test_latents_are_those_of_the_images_when_there_is_a_shield(
+    draw: Callable[..., Outcome], protected: Path
+) -> None:
     outcome = draw(batch_size=2, num=2, prompts=("cat", "dog"), dtype="bfloat16")
-    header, tensors = tensorfile.read(outcome.folder / "latents.safetensors", LATENTS_KIND, LATENTS_VERSION)
+    header, tensors = tensorfile.read(
+        outcome.folder / "latents.safetensors", LATENTS_KIND, LATENTS_VERSION
+    )
     assert tensors["index"].tolist() == [0, 1, 2, 3]
     assert tensors["latents"].shape == (4, 4, 8, 8)
     assert tensors["latents"].dtype == torch.bfloat16
@@ -93,16 +114,23 @@ def test_latents_are_those_of_the_images_when_there_is_a_shield(draw: Callable[.
 def test_there_are_no_latents_when_there_is_no_shield(protected: Path) -> None:
     assert not (protected / "probe" / "latents.safetensors").exists()
     found = pq.read_table(protected / "probe" / "samples.parquet").to_pylist()
-    assert all(row["certificate_distance"] is None and row["attempts"] == 1 and row["refused"] is False for row in found)
+    assert all(
+        row["certificate_distance"] is None and row["attempts"] == 1 and row["refused"] is False
+        for row in found
+    )
     record = json.loads((protected / "probe" / "run.json").read_text("utf-8"))
     assert "refused" not in record["images"]
 
 
-def test_images_are_kept_back_and_the_others_written_when_refused(draw: Callable[..., Outcome], protected: Path) -> None:
+def test_images_are_kept_back_and_the_others_written_when_refused(
+    draw: Callable[..., Outcome], protected: Path
+) -> None:
     outcome = draw(on_violation="refuse", compare=True)
     assert outcome.refused == 2
     assert [path.name for path in (outcome.folder / "images").iterdir()] == ["00001.png"]
-    assert (outcome.folder / "images" / "00001.png").read_bytes() == (protected / "probe" / "images" / "00001.png").read_bytes()
+    assert (outcome.folder / "images" / "00001.png").read_bytes() == (
+        protected / "probe" / "images" / "00001.png"
+    ).read_bytes()
     found = rows(outcome)
     assert [row["refused"] for row in found] == [True, False, True]
     assert [row["image"] for row in found] == [None, "images/00001.png", None]
@@ -118,49 +146,80 @@ def test_images_are_kept_back_and_the_others_written_when_refused(draw: Callable
     assert "number 0, refused" in page
 
 
-def test_folder_has_tables_and_no_pictures_when_all_are_refused(draw: Callable[..., Outcome]) -> None:
+def test_folder_has_tables_and_no_pictures_when_all_are_refused(
+    draw: Callable[..., Outcome],
+) -> None:
     outcome = draw(on_violation="refuse", num=1)
-    assert sorted(path.name for path in outcome.folder.iterdir()) == ["report.html", "run.json", "samples.parquet"]
+    assert sorted(path.name for path in outcome.folder.iterdir()) == [
+        "report.html",
+        "run.json",
+        "samples.parquet",
+    ]
     assert outcome.record["finished"] is True
     assert (outcome.record["images"]["finished"], outcome.record["images"]["refused"]) == (0, 1)
 
 
-def test_memory_gets_only_the_others_when_images_are_refused(draw: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_memory_gets_only_the_others_when_images_are_refused(
+    draw: Callable[..., Outcome], tmp_path: Path
+) -> None:
     draw(on_violation="refuse", memory=tmp_path / "bank")
     memory = Memory.open(tmp_path / "bank")
     (space,) = memory.spaces()
     assert memory.seeds(space) == [1]
 
 
-def test_images_are_drawn_again_when_asked_for(draw: Callable[..., Outcome], protected: Path) -> None:
+def test_images_are_drawn_again_when_asked_for(
+    draw: Callable[..., Outcome], protected: Path
+) -> None:
     outcome = draw(on_violation="regenerate", attempts=2)
     found = rows(outcome)
     assert [row["attempts"] for row in found] == [2, 1, 2]
     assert [row["refused"] for row in found] == [False] * 3
     assert all(row["certificate_distance"] >= 0.5 for row in found)
-    same = [(outcome.folder / row["image"]).read_bytes() == (protected / "probe" / row["image"]).read_bytes() for row in found]
+    same = [
+        (outcome.folder / row["image"]).read_bytes()
+        == (protected / "probe" / row["image"]).read_bytes()
+        for row in found
+    ]
     assert same == [False, True, False]
     assert outcome.record["images"]["drawn_again"] == 2
 
 
-def test_image_is_the_same_when_it_is_drawn_again_in_another_batch(draw: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_image_is_the_same_when_it_is_drawn_again_in_another_batch(
+    draw: Callable[..., Outcome], tmp_path: Path
+) -> None:
     whole = draw(on_violation="regenerate")
     single = draw(on_violation="regenerate", batch_size=1, out=tmp_path / "single")
     for row in rows(whole):
-        a, b = (load_file(run.folder / "latents.safetensors")["latents"][row["index"]] for run in (whole, single))
+        a, b = (
+            load_file(run.folder / "latents.safetensors")["latents"][row["index"]]
+            for run in (whole, single)
+        )
         torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-4)
 
 
-def test_share_of_the_work_never_falls_when_images_are_drawn_again(protected: Path, tiny_sd_folder: Path, tmp_path: Path) -> None:
+def test_share_of_the_work_never_falls_when_images_are_drawn_again(
+    protected: Path, tiny_sd_folder: Path, tmp_path: Path
+) -> None:
     shares: list[float] = []
-    asked = settings(tiny_sd_folder, tmp_path / "out", shield=protected / "shield", on_violation="regenerate", batch_size=2)
+    asked = settings(
+        tiny_sd_folder,
+        tmp_path / "out",
+        shield=protected / "shield",
+        on_violation="regenerate",
+        batch_size=2,
+    )
     generate(asked, shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
 
-@pytest.mark.parametrize("policy", [{"on_violation": "regenerate", "attempts": 2}, {"on_violation": "refuse"}, {}])
-def test_recorded_command_says_the_policy_when_there_is_a_shield(draw: Callable[..., Outcome], policy: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "policy", [{"on_violation": "regenerate", "attempts": 2}, {"on_violation": "refuse"}, {}]
+)
+def test_recorded_command_says_the_policy_when_there_is_a_shield(
+    draw: Callable[..., Outcome], policy: dict[str, Any]
+) -> None:
     words = shlex.split(draw(num=1, **policy).record["command"])
     assert words[words.index("--shield") + 1] == "shield"
     assert words[words.index("--on-violation") + 1] == policy.get("on_violation", "move")
@@ -170,7 +229,10 @@ def test_recorded_command_says_the_policy_when_there_is_a_shield(draw: Callable[
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"on_violation": "redo", "shield": Path("x")}, "on_violation is 'redo'; allowed: move, regenerate, refuse"),
+        (
+            {"on_violation": "redo", "shield": Path("x")},
+            "on_violation is 'redo'; allowed: move, regenerate, refuse",
+        ),
         ({"on_violation": "refuse"}, "there is no shield"),
         ({"attempts": 0}, "attempts is 0"),
         ({"attempts": 5, "shield": Path("x")}, "attempts is 5, and nothing is drawn again"),

@@ -36,14 +36,34 @@ def test_setting_is_refused_when_outside_what_is_allowed(changes, message):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0.5", 0.5), ("3", 3), ("-1e-3", -1e-3), ("true", True), ("False", False), ("none", None), ("auto", "auto"), ("a=b", "a=b")],
+    [
+        ("0.5", 0.5),
+        ("3", 3),
+        ("-1e-3", -1e-3),
+        ("true", True),
+        ("False", False),
+        ("none", None),
+        ("auto", "auto"),
+        ("a=b", "a=b"),
+    ],
 )
 def test_value_is_read_as_what_it_looks_like_when_assigned(text, value):
     assert parse_assignment(f"spell.radius={text}") == ("spell", "radius", value)
     assert type(parse_assignment(f"spell.radius={text}")[2]) is type(value)
 
 
-@pytest.mark.parametrize("text", ["", "strength", "strength=1", "sparke.=1", ".strength=1", "sparke.strength=", "sparke.strength"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "strength",
+        "strength=1",
+        "sparke.=1",
+        ".strength=1",
+        "sparke.strength=",
+        "sparke.strength",
+    ],
+)
 def test_assignment_is_refused_when_a_part_is_missing(text):
     with pytest.raises(OptionError, match=r"METHOD\.OPTION=VALUE"):
         parse_assignment(text)
@@ -75,7 +95,9 @@ def test_strength_goes_to_every_method_that_has_it_when_given():
 
 
 def test_assigned_option_wins_when_strength_is_given_too():
-    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (SPARKE(strength=0.4),)
+    assert methods(method=("sparke",), strength=0.3, set=("sparke.strength=0.4",)) == (
+        SPARKE(strength=0.4),
+    )
 
 
 def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
@@ -90,11 +112,17 @@ def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
         ({"method": ("sparke",), "strength": -0.1}, r"strength is -0\.1"),
         ({"method": ("sparke",), "set": ("sparke.bandwidth=0",)}, "bandwidth is 0"),
         ({"method": ("sparke",), "set": ("sparke.strenght=1",)}, "did you mean 'strength'"),
-        ({"method": ("sparke",), "set": ("spell.radius=1",)}, "spell is not among the methods used"),
+        (
+            {"method": ("sparke",), "set": ("spell.radius=1",)},
+            "spell is not among the methods used",
+        ),
         ({"method": ("sparke",), "set": ("spall.radius=1",)}, "did you mean 'spell'"),
         ({"method": ("spell",), "set": ("spell.radius=0",)}, "radius is 0"),
         ({"method": ("spell",), "set": ("spell.radius=big",)}, "radius is 'big'"),
-        ({"method": ("spell",), "set": ("spell.start=0.8", "spell.stop=0.2")}, "start must be below stop"),
+        (
+            {"method": ("spell",), "set": ("spell.start=0.8", "spell.stop=0.2")},
+            "start must be below stop",
+        ),
         ({"method": ("sparke",), "set": ("sparke.reference=x",)}, "reference is a str"),
     ],
 )
@@ -105,7 +133,9 @@ def test_method_is_refused_when_it_cannot_be_built(settings, message):
 
 @pytest.mark.parametrize("model", ["controlnet_pose_sdxl", "wan2.2"])
 def test_model_is_refused_before_it_is_loaded_when_it_draws_no_images_from_prompts_alone(model):
-    with pytest.raises(UnsupportedError, match="does not draw images from prompts or class labels alone"):
+    with pytest.raises(
+        UnsupportedError, match="does not draw images from prompts or class labels alone"
+    ):
         Sampler.open(GenerateSettings(prompts=("cat",), model=model))
 
 
@@ -113,6 +143,8 @@ def test_method_has_its_published_options_when_the_model_has_some():
     (method,) = build_methods(GenerateSettings(prompts=("cat",), model="ldm", method=("spell",)))
     assert isinstance(method, SPELL)
     assert (method.radius, method.overcompensation) == (20.0, 1.6)
-    (method,) = build_methods(GenerateSettings(prompts=("cat",), model="sdxl", method=("sparke",), strength=0.1))
+    (method,) = build_methods(
+        GenerateSettings(prompts=("cat",), model="sdxl", method=("sparke",), strength=0.1)
+    )
     assert isinstance(method, SPARKE)
     assert (method.strength, method.every, method.target) == (0.1, 10, "x_t")

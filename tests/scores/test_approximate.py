@@ -30,7 +30,9 @@ def test_scores_are_exact_when_the_kernels_are_cosines(order: float):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_vendi_is_one_when_all_samples_are_alike(order: float):
-    found = scores.approximate_vendi(rows(1, 4).repeat(50, 1), order, kernel=Gaussian(0.7), frequencies=32)
+    found = scores.approximate_vendi(
+        rows(1, 4).repeat(50, 1), order, kernel=Gaussian(0.7), frequencies=32
+    )
     assert found.value == pytest.approx(1)
     assert found.error == pytest.approx(0, abs=1e-9)
 
@@ -49,9 +51,18 @@ def test_scores_are_within_their_error_when_samples_are_few_enough_to_know_bette
     kernels: dict[str, Any] = {"kernel": Gaussian(1.5), "prompt_kernel": Gaussian(2.0)}
     drawn = {"frequencies": 128, "seed": 1}
     for approximate, exact in [
-        (scores.approximate_vendi(X, order, kernel=Gaussian(1.5), **drawn), scores.vendi(X, order, kernel=Gaussian(1.5))),
-        (scores.approximate_conditional_vendi(X, Y, order, **drawn, **kernels), scores.conditional_vendi(X, Y, order, **kernels)),
-        (scores.approximate_information_vendi(X, Y, order, **drawn, **kernels), scores.information_vendi(X, Y, order, **kernels)),
+        (
+            scores.approximate_vendi(X, order, kernel=Gaussian(1.5), **drawn),
+            scores.vendi(X, order, kernel=Gaussian(1.5)),
+        ),
+        (
+            scores.approximate_conditional_vendi(X, Y, order, **drawn, **kernels),
+            scores.conditional_vendi(X, Y, order, **kernels),
+        ),
+        (
+            scores.approximate_information_vendi(X, Y, order, **drawn, **kernels),
+            scores.information_vendi(X, Y, order, **kernels),
+        ),
     ]:
         assert abs(approximate.value - approximate.bias - exact) < 4 * approximate.error
         assert approximate.error < 0.15 * exact
@@ -68,7 +79,10 @@ def test_conditional_vendi_is_within_its_error_when_one_kernel_is_a_cosine(kerne
 @pytest.mark.parametrize("order", [1, 2])
 def test_error_is_the_deviation_of_the_values_when_frequencies_are_drawn_again(order: float):
     X = rows(60, 3)
-    found = [scores.approximate_vendi(X, order, kernel=Gaussian(1.5), frequencies=32, seed=seed) for seed in range(50)]
+    found = [
+        scores.approximate_vendi(X, order, kernel=Gaussian(1.5), frequencies=32, seed=seed)
+        for seed in range(50)
+    ]
     deviation = torch.tensor([f.value for f in found]).std().item()
     assert sum(f.error for f in found) / 50 == pytest.approx(deviation, rel=0.3)
 
@@ -76,7 +90,10 @@ def test_error_is_the_deviation_of_the_values_when_frequencies_are_drawn_again(o
 def test_bias_says_what_is_missing_when_frequencies_are_few():
     X = rows(60, 3)
     exact = scores.vendi(X, kernel=Gaussian(1.0))
-    found = [scores.approximate_vendi(X, kernel=Gaussian(1.0), frequencies=32, seed=seed) for seed in range(20)]
+    found = [
+        scores.approximate_vendi(X, kernel=Gaussian(1.0), frequencies=32, seed=seed)
+        for seed in range(20)
+    ]
     missing, told = sum(f.value - exact for f in found) / 20, sum(f.bias for f in found) / 20
     assert missing < -0.1 * exact
     assert told == pytest.approx(missing, rel=0.3)
@@ -84,15 +101,23 @@ def test_bias_says_what_is_missing_when_frequencies_are_few():
 
 def test_rke_is_right_on_average_when_frequencies_are_few():
     X, K = rows(100, 8), Gaussian(1.0)
-    inverse = [1 / scores.approximate_vendi(X, 2, kernel=K, frequencies=16, seed=seed).value for seed in range(200)]
-    plain = 1 / scores.rke(X, kernel=K) + 1 / (2 * 16)  # about what the pairs of a frequency with itself would add
+    inverse = [
+        1 / scores.approximate_vendi(X, 2, kernel=K, frequencies=16, seed=seed).value
+        for seed in range(200)
+    ]
+    plain = 1 / scores.rke(X, kernel=K) + 1 / (
+        2 * 16
+    )  # about what the pairs of a frequency with itself would add
     assert sum(inverse) / 200 == pytest.approx(1 / scores.rke(X, kernel=K), rel=0.1)
     assert sum(inverse) / 200 < plain / 2
 
 
 def test_result_is_the_same_when_the_seed_is():
     X = rows(30, 3)
-    one, other, third = (scores.approximate_vendi(X, kernel=Gaussian(1.0), frequencies=16, seed=seed) for seed in (3, 3, 4))
+    one, other, third = (
+        scores.approximate_vendi(X, kernel=Gaussian(1.0), frequencies=16, seed=seed)
+        for seed in (3, 3, 4)
+    )
     assert one == other
     assert one != third
 
@@ -109,7 +134,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"X": torch.zeros(2, 3)}, "row 0 of X is all zeros"),
     ({"X": torch.ones(3)}, r"X has the shape \(3,\)"),
     ({"kernel": Gaussian(1.0), "frequencies": 12}, "frequencies is 12; it must be a multiple of 8"),
-    ({"X": torch.ones(2, 5000)}, r"features of the kernel are 5000 \(5000 numbers a row\); at most 4096"),
+    (
+        {"X": torch.ones(2, 5000)},
+        r"features of the kernel are 5000 \(5000 numbers a row\); at most 4096",
+    ),
 ]
 
 

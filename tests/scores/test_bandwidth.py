@@ -20,8 +20,16 @@ def lower_median(X: torch.Tensor) -> float:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 99), st.sampled_from([0, 7, 10**6]), st.sampled_from([1e-3, 1.0, 1e4]))
-def test_bandwidth_is_the_median_distance_when_distances_are_sorted_counted_or_both(n: int, d: int, seed: int, kept: int, scale: float):
+@given(
+    st.integers(2, 40),
+    st.integers(1, 4),
+    st.integers(0, 99),
+    st.sampled_from([0, 7, 10**6]),
+    st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_bandwidth_is_the_median_distance_when_distances_are_sorted_counted_or_both(
+    n: int, d: int, seed: int, kept: int, scale: float
+):
     X = scale * rows(n, d, seed) + scale
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth, "_SORTED", kept)
@@ -30,7 +38,9 @@ def test_bandwidth_is_the_median_distance_when_distances_are_sorted_counted_or_b
 
 
 @pytest.mark.parametrize("kept", [0, 10**6])
-def test_bandwidth_is_right_when_many_distances_are_equal(monkeypatch: pytest.MonkeyPatch, kept: int):
+def test_bandwidth_is_right_when_many_distances_are_equal(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+):
     monkeypatch.setattr(bandwidth, "_SORTED", kept)
     X = torch.tensor([0.0, 0.0, 0.0, 2.0, 2.0, 2.0])[:, None]  # nine distances of 2, six of 0
     assert median_bandwidth(X) == 2

@@ -12,7 +12,9 @@ def rows(n: int, d: int, seed: int = 0) -> Tensor:
 
 
 def gram(kernels: list[Kernel], tables: list[Tensor], frequencies: int, seed: int) -> Tensor:
-    phi = features(feature_maps(kernels, [t.shape[1] for t in tables], frequencies, seed), tables).flatten(1)
+    phi = features(
+        feature_maps(kernels, [t.shape[1] for t in tables], frequencies, seed), tables
+    ).flatten(1)
     return phi @ phi.T
 
 
@@ -32,24 +34,38 @@ def test_frequencies_of_samples_and_prompts_differ_when_both_kernels_are_gaussia
     assert not x.frequencies.equal(y.frequencies)
 
 
-@pytest.mark.parametrize("kernels", [[Gaussian(0.8), Gaussian(1.3)], [Gaussian(0.8), Cosine()], [Cosine(), Gaussian(1.3)]])
+@pytest.mark.parametrize(
+    "kernels",
+    [[Gaussian(0.8), Gaussian(1.3)], [Gaussian(0.8), Cosine()], [Cosine(), Gaussian(1.3)]],
+)
 def test_products_of_features_are_the_product_of_kernels_on_average(kernels: list[Kernel]):
     tables = [rows(5, 3), rows(5, 2, 1)]
     mean = torch.stack([gram(kernels, tables, 512, seed) for seed in range(20)]).mean(dim=0)
     exact = kernels[0](tables[0], tables[0]) * kernels[1](tables[1], tables[1])
-    torch.testing.assert_close(mean, exact, rtol=0, atol=0.03)  # about four standard deviations of the mean of 10,240 waves
+    torch.testing.assert_close(
+        mean, exact, rtol=0, atol=0.03
+    )  # about four standard deviations of the mean of 10,240 waves
     torch.testing.assert_close(mean.diagonal(), torch.ones(5, dtype=torch.float64))
 
 
 def test_products_of_features_are_the_kernel_exactly_when_both_are_cosines():
     tables = [rows(6, 3), rows(6, 2, 1)]
-    torch.testing.assert_close(gram([Cosine(), Cosine()], tables, 8, 0), Cosine()(tables[0], tables[0]) * Cosine()(tables[1], tables[1]))
+    torch.testing.assert_close(
+        gram([Cosine(), Cosine()], tables, 8, 0),
+        Cosine()(tables[0], tables[0]) * Cosine()(tables[1], tables[1]),
+    )
 
 
 def test_squared_error_of_the_gram_is_as_stated_when_averaged():
     x, r = rows(12, 2), 16
     K = Gaussian(0.9)(x, x)
-    found = sum(((gram([Gaussian(0.9)], [x], r, seed) - K) / 12).square().sum().item() for seed in range(400)) / 400
+    found = (
+        sum(
+            ((gram([Gaussian(0.9)], [x], r, seed) - K) / 12).square().sum().item()
+            for seed in range(400)
+        )
+        / 400
+    )
     stated = ((1 - K.square()).square().sum() / (2 * r * 12**2)).item()
     assert found == pytest.approx(stated, rel=0.1)
     assert found < 1 / (2 * r)
@@ -72,9 +88,15 @@ def test_covariance_of_kept_frequencies_is_that_of_fewer_when_some_are_left_out(
 
 def test_features_are_refused_when_they_are_too_many():
     maps = feature_maps([Gaussian(1.0), Cosine()], [3, 300], 8, 0)
-    with pytest.raises(OptionError, match=r"features of the kernel are 4800 \(2 · 8 waves × 300 numbers a row\); at most 4096 are allowed"):
+    with pytest.raises(
+        OptionError,
+        match=r"features of the kernel are 4800 \(2 · 8 waves × 300 numbers a row\); at most 4096 are allowed",
+    ):
         covariance(maps, [rows(2, 3), rows(2, 300)])
-    with pytest.raises(OptionError, match=r"features of the kernel are 6400 \(80 numbers a row × 80 numbers a row\)"):
+    with pytest.raises(
+        OptionError,
+        match=r"features of the kernel are 6400 \(80 numbers a row × 80 numbers a row\)",
+    ):
         covariance(feature_maps([Cosine(), Cosine()], [80, 80], 8, 0), [rows(2, 80), rows(2, 80)])
 
 
@@ -88,5 +110,7 @@ def test_kernels_are_refused_when_they_have_no_features():
 
 @pytest.mark.parametrize("frequencies", [0, -8, 100])
 def test_frequencies_are_refused_when_groups_would_differ(frequencies: int):
-    with pytest.raises(OptionError, match=f"frequencies is {frequencies}; it must be a multiple of 8 above 0"):
+    with pytest.raises(
+        OptionError, match=f"frequencies is {frequencies}; it must be a multiple of 8 above 0"
+    ):
         feature_maps([Gaussian(1.0)], [3], frequencies, 0)

@@ -22,7 +22,9 @@ def gram(n: int, d: int, seed: int = 0, bandwidth: float = 1.0) -> torch.Tensor:
     return Gaussian(bandwidth)(x, x)
 
 
-grams = st.builds(gram, st.integers(1, 7), st.integers(1, 4), st.integers(0, 1000), st.floats(0.3, 3))
+grams = st.builds(
+    gram, st.integers(1, 7), st.integers(1, 4), st.integers(0, 1000), st.floats(0.3, 3)
+)
 orders = st.one_of(st.floats(0.05, 8), st.sampled_from([1.0, 2.0, math.inf]))
 
 
@@ -60,7 +62,9 @@ def test_vendi_follows_the_eigenvalues_when_two_samples_are_partly_alike(order: 
     expected = {1: math.exp(-sum(q * math.log(q) for q in p)), math.inf: 1 / p[0]}.get(order)
     if expected is None:
         expected = sum(q**order for q in p) ** (1 / (1 - order))
-    assert scores.vendi(gram=torch.tensor([[1, 0.6], [0.6, 1]], dtype=torch.float64), order=order) == pytest.approx(expected)
+    assert scores.vendi(
+        gram=torch.tensor([[1, 0.6], [0.6, 1]], dtype=torch.float64), order=order
+    ) == pytest.approx(expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -82,7 +86,9 @@ def test_scores_stay_the_same_when_samples_are_permuted(n: int, order: float, ra
     X, Y = rows(n, 3, 0), rows(n, 2, 1)
     turned = random.sample(range(n), n)
     assert scores.vendi(X[turned], order) == pytest.approx(scores.vendi(X, order), rel=1e-6)
-    assert scores.conditional_vendi(X[turned], Y[turned], order) == pytest.approx(scores.conditional_vendi(X, Y, order), rel=1e-6)
+    assert scores.conditional_vendi(X[turned], Y[turned], order) == pytest.approx(
+        scores.conditional_vendi(X, Y, order), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("off", [-1e-4, 1e-4, -1e-6, 1e-6])
@@ -102,7 +108,9 @@ def test_rke_equals_the_vendi_score_of_order_two_when_taken_from_eigenvalues():
     expected = 1 / eigenvalues.square().sum().item()
     assert scores.rke(gram=K) == pytest.approx(expected)
     assert scores.vendi(gram=K, order=2) == pytest.approx(expected)
-    assert scores.vendi(gram=K, order=2 + 1e-7) == pytest.approx(expected, rel=1e-6)  # this one does go through eigenvalues
+    assert scores.vendi(gram=K, order=2 + 1e-7) == pytest.approx(
+        expected, rel=1e-6
+    )  # this one does go through eigenvalues
 
 
 @settings(max_examples=20, deadline=None)
@@ -110,7 +118,9 @@ def test_rke_equals_the_vendi_score_of_order_two_when_taken_from_eigenvalues():
 def test_vendi_is_the_product_of_its_parts_when_conditioned(n: int, order: float):
     X, Y = rows(n, 3, 0), rows(n, 2, 1)
     kernels: dict[str, Any] = {"kernel": Gaussian(0.9), "prompt_kernel": Gaussian(0.5)}
-    parts = scores.conditional_vendi(X, Y, order, **kernels) * scores.information_vendi(X, Y, order, **kernels)
+    parts = scores.conditional_vendi(X, Y, order, **kernels) * scores.information_vendi(
+        X, Y, order, **kernels
+    )
     assert parts == pytest.approx(scores.vendi(X, order, kernel=Gaussian(0.9)), rel=1e-6)
 
 
@@ -123,7 +133,10 @@ def test_conditional_vendi_is_one_when_prompts_determine_samples(order: float):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_conditional_vendi_counts_within_prompts_when_prompts_are_unlike(order: float):
-    prompts, samples = torch.eye(3).repeat_interleave(4, dim=0), torch.eye(4).repeat(3, 1)  # the same four samples for each prompt
+    prompts, samples = (
+        torch.eye(3).repeat_interleave(4, dim=0),
+        torch.eye(4).repeat(3, 1),
+    )  # the same four samples for each prompt
     assert scores.conditional_vendi(samples, prompts, order) == pytest.approx(4)
     assert scores.information_vendi(samples, prompts, order) == pytest.approx(1)
 
@@ -142,8 +155,12 @@ def test_conditional_rke_equals_the_conditional_vendi_score_of_order_two_when_bo
 
 def test_features_and_grams_agree_when_they_are_of_the_same_samples():
     X, Y = rows(5, 3, 0), rows(5, 2, 1)
-    given_features = scores.conditional_vendi(X, Y, kernel=Gaussian(0.7), prompt_kernel=Gaussian(0.4))
-    assert scores.conditional_vendi(gram=Gaussian(0.7)(X, X), prompt_gram=Gaussian(0.4)(Y, Y)) == pytest.approx(given_features)
+    given_features = scores.conditional_vendi(
+        X, Y, kernel=Gaussian(0.7), prompt_kernel=Gaussian(0.4)
+    )
+    assert scores.conditional_vendi(
+        gram=Gaussian(0.7)(X, X), prompt_gram=Gaussian(0.4)(Y, Y)
+    ) == pytest.approx(given_features)
 
 
 def test_features_are_flattened_when_they_are_images():
@@ -154,7 +171,9 @@ def test_features_are_flattened_when_they_are_images():
 def test_rank_is_not_inflated_by_rounding_when_the_gram_is_single_precision():
     kinds = torch.nn.functional.normalize(rows(3, 40).float()).repeat(5, 1)
     assert scores.vendi(gram=(kinds @ kinds.T), order=0) == pytest.approx(3)
-    assert scores.conditional_vendi(gram=kinds @ kinds.T, prompt_gram=torch.ones(15, 15, dtype=torch.float64), order=0) == pytest.approx(3)
+    assert scores.conditional_vendi(
+        gram=kinds @ kinds.T, prompt_gram=torch.ones(15, 15, dtype=torch.float64), order=0
+    ) == pytest.approx(3)
 
 
 def test_half_precision_features_are_scored_exactly_when_they_repeat():
@@ -165,7 +184,10 @@ NAN = torch.tensor([[1.0, math.nan], [0.0, 1.0]])
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "nothing to score: pass features X"),
-    ({"X": torch.eye(2), "gram": torch.eye(2)}, "gram is a kernel matrix already; leave out the features X"),
+    (
+        {"X": torch.eye(2), "gram": torch.eye(2)},
+        "gram is a kernel matrix already; leave out the features X",
+    ),
     ({"gram": torch.eye(2), "kernel": Gaussian(1.0)}, "gram is a kernel matrix already"),
     ({"X": torch.eye(2), "order": -1}, "order is -1; it must be a number of at least 0"),
     ({"X": torch.eye(2), "order": math.nan}, "order is nan"),
@@ -176,11 +198,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"gram": NAN}, "gram has NaN or infinite values"),
     ({"gram": torch.ones(2, 3)}, r"gram has the shape \(2, 3\); a kernel matrix is square"),
     ({"gram": torch.ones(0, 0)}, r"gram has the shape \(0, 0\)"),
-    ({"gram": torch.eye(2).half()}, r"gram has the dtype torch.float16; a kernel matrix must be float32 or float64"),
-    ({"gram": torch.tensor([[1.0, 0.5], [0.1, 1.0]])}, "gram is not symmetric: entries differ from their mirror image by up to 0.4"),
+    (
+        {"gram": torch.eye(2).half()},
+        r"gram has the dtype torch.float16; a kernel matrix must be float32 or float64",
+    ),
+    (
+        {"gram": torch.tensor([[1.0, 0.5], [0.1, 1.0]])},
+        "gram is not symmetric: entries differ from their mirror image by up to 0.4",
+    ),
     ({"gram": 2 * torch.eye(2)}, "the diagonal of gram is off 1 by up to 1"),
     ({"gram": torch.tensor([[1.0, 7.0], [7.0, 1.0]])}, "gram has an entry of size 7"),
-    ({"gram": torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.9], [0.0, 0.9, 1.0]])}, "the Gram matrix has the eigenvalue -0.273"),
+    (
+        {"gram": torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.9], [0.0, 0.9, 1.0]])},
+        "the Gram matrix has the eigenvalue -0.273",
+    ),
 ]
 
 
@@ -192,7 +223,10 @@ def test_vendi_is_refused_when_the_input_is_wrong(arguments: dict[str, Any], mes
 
 def test_conditional_scores_are_refused_when_samples_and_prompts_differ_in_number():
     for score in (scores.conditional_vendi, scores.conditional_rke, scores.information_vendi):
-        with pytest.raises(OptionError, match="X has 4 samples and Y has 3 prompts; there must be one prompt a sample"):
+        with pytest.raises(
+            OptionError,
+            match="X has 4 samples and Y has 3 prompts; there must be one prompt a sample",
+        ):
             score(torch.eye(4), torch.eye(3))
 
 

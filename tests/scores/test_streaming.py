@@ -36,7 +36,11 @@ def test_streams_give_what_one_shot_does_when_samples_come_in_blocks(
     X, Y = rows(20, 3), rows(20, 2, 1)
     shared: dict[str, Any] = {"order": order, "kernel": kernel, "frequencies": 8, "seed": seed}
     pair = {**shared, "prompt_kernel": prompt_kernel}
-    one, two, three = VendiStream(**shared), ConditionalVendiStream(**pair), InformationVendiStream(**pair)
+    one, two, three = (
+        VendiStream(**shared),
+        ConditionalVendiStream(**pair),
+        InformationVendiStream(**pair),
+    )
     for x, y in zip(X.tensor_split(ends), Y.tensor_split(ends), strict=True):
         one.update(x)
         two.update(x, y)
@@ -100,7 +104,9 @@ def test_rows_of_another_size_are_refused_and_change_nothing_when_samples_came_b
     stream = ConditionalVendiStream()
     stream.update(rows(4, 3), rows(4, 2))
     before = stream.compute()
-    with pytest.raises(OptionError, match="Y has 5 numbers a row, after rows of 2; take one extractor for all"):
+    with pytest.raises(
+        OptionError, match="Y has 5 numbers a row, after rows of 2; take one extractor for all"
+    ):
         stream.update(rows(4, 3), rows(4, 5))
     with pytest.raises(OptionError, match="X has 4 samples and Y has 3 prompts"):
         stream.update(rows(4, 3), rows(3, 2))
@@ -116,11 +122,21 @@ def test_first_samples_can_be_given_again_when_they_were_refused():
 
 
 def test_result_is_refused_when_there_were_no_samples():
-    with pytest.raises(OptionError, match=r"VendiStream has seen no samples; call update\(…\) before compute"):
+    with pytest.raises(
+        OptionError, match=r"VendiStream has seen no samples; call update\(…\) before compute"
+    ):
         VendiStream().compute()
 
 
-@pytest.mark.parametrize("other", [VendiStream(2), VendiStream(kernel=Gaussian(1.0)), VendiStream(frequencies=8), VendiStream(seed=1)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        VendiStream(2),
+        VendiStream(kernel=Gaussian(1.0)),
+        VendiStream(frequencies=8),
+        VendiStream(seed=1),
+    ],
+)
 def test_merging_is_refused_when_settings_differ(other: VendiStream):
     with pytest.raises(OptionError, match="streams merge where their settings are equal"):
         VendiStream().merge(other)

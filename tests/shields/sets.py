@@ -36,7 +36,13 @@ def fill(writer: Writer, vectors: Tensor, own: Sequence[str], batch: int) -> Non
 
 
 def build(
-    folder: Path, vectors: Tensor, *, batch: int = 3, radius: float = 1.0, own: Sequence[str] | None = None, **settings: Any
+    folder: Path,
+    vectors: Tensor,
+    *,
+    batch: int = 3,
+    radius: float = 1.0,
+    own: Sequence[str] | None = None,
+    **settings: Any,
 ) -> Manifest:
     with Writer.begin(folder, **{**SETTINGS, "shard_bytes": FOUR_ROWS, **settings}) as writer:
         fill(writer, vectors, own or names(len(vectors)), batch)

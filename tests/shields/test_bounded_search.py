@@ -45,7 +45,12 @@ def distances(x: np.ndarray, vectors: Resident) -> np.ndarray:
 def searches(vectors: Resident, radius: float) -> list[Search]:
     tenth, all_coordinates = build(vectors, radius), build(vectors, radius, budget=20)
     assert all_coordinates.contraction.basis.shape[0] >= min(vectors.count, vectors.dimension, 32)
-    return [Layered(vectors, tenth), Layered(vectors, all_coordinates), Layered(vectors, by_signs(vectors)), Dense(vectors, CPU)]
+    return [
+        Layered(vectors, tenth),
+        Layered(vectors, all_coordinates),
+        Layered(vectors, by_signs(vectors)),
+        Dense(vectors, CPU),
+    ]
 
 
 def by_signs(vectors: Resident) -> Index:
@@ -53,7 +58,9 @@ def by_signs(vectors: Resident) -> Index:
     from unalike.shields import bounds
 
     sample = vectors.array.astype(np.float32)
-    contraction = Contraction.of(sample.mean(axis=0), np.empty((0, vectors.dimension), np.float32), 0)
+    contraction = Contraction.of(
+        sample.mean(axis=0), np.empty((0, vectors.dimension), np.float32), 0
+    )
     return bounds._index(contraction, "signs", vectors.array)
 
 
@@ -62,7 +69,9 @@ def queries(vectors: Resident, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     z = vectors.array.astype(np.float64)
     near = z[0] + 1e-3 * rng.normal(size=z.shape[1])
-    return np.stack([z[0], near, (z[0] + z[-1]) / 2, z[-1] + rng.normal(size=z.shape[1]), z.mean(axis=0)])
+    return np.stack(
+        [z[0], near, (z[0] + z[-1]) / 2, z[-1] + rng.normal(size=z.shape[1]), z.mean(axis=0)]
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,12 +83,16 @@ def queries(vectors: Resident, seed: int) -> np.ndarray:
     half=st.booleans(),
     rank=st.floats(0, 1),
 )
-def test_all_rows_within_the_radius_are_found_when_compared_with_brute_force(seed, kind, n, d, half, rank):
+def test_all_rows_within_the_radius_are_found_when_compared_with_brute_force(
+    seed, kind, n, d, half, rank
+):
     vectors = Resident(made(kind, n, d, seed).astype(np.float16 if half else np.float32))
     x = queries(vectors, seed + 1)
     exact = distances(x, vectors)
     positive = exact[exact > 0]
-    radius = float(np.quantile(positive, rank, method="nearest")) if len(positive) else 1.0  # a distance that occurs: on the boundary
+    radius = (
+        float(np.quantile(positive, rank, method="nearest")) if len(positive) else 1.0
+    )  # a distance that occurs: on the boundary
     for search in searches(vectors, radius):
         for r in (radius, np.nextafter(radius, np.inf), radius / 2):
             for found, row in zip(search.within(x, r), exact, strict=True):
@@ -90,12 +103,19 @@ def test_all_rows_within_the_radius_are_found_when_compared_with_brute_force(see
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), kind=st.sampled_from(KINDS), speed=st.floats(0, 2), layered=st.booleans())
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS),
+    speed=st.floats(0, 2),
+    layered=st.booleans(),
+)
 def test_nothing_is_missed_when_earlier_searches_are_relied_on(seed, kind, speed, layered):
     vectors = Resident(made(kind, 80, 12, seed).astype(np.float32))
     rng = np.random.default_rng(seed)
     radius = float(np.median(distances(vectors.array[:4].astype(np.float64), vectors))) or 1.0
-    run = Trajectory(Layered(vectors, build(vectors, radius)) if layered else Dense(vectors, CPU), radius)
+    run = Trajectory(
+        Layered(vectors, build(vectors, radius)) if layered else Dense(vectors, CPU), radius
+    )
     x = vectors.array[:3].astype(np.float64) + rng.normal(size=(3, 12))
     for step in range(12):
         for found, row in zip(run.within(x), distances(x, vectors), strict=True):
@@ -123,7 +143,9 @@ def test_fewer_candidates_are_kept_when_there_are_more_than_are_worth_it(monkeyp
     run = Trajectory(Dense(vectors, CPU), 0.9)
     for shift in np.linspace(0, 1, 15):
         x = np.full((1, 8), shift / 4)
-        np.testing.assert_array_equal(run.within(x)[0], np.flatnonzero(distances(x, vectors)[0] < 0.9))
+        np.testing.assert_array_equal(
+            run.within(x)[0], np.flatnonzero(distances(x, vectors)[0] < 0.9)
+        )
         parts = [rows for _, rows in run.touched(torch.from_numpy(x))]
         assert sum(len(rows) for rows in parts) == (distances(x, vectors)[0] < 0.9).sum()
         assert all(len(rows) <= 5 for rows in parts)
@@ -148,13 +170,23 @@ def test_index_is_the_same_when_written_read_and_extended():
     rows = made("steep", 200, 30, 3).astype(np.float16)
     whole = build(Resident(rows), 1.0, budget=3)
     part = Index(
-        whole.contraction, whole.phi[:120], whole.second, whole.further[:120], whole.along[:120], whole.errors, whole.measured
+        whole.contraction,
+        whole.phi[:120],
+        whole.second,
+        whole.further[:120],
+        whole.along[:120],
+        whole.errors,
+        whole.measured,
     ).extended(Resident(rows))
     read = Index.from_tensors(whole.tensors())
     for index in (part, read):
         for name in ("phi", "further", "along"):
             np.testing.assert_array_equal(getattr(index, name), getattr(whole, name))
-        assert (index.second, index.errors, index.measured) == (whole.second, whole.errors, whole.measured)
+        assert (index.second, index.errors, index.measured) == (
+            whole.second,
+            whole.errors,
+            whole.measured,
+        )
         assert index.contraction.stretch == whole.contraction.stretch
     with pytest.raises(StoreError, match="the search index is damaged"):
         Index.from_tensors({k: v for k, v in whole.tensors().items() if k != "phi"})

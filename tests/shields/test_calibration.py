@@ -8,7 +8,9 @@ from unalike.shields import calibration
 from unalike.shields.calibration import automatic_radius, nearest_distances, protected_distances
 from unalike.shields.vectors import Resident
 
-APART = torch.stack([torch.arange(1.0, 101.0), torch.arange(1.0, 101.0) * 1.5], dim=1)  # none a copy, quantile q at 1 + 99 q
+APART = torch.stack(
+    [torch.arange(1.0, 101.0), torch.arange(1.0, 101.0) * 1.5], dim=1
+)  # none a copy, quantile q at 1 + 99 q
 
 
 def test_radius_is_the_quantile_of_the_protected_when_nothing_was_drawn():
@@ -32,19 +34,32 @@ def test_copies_do_not_count_when_generations_were_drawn():
     assert found.radius == pytest.approx(5.05)
     assert found.explanation["protected"]["distance"] == pytest.approx(60.5)
     generated = found.explanation["generated"]
-    assert (generated["measured"], generated["copies"], generated["copies_inside"], generated["others_inside"]) == (103, 3, 1.0, 0.5)
+    assert (
+        generated["measured"],
+        generated["copies"],
+        generated["copies_inside"],
+        generated["others_inside"],
+    ) == (103, 3, 1.0, 0.5)
 
 
 def test_half_of_the_mean_distance_is_no_copy_when_it_is_exactly_that():
-    assert automatic_radius(APART, torch.tensor([[1.0, 2.0]])).explanation["generated"]["copies"] == 0
-    assert automatic_radius(APART, torch.tensor([[1.0, 2.1]])).explanation["generated"]["copies"] == 1
+    assert (
+        automatic_radius(APART, torch.tensor([[1.0, 2.0]])).explanation["generated"]["copies"] == 0
+    )
+    assert (
+        automatic_radius(APART, torch.tensor([[1.0, 2.1]])).explanation["generated"]["copies"] == 1
+    )
 
 
 def test_protected_distances_decide_when_they_are_smaller_or_all_else_are_copies():
     assert automatic_radius(APART, torch.tensor([[25.0, 30.0]]), quantile=0.5).radius == 25
     assert automatic_radius(APART, torch.tensor([[90.0, 91.0]]), quantile=0.5).radius == 25.25
     found = automatic_radius(APART, torch.tensor([[1.0, 91.0]]), quantile=0.5)
-    assert (found.radius, found.explanation["generated"]["distance"], found.explanation["generated"]["others_inside"]) == (
+    assert (
+        found.radius,
+        found.explanation["generated"]["distance"],
+        found.explanation["generated"]["others_inside"],
+    ) == (
         25.25,
         None,
         None,
@@ -69,7 +84,10 @@ def test_quantile_is_refused_when_it_is_not_between_0_and_1(quantile):
         automatic_radius(APART, quantile=quantile)
 
 
-@pytest.mark.parametrize("distances", [[[2.0, 1.0]], [[-1.0, 1.0]], [[float("nan"), 1.0]], [[1.0, float("inf")]], [1.0, 2.0]])
+@pytest.mark.parametrize(
+    "distances",
+    [[[2.0, 1.0]], [[-1.0, 1.0]], [[float("nan"), 1.0]], [[1.0, float("inf")]], [1.0, 2.0]],
+)
 def test_distances_are_refused_when_they_are_none(distances):
     with pytest.raises(OptionError, match="protected has shape"):
         automatic_radius(torch.tensor(distances))
@@ -93,7 +111,9 @@ def test_distances_are_those_of_brute_force_when_vectors_come_in_blocks(monkeypa
     z[70] = z[3] + dtype(0.0625)
     x = z[:9].astype(np.float64) + 0.01
     assert np.allclose(nearest_distances(x, Resident(z)).numpy(), brute_force(x, z), rtol=1e-12)
-    assert np.allclose(protected_distances(Resident(z)).numpy(), brute_force(z, z, own=True), rtol=1e-12)
+    assert np.allclose(
+        protected_distances(Resident(z)).numpy(), brute_force(z, z, own=True), rtol=1e-12
+    )
 
 
 def test_mean_is_that_of_all_when_there_are_fewer_than_fifty():

@@ -18,14 +18,26 @@ def balls(seed: int, d: int, m: int, spread: float) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     centres = torch.randn(m, d, generator=g, dtype=torch.float64) * spread / math.sqrt(d)
     centres = torch.cat([centres, centres[: m // 2]])
-    return centres[0] + 0.5 * torch.randn(d, generator=g, dtype=torch.float64) / math.sqrt(d), centres
+    return centres[0] + 0.5 * torch.randn(d, generator=g, dtype=torch.float64) / math.sqrt(
+        d
+    ), centres
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), d=st.sampled_from([2, 3, 8, 64]), m=st.integers(1, 25), spread=st.floats(0.1, 3))
-def test_exit_is_the_first_way_out_when_the_ray_is_scanned(seed: int, d: int, m: int, spread: float) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    d=st.sampled_from([2, 3, 8, 64]),
+    m=st.integers(1, 25),
+    spread=st.floats(0.1, 3),
+)
+def test_exit_is_the_first_way_out_when_the_ray_is_scanned(
+    seed: int, d: int, m: int, spread: float
+) -> None:
     x, centres = balls(seed, d, m, spread)
-    u = torch.nn.functional.normalize(torch.randn(d, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64), dim=0)
+    u = torch.nn.functional.normalize(
+        torch.randn(d, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64),
+        dim=0,
+    )
     exit = ray_exit(x, u[None], [centres], 1.0).item()
     assert not inside(x + (exit + 1e-9) * u, centres, 1.0) or exit_is_a_touch(x, u, exit, centres)
     if exit == 0:
@@ -47,7 +59,12 @@ def test_exit_is_beyond_the_chain_when_balls_overlap_along_the_ray() -> None:
 
 
 def test_exit_is_zero_when_the_point_is_on_the_boundary() -> None:
-    assert ray_exit(torch.tensor([1.0]).double(), torch.tensor([[1.0]]).double(), [torch.zeros(1, 1)], 1.0).item() == 0
+    assert (
+        ray_exit(
+            torch.tensor([1.0]).double(), torch.tensor([[1.0]]).double(), [torch.zeros(1, 1)], 1.0
+        ).item()
+        == 0
+    )
 
 
 def test_exit_is_the_same_when_balls_are_repeated() -> None:
@@ -66,7 +83,9 @@ def test_directions_have_norm_one_when_there_is_something_to_leave(case: str) ->
         "opposite": torch.tensor([[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]),
     }[case]
     directions = directions_out(x, around, 1.0)
-    torch.testing.assert_close(directions.norm(dim=1), torch.ones(len(directions), dtype=torch.float64))
+    torch.testing.assert_close(
+        directions.norm(dim=1), torch.ones(len(directions), dtype=torch.float64)
+    )
     assert 1 <= len(directions) <= 18
     if case == "one":
         assert torch.equal(directions[0], torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64))

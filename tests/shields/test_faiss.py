@@ -21,11 +21,16 @@ class Brute:
     exact = True
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
-        return [np.flatnonzero(np.linalg.norm(ROWS.astype(np.float64) - row, axis=1) < radius) for row in x]
+        return [
+            np.flatnonzero(np.linalg.norm(ROWS.astype(np.float64) - row, axis=1) < radius)
+            for row in x
+        ]
 
 
 def same(found: list[np.ndarray], there: list[np.ndarray]) -> bool:
-    return len(found) == len(there) and all(np.array_equal(a, b) for a, b in zip(found, there, strict=True))
+    return len(found) == len(there) and all(
+        np.array_equal(a, b) for a, b in zip(found, there, strict=True)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -50,7 +55,9 @@ def test_recall_counts_the_missing_and_grows_when_more_cells_are_probed():
         search.probes = probes
         found, there = search.within(QUERIES, 2.5), Brute().within(QUERIES, 2.5)
         shares.append(search.recall(QUERIES, 2.5, Brute()))
-        assert shares[-1] == sum(map(len, found)) / sum(map(len, there))  # which holds because nothing is found that is not there
+        assert shares[-1] == sum(map(len, found)) / sum(
+            map(len, there)
+        )  # which holds because nothing is found that is not there
         assert all(set(own) <= set(true) for own, true in zip(found, there, strict=True))
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] == 1
@@ -59,7 +66,12 @@ def test_recall_counts_the_missing_and_grows_when_more_cells_are_probed():
 
 def test_same_seed_gives_the_same_cells_when_built_twice_and_another_others():
     def built(seed: int) -> list[list[int]]:
-        return [found.tolist() for found in FaissIVF(Resident(ROWS), cells=12, probes=1, seed=seed).within(QUERIES, 9.0)]
+        return [
+            found.tolist()
+            for found in FaissIVF(Resident(ROWS), cells=12, probes=1, seed=seed).within(
+                QUERIES, 9.0
+            )
+        ]
 
     assert built(5) == built(5) != built(6)
 

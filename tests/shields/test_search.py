@@ -7,12 +7,21 @@ from unalike.shields.search import nearest
 
 
 def brute(queries: Tensor, rows: Tensor) -> Tensor:
-    return torch.stack([torch.stack([(q.double() - r.double()).norm() for r in rows]) for q in queries])
+    return torch.stack(
+        [torch.stack([(q.double() - r.double()).norm() for r in rows]) for q in queries]
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), d=st.integers(1, 40), n=st.integers(1, 30), scale=st.sampled_from([1e-3, 1.0, 1e4]))
-def test_nearest_is_that_of_brute_force_when_rows_are_random_or_repeated(seed: int, d: int, n: int, scale: float) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    d=st.integers(1, 40),
+    n=st.integers(1, 30),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_nearest_is_that_of_brute_force_when_rows_are_random_or_repeated(
+    seed: int, d: int, n: int, scale: float
+) -> None:
     g = torch.Generator().manual_seed(seed)
     rows = torch.randn(n, d, generator=g) * scale + 50
     rows = rows[torch.randint(n, (2 * n,), generator=g)]

@@ -15,7 +15,9 @@ from unalike.shields.faiss import FaissIVF
 
 
 def distances(latents: Tensor, centres: Tensor) -> Tensor:
-    return torch.stack([(row.double() - centres.double()).norm(dim=1) for row in latents.flatten(1)])
+    return torch.stack(
+        [(row.double() - centres.double()).norm(dim=1) for row in latents.flatten(1)]
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -26,7 +28,9 @@ def distances(latents: Tensor, centres: Tensor) -> Tensor:
     spread=st.floats(0.0, 3.0),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]),
 )
-def test_result_is_outside_every_ball_when_they_overlap(seed: int, d: int, m: int, spread: float, dtype: torch.dtype) -> None:
+def test_result_is_outside_every_ball_when_they_overlap(
+    seed: int, d: int, m: int, spread: float, dtype: torch.dtype
+) -> None:
     g = torch.Generator().manual_seed(seed)
     centres = torch.randn(m, d, generator=g) * spread / math.sqrt(d)
     centres = torch.cat([centres, centres, centres[:3]])
@@ -70,7 +74,9 @@ def test_result_is_outside_when_the_precision_is_much_coarser_than_the_radius() 
 
 def test_latent_is_refused_when_no_number_of_its_precision_is_outside() -> None:
     with pytest.raises(ShieldError, match="float16 could not be placed"):
-        Shield(torch.tensor([[65000.0]]), space="s", radius=1000.0).move_out(torch.tensor([[65504.0]]).half())
+        Shield(torch.tensor([[65000.0]]), space="s", radius=1000.0).move_out(
+            torch.tensor([[65504.0]]).half()
+        )
 
 
 def test_nearest_and_regions_are_those_given_when_asked() -> None:
@@ -79,7 +85,9 @@ def test_nearest_and_regions_are_those_given_when_asked() -> None:
     assert (index.tolist(), distance.tolist()) == ([1], [1.0])
     regions = shield.trajectory("s")
     assert (regions.radius, len(regions)) == (1.0, 2)
-    assert [(i, rows.tolist()) for i, rows in regions.touched(torch.tensor([[9.0, 9.0], [3.0, 3.5]]))] == [(1, [[3.0, 4.0]])]
+    assert [
+        (i, rows.tolist()) for i, rows in regions.touched(torch.tensor([[9.0, 9.0], [3.0, 3.5]]))
+    ] == [(1, [[3.0, 4.0]])]
     with pytest.raises(StoreError, match="'s' and this model makes 't'"):
         shield.trajectory("t")
     with pytest.raises(OptionError, match=r"shape \(3,\) and the protected ones \(2,\)"):
@@ -102,7 +110,9 @@ def test_nearest_and_regions_are_those_given_when_asked() -> None:
         ({"latents": torch.tensor([[2e15], [0.0]])}, NumericsError, "beyond 1e"),
     ],
 )
-def test_argument_is_refused_when_it_is_not_allowed(change: dict[str, object], error: type[Exception], message: str) -> None:
+def test_argument_is_refused_when_it_is_not_allowed(
+    change: dict[str, object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         Shield(**{"latents": torch.zeros(2, 2), "space": "s", "radius": 1.0, **change})  # type: ignore[arg-type]
 
@@ -113,7 +123,12 @@ def test_shield_is_the_same_when_saved_and_opened(tmp_path: Path, dtype: str) ->
     shield = Shield(latents, space="s/2x2", radius=0.1, ids=["a", "b", "ü"])
     shield.save(tmp_path / "new" / "set", dtype=dtype)
     opened = Shield.open(tmp_path / "new" / "set")
-    assert (opened.space, opened.radius, list(opened.ids), opened.shape) == (shield.space, shield.radius, shield.ids, shield.shape)
+    assert (opened.space, opened.radius, list(opened.ids), opened.shape) == (
+        shield.space,
+        shield.radius,
+        shield.ids,
+        shield.shape,
+    )
     index, distance = opened.nearest(latents)
     assert index.tolist() == [0, 1, 2]
     largest = (latents.to(getattr(torch, dtype)).double() - latents.double()).flatten(1).norm(dim=1)
@@ -136,7 +151,10 @@ def test_set_is_not_saved_when_two_points_have_one_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["radius", "vectors", "index", "json", "lost"])
 def test_damage_is_reported_when_opened(tmp_path: Path, damage: str) -> None:
     Shield(torch.arange(8.0).view(4, 2), space="s", radius=1.0).save(tmp_path)
-    manifest, vectors, index = (tmp_path / name for name in ("manifest.json", "vectors-00000.safetensors", "index-0.safetensors"))
+    manifest, vectors, index = (
+        tmp_path / name
+        for name in ("manifest.json", "vectors-00000.safetensors", "index-0.safetensors")
+    )
     if damage == "radius":
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "radius": 2.0}))
     elif damage == "json":
@@ -158,15 +176,24 @@ def test_approximate_search_is_refused_when_a_guarantee_is_asked_for() -> None:
     with pytest.raises(OptionError, match="FaissIVF, which can miss protected points"):
         shield.use(FaissIVF(shield.vectors, cells=2, probes=1))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="of other vectors"):
-        shield.use(Dense(Shield(torch.zeros(1, 2), space="s", radius=1.0).vectors, torch.device("cpu")))
+        shield.use(
+            Dense(Shield(torch.zeros(1, 2), space="s", radius=1.0).vectors, torch.device("cpu"))
+        )
 
 
-@pytest.mark.parametrize(("d", "m", "spread"), [(2, 4000, 1.0), (3, 4000, 2.0), (64, 3000, 0.5), (1024, 2000, 0.7), (4096, 2000, 0.6)])
-def test_result_is_outside_when_it_began_in_the_middle_of_thousands_of_overlapping_balls(d: int, m: int, spread: float) -> None:
+@pytest.mark.parametrize(
+    ("d", "m", "spread"),
+    [(2, 4000, 1.0), (3, 4000, 2.0), (64, 3000, 0.5), (1024, 2000, 0.7), (4096, 2000, 0.6)],
+)
+def test_result_is_outside_when_it_began_in_the_middle_of_thousands_of_overlapping_balls(
+    d: int, m: int, spread: float
+) -> None:
     g = torch.Generator().manual_seed(d)
     centres = torch.randn(m, d, generator=g) * spread / math.sqrt(d)
     shield = Shield(centres, space="s", radius=1.0)
-    starts = torch.cat([centres.mean(dim=0, keepdim=True), centres[:1], centres[:2].mean(dim=0, keepdim=True)])
+    starts = torch.cat(
+        [centres.mean(dim=0, keepdim=True), centres[:1], centres[:2].mean(dim=0, keepdim=True)]
+    )
     assert (distances(starts, centres) < 1).sum(dim=1).min() > m / 20
     result, moved = shield.move_out(starts)
     assert moved.all()
@@ -184,7 +211,9 @@ def test_way_leads_past_every_ball_of_a_wall_when_no_ball_around_the_start_knows
 def test_radius_is_measured_and_explained_when_it_is_automatic(tmp_path: Path) -> None:
     apart = torch.tensor([[0.0], [10.0], [30.0], [60.0], [100.0]])
     shield = Shield(apart, space="s", radius="auto")
-    assert shield.radius == pytest.approx(10.5)  # 0 and 10 are copies; the others' nearest are 20, 30 and 40 away
+    assert shield.radius == pytest.approx(
+        10.5
+    )  # 0 and 10 are copies; the others' nearest are 20, 30 and 40 away
     assert shield.radius_source is not None
     assert shield.radius_source["protected"]["measured"] == 5
     shield.save(tmp_path / "set")
@@ -193,7 +222,9 @@ def test_radius_is_measured_and_explained_when_it_is_automatic(tmp_path: Path) -
         Shield(apart[:1], space="s", radius="auto")
 
 
-def test_balls_are_larger_by_the_rounding_when_latents_are_more_precise_than_what_is_stored(tmp_path: Path) -> None:
+def test_balls_are_larger_by_the_rounding_when_latents_are_more_precise_than_what_is_stored(
+    tmp_path: Path,
+) -> None:
     latents = torch.tensor([[1 / 3, 2 / 3]], dtype=torch.float64)
     shield = Shield(latents, space="s", radius=1e-6)
     assert shield.rounding == (latents.float().double() - latents).norm().item() > 0

@@ -37,7 +37,9 @@ def test_file_is_named_when_it_is_damaged(folder, number, damage):
     if damage != "missing":
         flipped = data[:-3] + bytes([data[-3] ^ 4]) + data[-2:]
         path.write_bytes({"short": data[:-1], "long": data + b"\0", "flipped": flipped}[damage])
-    with pytest.raises(StoreError, match=rf"'{path.name}' is {'missing' if damage == 'missing' else 'damaged'}"):
+    with pytest.raises(
+        StoreError, match=rf"'{path.name}' is {'missing' if damage == 'missing' else 'damaged'}"
+    ):
         open_folder(folder)
 
 
@@ -61,7 +63,10 @@ BAD_MANIFESTS = {
     "an earlier format": ({"version": 1}, "format 1.*build it again"),
     "a later format": ({"version": 9}, "format 9.*upgrade"),
     "no shards": ({"shards": None}, "incomplete or wrong"),
-    "a file elsewhere": ({"names": {"file": "../x", "bytes": 1, "sha256": ""}}, "no file of the folder"),
+    "a file elsewhere": (
+        {"names": {"file": "../x", "bytes": 1, "sha256": ""}},
+        "no file of the folder",
+    ),
 }
 
 
@@ -77,7 +82,9 @@ def test_manifest_is_refused_when_it_is_not_right(folder, entries, message):
         open_folder(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"kind": "unalike.shield", "version": 2}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"kind": "unalike.shield", "version": 2}']
+)
 def test_manifest_is_refused_when_it_cannot_be_read(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(StoreError, match="manifest"):
@@ -99,7 +106,9 @@ def test_names_are_refused_when_they_are_of_another_set(folder, tmp_path):
 
 
 def test_shards_are_plain_safetensors_when_others_read_them(folder):
-    found = torch.cat([load_file(folder / f"vectors-{i:05}.safetensors")["vectors"] for i in range(3)])
+    found = torch.cat(
+        [load_file(folder / f"vectors-{i:05}.safetensors")["vectors"] for i in range(3)]
+    )
     assert torch.equal(found, sets.latents(9).flatten(1))
 
 
@@ -112,6 +121,11 @@ def test_columns_are_sequences_when_they_come_in_chunks(tmp_path):
     assert again.sources == names.sources == [["0", "3"], ["1", "4"], ["2"]]
     assert (again.digests, again.done) == (names.digests, names.done)
     column = Column(__import__("pyarrow").chunked_array([["a"], [], ["b", "c"]]))
-    assert (list(column), column[-1], column[1:], len(column)) == (["a", "b", "c"], "c", ["b", "c"], 3)
+    assert (list(column), column[-1], column[1:], len(column)) == (
+        ["a", "b", "c"],
+        "c",
+        ["b", "c"],
+        3,
+    )
     with pytest.raises(IndexError):
         column[3]

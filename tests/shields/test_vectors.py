@@ -17,15 +17,24 @@ def shards(folder: Path, cuts: tuple[int, ...], dtype: str) -> Mapped:
     parts = np.split(ROWS.astype(dtype), cuts)
     for i, part in enumerate(parts):
         save_file({"vectors": torch.from_numpy(part.copy())}, folder / f"{i}.safetensors")
-    return Mapped([(folder / f"{i}.safetensors", len(part)) for i, part in enumerate(parts)], 3, dtype)
+    return Mapped(
+        [(folder / f"{i}.safetensors", len(part)) for i, part in enumerate(parts)], 3, dtype
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("cuts", [(), (5,), (5, 5, 6, 14)], ids=["one", "two", "with-empty-ones"])
-def test_rows_are_those_of_the_array_when_they_lie_in_several_files(tmp_path: Path, cuts: tuple[int, ...], dtype: str):
+def test_rows_are_those_of_the_array_when_they_lie_in_several_files(
+    tmp_path: Path, cuts: tuple[int, ...], dtype: str
+):
     vectors = shards(tmp_path, cuts, dtype)
     index = np.array([13, 0, 5, 4, 5, 6])
-    assert (vectors.count, vectors.dimension, len(vectors), vectors.dtype) == (14, 3, 14, np.dtype(dtype))
+    assert (vectors.count, vectors.dimension, len(vectors), vectors.dtype) == (
+        14,
+        3,
+        14,
+        np.dtype(dtype),
+    )
     assert np.array_equal(vectors.rows(index), ROWS.astype(dtype)[index])
     assert vectors.rows(index).dtype == dtype
     assert vectors.rows(np.empty(0, dtype=np.int64)).shape == (0, 3)
@@ -37,7 +46,9 @@ def test_blocks_hold_every_row_once_when_they_cross_files(tmp_path: Path, size: 
         found = list(vectors.blocks(size))
         assert [first for first, _ in found] == list(range(0, 14, size))
         assert all(len(block) == size for _, block in found[:-1])
-        assert np.array_equal(np.concatenate([block for _, block in found]), ROWS.astype(np.float16))
+        assert np.array_equal(
+            np.concatenate([block for _, block in found]), ROWS.astype(np.float16)
+        )
 
 
 @pytest.mark.parametrize("index", [[-1], [14], [0, 99]])
@@ -55,8 +66,12 @@ def test_a_file_is_refused_by_name_when_it_is_cut_short(tmp_path: Path, cut: int
         Mapped([(tmp_path / "0.safetensors", 5), (file, 9)], 3, "float32")
 
 
-@pytest.mark.parametrize(("count", "dimension", "dtype"), [(5, 3, "float16"), (6, 3, "float32"), (5, 4, "float32")])
-def test_a_file_is_refused_when_it_holds_something_else(tmp_path: Path, count: int, dimension: int, dtype: str):
+@pytest.mark.parametrize(
+    ("count", "dimension", "dtype"), [(5, 3, "float16"), (6, 3, "float32"), (5, 4, "float32")]
+)
+def test_a_file_is_refused_when_it_holds_something_else(
+    tmp_path: Path, count: int, dimension: int, dtype: str
+):
     shards(tmp_path, (5,), "float32")
     with pytest.raises(StoreError, match=f"does not hold {count} × {dimension} numbers in {dtype}"):
         Mapped([(tmp_path / "0.safetensors", count)], dimension, dtype)

@@ -33,25 +33,41 @@ def files(folder: Path) -> list[str]:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_set_holds_what_was_given_when_it_is_opened(tmp_path, batch, dtype):
     z = sets.latents(11)
-    written = sets.build(tmp_path / "set", z, batch=batch, dtype=dtype, size=(16, 24), embedding="clip")
+    written = sets.build(
+        tmp_path / "set", z, batch=batch, dtype=dtype, size=(16, 24), embedding="clip"
+    )
     opened = open_folder(tmp_path / "set")
     assert opened.manifest == written
-    assert (written.count, written.dimension, written.shape, written.dtype) == (11, 6, (2, 3), dtype)
-    assert (written.space, written.size, written.embedding, written.generation) == ("model/2x3", (16, 24), "clip", 0)
+    assert (written.count, written.dimension, written.shape, written.dtype) == (
+        11,
+        6,
+        (2, 3),
+        dtype,
+    )
+    assert (written.space, written.size, written.embedding, written.generation) == (
+        "model/2x3",
+        (16, 24),
+        "clip",
+        0,
+    )
     assert np.array_equal(sets.all_rows(opened), z.flatten(1).numpy().astype(dtype))
     assert list(opened.ids) == sets.names(11)
     assert opened.sources[10] == ["010.png"]
     assert sets.nearest_is_itself(opened)
     assert files(tmp_path / "set") == sorted([*written.files, "manifest.json"])
     assert len({path.stat().st_mode for path in (tmp_path / "set").iterdir()}) == 1
-    assert [shard.count for shard in written.shards] == ([4, 4, 3] if dtype == "float32" else [8, 3])
+    assert [shard.count for shard in written.shards] == (
+        [4, 4, 3] if dtype == "float32" else [8, 3]
+    )
     assert all(shard.bytes <= sets.FOUR_ROWS for shard in written.shards)
 
 
 def test_rounding_is_the_largest_distance_to_what_is_stored_when_it_is_float16(tmp_path):
     z = sets.latents(9) * 100
     rounding = sets.build(tmp_path / "set", z, dtype="float16").rounding
-    assert rounding == pytest.approx((z.double() - z.half().double()).flatten(1).norm(dim=1).max().item())
+    assert rounding == pytest.approx(
+        (z.double() - z.half().double()).flatten(1).norm(dim=1).max().item()
+    )
     assert rounding > 0
     assert sets.build(tmp_path / "exact", z).rounding == 0
     assert sets.build(tmp_path / "double", z.double() / 3).rounding == pytest.approx(
@@ -69,7 +85,12 @@ def test_duplicates_are_kept_once_under_all_names_when_they_are_equal_as_stored(
     opened = open_folder(tmp_path / "set")
     assert written.count == 4
     assert np.array_equal(sets.all_rows(opened), z.flatten(1).numpy())
-    assert list(opened.sources) == [["000.png", "007.png"], ["001.png", "004.png", "006.png"], ["002.png", "005.png"], ["003.png"]]
+    assert list(opened.sources) == [
+        ["000.png", "007.png"],
+        ["001.png", "004.png", "006.png"],
+        ["002.png", "005.png"],
+        ["003.png"],
+    ]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -122,7 +143,9 @@ BAD_SETTINGS = {
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_settings_are_refused_before_anything_is_written_when_they_are_not_allowed(tmp_path, settings, message):
+def test_settings_are_refused_before_anything_is_written_when_they_are_not_allowed(
+    tmp_path, settings, message
+):
     with pytest.raises(OptionError, match=message):
         Writer.begin(tmp_path / "set", **{**sets.SETTINGS, **settings})
     assert not (tmp_path / "set").exists()
@@ -138,7 +161,10 @@ def test_radius_is_refused_when_it_is_not_above_0(tmp_path, radius):
 
 
 def test_empty_set_is_refused_and_nothing_left_when_it_is_finished(tmp_path):
-    with Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer, pytest.raises(OptionError, match="empty"):
+    with (
+        Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer,
+        pytest.raises(OptionError, match="empty"),
+    ):
         writer.finish(radius=1)
     assert not (tmp_path / "set").exists()
     (tmp_path / "there").mkdir()
@@ -218,9 +244,16 @@ def test_build_goes_on_to_the_same_set_when_it_was_cut_off_anywhere(tmp_path):
             (tmp_path / "cut" / "building.jsonl").write_bytes(journal[:cut])
             with pytest.raises(StoreError, match="was not finished"):
                 open_folder(tmp_path / "cut")
-            assert sets.build(tmp_path / "cut", z).to_dict() == {**whole.to_dict(), **shards_of(tmp_path / "cut")}
-            assert np.array_equal(sets.all_rows(open_folder(tmp_path / "cut")), z[:10].flatten(1).numpy())
-            assert list(open_folder(tmp_path / "cut").sources) == list(open_folder(tmp_path / "whole").sources)
+            assert sets.build(tmp_path / "cut", z).to_dict() == {
+                **whole.to_dict(),
+                **shards_of(tmp_path / "cut"),
+            }
+            assert np.array_equal(
+                sets.all_rows(open_folder(tmp_path / "cut")), z[:10].flatten(1).numpy()
+            )
+            assert list(open_folder(tmp_path / "cut").sources) == list(
+                open_folder(tmp_path / "whole").sources
+            )
 
 
 def shards_of(folder: Path) -> dict:
@@ -237,11 +270,15 @@ def test_build_goes_on_to_the_same_set_when_its_process_is_killed_again_and_agai
         child = os.fork()
         if child == 0:
             torch.set_num_threads(1)  # those of the parent are not here
-            with Writer.begin(tmp_path / "set", shard_bytes=sets.FOUR_ROWS, **sets.SETTINGS) as writer:
+            with Writer.begin(
+                tmp_path / "set", shard_bytes=sets.FOUR_ROWS, **sets.SETTINGS
+            ) as writer:
                 sets.fill(writer, z, sets.names(60), 3)
                 writer.finish(radius=1.0)
             os._exit(0)
-        time.sleep(0.002 * 1.25**attempt)  # longer each time, so that it is finished in the end on any machine
+        time.sleep(
+            0.002 * 1.25**attempt
+        )  # longer each time, so that it is finished in the end on any machine
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -298,7 +335,10 @@ def test_what_is_complete_is_kept_when_the_disk_is_full(tmp_path):
         assert 0 < done < 40
         sets.fill(writer, z, sets.names(40), 7)
         assert writer.finish(radius=1).count == 40
-    assert re.search(r"cannot write '(vectors|building).* to 'set' \(File too large\).*the same command again, it goes on", message)
+    assert re.search(
+        r"cannot write '(vectors|building).* to 'set' \(File too large\).*the same command again, it goes on",
+        message,
+    )
     needed = int("".join(re.findall(r"about ([\d,]+) more bytes", message)).replace(",", ""))
     assert (40 - done) * 24 <= needed <= (40 - done) * 24 + 1000
     assert np.array_equal(sets.all_rows(open_folder(tmp_path / "set")), z.flatten(1).numpy())
@@ -318,7 +358,12 @@ def test_finish_can_be_called_again_when_there_was_no_room_for_it(tmp_path):
     assert message.startswith("cannot write 'names-0.parquet'")
     assert message.endswith(" 5")
     assert len(open_folder(tmp_path / "set").vectors) == 5
-    assert files(tmp_path / "set") == ["index-0.safetensors", "manifest.json", "names-0.parquet", "vectors-00000.safetensors"]
+    assert files(tmp_path / "set") == [
+        "index-0.safetensors",
+        "manifest.json",
+        "names-0.parquet",
+        "vectors-00000.safetensors",
+    ]
 
 
 def add(folder: Path, vectors: torch.Tensor, names: list[str], **options) -> Manifest:
@@ -406,7 +451,10 @@ def test_addition_is_refused_when_there_is_no_finished_set(tmp_path):
 def test_build_is_refused_when_what_was_written_is_damaged(tmp_path):
     with Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer:
         writer.add(sets.latents(3), sets.names(3))
-    shard, journal = tmp_path / "set" / "vectors-00000.safetensors", tmp_path / "set" / "building.jsonl"
+    shard, journal = (
+        tmp_path / "set" / "vectors-00000.safetensors",
+        tmp_path / "set" / "building.jsonl",
+    )
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
     with pytest.raises(StoreError, match=r"vectors-00000.safetensors.*is damaged.*--discard"):

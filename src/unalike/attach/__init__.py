@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from unalike.attach.diffusers import levels
     from unalike.attach.diffusers.pipeline import GuidedPipeline, guide
     from unalike.attach.diffusers.vae import encode_images, shield_from_images
-    from unalike.attach.functions import GuidedDenoiser, GuidedPrediction, denoised_fn, guide_denoiser, karras_sigmas
+    from unalike.attach.functions import (
+        GuidedDenoiser,
+        GuidedPrediction,
+        denoised_fn,
+        guide_denoiser,
+        karras_sigmas,
+    )
     from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report
 
 __all__ = [
@@ -57,7 +63,9 @@ def __getattr__(name: str) -> Any:
         return found
     if name == "levels":
         return import_module("unalike.attach.diffusers.levels")
-    raise AttributeError(f"module 'unalike.attach' has no attribute {name!r}; it has {', '.join(__all__)}")
+    raise AttributeError(
+        f"module 'unalike.attach' has no attribute {name!r}; it has {', '.join(__all__)}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,11 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
     """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text encoders by their fingerprints."""
     if encoder is not None:
         return embedding_model(encoder)
-    names = sorted(name for name in getattr(pipe, "components", {}) if name.startswith("text_encoder") or name == "bert")
+    names = sorted(
+        name
+        for name in getattr(pipe, "components", {})
+        if name.startswith("text_encoder") or name == "bert"
+    )
     parts = [fingerprint(getattr(pipe, name)) for name in names if getattr(pipe, name) is not None]
     return "text-" + "-".join(parts) if parts else "labels"
 
@@ -66,5 +70,7 @@ def autoencoder(pipe: Any) -> tuple[str, Any]:
 def latent_scale(pipe: Any) -> float:
     """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
     scheduler: Any = getattr(pipe, "scheduler", None)
-    known = any(parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__)  # by name: names are read without diffusers too
+    known = any(
+        parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__
+    )  # by name: names are read without diffusers too
     return float(scheduler.config.sigma_data) if scheduler is not None and known else 1.0

@@ -12,7 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.bench.ambient_page import CLIP, IMAGES, LATENTS, ROWS, STEPS, TEST, UNGUIDED, VALIDATION, best, draw_figure, page
+from unalike.bench.ambient_page import (
+    CLIP,
+    IMAGES,
+    LATENTS,
+    ROWS,
+    STEPS,
+    TEST,
+    UNGUIDED,
+    VALIDATION,
+    best,
+    draw_figure,
+    page,
+)
 from unalike.bench.base import Benchmark, Progress, read_rows, write_rows
 from unalike.bench.figure import require_matplotlib
 from unalike.extractors import extractor
@@ -61,7 +73,15 @@ class Size:
 
     def trials(self) -> list[Trial]:
         """All of them, the unguided first."""
-        return [Trial(UNGUIDED), *(Trial(way, a, b) for way in (LATENTS, IMAGES) for a in self.strengths for b in self.stops)]
+        return [
+            Trial(UNGUIDED),
+            *(
+                Trial(way, a, b)
+                for way in (LATENTS, IMAGES)
+                for a in self.strengths
+                for b in self.stops
+            ),
+        ]
 
 
 SMOKE = Size(
@@ -116,7 +136,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _chosen_and_tested(folder: Path, pipe: Any, size: Size, progress: Progress) -> list[dict[str, Any]]:
+def _chosen_and_tested(
+    folder: Path, pipe: Any, size: Size, progress: Progress
+) -> list[dict[str, Any]]:
     """All rows, those of the validation prompts first; prompt by prompt, so that what disturbs the machine disturbs all ways alike."""
     rows, embed = read_rows(folder / ROWS), extractor("emoji", device="cpu").embed
     trials, done = size.trials(), 0
@@ -138,16 +160,22 @@ def measured(pipe: Any, trial: Trial, embed: Embed, prompt: str, size: Size) -> 
     """How many images of a prompt are right, how many right ones are different, and the processor time of the call."""
     call = _guided(pipe, None if trial.way == UNGUIDED else _sparke(trial, embed))
     begun = time.process_time()
-    images = emoji.draw(call, [prompt] * size.images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=size.steps)
+    images = emoji.draw(
+        call, [prompt] * size.images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=size.steps
+    )
     return {"seconds": time.process_time() - begun, **asdict(emoji.count(images, prompt))}
 
 
 def _sparke(trial: Trial, embed: Embed) -> SPARKE:
-    return SPARKE(strength=trial.strength, stop=trial.stop, embed=embed if trial.way == IMAGES else None)
+    return SPARKE(
+        strength=trial.strength, stop=trial.stop, embed=embed if trial.way == IMAGES else None
+    )
 
 
 def _guided(pipe: Any, method: SPARKE | None) -> Any:
-    from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+    from unalike.attach import (
+        guide,
+    )  # with diffusers, for which a list of the benchmarks should not wait
 
     return pipe if method is None else guide(pipe, method)
 
@@ -167,7 +195,10 @@ def _timed(folder: Path, pipe: Any, size: Size, progress: Progress) -> None:
     }
     for number in range(begin - 1, size.rounds):
         progress((number - begin + 1) / (size.rounds - begin + 1))
-        found = [_step(pipe, UNGUIDED, None, size), *(_step(pipe, way, embed, size) for way, embed in embeds.items())]
+        found = [
+            _step(pipe, UNGUIDED, None, size),
+            *(_step(pipe, way, embed, size) for way, embed in embeds.items()),
+        ]
         if number >= begin:
             rows += [{"round": number, **row} for row in found]
             write_rows(folder / STEPS, rows)
@@ -188,7 +219,12 @@ def _step(pipe: Any, way: str, embed: Embed | None, size: Size) -> dict[str, Any
     )
     seconds = (time.process_time() - begun) / size.timed
     correction = sum(method.taken) / size.timed if method is not None else 0.0
-    return {"way": way, "images": size.images, "step_seconds": seconds, "correction_seconds": correction}
+    return {
+        "way": way,
+        "images": size.images,
+        "step_seconds": seconds,
+        "correction_seconds": correction,
+    }
 
 
 BENCHMARK = Benchmark(name="ambient", run=run, page=page)

@@ -24,8 +24,12 @@ class UntrainedClip(Clip):
 
     def __init__(self, layers: int = 12) -> None:
         tower = {"num_hidden_layers": layers}
-        config = CLIPConfig(vision_config={**tower, "image_size": SIDE}, text_config=tower)  # all else is ViT-B/32 by default
-        with torch.random.fork_rng(devices=[]):  # transformers draws weights from the global generator
+        config = CLIPConfig(
+            vision_config={**tower, "image_size": SIDE}, text_config=tower
+        )  # all else is ViT-B/32 by default
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # transformers draws weights from the global generator
             torch.manual_seed(0)
             model = CLIPModel(config)
         Extractor.__init__(self, model, device="cpu")

@@ -24,7 +24,9 @@ def best(rows: Sequence[Row], way: str) -> dict[str, Any]:
     """The setting of a way with most distinct right images on the validation prompts, as a share of the possible; then of precision."""
     own = [r for r in rows if r["split"] == VALIDATION and r["way"] == way]
     settings = list(dict.fromkeys(tuple(r[name] for name in _SETTING) for r in own))
-    chosen = max(settings, key=lambda s: tuple(v.mean().item() for v in _measures(_of(own, s))[:2][::-1]))
+    chosen = max(
+        settings, key=lambda s: tuple(v.mean().item() for v in _measures(_of(own, s))[:2][::-1])
+    )
     return dict(zip(_SETTING, chosen, strict=True))
 
 
@@ -34,7 +36,10 @@ def _of(rows: Sequence[Row], setting: tuple[Any, ...]) -> list[Row]:
 
 def _measures(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
     """By prompt: precision, distinct right images as a share of the possible, and seconds an image."""
-    columns = ([r["right"] / r["samples"], r["distinct"] / r["possible"], r["seconds"] / r["samples"]] for r in rows)
+    columns = (
+        [r["right"] / r["samples"], r["distinct"] / r["possible"], r["seconds"] / r["samples"]]
+        for r in rows
+    )
     precision, distinct, seconds = torch.tensor(list(columns), dtype=torch.float64).T
     return precision, distinct, seconds
 
@@ -42,7 +47,12 @@ def _measures(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
 def _tested(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of the test prompts of each way, in the order of the prompts."""
     ways = (UNGUIDED, LATENTS, IMAGES)
-    return {way: sorted((r for r in rows if r["split"] == TEST and r["way"] == way), key=lambda r: r["prompt"]) for way in ways}
+    return {
+        way: sorted(
+            (r for r in rows if r["split"] == TEST and r["way"] == way), key=lambda r: r["prompt"]
+        )
+        for way in ways
+    }
 
 
 def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None:
@@ -52,10 +62,25 @@ def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None
         left, right = figure.subplots(1, 2)
         for i, way in enumerate((LATENTS, IMAGES)):
             changes = [100 * (a - b) for a, b in zip(found[way], found[UNGUIDED], strict=True)]
-            ends = [(v.mean().item() - low, high - v.mean().item()) for v in changes for low, high in [interval(v)]]
-            style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "capsize": 2, "linestyle": "none"}
+            ends = [
+                (v.mean().item() - low, high - v.mean().item())
+                for v in changes
+                for low, high in [interval(v)]
+            ]
+            style: dict[str, Any] = {
+                "color": COLOURS[i],
+                "marker": MARKERS[i],
+                "capsize": 2,
+                "linestyle": "none",
+            }
             at = [place + 0.2 * (i - 0.5) for place in range(len(changes))]
-            left.errorbar([v.mean().item() for v in changes], at, xerr=list(zip(*ends, strict=True)), label=way, **style)
+            left.errorbar(
+                [v.mean().item() for v in changes],
+                at,
+                xerr=list(zip(*ends, strict=True)),
+                label=way,
+                **style,
+            )
         left.axvline(0, color="#666666", linewidth=0.8)
         left.set_yticks(range(2), ["precision", "distinct right\nimages"])
         left.set(xlabel="change against unguided, points", ylim=(1.5, -0.8))
@@ -63,8 +88,17 @@ def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None
         times = _medians(steps)
         plain = times[UNGUIDED][0]
         names = [name for name in times if name != UNGUIDED]
-        right.barh(range(len(names)), [plain] * len(names), color="#BBBBBB", label="the step itself")
-        right.barh(range(len(names)), [times[n][1] for n in names], left=plain, color=COLOURS[1], hatch="//", label="the correction")
+        right.barh(
+            range(len(names)), [plain] * len(names), color="#BBBBBB", label="the step itself"
+        )
+        right.barh(
+            range(len(names)),
+            [times[n][1] for n in names],
+            left=plain,
+            color=COLOURS[1],
+            hatch="//",
+            label="the correction",
+        )
         right.set_yticks(range(len(names)), names)
         right.invert_yaxis()
         right.set(xlabel=f"processor time of a step of {steps[0]['images']} images, s")
@@ -73,15 +107,26 @@ def draw_figure(rows: Sequence[Row], steps: Sequence[Row], folder: Path) -> None
 
 def _medians(steps: Sequence[Row]) -> dict[str, tuple[float, float]]:
     """For each way the median time of a step, and of the correction in it."""
-    of_way = {way: [r for r in steps if r["way"] == way] for way in dict.fromkeys(r["way"] for r in steps)}
-    return {w: (median(r["step_seconds"] for r in own), median(r["correction_seconds"] for r in own)) for w, own in of_way.items()}
+    of_way = {
+        way: [r for r in steps if r["way"] == way] for way in dict.fromkeys(r["way"] for r in steps)
+    }
+    return {
+        w: (median(r["step_seconds"] for r in own), median(r["correction_seconds"] for r in own))
+        for w, own in of_way.items()
+    }
 
 
 def page(folder: Path) -> str:
     """The section of the documentation."""
     rows, steps = read_rows(folder / ROWS), read_rows(folder / STEPS)
     tested = _tested(rows)
-    trials = len({tuple(r[name] for name in _SETTING) for r in rows if r["split"] == VALIDATION and r["way"] == IMAGES})
+    trials = len(
+        {
+            tuple(r[name] for name in _SETTING)
+            for r in rows
+            if r["split"] == VALIDATION and r["way"] == IMAGES
+        }
+    )
     validation = len({r["prompt"] for r in rows if r["split"] == VALIDATION})
     samples, rounds = tested[UNGUIDED][0]["samples"], 1 + max(r["round"] for r in steps)
     parts = [
@@ -112,11 +157,26 @@ def page(folder: Path) -> str:
 def _quality(tested: dict[str, list[Row]]) -> str:
     lines = []
     for way, own in tested.items():
-        setting = "" if way == UNGUIDED else f"strength {own[0]['strength']:g}, stop {own[0]['stop']:g}"
+        setting = (
+            "" if way == UNGUIDED else f"strength {own[0]['strength']:g}, stop {own[0]['stop']:g}"
+        )
         precision, distinct, seconds = _measures(own)
-        shown = [f"{v.mean():.1%} ({low:.1%} to {high:.1%})" for v in (precision, distinct) for low, high in [interval(v)]]
+        shown = [
+            f"{v.mean():.1%} ({low:.1%} to {high:.1%})"
+            for v in (precision, distinct)
+            for low, high in [interval(v)]
+        ]
         lines.append([way, setting, *shown, f"{seconds.median():.2f} s"])
-    return table(["compared", "setting", "precision", "distinct right images, of the possible", "time an image"], lines)
+    return table(
+        [
+            "compared",
+            "setting",
+            "precision",
+            "distinct right images, of the possible",
+            "time an image",
+        ],
+        lines,
+    )
 
 
 def _difference(tested: dict[str, list[Row]]) -> str:
@@ -124,9 +184,23 @@ def _difference(tested: dict[str, list[Row]]) -> str:
     found, lines = {way: _measures(own) for way, own in tested.items()}, []
     for way, other in ((LATENTS, UNGUIDED), (IMAGES, UNGUIDED), (IMAGES, LATENTS)):
         changes = [a - b for a, b in zip(found[way][:2], found[other][:2], strict=True)]
-        shown = [f"{100 * v.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for v in changes for low, high in [interval(v)]]
-        lines.append([f"{way} against {other}", *shown, f"{(found[way][2] / found[other][2]).median():.1f}"])
-    return table(["prompt by prompt", "precision, points", "distinct right images, points", "times as long (median)"], lines)
+        shown = [
+            f"{100 * v.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            for v in changes
+            for low, high in [interval(v)]
+        ]
+        lines.append(
+            [f"{way} against {other}", *shown, f"{(found[way][2] / found[other][2]).median():.1f}"]
+        )
+    return table(
+        [
+            "prompt by prompt",
+            "precision, points",
+            "distinct right images, points",
+            "times as long (median)",
+        ],
+        lines,
+    )
 
 
 def _times(steps: Sequence[Row]) -> str:
@@ -134,5 +208,14 @@ def _times(steps: Sequence[Row]) -> str:
     lines = []
     for way, (seconds, correction) in _medians(steps).items():
         ratio = median(r["step_seconds"] / plain[r["round"]] for r in steps if r["way"] == way)
-        lines.append([way, f"{1000 * seconds:.0f} ms", "" if way == UNGUIDED else f"{1000 * correction:.1f} ms", f"{ratio:.2f}"])
-    return table(["compared", "time of a step", "of which the correction", "times an unguided step"], lines)
+        lines.append(
+            [
+                way,
+                f"{1000 * seconds:.0f} ms",
+                "" if way == UNGUIDED else f"{1000 * correction:.1f} ms",
+                f"{ratio:.2f}",
+            ]
+        )
+    return table(
+        ["compared", "time of a step", "of which the correction", "times an unguided step"], lines
+    )

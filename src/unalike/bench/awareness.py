@@ -28,7 +28,20 @@ from unalike.runs.scoring import PLAINLY_CHANGED
 
 ROWS = "rows.parquet"
 SPARKE_OPTIONS = {"strength": 0.1, "stop": 0.6}  # the best on x0 in `unalike bench pareto`
-UNLIKE = ("cat", "heart", "car", "clock", "flower", "fruit", "ball", "moon", "bird", "train", "book", "hand")
+UNLIKE = (
+    "cat",
+    "heart",
+    "car",
+    "clock",
+    "flower",
+    "fruit",
+    "ball",
+    "moon",
+    "bird",
+    "train",
+    "book",
+    "hand",
+)
 """Prompts without right images in common, each with many of its own."""
 OBJECTIVES = ("rke", "cond-rke")
 _TOY = {"strength": 1.6, "stop": 0.7}  # what the toy benchmark chooses on other worlds
@@ -89,7 +102,9 @@ class _Observed(SPARKE):
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The correction of SPARKE, as it is."""
-        without_memory = dataclasses.replace(context, memory=None, state=context.state.setdefault("without memory", {}))
+        without_memory = dataclasses.replace(
+            context, memory=None, state=context.state.setdefault("without memory", {})
+        )
         delta, own = super().x0_delta(x0, context), super().x0_delta(x0, without_memory)
         zero = torch.zeros_like(x0)
         moved = per_image_norm((zero if delta is None else delta) - (zero if own is None else own))
@@ -108,7 +123,9 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     size = SMOKE if smoke else Size()
     rows = read_rows(folder / ROWS)
     done = {(row["model"], row["prompt"]) for row in rows}
-    units = [("toy", f"world {w}, prompt {p}") for w in range(size.worlds) for p in range(PROMPTS)] + [("emoji", p) for p in size.prompts]
+    units = [
+        ("toy", f"world {w}, prompt {p}") for w in range(size.worlds) for p in range(PROMPTS)
+    ] + [("emoji", p) for p in size.prompts]
     missing = [unit for unit in units if unit not in done]
     share = 1 / max(1, sum(_WORK[model] for model, _ in missing))
     emoji: _Emoji | None = None
@@ -129,29 +146,49 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
 def _toy(seed: int, prompt: int, size: Size) -> Iterator[dict[str, Any]]:
     """A row a condition, of samples of one prompt of a world beside samples of its other prompts."""
     world = Mixtures.random(seed)
-    others = torch.tensor([p for p in range(PROMPTS) if p != prompt]).repeat(-(-max(size.stored) // (PROMPTS - 1)))
+    others = torch.tensor([p for p in range(PROMPTS) if p != prompt]).repeat(
+        -(-max(size.stored) // (PROMPTS - 1))
+    )
     pool = draw_points(world, others, (), guidance_scale=1.0, seed=_POOL_SEED).x.float()
     prompts = torch.full((size.samples,), prompt)
     twins: dict[bool, Tensor] = {}
     for condition in conditions(size):
         n, method = condition.stored, _observed(condition, _TOY)
         memory = References(pool[:n], world.embeddings[others[:n]].float()) if n else None
-        x = draw_points(world, prompts, [method], guidance_scale=1.0, seed=1000 * prompt, memory=memory).x
+        x = draw_points(
+            world, prompts, [method], guidance_scale=1.0, seed=1000 * prompt, memory=memory
+        ).x
         hits = world.hits(x, prompt)
         where = torch.where(hits.any(dim=1), hits.double().argmax(dim=1), -1)
         twin = twins.setdefault(condition.alone, where)
-        counts = {"right": int(hits.any(dim=1).sum()), "distinct": int(hits.any(dim=0).sum()), "possible": min(hits.shape)}
-        yield _row(condition, method, {"samples": size.samples, **counts}, (where != twin).double().mean().item())
+        counts = {
+            "right": int(hits.any(dim=1).sum()),
+            "distinct": int(hits.any(dim=0).sum()),
+            "possible": min(hits.shape),
+        }
+        yield _row(
+            condition,
+            method,
+            {"samples": size.samples, **counts},
+            (where != twin).double().mean().item(),
+        )
 
 
 class _Emoji:
     """The shipped model with its own defaults, and images of all prompts to fill memories with."""
 
     def __init__(self, size: Size) -> None:
-        from unalike.attach import guide  # diffusers takes seconds to import, and listing the benchmarks needs none of it
+        from unalike.attach import (
+            guide,
+        )  # diffusers takes seconds to import, and listing the benchmarks needs none of it
 
         quieten_hosts(downloads=True)
-        self._guide, self._size, self._defaults, self._pipe = guide, size, MODELS["emoji"], load("emoji")
+        self._guide, self._size, self._defaults, self._pipe = (
+            guide,
+            size,
+            MODELS["emoji"],
+            load("emoji"),
+        )
         self._pipe.set_progress_bar_config(disable=True)
         each = -(-max(size.stored) // (len(size.prompts) - 1))
         pool = Memory()
@@ -161,12 +198,16 @@ class _Emoji:
         assert stored is not None
         assert stored.prompts is not None
         unet = self._pipe.unet.config
-        self._latents = stored.latents.view(-1, unet.in_channels, unet.sample_size, unet.sample_size)
+        self._latents = stored.latents.view(
+            -1, unet.in_channels, unet.sample_size, unet.sample_size
+        )
         self._prompts, self._texts = stored.prompts, pool.texts(self._space)
 
     def _draw(self, call: Callable[..., Any], prompts: Sequence[str], *, seed: int) -> Tensor:
         steps = self._size.steps or self._defaults.steps
-        return draw_images(call, prompts, seed=seed, guidance_scale=self._defaults.guidance_scale, steps=steps)
+        return draw_images(
+            call, prompts, seed=seed, guidance_scale=self._defaults.guidance_scale, steps=steps
+        )
 
     def measured(self, prompt: str, folder: Path | None) -> Iterator[dict[str, Any]]:
         """A row a condition; where a folder is given, the images are shown there."""
@@ -178,23 +219,41 @@ class _Emoji:
             twin = twins.setdefault(condition.alone, images)
             changed = (images - twin).square().flatten(1).mean(dim=1).sqrt() > PLAINLY_CHANGED
             shown.append((condition, images))
-            yield _row(condition, method, dataclasses.asdict(count(images, prompt)), changed.double().mean().item())
+            yield _row(
+                condition,
+                method,
+                dataclasses.asdict(count(images, prompt)),
+                changed.double().mean().item(),
+            )
         if folder is not None:
             most = (0, self._size.stored[-1])
-            draw_pictures([(c.objective, c.stored, c.alone, x) for c, x in shown if c.stored in most], prompt, folder)
+            draw_pictures(
+                [(c.objective, c.stored, c.alone, x) for c, x in shown if c.stored in most],
+                prompt,
+                folder,
+            )
 
     def _unrelated(self, prompt: str, stored: int) -> Memory:
         memory = Memory()
         if stored:
             chosen = [i for i, text in enumerate(self._texts) if text != prompt][:stored]
             texts = [str(self._texts[i]) for i in chosen]
-            memory.add(self._space, self._latents[chosen], prompts=self._prompts[chosen], texts=texts)
+            memory.add(
+                self._space, self._latents[chosen], prompts=self._prompts[chosen], texts=texts
+            )
         return memory
 
 
-def _row(condition: Condition, method: _Observed, counts: dict[str, int], changed: float) -> dict[str, Any]:
+def _row(
+    condition: Condition, method: _Observed, counts: dict[str, int], changed: float
+) -> dict[str, Any]:
     shares = torch.stack(method.from_memory) if method.from_memory else torch.zeros(1)
-    return {**dataclasses.asdict(condition), "from_unrelated": shares.mean().item(), **counts, "changed": changed}
+    return {
+        **dataclasses.asdict(condition),
+        "from_unrelated": shares.mean().item(),
+        **counts,
+        "changed": changed,
+    }
 
 
 def page(folder: Path) -> str:
@@ -202,7 +261,10 @@ def page(folder: Path) -> str:
     rows = read_rows(folder / ROWS)
     emoji, default = [r for r in rows if r["model"] == "emoji"], MODELS["emoji"]
     options = ", ".join(f"{name} {value:g}" for name, value in SPARKE_OPTIONS.items())
-    prompts, worlds = len({r["prompt"] for r in emoji}), len({r["prompt"] for r in rows if r["model"] == "toy"})
+    prompts, worlds = (
+        len({r["prompt"] for r in emoji}),
+        len({r["prompt"] for r in rows if r["model"] == "toy"}),
+    )
     parts = [
         "## Awareness: what guidance does to unrelated prompts",
         f"{BENCHMARKS['awareness'].question} `unalike bench awareness`",
@@ -225,15 +287,30 @@ def page(folder: Path) -> str:
 
 def _table(rows: Sequence[dict[str, Any]], *, alone: bool) -> str:
     lines = []
-    for model, objective, stored in dict.fromkeys((r["model"], r["objective"], r["stored"]) for r in rows if r["alone"] == alone):
+    for model, objective, stored in dict.fromkeys(
+        (r["model"], r["objective"], r["stored"]) for r in rows if r["alone"] == alone
+    ):
         s = summarised(rows, model, objective, stored, alone)
         right, distinct = f"{s['precision'].mean:.1%}", f"{s['distinct'].mean:.2f}"
         if stored:
             right += " (" + s["precision change"].shown("{:+.1f}", 100) + " points)"
             distinct += " (" + s["distinct change"].shown("{:+.2f}") + ")"
-        moved, changed = (s[name].shown("{:.0%}") if stored else "" for name in ("from unrelated", "changed"))
+        moved, changed = (
+            s[name].shown("{:.0%}") if stored else "" for name in ("from unrelated", "changed")
+        )
         lines.append([model, stored, objective if stored else "", moved, right, distinct, changed])
-    return table(["model", "unrelated", "objective", "moved by them", "right", "distinct right", "plainly changed"], lines)
+    return table(
+        [
+            "model",
+            "unrelated",
+            "objective",
+            "moved by them",
+            "right",
+            "distinct right",
+            "plainly changed",
+        ],
+        lines,
+    )
 
 
 BENCHMARK = Benchmark(name="awareness", run=run, page=page)

@@ -45,10 +45,19 @@ class Estimate:
         return f"{mean}, {low} to {high}"
 
 
-def summarised(rows: Sequence[dict[str, Any]], model: str, objective: str, stored: int, alone: bool) -> dict[str, Estimate]:
+def summarised(
+    rows: Sequence[dict[str, Any]], model: str, objective: str, stored: int, alone: bool
+) -> dict[str, Estimate]:
     """Estimates over the prompts of a model under one condition; changes are against the empty memory, prompt by prompt."""
-    chosen = {r["prompt"]: r for r in rows if (r["model"], r["objective"], r["stored"], r["alone"]) == (model, objective, stored, alone)}
-    empty = {r["prompt"]: r for r in rows if (r["model"], r["stored"], r["alone"]) == (model, 0, alone)}
+    chosen = {
+        r["prompt"]: r
+        for r in rows
+        if (r["model"], r["objective"], r["stored"], r["alone"])
+        == (model, objective, stored, alone)
+    }
+    empty = {
+        r["prompt"]: r for r in rows if (r["model"], r["stored"], r["alone"]) == (model, 0, alone)
+    }
 
     def values(of: dict[str, dict[str, Any]], name: str) -> Tensor:
         return torch.tensor([of[prompt][name] for prompt in chosen], dtype=torch.float64)
@@ -75,12 +84,28 @@ def draw_figure(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             numbers = sorted({r["stored"] for r in rows if r["model"] == model})
             for panel, (measure, label) in zip(row, _PANELS.items(), strict=True):
                 for i, objective in enumerate(("rke", "cond-rke")):
-                    found = [summarised(rows, model, objective if n else "none", n, False)[measure] for n in numbers]
+                    found = [
+                        summarised(rows, model, objective if n else "none", n, False)[measure]
+                        for n in numbers
+                    ]
                     means = [e.mean for e in found]
                     ends = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
                     places = [k + 0.12 * (i - 0.5) for k in range(len(numbers))]
-                    style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": ("-", "--")[i]}
-                    panel.errorbar(places, means, yerr=ends, markersize=5, linewidth=1.2, capsize=2, label=objective, **style)
+                    style: dict[str, Any] = {
+                        "color": COLOURS[i],
+                        "marker": MARKERS[i],
+                        "linestyle": ("-", "--")[i],
+                    }
+                    panel.errorbar(
+                        places,
+                        means,
+                        yerr=ends,
+                        markersize=5,
+                        linewidth=1.2,
+                        capsize=2,
+                        label=objective,
+                        **style,
+                    )
                 panel.set_xticks(range(len(numbers)), [str(n) for n in numbers])
                 panel.set_title(label if model == models[0] else "")
                 panel.margins(y=0.1)
@@ -90,7 +115,9 @@ def draw_figure(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         panels[0][0].legend()
 
 
-def draw_pictures(shown: Sequence[tuple[str, int, bool, Tensor]], prompt: str, folder: Path) -> None:
+def draw_pictures(
+    shown: Sequence[tuple[str, int, bool, Tensor]], prompt: str, folder: Path
+) -> None:
     """Write `pictures.png`: the first images (n, 3, h, w) of each objective, number of unrelated ones and whether the batch is blind."""
     columns = min(10, len(shown[0][3]))
     with drawn(folder / "pictures.png", 2.2 + 0.75 * columns, 0.85 * len(shown) + 0.3) as figure:
@@ -100,7 +127,13 @@ def draw_pictures(shown: Sequence[tuple[str, int, bool, Tensor]], prompt: str, f
                 panel.imshow(image.permute(1, 2, 0).numpy())
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)
-            first = f"{objective}, {stored} unrelated" if stored else "no guidance" if alone else "empty memory"
+            first = (
+                f"{objective}, {stored} unrelated"
+                if stored
+                else "no guidance"
+                if alone
+                else "empty memory"
+            )
             label = f"{first}\n{'the images do not see each other' if alone else 'the images see each other'}"
             row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
         figure.suptitle(f"“{prompt}”, the same seeds in each column", fontsize=9)

@@ -72,16 +72,24 @@ def claim(folder: Path, name: str, *, smoke: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         filled = any(folder.iterdir())
     except OSError as error:
-        raise StoreError(f"folder {str(folder)!r} cannot be written: {error.strerror or error}; choose another with --out") from error
+        raise StoreError(
+            f"folder {str(folder)!r} cannot be written: {error.strerror or error}; choose another with --out"
+        ) from error
     if not filled:
-        _write_environment(folder, {"benchmark": name, "smoke": smoke, "finished": False, **machine()})
+        _write_environment(
+            folder, {"benchmark": name, "smoke": smoke, "finished": False, **machine()}
+        )
         return
     earlier = environment(folder)
     if earlier["benchmark"] != name:
-        raise StoreError(f"folder {str(folder)!r} holds the benchmark {earlier['benchmark']!r}, not {name!r}; choose another with --out")
+        raise StoreError(
+            f"folder {str(folder)!r} holds the benchmark {earlier['benchmark']!r}, not {name!r}; choose another with --out"
+        )
     if earlier["smoke"] != smoke:
         size, call = ("smoke", "with --smoke") if earlier["smoke"] else ("full", "without --smoke")
-        raise StoreError(f"folder {str(folder)!r} holds a run of {size} size; go on with it {call}, or choose another with --out")
+        raise StoreError(
+            f"folder {str(folder)!r} holds a run of {size} size; go on with it {call}, or choose another with --out"
+        )
 
 
 def finish(folder: Path) -> None:
@@ -100,7 +108,9 @@ def environment(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or not {"benchmark", "smoke", "finished"} <= found.keys():
-        raise StoreError(f"folder {str(folder)!r} has files that no benchmark wrote; choose another with --out")
+        raise StoreError(
+            f"folder {str(folder)!r} has files that no benchmark wrote; choose another with --out"
+        )
     return found
 
 
@@ -134,7 +144,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         return pq.ParquetFile(path).read().to_pylist()
     except pa.ArrowInvalid as error:
-        raise StoreError(f"{str(path)!r} is damaged ({error}); remove it to measure again") from error
+        raise StoreError(
+            f"{str(path)!r} is damaged ({error}); remove it to measure again"
+        ) from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -151,7 +163,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def interval(
-    units: Tensor, statistic: Callable[[Tensor], Tensor] = lambda drawn: drawn.mean(dim=1), draws: int = 2000
+    units: Tensor,
+    statistic: Callable[[Tensor], Tensor] = lambda drawn: drawn.mean(dim=1),
+    draws: int = 2000,
 ) -> tuple[float, float]:
     """The 95% interval of a statistic by the percentile bootstrap: units (prompts, seeds) are drawn anew with replacement.
 
@@ -167,6 +181,10 @@ def interval(
         >>> 43 < low < 46 and 53 < high < 56  # 49.5 ± 1.96 · 28.9 / 10
         True
     """
-    chosen = torch.randint(len(units), (draws, len(units)), generator=torch.Generator().manual_seed(0))
-    low, high = statistic(units[chosen]).quantile(torch.tensor([0.025, 0.975], dtype=units.dtype)).tolist()
+    chosen = torch.randint(
+        len(units), (draws, len(units)), generator=torch.Generator().manual_seed(0)
+    )
+    low, high = (
+        statistic(units[chosen]).quantile(torch.tensor([0.025, 0.975], dtype=units.dtype)).tolist()
+    )
     return low, high

@@ -39,7 +39,12 @@ class Table:
 
     def read(self, progress: Progress) -> Iterator[tuple[int, str, str]]:
         """Row, URL and caption of each row that has them; the others are counted at the first time."""
-        again, good, done, size = self.good > 0 or bool(self.bad), 0, 0, max(1, self.path.stat().st_size)
+        again, good, done, size = (
+            self.good > 0 or bool(self.bad),
+            0,
+            0,
+            max(1, self.path.stat().st_size),
+        )
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 done += len(line)
@@ -91,7 +96,9 @@ def _digest(caption: str) -> bytes:
     return hashlib.blake2b(caption.encode(), digest_size=8).digest()
 
 
-def repeated_captions(rows: Iterator[tuple[int, str, str]], least: int) -> tuple[frozenset[bytes], int]:
+def repeated_captions(
+    rows: Iterator[tuple[int, str, str]], least: int
+) -> tuple[frozenset[bytes], int]:
     """The digests of captions that occur `least` times or more, and the number of different captions, in 9 bytes a row."""
     digests = bytearray()
     for _, _, caption in rows:
@@ -100,10 +107,14 @@ def repeated_captions(rows: Iterator[tuple[int, str, str]], least: int) -> tuple
     found.sort()
     last = found[least - 1 :]
     often = np.unique(last[last == found[: len(last)]])
-    return frozenset(digest.tobytes() for digest in often), len(found) - int(np.count_nonzero(found[1:] == found[:-1]))
+    return frozenset(digest.tobytes() for digest in often), len(found) - int(
+        np.count_nonzero(found[1:] == found[:-1])
+    )
 
 
-def grouped(rows: Iterator[tuple[int, str, str]], repeated: frozenset[bytes], most: int) -> dict[str, Group]:
+def grouped(
+    rows: Iterator[tuple[int, str, str]], repeated: frozenset[bytes], most: int
+) -> dict[str, Group]:
     """The images of captions whose digest is among those; two captions of one digest stay two."""
     groups: dict[str, Group] = {}
     for number, url, caption in rows:

@@ -26,10 +26,17 @@ import pyarrow.parquet as pq
 from unalike.bench.caption_table import HOST, Group, Progress, Table, grouped, repeated_captions
 from unalike.errors import OptionError, StoreError, UnalikeError
 
-GENERATED = ("Display larger image", "This image may contain", "This is the product title", "Image result for")
+GENERATED = (
+    "Display larger image",
+    "This image may contain",
+    "This is the product title",
+    "Image result for",
+)
 PERSON = "<PERSON>"
 RANGES = (6, 11, 21, 31, 41, 51)  # where the rows of the table of splits begin, after the first
-_SECOND_LEVEL = frozenset(["ac", "co", "com", "edu", "gov", "mil", "ne", "net", "or", "org"])  # no sites below a country's domain
+_SECOND_LEVEL = frozenset(
+    ["ac", "co", "com", "edu", "gov", "mil", "ne", "net", "or", "org"]
+)  # no sites below a country's domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +63,21 @@ class CaptionFilters:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
-            raise OptionError(f"least is {self.least} and most is {self.most}; 1 <= least <= most, as in least=4, most=128")
+            raise OptionError(
+                f"least is {self.least} and most is {self.most}; 1 <= least <= most, as in least=4, most=128"
+            )
         if self.domain not in ("site", "suffix"):
-            raise OptionError(f"domain is {self.domain!r}; allowed: 'site', 'suffix', as in domain='site'")
+            raise OptionError(
+                f"domain is {self.domain!r}; allowed: 'site', 'suffix', as in domain='site'"
+            )
         if not self.domain_share > 0:
-            raise OptionError(f"domain_share is {self.domain_share}; it must be above 0, as in domain_share=0.5")
+            raise OptionError(
+                f"domain_share is {self.domain_share}; it must be above 0, as in domain_share=0.5"
+            )
         if self.validation < 0:
-            raise OptionError(f"validation is {self.validation}; it must be a number of captions, 0 or more, as in validation=554")
+            raise OptionError(
+                f"validation is {self.validation}; it must be a number of captions, 0 or more, as in validation=554"
+            )
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}; it must be 0 or more, as in seed=0")
 
@@ -115,19 +130,32 @@ def build_captions(
     """
     path, folder, filters = Path(table), Path(out), CaptionFilters() if filters is None else filters
     if not path.is_file():
-        raise StoreError(f"there is no table {str(path)!r}; pass the path of a text file of lines url TAB caption")
+        raise StoreError(
+            f"there is no table {str(path)!r}; pass the path of a text file of lines url TAB caption"
+        )
     with _whole_folder(folder) as partial:
         rows = Table(path, partial / "skipped.tsv" if skip_bad else None)
-        repeated, captions = repeated_captions(rows.read(lambda share: progress(share / 2)), filters.least)
+        repeated, captions = repeated_captions(
+            rows.read(lambda share: progress(share / 2)), filters.least
+        )
         rows.check()
         groups = grouped(rows.read(lambda share: progress(0.5 + share / 2)), repeated, filters.most)
         kept, steps = _filtered(groups, filters)
         split = _split(kept, filters)
         record = {
-            "table": {"name": path.name, "bytes": path.stat().st_size, "rows": rows.good, "captions": captions, "skipped": dict(rows.bad)},
+            "table": {
+                "name": path.name,
+                "bytes": path.stat().st_size,
+                "rows": rows.good,
+                "captions": captions,
+                "skipped": dict(rows.bad),
+            },
             "settings": asdict(filters),
             "filters": steps,
-            "splits": {s: _counts(g for c, g in kept.items() if split[c] == s) for s in ("validation", "test")},
+            "splits": {
+                s: _counts(g for c, g in kept.items() if split[c] == s)
+                for s in ("validation", "test")
+            },
             "images_per_caption": _ranges(kept, split, filters),
         }
         _write(partial, kept, split, record)
@@ -155,7 +183,9 @@ def place(url: str, domain: str) -> str:
     return ".".join(parts[-3 if below else -2 :])
 
 
-def _filtered(groups: Mapping[str, Group], filters: CaptionFilters) -> tuple[dict[str, Group], list[dict[str, Any]]]:
+def _filtered(
+    groups: Mapping[str, Group], filters: CaptionFilters
+) -> tuple[dict[str, Group], list[dict[str, Any]]]:
     """What the filters leave, one after the other, and how much each did."""
 
     def mixed(_: str, group: Group) -> bool:
@@ -163,9 +193,13 @@ def _filtered(groups: Mapping[str, Group], filters: CaptionFilters) -> tuple[dic
         return places.most_common(1)[0][1] < filters.domain_share * group.images
 
     passes: dict[str, Callable[[str, Group], bool]] = {
-        f"{filters.least} to {filters.most} images": lambda _, group: filters.least <= group.images <= filters.most,
+        f"{filters.least} to {filters.most} images": lambda _, group: (
+            filters.least <= group.images <= filters.most
+        ),
         f"no {filters.domain} with a share of {filters.domain_share:g} or more": mixed,
-        "not written by software": lambda caption, _: not any(words in caption for words in GENERATED),
+        "not written by software": lambda caption, _: (
+            not any(words in caption for words in GENERATED)
+        ),
         f"without {PERSON}": lambda caption, _: PERSON not in caption,
     }
     kept, steps = dict(groups), []
@@ -183,27 +217,47 @@ def _counts(groups: Iterable[Group]) -> dict[str, int]:
 def _split(kept: Mapping[str, Group], filters: CaptionFilters) -> dict[str, str]:
     """The split of each caption; it depends on the captions and the seed, not on the order of the table."""
     if not kept:
-        raise StoreError("no caption of the table passes the filters; take a larger table, or wider filters, such as least=2")
+        raise StoreError(
+            "no caption of the table passes the filters; take a larger table, or wider filters, such as least=2"
+        )
     if filters.validation >= len(kept):
         raise OptionError(
             f"validation is {filters.validation} and {len(kept)} captions are left after the filters; it must be below, as in "
             f"validation={len(kept) // 10}"
         )
-    chosen = set(np.random.default_rng(filters.seed).permutation(len(kept))[: filters.validation].tolist())
+    chosen = set(
+        np.random.default_rng(filters.seed).permutation(len(kept))[: filters.validation].tolist()
+    )
     return {caption: "validation" if i in chosen else "test" for i, caption in enumerate(kept)}
 
 
-def _ranges(kept: Mapping[str, Group], split: Mapping[str, str], filters: CaptionFilters) -> list[dict[str, Any]]:
+def _ranges(
+    kept: Mapping[str, Group], split: Mapping[str, str], filters: CaptionFilters
+) -> list[dict[str, Any]]:
     """How many captions of each split have how many images, in the ranges of the paper's table."""
-    starts = [filters.least, *(start for start in RANGES if filters.least < start <= filters.most), filters.most + 1]
+    starts = [
+        filters.least,
+        *(start for start in RANGES if filters.least < start <= filters.most),
+        filters.most + 1,
+    ]
     table = []
     for low, end in pairwise(starts):
-        inside = Counter(split[caption] for caption, group in kept.items() if low <= group.images < end)
-        table.append({"images": f"{low} to {end - 1}", "validation": inside["validation"], "test": inside["test"]})
+        inside = Counter(
+            split[caption] for caption, group in kept.items() if low <= group.images < end
+        )
+        table.append(
+            {
+                "images": f"{low} to {end - 1}",
+                "validation": inside["validation"],
+                "test": inside["test"],
+            }
+        )
     return table
 
 
-def _write(folder: Path, kept: Mapping[str, Group], split: Mapping[str, str], record: Mapping[str, Any]) -> None:
+def _write(
+    folder: Path, kept: Mapping[str, Group], split: Mapping[str, str], record: Mapping[str, Any]
+) -> None:
     columns = {
         "caption": pa.array(kept, pa.string()),
         "split": pa.array([split[caption] for caption in kept], pa.string()),
@@ -212,14 +266,18 @@ def _write(folder: Path, kept: Mapping[str, Group], split: Mapping[str, str], re
         "rows": pa.array([group.rows for group in kept.values()], pa.list_(pa.int64())),
     }
     pq.write_table(pa.table(columns), folder / "captions.parquet")
-    (folder / "captions.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "captions.json").write_text(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write to, which becomes `out` when all went well and is removed when not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"output folder {str(out)!r} is not empty; choose another with out= (--out), or remove it first")
+        raise StoreError(
+            f"output folder {str(out)!r} is not empty; choose another with out= (--out), or remove it first"
+        )
     partial = out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
     partial.mkdir(parents=True)
     try:
@@ -234,17 +292,51 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m unalike.bench.captions", description="Captions with several images each, from a table."
+        prog="python -m unalike.bench.captions",
+        description="Captions with several images each, from a table.",
     )
-    parser.add_argument("table", type=Path, metavar="TABLE", help="UTF-8 text, a line an image: URL, tab, caption; no header")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write, not there yet or empty")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out rows that are no URL and caption, and list them")
-    helps = {"least": "images of a caption at least", "most": "and at most", "validation": "captions split off", "seed": "of the split"}
-    for name, text in helps.items():
-        parser.add_argument(f"--{name}", type=int, default=getattr(CaptionFilters, name), help=f"{text} [%(default)s]")
-    parser.add_argument("--domain", choices=("site", "suffix"), default=CaptionFilters.domain, help="where images come from [%(default)s]")
     parser.add_argument(
-        "--domain-share", type=float, default=CaptionFilters.domain_share, help="share of one such place, left out from [%(default)s]"
+        "table",
+        type=Path,
+        metavar="TABLE",
+        help="UTF-8 text, a line an image: URL, tab, caption; no header",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write, not there yet or empty",
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out rows that are no URL and caption, and list them",
+    )
+    helps = {
+        "least": "images of a caption at least",
+        "most": "and at most",
+        "validation": "captions split off",
+        "seed": "of the split",
+    }
+    for name, text in helps.items():
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=getattr(CaptionFilters, name),
+            help=f"{text} [%(default)s]",
+        )
+    parser.add_argument(
+        "--domain",
+        choices=("site", "suffix"),
+        default=CaptionFilters.domain,
+        help="where images come from [%(default)s]",
+    )
+    parser.add_argument(
+        "--domain-share",
+        type=float,
+        default=CaptionFilters.domain_share,
+        help="share of one such place, left out from [%(default)s]",
     )
     given = vars(parser.parse_args(arguments))
     table, out, skip_bad = given.pop("table"), given.pop("out"), given.pop("skip_bad")

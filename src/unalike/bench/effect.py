@@ -36,14 +36,18 @@ class Unchanged:
     def __exit__(self, *_: object) -> None:
         self._hook.remove()
 
-    def _remember(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _remember(
+        self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         self._asked = (args, dict(kwargs))
 
     @torch.no_grad()
     def x0(self, x_t: Tensor) -> Tensor:
         """The prediction (B, …) for the noisy latents (B, …) of the current step."""
         args, kwargs = self._asked
-        without_prompt, with_prompt = self._pipe.unet.forward(*args, **kwargs)[0].chunk(2)  # forward itself calls no hooks
+        without_prompt, with_prompt = self._pipe.unet.forward(*args, **kwargs)[0].chunk(
+            2
+        )  # forward itself calls no hooks
         output = without_prompt + self._guidance_scale * (with_prompt - without_prompt)
         level = levels.level(self._pipe.scheduler, args[1])
         return level.a * x_t + level.b * output
@@ -70,5 +74,7 @@ class Effect(Method):
     def x0_delta(self, x0: Tensor, context: Context) -> None:
         """None, always."""
         before = self.unchanged.x0(context.x_t)
-        size = per_image_norm(x0 - before) / denoiser_step(before, context).clamp_min(torch.finfo(torch.float32).tiny)
+        size = per_image_norm(x0 - before) / denoiser_step(before, context).clamp_min(
+            torch.finfo(torch.float32).tiny
+        )
         self.of_step.append(size)

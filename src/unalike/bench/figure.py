@@ -13,7 +13,18 @@ from unalike.errors import UnsupportedError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F", "#882255")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#8C6D31",
+    "#7F7F7F",
+    "#882255",
+)
 """The palette of Okabe and Ito 2008 without its yellow, which is hard to see on white, then a brown, a grey and a wine red."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """One for each colour, so that colour is never the only difference."""
@@ -39,7 +50,9 @@ def require_matplotlib() -> None:
         UnsupportedError: where matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise UnsupportedError("the benchmarks draw figures with matplotlib, which is not installed; pip install 'unalike[bench]'")
+        raise UnsupportedError(
+            "the benchmarks draw figures with matplotlib, which is not installed; pip install 'unalike[bench]'"
+        )
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from unalike.kernels import unit_rows
 PROMPTS, MODES, STEPS = 4, 8, 24
 _EMBEDDING = 16  # numbers of a prompt's embedding
 _SHARPNESS = 20.0  # of the blend: another prompt has at most exp(-20) of the weight of one that is given as it is
-_NOISIEST = 0.99  # time at which sampling begins; at 1 there is no signal, and most methods divide by it
+_NOISIEST = (
+    0.99  # time at which sampling begins; at 1 there is no signal, and most methods divide by it
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Mixtures:
             ([8, 8, 8, 8], 2)
         """
         generator = torch.Generator().manual_seed(seed)
-        angles = torch.arange(PROMPTS * MODES) + 0.3 * torch.rand(PROMPTS * MODES, generator=generator, dtype=torch.float64)
+        angles = torch.arange(PROMPTS * MODES) + 0.3 * torch.rand(
+            PROMPTS * MODES, generator=generator, dtype=torch.float64
+        )
         angles = angles * (2 * math.pi / (PROMPTS * MODES))
         radii = 0.8 + 1.2 * torch.rand(PROMPTS * MODES, generator=generator, dtype=torch.float64)
         means = radii[:, None] * torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -61,17 +65,30 @@ class Mixtures:
         for prompt in range(PROMPTS):
             own = prompt + PROMPTS * torch.arange(MODES)
             before = 2 * prompt % MODES
-            own[before] = (own[before] - 1) % len(angles)  # the neighbour's, which stands at nearly the same angle
+            own[before] = (own[before] - 1) % len(
+                angles
+            )  # the neighbour's, which stands at nearly the same angle
             falling = 0.6 ** torch.arange(MODES, dtype=torch.float64)
-            weights[prompt, own[torch.randperm(MODES, generator=generator)]] = falling / falling.sum()
+            weights[prompt, own[torch.randperm(MODES, generator=generator)]] = (
+                falling / falling.sum()
+            )
         used = weights.sum(dim=0) > 0
         deviations = 0.03 + 0.02 * torch.rand(len(means), generator=generator, dtype=torch.float64)
-        basis = torch.linalg.qr(torch.randn(_EMBEDDING, _EMBEDDING, generator=generator, dtype=torch.float64)).Q
-        return cls(means[used], deviations[used], weights[:, used], math.sqrt(_EMBEDDING) * basis[:PROMPTS])
+        basis = torch.linalg.qr(
+            torch.randn(_EMBEDDING, _EMBEDDING, generator=generator, dtype=torch.float64)
+        ).Q
+        return cls(
+            means[used], deviations[used], weights[:, used], math.sqrt(_EMBEDDING) * basis[:PROMPTS]
+        )
 
     def blended(self, embeddings: Tensor) -> Tensor:
         """What embeddings (B, p) mean: (B, M) weights, those of the prompts blended by a softmax of 20 times the cosine."""
-        return torch.softmax(_SHARPNESS * unit_rows(embeddings.double()) @ unit_rows(self.embeddings).T, dim=1) @ self.weights
+        return (
+            torch.softmax(
+                _SHARPNESS * unit_rows(embeddings.double()) @ unit_rows(self.embeddings).T, dim=1
+            )
+            @ self.weights
+        )
 
     def denoised(self, x_t: Tensor, alpha: float, sigma: float, weights: Tensor) -> Tensor:
         """The exact denoiser `E[x0 | x_t]` (B, 2) of mixtures with the weights (B, M), for `x_t = alpha · x0 + sigma · noise`.
@@ -139,7 +156,14 @@ def draw(
     asked, everything = world.blended(y), world.weights.mean(dim=0).expand(len(x), -1)
     path = levels(steps)
     for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
-        now = {"step": step, "x_t": x, "alpha": alpha, "sigma": sigma, "next_alpha": next_alpha, "next_sigma": next_sigma}
+        now = {
+            "step": step,
+            "x_t": x,
+            "alpha": alpha,
+            "sigma": sigma,
+            "next_alpha": next_alpha,
+            "next_sigma": next_sigma,
+        }
         prepared = run.prepare([y], **now)
         changed = prepared.embeddings[0]
         x0 = world.denoised(x, alpha, sigma, asked if changed is None else world.blended(changed))
@@ -175,5 +199,11 @@ def quality(world: Mixtures, x: Tensor, prompts: Tensor) -> Quality:
         own = x[prompts == prompt]
         hits = world.hits(own, prompt)
         covered = hits.any(dim=0).sum().item() / min(hits.shape)
-        rows.append((covered, hits.any(dim=1).double().mean().item(), world.log_density(own, prompt).mean().item()))
+        rows.append(
+            (
+                covered,
+                hits.any(dim=1).double().mean().item(),
+                world.log_density(own, prompt).mean().item(),
+            )
+        )
     return Quality(*(sum(column) / len(rows) for column in zip(*rows, strict=True)))

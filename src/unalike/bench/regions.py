@@ -80,7 +80,9 @@ class Size:
     pictures: int = 6
 
 
-SMOKE = Size(cases=(CASES[0], CASES[len(HALVED)]), images=2, steps=3, shown=(("box", "cat"),), pictures=2)
+SMOKE = Size(
+    cases=(CASES[0], CASES[len(HALVED)]), images=2, steps=3, shown=(("box", "cat"),), pictures=2
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,10 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     rows = read_rows(folder / ROWS)
     done = {(row["family"], row["prompt"]) for row in rows}
     missing = [case for case in size.cases if case.key not in done]
-    shown = sorted((case for case in size.cases if case.key in size.shown), key=lambda case: size.shown.index(case.key))
+    shown = sorted(
+        (case for case in size.cases if case.key in size.shown),
+        key=lambda case: size.shown.index(case.key),
+    )
     if missing or not (folder / FIGURE).exists():
         model, pictures = Model(size), {}
         for i, case in enumerate([*missing, *(case for case in shown if case not in missing)]):
@@ -159,7 +164,9 @@ class Model:
     """The emoji model, which draws the images of a size."""
 
     def __init__(self, size: Size) -> None:
-        from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+        from unalike.attach import (
+            guide,
+        )  # with diffusers, for which a list of the benchmarks should not wait
         from unalike.bench.pareto.tasks import open_pipeline
 
         quieten_hosts(downloads=True)
@@ -183,7 +190,9 @@ class Model:
     def _drawn(self, prompt: str, *methods: Method) -> Drawn:
         guided = self._guide(self._pipe, *methods)
         images, steps = self._size.images, self._size.steps
-        pictures = draw(guided, [prompt] * images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=steps)
+        pictures = draw(
+            guided, [prompt] * images, seed=0, guidance_scale=GUIDANCE_SCALE, steps=steps
+        )
         assert guided.latents is not None  # every call runs to the last step
         return Drawn(guided.latents.float(), pictures)
 
@@ -193,8 +202,14 @@ def measured(case: Case, found: Compared) -> list[dict[str, Any]]:
 
     Changes of latents are root mean squares, of pixels means of absolute differences in [0, 1]; None where no place is outside.
     """
-    applied = torch.stack([b - a for a, b in zip(found.before.x0, found.after.x0, strict=True)]).abs().amax(dim=2)
-    masks = torch.stack([mask[:, 0].expand(applied.shape[1], -1, -1) for mask in found.before.masks])
+    applied = (
+        torch.stack([b - a for a, b in zip(found.before.x0, found.after.x0, strict=True)])
+        .abs()
+        .amax(dim=2)
+    )
+    masks = torch.stack(
+        [mask[:, 0].expand(applied.shape[1], -1, -1) for mask in found.before.masks]
+    )
     rows = []
     for b, cells in enumerate(found.mask):
         row: dict[str, Any] = {
@@ -216,14 +231,18 @@ def measured(case: Case, found: Compared) -> list[dict[str, Any]]:
             for side, chosen in (("inside", cells), ("outside", ~cells)):
                 some = bool(chosen.any())
                 row[f"{name}_latents_{side}"] = moved[chosen].mean().sqrt().item() if some else None
-                row[f"{name}_pixels_{side}"] = changed[pixels(chosen, changed.shape[0])].mean().item() if some else None
+                row[f"{name}_pixels_{side}"] = (
+                    changed[pixels(chosen, changed.shape[0])].mean().item() if some else None
+                )
         rows.append(row)
     return rows
 
 
 def pixels(cells: Tensor, side: int) -> Tensor:
     """The pixels (side, side) bool of cells (h, w) bool."""
-    return cells.repeat_interleave(side // cells.shape[0], 0).repeat_interleave(side // cells.shape[1], 1)
+    return cells.repeat_interleave(side // cells.shape[0], 0).repeat_interleave(
+        side // cells.shape[1], 1
+    )
 
 
 def _agreement(first: Tensor, last: Tensor) -> float:
@@ -236,8 +255,14 @@ def shown_of(case: Case, found: Compared, count: int) -> Shown:
     title = f"“{case.prompt}”, {'“' + case.region + '”' if isinstance(case.region, str) else 'left half'}"
     if case.stop < 1:
         title += f", strength {case.strength:g} until {case.stop:.0%}"
-    rows = {"unguided": found.unguided, "everywhere": found.everywhere, "in the region": found.inside}
-    outlines = torch.stack([pixels(cells, found.unguided.pictures.shape[-1]) for cells in found.mask[:count]])
+    rows = {
+        "unguided": found.unguided,
+        "everywhere": found.everywhere,
+        "in the region": found.inside,
+    }
+    outlines = torch.stack(
+        [pixels(cells, found.unguided.pictures.shape[-1]) for cells in found.mask[:count]]
+    )
     return Shown(title, {name: drawn.pictures[:count] for name, drawn in rows.items()}, outlines)
 
 

@@ -59,14 +59,24 @@ def _outline(panel: Axes, region: Tensor) -> None:
     """Draw a line around a region (h, w), also where it ends at the picture's edge."""
     height, width = region.shape
     padded = torch.nn.functional.pad(region.float(), (1, 1, 1, 1))
-    panel.contour(range(-1, width + 1), range(-1, height + 1), padded.numpy(), levels=[0.5], colors=COLOURS[3], linewidths=1.2)
+    panel.contour(
+        range(-1, width + 1),
+        range(-1, height + 1),
+        padded.numpy(),
+        levels=[0.5],
+        colors=COLOURS[3],
+        linewidths=1.2,
+    )
     panel.set(xlim=(-1.5, width + 0.5), ylim=(height + 0.5, -1.5))
 
 
 def page(folder: Path) -> str:
     """The section of the documentation."""
     rows = read_rows(folder / ROWS)
-    families = {family: [r for r in rows if r["family"] == family] for family in dict.fromkeys(r["family"] for r in rows)}
+    families = {
+        family: [r for r in rows if r["family"] == family]
+        for family in dict.fromkeys(r["family"] for r in rows)
+    }
     images = 1 + max(r["image"] for r in rows)
     parts = [
         "## Regions: does guidance stay where it was asked for?",
@@ -96,26 +106,54 @@ def _exact(rows: Sequence[Row]) -> str:
 
 
 def _family(name: str, rows: Sequence[Row]) -> str:
-    prompts = {prompt: [r for r in rows if r["prompt"] == prompt] for prompt in dict.fromkeys(r["prompt"] for r in rows)}
+    prompts = {
+        prompt: [r for r in rows if r["prompt"] == prompt]
+        for prompt in dict.fromkeys(r["prompt"] for r in rows)
+    }
     words = name == "words"
     columns = [
-        *(["prompt", "word", "share of the picture at a step", "at any step", "first and last step agree"] if words else ["prompt"]),
-        *(f"{how}{what} inside / outside" for how in ("", "guided everywhere: ") for what in _MEASURED),
+        *(
+            [
+                "prompt",
+                "word",
+                "share of the picture at a step",
+                "at any step",
+                "first and last step agree",
+            ]
+            if words
+            else ["prompt"]
+        ),
+        *(
+            f"{how}{what} inside / outside"
+            for how in ("", "guided everywhere: ")
+            for what in _MEASURED
+        ),
     ]
     lines = []
     for prompt, own in prompts.items():
-        where = [own[0]["region"], *(f"{_mean(own, name):.0%}" for name in ("share_of_a_step", "share", "agreement"))]
-        changes = [_pair(own, f"{how}_{what}") for how in ("region", "everywhere") for what in _MEASURED]
+        where = [
+            own[0]["region"],
+            *(f"{_mean(own, name):.0%}" for name in ("share_of_a_step", "share", "agreement")),
+        ]
+        changes = [
+            _pair(own, f"{how}_{what}") for how in ("region", "everywhere") for what in _MEASURED
+        ]
         lines.append([prompt, *(where if words else []), *changes])
     first, (within, out) = rows[0], (f"region_pixels_{side}" for side in _SIDES)
     until = f"until {first['stop']:.0%} of the steps" if first["stop"] < 1 else "at all steps"
     where = "where the model sees a word" if words else "in the left half"
-    sentences = [f"**{name.capitalize()}**: {where}, strength {first['strength']:g} {until}. {_summary(list(prompts.values()))}"]
+    sentences = [
+        f"**{name.capitalize()}**: {where}, strength {first['strength']:g} {until}. {_summary(list(prompts.values()))}"
+    ]
     if words:
         sentences.append(
             f"The region of the first step and that of the last have {_mean(rows, 'agreement'):.0%} of what is in either in common."
         )
-    more = [f"“{prompt}”" for prompt, own in prompts.items() if round(_mean(own, out), 3) > round(_mean(own, within), 3)]
+    more = [
+        f"“{prompt}”"
+        for prompt, own in prompts.items()
+        if round(_mean(own, out), 3) > round(_mean(own, within), 3)
+    ]
     if more:
         sentences.append(f"Pixels change more outside than inside of {', '.join(more)}.")
     return " ".join(sentences) + "\n\n" + table(columns, lines)
@@ -124,7 +162,9 @@ def _family(name: str, rows: Sequence[Row]) -> str:
 def _summary(prompts: Sequence[Sequence[Row]]) -> str:
     """Changes with the region as shares of those with guidance everywhere, and of the outside as a share of the inside."""
     values = {
-        (how, what, side): torch.tensor([_mean(own, f"{how}_{what}_{side}") for own in prompts], dtype=torch.float64)
+        (how, what, side): torch.tensor(
+            [_mean(own, f"{how}_{what}_{side}") for own in prompts], dtype=torch.float64
+        )
         for how in ("region", "everywhere")
         for what in _MEASURED
         for side in _SIDES
@@ -135,7 +175,9 @@ def _summary(prompts: Sequence[Sequence[Row]]) -> str:
         pairs = pairs[~pairs.isnan().any(dim=1)]
         if not len(pairs):
             return "–"
-        low, high = interval(pairs, lambda drawn: drawn[:, :, 0].sum(dim=1) / drawn[:, :, 1].sum(dim=1))
+        low, high = interval(
+            pairs, lambda drawn: drawn[:, :, 0].sum(dim=1) / drawn[:, :, 1].sum(dim=1)
+        )
         return f"{(pairs[:, 0].sum() / pairs[:, 1].sum()).item():.0%} ({low:.0%} to {high:.0%})"
 
     return (
@@ -154,4 +196,6 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 def _pair(rows: Sequence[Row], name: str) -> str:
     """The means inside and outside."""
     values = [_mean(rows, f"{name}_{side}") for side in _SIDES]
-    return " / ".join("–" if v != v else f"{v:.1%}" if name.endswith("pixels") else f"{v:.2f}" for v in values)
+    return " / ".join(
+        "–" if v != v else f"{v:.1%}" if name.endswith("pixels") else f"{v:.2f}" for v in values
+    )

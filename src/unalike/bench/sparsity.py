@@ -50,9 +50,14 @@ class Setting:
 
 SETTINGS = (
     Setting("SPARKE", "sparke"),
-    *(Setting(f"{METHODS[name].__name__}, the model's default", name, dict(options)) for name, options in MODEL.methods.items()),
+    *(
+        Setting(f"{METHODS[name].__name__}, the model's default", name, dict(options))
+        for name, options in MODEL.methods.items()
+    ),
     Setting("SPARKE on x0, first steps", "sparke", {"strength": 0.2, "stop": 0.6}),
-    Setting("SPARKE on x_t, every 5th step", "sparke", {"target": "x_t", "every": 5, "strength": 0.1}),
+    Setting(
+        "SPARKE on x_t, every 5th step", "sparke", {"target": "x_t", "every": 5, "strength": 0.1}
+    ),
     Setting("VendiGuidance", "vendi"),
     Setting("SPELL", "spell"),
     Setting("SPELL, small radius and limit", "spell", {"factor": 0.25, "limit": 0.3}),
@@ -108,7 +113,9 @@ def measure(folder: Path, size: Size, progress: Progress) -> None:
 
 def corrections(pipe: Any, setting: Setting, prompt: str, *, images: int, steps: int) -> Tensor:
     """Per step and image (steps, B), how far the setting moves x0 as a share of the denoiser's own step, `||x0 - x_t / alpha||`."""
-    from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+    from unalike.attach import (
+        guide,
+    )  # with diffusers, for which a list of the benchmarks should not wait
     from unalike.bench.effect import Effect, Unchanged
 
     method = build(setting.method, **setting.options)
@@ -136,7 +143,9 @@ def by_setting(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     for name in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == name]
         steps = 1 + max(row["step"] for row in own)
-        found[name] = torch.tensor([[row["of_step"] for row in own if row["step"] == step] for step in range(steps)])
+        found[name] = torch.tensor(
+            [[row["of_step"] for row in own if row["step"] == step] for step in range(steps)]
+        )
     return found
 
 
@@ -161,7 +170,9 @@ def draw_figure(folder: Path) -> None:
 def _panel(panel: Axes, shares: Tensor, *, labelled: bool) -> None:
     at = range(len(shares))
     touched = panel.twinx()
-    touched.fill_between(at, 100 * (shares > ACTIVE).float().mean(dim=1), step="mid", color="#EAEAEA", linewidth=0)
+    touched.fill_between(
+        at, 100 * (shares > ACTIVE).float().mean(dim=1), step="mid", color="#EAEAEA", linewidth=0
+    )
     touched.set(ylim=(0, 100), yticks=[0, 50, 100])
     touched.tick_params(axis="y", colors="#666666", right=labelled, labelright=labelled)
     touched.grid(visible=False)
@@ -186,9 +197,20 @@ def page(folder: Path) -> str:
     rows = read_rows(folder / ROWS)
     images, steps = len({(r["prompt"], r["image"]) for r in rows}), 1 + max(r["step"] for r in rows)
     prompts = len({r["prompt"] for r in rows})
-    settings = {row["setting"]: [row["setting"], row["options"], f"{row['guidance_scale']:g}"] for row in rows}
+    settings = {
+        row["setting"]: [row["setting"], row["options"], f"{row['guidance_scale']:g}"]
+        for row in rows
+    }
     lines = [[*settings[name], *_summary(shares)] for name, shares in by_setting(rows).items()]
-    columns = ["method", "options", "CFG", "median correction", "largest", "steps at which an image is corrected", "images ever corrected"]
+    columns = [
+        "method",
+        "options",
+        "CFG",
+        "median correction",
+        "largest",
+        "steps at which an image is corrected",
+        "images ever corrected",
+    ]
     parts = [
         "## Sparsity: how much and how often each method intervenes",
         f"{BENCHMARKS['sparsity'].question} `unalike bench sparsity`",
@@ -205,7 +227,11 @@ def page(folder: Path) -> str:
 
 def _summary(shares: Tensor) -> list[str]:
     active = shares > ACTIVE
-    sizes = [f"{shares[active].quantile(0.5):.1%}", f"{shares.max():.0%}"] if active.any() else ["–", "–"]
+    sizes = (
+        [f"{shares[active].quantile(0.5):.1%}", f"{shares.max():.0%}"]
+        if active.any()
+        else ["–", "–"]
+    )
     return [*sizes, f"{active.float().mean():.0%}", f"{active.any(dim=0).float().mean():.0%}"]
 
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 from unalike.errors import OptionError
 
 if TYPE_CHECKING:
-    from unalike.bench.base import Benchmark, Progress  # with torch, for which a list of the benchmarks should not wait
+    from unalike.bench.base import (
+        Benchmark,
+        Progress,
+    )  # with torch, for which a list of the benchmarks should not wait
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,17 @@ BENCHMARKS: dict[str, Row] = {
         "With an exact model, which modes of its prompts does each method find, and what does that cost in precision and likelihood?",
     ),
     "pareto": Row(
-        "unalike.bench.pareto", "Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?"
+        "unalike.bench.pareto",
+        "Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?",
     ),
     "sparsity": Row(
         "unalike.bench.sparsity",
         "How large is each method's correction beside the denoiser's own step, and at how many steps is an image corrected at all?",
     ),
-    "cost": Row("unalike.bench.cost", "What does one guidance step cost, and how does that grow with the memory?"),
+    "cost": Row(
+        "unalike.bench.cost",
+        "What does one guidance step cost, and how does that grow with the memory?",
+    ),
     "awareness": Row(
         "unalike.bench.awareness",
         "What does guidance do to a prompt when the memory is full of unrelated ones, with and without the kernel on prompts?",
@@ -54,7 +61,10 @@ BENCHMARKS: dict[str, Row] = {
         "Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
     ),
     "regions": Row("unalike.bench.regions", "Does guidance stay where it was asked for?"),
-    "ambient": Row("unalike.bench.ambient", "What does comparing images in place of latents bring, and what does it cost?"),
+    "ambient": Row(
+        "unalike.bench.ambient",
+        "What does comparing images in place of latents bring, and what does it cost?",
+    ),
 }
 """Name → module, imported when it is asked for, and question. A new benchmark is one file and one entry here."""
 

@@ -35,7 +35,11 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        numbers = {name: value for name, value in self.options.items() if isinstance(value, float) and (name, value) != ("stop", 1)}
+        numbers = {
+            name: value
+            for name, value in self.options.items()
+            if isinstance(value, float) and (name, value) != ("stop", 1)
+        }
         shown = [f"{name} {value:g}" for name, value in numbers.items()]
         return ", ".join([*shown, f"CFG {self.guidance_scale:g}"])
 
@@ -84,35 +88,77 @@ def families() -> Iterator[Family]:
     yield Family("independent", False, (Trial(CFG),))
     yield Family("lower CFG", False, tuple(Trial(1 + (CFG - 1) * i / 16) for i in range(16)))
     ends = product((0.02, 0.05, 0.1, 0.15), (0.2, 0.4, 0.8, 2.0))
-    yield Family("IntervalGuidance", False, tuple(Trial(CFG, "interval", {"sigma_low": low, "sigma_high": high}) for low, high in ends))
+    yield Family(
+        "IntervalGuidance",
+        False,
+        tuple(Trial(CFG, "interval", {"sigma_low": low, "sigma_high": high}) for low, high in ends),
+    )
     noises = product((0.5, 1.0, 2.0, 4.0), ((0.6, 0.9), (0.05, 0.3)), (CFG, LOW_CFG))
     yield Family(
-        "CADS", False, tuple(Trial(scale, "cads", {"noise_scale": s, "tau_1": low, "tau_2": high}) for s, (low, high), scale in noises)
+        "CADS",
+        False,
+        tuple(
+            Trial(scale, "cads", {"noise_scale": s, "tau_1": low, "tau_2": high})
+            for s, (low, high), scale in noises
+        ),
     )
     yield Family("ParticleGuidance", False, _swept("particle", "strength", (0.1, 0.2, 0.4, 0.8)))
     for memory in (False, True):
-        yield Family("VendiGuidance", memory, _swept("vendi", "strength", (0.05, 0.4, 1.6, 3.2), conditional=True))
-        yield Family("SPARKE on x_t", memory, _swept("sparke", "strength", (0.05, 0.1, 0.2, 0.4), target="x_t", every=5))
+        yield Family(
+            "VendiGuidance",
+            memory,
+            _swept("vendi", "strength", (0.05, 0.4, 1.6, 3.2), conditional=True),
+        )
+        yield Family(
+            "SPARKE on x_t",
+            memory,
+            _swept("sparke", "strength", (0.05, 0.1, 0.2, 0.4), target="x_t", every=5),
+        )
         yield Family("SPARKE on x0", memory, _swept("sparke", "strength", (0.05, 0.4, 1.6, 3.2)))
-        reaches = product((0.2, 0.4, 0.8, 1.6), (0.5, 0.1), (CFG, LOW_CFG))  # in two dimensions modes are told apart at lower noise
-        yield Family("Auto", memory, tuple(Trial(scale, "auto", {"strength": s, "noise_to_signal": r}) for s, r, scale in reaches))
+        reaches = product(
+            (0.2, 0.4, 0.8, 1.6), (0.5, 0.1), (CFG, LOW_CFG)
+        )  # in two dimensions modes are told apart at lower noise
+        yield Family(
+            "Auto",
+            memory,
+            tuple(
+                Trial(scale, "auto", {"strength": s, "noise_to_signal": r})
+                for s, r, scale in reaches
+            ),
+        )
         yield Family("SPELL", memory, _swept("spell", "factor", (0.1, 0.4, 0.8, 1.6)))
 
 
 def _swept(method: str, option: str, strengths: Sequence[float], **fixed: Any) -> tuple[Trial, ...]:
     grid = product(strengths, (1.0, 0.7), (CFG, LOW_CFG))
-    return tuple(Trial(scale, method, {option: strength, "stop": stop, **fixed}) for strength, stop, scale in grid)
+    return tuple(
+        Trial(scale, method, {option: strength, "stop": stop, **fixed})
+        for strength, stop, scale in grid
+    )
 
 
-def sampled(world: Mixtures, family: Family, trial: Trial, size: Size, seed: int) -> tuple[Tensor, Tensor]:
+def sampled(
+    world: Mixtures, family: Family, trial: Trial, size: Size, seed: int
+) -> tuple[Tensor, Tensor]:
     """Samples (n, 2) of all prompts of a world and their prompts (n,), by one setting."""
     batches = size.batches if family.memory else 1
     prompts = torch.arange(PROMPTS).repeat_interleave(size.samples // batches)
     parts, memory, methods = [], None, _ready(world, trial, size, seed)
     for batch in range(batches):
         first_seed = 1000 * seed + batch * len(prompts)
-        parts.append(draw(world, prompts, methods, guidance_scale=trial.guidance_scale, seed=first_seed, memory=memory).x)
-        memory = References(torch.cat(parts).float(), world.embeddings[prompts].float().repeat(len(parts), 1))
+        parts.append(
+            draw(
+                world,
+                prompts,
+                methods,
+                guidance_scale=trial.guidance_scale,
+                seed=first_seed,
+                memory=memory,
+            ).x
+        )
+        memory = References(
+            torch.cat(parts).float(), world.embeddings[prompts].float().repeat(len(parts), 1)
+        )
     return torch.cat(parts), prompts.repeat(batches)
 
 
@@ -123,7 +169,9 @@ def _ready(world: Mixtures, trial: Trial, size: Size, seed: int) -> list[Method]
     method = build(trial.method, **trial.options)
     if method.needs_calibration:
         prompts = torch.arange(PROMPTS).repeat_interleave(size.samples)
-        unguided = draw(world, prompts, (), guidance_scale=trial.guidance_scale, seed=10**6 + 1000 * seed)
+        unguided = draw(
+            world, prompts, (), guidance_scale=trial.guidance_scale, seed=10**6 + 1000 * seed
+        )
         method = method.calibrated(unguided.x, prompts)
     return [method]
 
@@ -143,26 +191,53 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
             continue
         family = Family(family.name, family.memory, family.trials[:: size.thin])
         rows += _measured(family, size, rows)
-        best = next(row for row in rows if (row["method"], row["memory"], row["best"]) == (family.name, family.memory, True))
-        x, prompts = sampled(Mixtures.random(size.test[0]), family, family.trials[best["trial"]], size, size.test[0])
+        best = next(
+            row
+            for row in rows
+            if (row["method"], row["memory"], row["best"]) == (family.name, family.memory, True)
+        )
+        x, prompts = sampled(
+            Mixtures.random(size.test[0]), family, family.trials[best["trial"]], size, size.test[0]
+        )
         own = x[prompts == 0].tolist()
-        shown += [{"method": family.name, "memory": family.memory, "world": size.test[0], "x": a, "y": b} for a, b in own]
+        shown += [
+            {"method": family.name, "memory": family.memory, "world": size.test[0], "x": a, "y": b}
+            for a, b in own
+        ]
         write_rows(folder / ROWS, rows)
         write_rows(folder / SAMPLES, shown)
     draw_figures(folder)
     progress(1.0)
 
 
-def _measured(family: Family, size: Size, earlier: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _measured(
+    family: Family, size: Size, earlier: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """A row a trial and world: every trial on the validation worlds; on the test worlds those that are undominated on the former."""
-    rows = [_row(family, i, "validation", size, seed) for i in range(len(family.trials)) for seed in size.validation]
-    points = torch.tensor([[r["coverage"], r["precision"]] for r in rows]).view(len(family.trials), len(size.validation), 2).mean(dim=1)
-    independent = [r["precision"] for r in earlier if r["method"] == "independent" and r["role"] == "validation"]
+    rows = [
+        _row(family, i, "validation", size, seed)
+        for i in range(len(family.trials))
+        for seed in size.validation
+    ]
+    points = (
+        torch.tensor([[r["coverage"], r["precision"]] for r in rows])
+        .view(len(family.trials), len(size.validation), 2)
+        .mean(dim=1)
+    )
+    independent = [
+        r["precision"]
+        for r in earlier
+        if r["method"] == "independent" and r["role"] == "validation"
+    ]
     floor = sum(independent) / len(independent) - ROOM if independent else 0.0
     edge = undominated(points)
     # of those that keep the precision, the one that covers most; where none does, the most precise
     kept = edge & (points[:, 1] >= floor)
-    best = int(torch.where(kept, points[:, 0], -1).argmax() if kept.any() else torch.where(edge, points[:, 1], -1).argmax())
+    best = int(
+        torch.where(kept, points[:, 0], -1).argmax()
+        if kept.any()
+        else torch.where(edge, points[:, 1], -1).argmax()
+    )
     for i in edge.nonzero().flatten().tolist():
         rows += [_row(family, i, "test", size, seed) | {"best": i == best} for seed in size.test]
     return rows
@@ -171,7 +246,11 @@ def _measured(family: Family, size: Size, earlier: Sequence[dict[str, Any]]) -> 
 def _row(family: Family, index: int, role: str, size: Size, seed: int) -> dict[str, Any]:
     world, trial = Mixtures.random(seed), family.trials[index]
     measured = asdict(quality(world, *sampled(world, family, trial, size, seed)))
-    setting = {"setting": str(trial), "guidance_scale": trial.guidance_scale, "options": json.dumps(trial.options)}
+    setting = {
+        "setting": str(trial),
+        "guidance_scale": trial.guidance_scale,
+        "options": json.dumps(trial.options),
+    }
     return {
         "method": family.name,
         "memory": family.memory,
@@ -217,20 +296,33 @@ def _table(tested: Sequence[dict[str, Any]], *, memory: bool) -> str:
         own = [r for r in tested if r["method"] == name and r["memory"] == memory]
         best = [r for r in own if r["best"]]
         points = by_seed(own)
-        cells = [_with_interval(torch.tensor([r[m] for r in best]), "{:.0%}") for m in ("coverage", "precision")]
+        cells = [
+            _with_interval(torch.tensor([r[m] for r in best]), "{:.0%}")
+            for m in ("coverage", "precision")
+        ]
         likelihood = torch.tensor([r["log_likelihood"] for r in best]).mean().item()
         low, high = interval(points, lambda drawn: hypervolume(drawn.mean(dim=1)))
         lines.append(
-            [name, best[0]["setting"], *cells, f"{likelihood:.2f}", f"{hypervolume(points.mean(dim=0)):.3f} ({low:.3f} to {high:.3f})"]
+            [
+                name,
+                best[0]["setting"],
+                *cells,
+                f"{likelihood:.2f}",
+                f"{hypervolume(points.mean(dim=0)):.3f} ({low:.3f} to {high:.3f})",
+            ]
         )
-    return table(["method", "setting", "coverage", "precision", "log-likelihood", "hypervolume"], lines)
+    return table(
+        ["method", "setting", "coverage", "precision", "log-likelihood", "hypervolume"], lines
+    )
 
 
 def by_seed(rows: Sequence[dict[str, Any]]) -> Tensor:
     """Coverage and precision (seeds, trials, 2) of one method's rows."""
     seeds, trials = sorted({r["seed"] for r in rows}), sorted({r["trial"] for r in rows})
     found = {(r["seed"], r["trial"]): (r["coverage"], r["precision"]) for r in rows}
-    return torch.tensor([[found[seed, trial] for trial in trials] for seed in seeds], dtype=torch.float64)
+    return torch.tensor(
+        [[found[seed, trial] for trial in trials] for seed in seeds], dtype=torch.float64
+    )
 
 
 def _with_interval(values: Tensor, form: str) -> str:

@@ -17,7 +17,9 @@ from unalike.bench.mixtures import Mixtures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_RANGE = 2.35  # the plane is shown from -_RANGE to _RANGE; what lies further out is marked at the edge
+_RANGE = (
+    2.35  # the plane is shown from -_RANGE to _RANGE; what lies further out is marked at the edge
+)
 _LEAST = 0.95  # precision that the fronts are drawn from
 
 
@@ -54,18 +56,48 @@ def _panel(panel: Axes, world: Mixtures, x: torch.Tensor) -> None:
     line = torch.linspace(-_RANGE, _RANGE, 161, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=2).flatten(0, 1)
     density = world.log_density(grid, 0).view(len(line), len(line))
-    panel.contourf(line, line, density, levels=[-40, -20, -8, 2, 20], colors=["#F4F4F4", "#E2E2E2", "#C6C6C6", "#9A9A9A"])
+    panel.contourf(
+        line,
+        line,
+        density,
+        levels=[-40, -20, -8, 2, 20],
+        colors=["#F4F4F4", "#E2E2E2", "#C6C6C6", "#9A9A9A"],
+    )
     hits = world.hits(x, 0)
     modes = world.means[world.weights[0] > 0]
     missed = modes[~hits.any(dim=0)]
     right, wrong = x[hits.any(dim=1)], x[~hits.any(dim=1)].clamp(-0.98 * _RANGE, 0.98 * _RANGE)
-    panel.scatter(*right.T, s=16, color=COLOURS[0], edgecolors="white", linewidths=0.5, zorder=3, label="sample in a mode")
-    panel.scatter(*wrong.T, s=22, color="black", marker="x", linewidths=1.3, zorder=4, label="sample outside")
-    panel.scatter(*missed.T, s=190, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8, zorder=2, label="mode without a sample")
+    panel.scatter(
+        *right.T,
+        s=16,
+        color=COLOURS[0],
+        edgecolors="white",
+        linewidths=0.5,
+        zorder=3,
+        label="sample in a mode",
+    )
+    panel.scatter(
+        *wrong.T, s=22, color="black", marker="x", linewidths=1.3, zorder=4, label="sample outside"
+    )
+    panel.scatter(
+        *missed.T,
+        s=190,
+        facecolors="none",
+        edgecolors=COLOURS[1],
+        linewidths=1.8,
+        zorder=2,
+        label="mode without a sample",
+    )
     panel.set(xlim=(-_RANGE, _RANGE), ylim=(-_RANGE, _RANGE), aspect="equal", xticks=[], yticks=[])
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
-    panel.text(0.03, 0.03, f"{len(modes) - len(missed)} of {len(modes)} modes", transform=panel.transAxes, fontsize=7.5)
+    panel.text(
+        0.03,
+        0.03,
+        f"{len(modes) - len(missed)} of {len(modes)} modes",
+        transform=panel.transAxes,
+        fontsize=7.5,
+    )
 
 
 def _fronts(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -78,20 +110,32 @@ def _fronts(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
             for i, name in enumerate(names):
                 # what has no memory is drawn in both, to compare with
                 own = [r for r in tested if r["method"] == name and r["memory"] == memory]
-                own = own or ([r for r in tested if r["method"] == name] if name in ("independent", "lower CFG") else [])
+                own = own or (
+                    [r for r in tested if r["method"] == name]
+                    if name in ("independent", "lower CFG")
+                    else []
+                )
                 if own:
                     _front(panel, own, COLOURS[i], MARKERS[i], name)
-            panel.set(xlabel="coverage of modes", title="later batches know the earlier" if memory else "all samples at once")
+            panel.set(
+                xlabel="coverage of modes",
+                title="later batches know the earlier" if memory else "all samples at once",
+            )
             panel.set(xlim=(0.35, 1.01), ylim=(_LEAST, 1.003))
         panels[0].set_ylabel(f"precision, from {_LEAST:g}")
         panels[0].legend(loc="lower left")
 
 
-def _front(panel: Axes, rows: Sequence[dict[str, Any]], colour: str, marker: str, name: str) -> None:
+def _front(
+    panel: Axes, rows: Sequence[dict[str, Any]], colour: str, marker: str, name: str
+) -> None:
     trials = sorted({r["trial"] for r in rows})
     points = torch.tensor(
         [
-            [sum(r[m] for r in rows if r["trial"] == t) / sum(r["trial"] == t for r in rows) for m in ("coverage", "precision")]
+            [
+                sum(r[m] for r in rows if r["trial"] == t) / sum(r["trial"] == t for r in rows)
+                for m in ("coverage", "precision")
+            ]
             for t in trials
         ]
     )

@@ -8,7 +8,10 @@ import typer
 
 
 def cite(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[METHOD]…", help="Methods; all of them if none is named.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[METHOD]…", help="Methods; all of them if none is named."),
+    ] = None,
 ) -> None:
     """Print the BibTeX entries of guidance methods."""
     from unalike.guidance.methods import METHODS, build

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
     """List the guidance methods with their options, defaults and allowed values."""
     from unalike.guidance.base import allowed
     from unalike.guidance.methods import METHODS, options
@@ -19,7 +21,13 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
                 "name": name,
                 "summary": method.summary,
                 "options": [
-                    {"name": f.name, "default": f.default, "allowed": allowed(f), "help": f.metadata["help"]} for f in options(method)
+                    {
+                        "name": f.name,
+                        "default": f.default,
+                        "allowed": allowed(f),
+                        "help": f.metadata["help"],
+                    }
+                    for f in options(method)
                 ],
             }
             for name, method in METHODS.items()

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unalike.cli.progress import progress_bar
-from unalike.runs.shield.settings import LATENT, AddSettings, BuildSettings, CheckSettings, parse_radius
+from unalike.runs.shield.settings import (
+    LATENT,
+    AddSettings,
+    BuildSettings,
+    CheckSettings,
+    parse_radius,
+)
 
 if TYPE_CHECKING:
     from unalike.runs.shield.build import Outcome
@@ -17,13 +23,17 @@ if TYPE_CHECKING:
     from unalike.runs.shield.verify import Verification
 
 shield = typer.Typer(
-    name="shield", help="Build, extend, show and use sets of protected images.", no_args_is_help=True, rich_markup_mode=None
+    name="shield",
+    help="Build, extend, show and use sets of protected images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGES…", help="Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors of latents."
+        metavar="IMAGES…",
+        help="Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors of latents.",
     ),
 ]
 Set = Annotated[Path, typer.Argument(metavar="DIR", help="A protected set.")]
@@ -31,10 +41,20 @@ BatchSize = Annotated[int, typer.Option(help="Images encoded at a time.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")]
-Model = Annotated[str | None, typer.Option(help="The model whose latents they become: a name of `unalike models`, a folder, or a hub id.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="The model whose latents they become: a name of `unalike models`, a folder, or a hub id."
+    ),
+]
 
-Space = Annotated[str | None, typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER.")]
+Space = Annotated[
+    str | None,
+    typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER."),
+]
 
 
 @shield.command()
@@ -42,17 +62,37 @@ def build(
     images: Images,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the set.")],
     model: Model = None,
-    radius: Annotated[str, typer.Option(metavar="R|auto", help="Of the ball around each image; auto measures it.")] = "auto",
-    space: Annotated[str, typer.Option(help="What to compare images by: latent, or features such as pixels, clip, dinov2.")] = LATENT,
+    radius: Annotated[
+        str, typer.Option(metavar="R|auto", help="Of the ball around each image; auto measures it.")
+    ] = "auto",
+    space: Annotated[
+        str,
+        typer.Option(
+            help="What to compare images by: latent, or features such as pixels, clip, dinov2."
+        ),
+    ] = LATENT,
     size: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="H W", help="Resize images to this. [default: the size that the model draws]")
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="H W", help="Resize images to this. [default: the size that the model draws]"
+        ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="How vectors are stored: float32, or float16 in half the room.")] = BuildSettings.dtype,
+    dtype: Annotated[
+        str, typer.Option(help="How vectors are stored: float32, or float16 in half the room.")
+    ] = BuildSettings.dtype,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Measure the radius on unguided images of this too; repeat it for several.")
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Measure the radius on unguided images of this too; repeat it for several.",
+        ),
     ] = None,
-    generations: Annotated[int | None, typer.Option(help="Unguided images of each prompt. [default: 8]")] = None,
-    seed: Annotated[int, typer.Option(help="Of the unguided images, and of what is sampled.")] = BuildSettings.seed,
+    generations: Annotated[
+        int | None, typer.Option(help="Unguided images of each prompt. [default: 8]")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the unguided images, and of what is sampled.")
+    ] = BuildSettings.seed,
     batch_size: BatchSize = BuildSettings.batch_size,
     skip_bad: SkipBad = False,
     device: Device = BuildSettings.device,
@@ -84,10 +124,14 @@ def build(
 @shield.command()
 def add(
     folder: Set,
-    images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGES]…", help="As for build.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGES]…", help="As for build.")
+    ] = None,
     model: Model = None,
     space: Space = None,
-    discard: Annotated[bool, typer.Option("--discard", help="Undo an addition or a build that was interrupted.")] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Undo an addition or a build that was interrupted.")
+    ] = False,
     batch_size: BatchSize = AddSettings.batch_size,
     skip_bad: SkipBad = False,
     device: Device = AddSettings.device,
@@ -103,11 +147,21 @@ def add(
 
         size = discard_unfinished(folder, tuple(images or ()))
         typer.echo(
-            json.dumps({"out": str(folder), "discarded_bytes": size}) if as_json else folder if quiet else f"{size:,} bytes discarded"
+            json.dumps({"out": str(folder), "discarded_bytes": size})
+            if as_json
+            else folder
+            if quiet
+            else f"{size:,} bytes discarded"
         )
         return
     settings = AddSettings(
-        folder=folder, images=tuple(images or ()), model=model, space=space, batch_size=batch_size, skip_bad=skip_bad, device=device
+        folder=folder,
+        images=tuple(images or ()),
+        model=model,
+        space=space,
+        batch_size=batch_size,
+        skip_bad=skip_bad,
+        device=device,
     )
     _run("adding", settings, as_json=as_json, quiet=quiet)
 
@@ -128,14 +182,28 @@ def inspect(folder: Set, as_json: AsJson = False) -> None:
 @shield.command()
 def check(
     folder: Set,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="As for build, or output folders of generate.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES…", help="As for build, or output folders of generate."),
+    ],
     model: Annotated[
-        str | None, typer.Option(help="The model whose latents they become. [default: the one that drew an output folder]")
+        str | None,
+        typer.Option(
+            help="The model whose latents they become. [default: the one that drew an output folder]"
+        ),
     ] = None,
     space: Space = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. [default: a new one]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")] = False,
-    fail_inside: Annotated[bool, typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the results. [default: a new one]"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")
+    ] = False,
+    fail_inside: Annotated[
+        bool,
+        typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball."),
+    ] = False,
     batch_size: BatchSize = CheckSettings.batch_size,
     skip_bad: SkipBad = False,
     device: Device = CheckSettings.device,
@@ -175,13 +243,22 @@ def check(
 def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="An output folder of generate.")],
     folder: Annotated[
-        Path | None, typer.Option("--shield", metavar="DIR", help="Its protected set. [default: the one of that name in this folder]")
+        Path | None,
+        typer.Option(
+            "--shield",
+            metavar="DIR",
+            help="Its protected set. [default: the one of that name in this folder]",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model that drew it. [default: the one it names]")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that drew it. [default: the one it names]")
+    ] = None,
     space: Space = None,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")
+    ] = False,
 ) -> None:
     """Compute all certificates of a run again, from its images and latents and the protected images alone.
 
@@ -193,14 +270,24 @@ def verify(
         from unalike.runs.shield.verify import verify as compute
 
         quieten_hosts(downloads=quiet or as_json)
-        outcome = compute(run, folder or recorded_set(run), model=model, space=space, device=device, progress=progress)
+        outcome = compute(
+            run,
+            folder or recorded_set(run),
+            model=model,
+            space=space,
+            device=device,
+            progress=progress,
+        )
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
     elif not quiet or outcome.differences:
         typer.echo("\n".join(outcome.differences) if quiet else _verified(outcome))
     if not outcome.confirmed:
         count = len(outcome.differences)
-        typer.echo(f"unalike: the certificates of {run} do not hold: {count} difference{'s' if count > 1 else ''}", err=True)
+        typer.echo(
+            f"unalike: the certificates of {run} do not hold: {count} difference{'s' if count > 1 else ''}",
+            err=True,
+        )
         raise typer.Exit(1)
 
 
@@ -213,9 +300,15 @@ def _run(what: str, settings: BuildSettings | AddSettings, *, as_json: bool, qui
             from unalike.runs.shield.build import build as run_build
 
             quieten_hosts(downloads=quiet or as_json)
-            outcome = run_build(settings, progress) if isinstance(settings, BuildSettings) else run_add(settings, progress)
+            outcome = (
+                run_build(settings, progress)
+                if isinstance(settings, BuildSettings)
+                else run_add(settings, progress)
+            )
     except KeyboardInterrupt:
-        typer.echo(f"unalike: interrupted; the same command goes on with what is in {folder}", err=True)
+        typer.echo(
+            f"unalike: interrupted; the same command goes on with what is in {folder}", err=True
+        )
         raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
@@ -228,21 +321,40 @@ def _summary(outcome: Outcome) -> str:
 
     manifest = outcome.manifest
     lines = [f"skipped  {name} ({why})" for name, why in outcome.skipped]
-    lines.append(f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has {manifest.count:,}")
-    return "\n".join([*lines, f"radius   {radius_in_words(manifest.radius, manifest.radius_source)}", f"set      {outcome.folder}"])
+    lines.append(
+        f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has {manifest.count:,}"
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"radius   {radius_in_words(manifest.radius, manifest.radius_source)}",
+            f"set      {outcome.folder}",
+        ]
+    )
 
 
 def _verified(outcome: Verification) -> str:
     lines = list(outcome.differences)
     state = "confirmed" if outcome.confirmed else "not confirmed"
-    lines.append(f"{state}: {outcome.images} images against {outcome.protected:,} protected ones, {outcome.moved} of them moved out")
+    lines.append(
+        f"{state}: {outcome.images} images against {outcome.protected:,} protected ones, {outcome.moved} of them moved out"
+    )
     if outcome.margin is not None:
-        lines.append(f"the nearest is {outcome.margin:.6g} outside; {outcome.encoded} images were encoded again; {outcome.refused} refused")
+        lines.append(
+            f"the nearest is {outcome.margin:.6g} outside; {outcome.encoded} images were encoded again; {outcome.refused} refused"
+        )
     return "\n".join(lines)
 
 
 def _checked(outcome: Checked) -> str:
-    lines = [f"skipped  {entry['image']} ({entry['reason']})" for entry in outcome.record["skipped"]]
-    lines.append(f"inside   {outcome.inside} of {len(outcome.checked)} images, radius {outcome.record['set']['radius']:g}")
-    lines += [f"closest  {c.distance:.6g} (margin {c.margin:.6g}) {c.image} to {c.nearest}" for c in outcome.checked[:3]]
+    lines = [
+        f"skipped  {entry['image']} ({entry['reason']})" for entry in outcome.record["skipped"]
+    ]
+    lines.append(
+        f"inside   {outcome.inside} of {len(outcome.checked)} images, radius {outcome.record['set']['radius']:g}"
+    )
+    lines += [
+        f"closest  {c.distance:.6g} (margin {c.margin:.6g}) {c.image} to {c.nearest}"
+        for c in outcome.checked[:3]
+    ]
     return "\n".join([*lines, f"report   {outcome.folder / 'report.html'}"])

@@ -44,12 +44,18 @@ class Extractor(ABC):
     unit: float = 1.0
     unit_name: str = "Euclidean distance of features"
 
-    def __init__(self, model: torch.nn.Module | None = None, *, device: str = "auto", batch_size: int = 32) -> None:
+    def __init__(
+        self, model: torch.nn.Module | None = None, *, device: str = "auto", batch_size: int = 32
+    ) -> None:
         if batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}; it must be a whole number of at least 1, as in batch_size=32")
+            raise OptionError(
+                f"batch_size is {batch_size}; it must be a whole number of at least 1, as in batch_size=32"
+            )
         self.device = torch_device(device)
         self.batch_size = batch_size
-        self.model: Any = None if model is None else model.to(self.device).eval().requires_grad_(False)
+        self.model: Any = (
+            None if model is None else model.to(self.device).eval().requires_grad_(False)
+        )
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -58,7 +64,11 @@ class Extractor(ABC):
     @property
     def fingerprint(self) -> str:
         """What to write into records: the name, and of a network its class and ten digits that change with its weights."""
-        return self.name if self.model is None else f"{self.name}/{type(self.model).__name__}-{fingerprint(self.model)}"
+        return (
+            self.name
+            if self.model is None
+            else f"{self.name}/{type(self.model).__name__}-{fingerprint(self.model)}"
+        )
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -68,16 +78,30 @@ class Extractor(ABC):
             OptionError: for images of another shape or range.
             NumericsError: where the network makes NaN or infinity of them.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or 0 in images.shape
+            or not images.is_floating_point()
+        ):
             raise OptionError(
                 f"images is {images.dtype} of the shape {tuple(images.shape)}; allowed: floats (n, 3, h, w), as in pixels / 255"
             )
         if not (images.min() >= 0 and images.max() <= 1):
-            raise OptionError(f"images has values from {images.min():.3g} to {images.max():.3g}; allowed: 0 to 1, as in pixels / 255")
-        found = torch.cat([self.embed(part.float().to(self.device)).float().cpu() for part in images.split(self.batch_size)])
+            raise OptionError(
+                f"images has values from {images.min():.3g} to {images.max():.3g}; allowed: 0 to 1, as in pixels / 255"
+            )
+        found = torch.cat(
+            [
+                self.embed(part.float().to(self.device)).float().cpu()
+                for part in images.split(self.batch_size)
+            ]
+        )
         if not torch.isfinite(found).all():
             bad = (~found.isfinite().all(dim=1)).nonzero()[0].item()
-            raise NumericsError(f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; choose other features")
+            raise NumericsError(
+                f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; choose other features"
+            )
         return found
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor | None:
@@ -102,7 +126,9 @@ def torch_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, cuda, cuda:1, mps") from error
+        raise OptionError(
+            f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, cuda, cuda:1, mps"
+        ) from error
     return device
 
 

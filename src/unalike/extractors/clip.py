@@ -35,11 +35,17 @@ class Clip(Extractor):
     name = "clip"
 
     def __init__(self, source: str, *, device: str = "auto", batch_size: int = 32) -> None:
-        super().__init__(pretrained(CLIPModel, source, "clip", dtype=torch.float32), device=device, batch_size=batch_size)
+        super().__init__(
+            pretrained(CLIPModel, source, "clip", dtype=torch.float32),
+            device=device,
+            batch_size=batch_size,
+        )
         self.source = source
         self.side = int(self.model.config.vision_config.image_size)
         self.basis = f"image embeddings of CLIP ({Path(source).name}), compared by their cosine"
-        self.resizing = f"shorter edge resized to {self.side} (bicubic), middle {self.side}×{self.side} cut out"
+        self.resizing = (
+            f"shorter edge resized to {self.side} (bicubic), middle {self.side}×{self.side} cut out"
+        )
 
     def prepared(self, images: Tensor) -> Tensor:
         """What the image tower is given for a batch: resized, cropped and normalised, (n, 3, side, side)."""
@@ -55,12 +61,17 @@ class Clip(Extractor):
     @torch.no_grad()
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """The projected embeddings (n, d) of prompts, cut off at the text tower's length (77 tokens)."""
-        parts = [self._text(prompts[i : i + self.batch_size]) for i in range(0, len(prompts), self.batch_size)]
+        parts = [
+            self._text(prompts[i : i + self.batch_size])
+            for i in range(0, len(prompts), self.batch_size)
+        ]
         return torch.cat(parts).float().cpu()
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
         length = self.model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(prompts), padding=True, truncation=True, max_length=length, return_tensors="pt").to(self.device)
+        tokens = self._tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.device)
         return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
 
     @cached_property

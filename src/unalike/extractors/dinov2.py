@@ -34,7 +34,11 @@ class Dinov2(Extractor):
     resizing = f"resized to {SIDE}×{SIDE} (bicubic); other shapes than a square are squeezed"
 
     def __init__(self, source: str, *, device: str = "auto", batch_size: int = 32) -> None:
-        super().__init__(pretrained(Dinov2Model, source, "dinov2", dtype=torch.float32), device=device, batch_size=batch_size)
+        super().__init__(
+            pretrained(Dinov2Model, source, "dinov2", dtype=torch.float32),
+            device=device,
+            batch_size=batch_size,
+        )
         self.basis = f"class tokens of DINOv2 ({Path(source).name}), compared by their cosine"
 
     def embed(self, images: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ class Inception(Extractor):
     """
 
     name = "inception"
-    basis = "the 2048 features of FID's Inception network (torch-fidelity), compared by their cosine"
+    basis = (
+        "the 2048 features of FID's Inception network (torch-fidelity), compared by their cosine"
+    )
     resizing = "resized to 299×299 by the bilinear interpolation of the original FID; other shapes than a square are squeezed"
 
     def __init__(self, *, device: str = "auto", batch_size: int = 32) -> None:

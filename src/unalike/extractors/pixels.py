@@ -29,9 +29,7 @@ class Pixels(Extractor):
     """
 
     name = "pixels"
-    basis = (
-        f"pixels at {SIDE}×{SIDE} from -1 to 1, compared by a Gaussian kernel of bandwidth {BANDWIDTH} on their root mean square difference"
-    )
+    basis = f"pixels at {SIDE}×{SIDE} from -1 to 1, compared by a Gaussian kernel of bandwidth {BANDWIDTH} on their root mean square difference"
     resizing = f"averaged to {SIDE}×{SIDE}; other shapes than a square are squeezed"
     unit = 2 * (3 * SIDE * SIDE) ** 0.5
     unit_name = "root mean square difference of pixels, 0 to 1"

@@ -35,7 +35,12 @@ def cropped(images: Tensor, side: int) -> Tensor:
 
 
 def _bicubic(images: Tensor, height: int, width: int) -> Tensor:
-    for size in ((images.shape[2], width), (height, width)):  # across and then down, each cut off at black and white, as Pillow does it
+    for size in (
+        (images.shape[2], width),
+        (height, width),
+    ):  # across and then down, each cut off at black and white, as Pillow does it
         if tuple(images.shape[2:]) != size:
-            images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            images = F.interpolate(
+                images, size, mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
     return images

@@ -31,17 +31,40 @@ class Row:
 
 
 EXTRACTORS: dict[str, Row] = {
-    "pixels": Row("colours and layout at 32×32; needs no network and no download", "unalike.extractors.pixels:Pixels"),
-    "emoji": Row("the shapes of emoji, for images of the shipped model; no download", "unalike.models.emoji.features:Emoji"),
-    "digits": Row("handwritten digits, by the classifier of the shipped model; no download", "unalike.models.digits.features:Digits"),
-    "latents": Row("latents of a model's own autoencoder", "unalike.pipelines.features:Latents", source="emoji", named=True),
+    "pixels": Row(
+        "colours and layout at 32×32; needs no network and no download",
+        "unalike.extractors.pixels:Pixels",
+    ),
+    "emoji": Row(
+        "the shapes of emoji, for images of the shipped model; no download",
+        "unalike.models.emoji.features:Emoji",
+    ),
+    "digits": Row(
+        "handwritten digits, by the classifier of the shipped model; no download",
+        "unalike.models.digits.features:Digits",
+    ),
+    "latents": Row(
+        "latents of a model's own autoencoder",
+        "unalike.pipelines.features:Latents",
+        source="emoji",
+        named=True,
+    ),
     "clip": Row(
-        "what an image is about; scores the fit to prompts too", "unalike.extractors.clip:Clip", "openai/clip-vit-base-patch32", named=True
+        "what an image is about; scores the fit to prompts too",
+        "unalike.extractors.clip:Clip",
+        "openai/clip-vit-base-patch32",
+        named=True,
     ),
     "dinov2": Row(
-        "objects, shape and texture, as FD-DINOv2 uses it", "unalike.extractors.dinov2:Dinov2", "facebook/dinov2-large", named=True
+        "objects, shape and texture, as FD-DINOv2 uses it",
+        "unalike.extractors.dinov2:Dinov2",
+        "facebook/dinov2-large",
+        named=True,
     ),
-    "inception": Row("the network of FID; needs the extra unalike[metrics]", "unalike.extractors.inception:Inception"),
+    "inception": Row(
+        "the network of FID; needs the extra unalike[metrics]",
+        "unalike.extractors.inception:Inception",
+    ),
 }
 
 

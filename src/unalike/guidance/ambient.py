@@ -61,7 +61,9 @@ class Embedded:
             with torch.inference_mode(False), torch.enable_grad():
                 gradient = None
                 if e.requires_grad:
-                    (gradient,) = torch.autograd.grad(e, leaf, (v[i : i + 1] / length).clone().to(e), allow_unused=True)
+                    (gradient,) = torch.autograd.grad(
+                        e, leaf, (v[i : i + 1] / length).clone().to(e), allow_unused=True
+                    )
             if gradient is None:
                 raise OptionError(
                     f"{self._owner}: embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch"
@@ -72,7 +74,9 @@ class Embedded:
     def _traced(self, image: int) -> _Traced:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = self._x0[image : image + 1].detach().clone().requires_grad_()
-            return _Traced(leaf, _one_vector_each(self._images.embedded(leaf, self._embed), 1, self._owner))
+            return _Traced(
+                leaf, _one_vector_each(self._images.embedded(leaf, self._embed), 1, self._owner)
+            )
 
 
 @torch.no_grad()
@@ -85,7 +89,9 @@ def embedded_rows(x0: Tensor | None, context: Context, embed: Embed, owner: str)
     images = _images(context, owner)
     if x0 is not None:
         return _one_vector_each(images.embedded(x0, embed), len(x0), owner).detach()
-    return _one_vector_each(images.remembered(embed), 0 if context.memory is None else len(context.memory), owner).detach()
+    return _one_vector_each(
+        images.remembered(embed), 0 if context.memory is None else len(context.memory), owner
+    ).detach()
 
 
 def require_embed(embed: Any, owner: str) -> None:
@@ -114,5 +120,7 @@ def _images(context: Context, owner: str) -> Images:
 def _one_vector_each(e: Any, count: int, owner: str) -> Tensor:
     if not isinstance(e, Tensor) or e.ndim != 2 or len(e) != count:
         got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
-        raise OptionError(f"{owner}: embed made {got} of {count} images; allowed: one vector for each, (n, e)")
+        raise OptionError(
+            f"{owner}: embed made {got} of {count} images; allowed: one vector for each, (n, e)"
+        )
     return e

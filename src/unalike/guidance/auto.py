@@ -58,22 +58,32 @@ class Auto(Method):
     """
 
     name: ClassVar[str] = "auto"
-    summary: ClassVar[str] = "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise drawn anew"
+    summary: ClassVar[str] = (
+        "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise drawn anew"
+    )
     citation: ClassVar[str] = SPARKE.citation
 
-    strength: float = option(0.4, "size of a step of repulsion, as a share of the norm of x0", low=0)
-    noise_to_signal: float = option(3.0, "noise level, in units of the data, down to which images are pushed apart", above=0)
+    strength: float = option(
+        0.4, "size of a step of repulsion, as a share of the norm of x0", low=0
+    )
+    noise_to_signal: float = option(
+        3.0, "noise level, in units of the data, down to which images are pushed apart", above=0
+    )
     renew: float = option(1.0, "how much of the noise is drawn anew", low=0, high=1)
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
-    limit: float | None = option(0.3, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,))
+    limit: float | None = option(
+        0.3, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,)
+    )
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The repulsion (B, …); None below its noise level, and where there is nothing to be unlike."""
         left = context.next_sigma / (self.noise_to_signal * context.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None
-        return SPARKE(strength=self.strength * min(1.0, left), batch=self.batch, memory=self.memory).x0_delta(x0, context)
+        return SPARKE(
+            strength=self.strength * min(1.0, left), batch=self.batch, memory=self.memory
+        ).x0_delta(x0, context)
 
     def renewal(self, context: Context) -> float:
         """`renew`, at every step; 0 with the strength 0."""

@@ -121,8 +121,12 @@ class Context:
             OptionError: where there is not one generator for each image.
         """
         if len(self.generators) != len(like):
-            raise OptionError(f"there are {len(self.generators)} generators for {len(like)} images; pass generators=, one for each image")
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like)
+            raise OptionError(
+                f"there are {len(self.generators)} generators for {len(like)} images; pass generators=, one for each image"
+            )
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(
+            like
+        )
 
 
 def option(
@@ -164,7 +168,9 @@ class Method:
     start: float = option(0.0, "fraction of the schedule at which it begins", low=0, high=1)
     stop: float = option(1.0, "fraction of the schedule at which it ends", low=0, high=1)
     every: int = option(1, "act at every such step only", low=1)
-    limit: float | None = option(None, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,))
+    limit: float | None = option(
+        None, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,)
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -223,16 +229,22 @@ def _check(owner: str, f: Field[Any], value: Any) -> None:
     rule = f.metadata
     if not rule or any(value is c or (isinstance(c, str) and value == c) for c in rule["choices"]):
         return
-    numeric = any(rule[k] is not None for k in ("low", "above", "high")) or isinstance(f.default, float)
+    numeric = any(rule[k] is not None for k in ("low", "above", "high")) or isinstance(
+        f.default, float
+    )
     if not numeric:
         if not rule["choices"] and isinstance(value, type(f.default)):
             return
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        fits = (rule["low"] is None or value >= rule["low"]) and (rule["above"] is None or value > rule["above"])
+        fits = (rule["low"] is None or value >= rule["low"]) and (
+            rule["above"] is None or value > rule["above"]
+        )
         whole = not isinstance(f.default, int) or isinstance(value, int)
         if fits and whole and (rule["high"] is None or value <= rule["high"]):
             return
-    raise OptionError(f"{owner}: {f.name} is {value!r}; allowed: {allowed(f)}, as in {owner}({f.name}={f.default!r})")
+    raise OptionError(
+        f"{owner}: {f.name} is {value!r}; allowed: {allowed(f)}, as in {owner}({f.name}={f.default!r})"
+    )
 
 
 def allowed(f: Field[Any]) -> str:
@@ -246,10 +258,16 @@ def allowed(f: Field[Any]) -> str:
     if rule["high"] is not None:
         bounds.append(f"at most {rule['high']:g}")
     if bounds or isinstance(f.default, float):
-        kind = "a whole number" if isinstance(f.default, int) and not isinstance(f.default, bool) else "a number"
+        kind = (
+            "a whole number"
+            if isinstance(f.default, int) and not isinstance(f.default, bool)
+            else "a number"
+        )
         parts.insert(0, f"{kind} {' and '.join(bounds)}".rstrip())
     if not parts:
-        parts = ["True or False"] if isinstance(f.default, bool) else [f"a {type(f.default).__name__}"]
+        parts = (
+            ["True or False"] if isinstance(f.default, bool) else [f"a {type(f.default).__name__}"]
+        )
     return " or ".join(parts)
 
 
@@ -307,7 +325,12 @@ def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
     """
     if share == 0 or not renewable(context):
         return None
-    alpha, sigma, next_alpha, next_sigma = context.alpha, context.sigma, context.next_alpha, context.next_sigma
+    alpha, sigma, next_alpha, next_sigma = (
+        context.alpha,
+        context.sigma,
+        context.next_alpha,
+        context.next_sigma,
+    )
     carried = alpha * next_sigma / (next_alpha * sigma)
     s = share * next_sigma * math.sqrt(1 - carried**2)
     e = (context.x_t.to(x0) - alpha * x0) / sigma
@@ -317,8 +340,15 @@ def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
 
 def renewable(context: Context) -> bool:
     """Whether noise can be drawn anew at this step: the sampler is of one step, and some noise is left after it, less than before."""
-    alpha, sigma, next_alpha, next_sigma = context.alpha, context.sigma, context.next_alpha, context.next_sigma
-    return context.one_step and next_sigma > 0 and alpha * next_sigma < (1 - 1e-6) * next_alpha * sigma
+    alpha, sigma, next_alpha, next_sigma = (
+        context.alpha,
+        context.sigma,
+        context.next_alpha,
+        context.next_sigma,
+    )
+    return (
+        context.one_step and next_sigma > 0 and alpha * next_sigma < (1 - 1e-6) * next_alpha * sigma
+    )
 
 
 def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:

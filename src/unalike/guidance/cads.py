@@ -58,9 +58,19 @@ class CADS(Method):
 }"""
 
     noise_scale: float = option(0.25, "size of the noise, in units of the embedding", above=0)
-    tau_1: float = option(0.6, "time at which the prompt is whole, from 1 at the first step to 0 at the last", low=0, high=1)
+    tau_1: float = option(
+        0.6,
+        "time at which the prompt is whole, from 1 at the first step to 0 at the last",
+        low=0,
+        high=1,
+    )
     tau_2: float = option(0.9, "time until which there is only noise", low=0, high=1)
-    mixing: float = option(1.0, "share of the embedding that is scaled back to its own mean and standard deviation", low=0, high=1)
+    mixing: float = option(
+        1.0,
+        "share of the embedding that is scaled back to its own mean and standard deviation",
+        low=0,
+        high=1,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +79,9 @@ class CADS(Method):
                 f"CADS: tau_1 is {self.tau_1:g} and tau_2 is {self.tau_2:g}; tau_1 must be below tau_2, as in tau_1=0.6, tau_2=0.9"
             )
         if self.limit is not None:
-            raise OptionError(f"CADS: limit is {self.limit:g}, and x0 is not corrected; set noise_scale instead, as in noise_scale=0.1")
+            raise OptionError(
+                f"CADS: limit is {self.limit:g}, and x0 is not corrected; set noise_scale instead, as in noise_scale=0.1"
+            )
 
     def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
         """The annealed embeddings (B, …); None once the prompt is whole."""
@@ -82,5 +94,7 @@ class CADS(Method):
         each = tuple(range(1, y.ndim))
         deviation, mean = torch.std_mean(y, dim=each, keepdim=True)
         own_deviation, own_mean = torch.std_mean(noised, dim=each, keepdim=True)
-        rescaled = (noised - own_mean) * (deviation / own_deviation.clamp_min(torch.finfo(y.dtype).tiny)) + mean
+        rescaled = (noised - own_mean) * (
+            deviation / own_deviation.clamp_min(torch.finfo(y.dtype).tiny)
+        ) + mean
         return (self.mixing * rescaled + (1 - self.mixing) * noised).to(embeddings.dtype)

@@ -70,15 +70,25 @@ class Directed(Method, ABC):
     _unprompted: ClassVar[str]
 
     strength: float = option(0.05, "size of a step, as a share of the norm of the latent", low=0)
-    kernel: str = option("gaussian", "kernel on latents and prompts", choices=("gaussian", "cosine"))
+    kernel: str = option(
+        "gaussian", "kernel on latents and prompts", choices=("gaussian", "cosine")
+    )
     bandwidth: float = option(0.8, "of the Gaussian kernel on latents scaled to norm 1", above=0)
-    prompt_bandwidth: float = option(0.35, "of the Gaussian kernel on prompt embeddings scaled to norm 1", above=0)
-    target: str = option("x0", "what is moved: the predicted clean latent, or the noisy one as published", choices=("x0", "x_t"))
+    prompt_bandwidth: float = option(
+        0.35, "of the Gaussian kernel on prompt embeddings scaled to norm 1", above=0
+    )
+    target: str = option(
+        "x0",
+        "what is moved: the predicted clean latent, or the noisy one as published",
+        choices=("x0", "x_t"),
+    )
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
     reference: Tensor | None = field(default=None, repr=False)
     reference_prompts: Tensor | None = field(default=None, repr=False)
-    reference_weight: float = option(0.0, "above 0: away from the reference set; below 0: towards it")
+    reference_weight: float = option(
+        0.0, "above 0: away from the reference set; below 0: towards it"
+    )
     regularizer: float = option(0.0, "weight of the term that holds the norm of the latent", low=0)
     region: Region | None = None
     embed: Callable[[Tensor], Tensor] | None = None
@@ -114,16 +124,28 @@ class Directed(Method, ABC):
         f, size = unit_rows(x), x.norm(dim=1, keepdim=True)
         if self.embed is None:
             rows = clean.flatten(1)
-            compared = Compared(f, rows, self.target == "x0", self._memory(clean, context), self._reference(clean, context), mask)
+            compared = Compared(
+                f,
+                rows,
+                self.target == "x0",
+                self._memory(clean, context),
+                self._reference(clean, context),
+                mask,
+            )
             direction, floor = self._along(compared, context)
             direction = restricted(direction, mask)
         else:
-            direction, floor = self._pulled_back(self.embed, clean, mask, context), x.new_full((1, 1), torch.finfo(x.dtype).tiny)
+            direction, floor = (
+                self._pulled_back(self.embed, clean, mask, context),
+                x.new_full((1, 1), torch.finfo(x.dtype).tiny),
+            )
         if self.regularizer > 0:
             numbers = x.shape[1] if mask is None else mask.sum(dim=1, keepdim=True)
             direction = direction + self.regularizer * (numbers - 1 - size.square()) * f
         length = direction.norm(dim=1, keepdim=True)
-        direction = torch.where(length <= floor, 0, direction / torch.maximum(length, floor))  # so that NaN stays, and is reported
+        direction = torch.where(
+            length <= floor, 0, direction / torch.maximum(length, floor)
+        )  # so that NaN stays, and is reported
         shift = (self.strength * size * direction).view_as(x0)
         return shift if self.target == "x0" else x0_edit(shift, context)
 
@@ -131,17 +153,37 @@ class Directed(Method, ABC):
         """The part of `away` (B, e) that is tangent to the sphere, and the length (1 or B, 1) below which it says nothing."""
         away, rounding = self.away(compared, context)
         along = (away * compared.f).sum(dim=1, keepdim=True)
-        return away - along * compared.f, torch.as_tensor(rounding).to(away).reshape(-1, 1).clamp_min(_NEGLIGIBLE)
+        return away - along * compared.f, torch.as_tensor(rounding).to(away).reshape(
+            -1, 1
+        ).clamp_min(_NEGLIGIBLE)
 
-    def _pulled_back(self, embed: Callable[[Tensor], Tensor], clean: Tensor, mask: Tensor | None, context: Context) -> Tensor:
+    def _pulled_back(
+        self,
+        embed: Callable[[Tensor], Tensor],
+        clean: Tensor,
+        mask: Tensor | None,
+        context: Context,
+    ) -> Tensor:
         """The direction among embeddings as one among latents (B, d), in shares of the latents' norm; 0 where it says nothing."""
         images = Embedded(clean, context, embed, self._owner)
         e = images.vectors
-        compared = Compared(unit_rows(e), e, True, self._memory(clean, context), self._reference(clean, context), None)
+        compared = Compared(
+            unit_rows(e),
+            e,
+            True,
+            self._memory(clean, context),
+            self._reference(clean, context),
+            None,
+        )
         v, floor = self._along(compared, context)
         v = torch.where(v.norm(dim=1, keepdim=True) <= floor, 0, v)
         size = e.norm(dim=1, keepdim=True).clamp_min(torch.finfo(e.dtype).tiny)
-        return restricted(restricted(clean.flatten(1), mask).norm(dim=1, keepdim=True) / size * images.pulled_back(v), mask)
+        return restricted(
+            restricted(clean.flatten(1), mask).norm(dim=1, keepdim=True)
+            / size
+            * images.pulled_back(v),
+            mask,
+        )
 
     def _has_others(self, batch: int, context: Context) -> bool:
         remembered = self.memory and context.memory is not None and len(context.memory) > 0
@@ -156,7 +198,9 @@ class Directed(Method, ABC):
             return memory
         kept = context.state.get("embedded memory")
         if kept is None:
-            stored_rows(memory.latents, x0.flatten(1), f"{self._owner}: the memory")  # refuses another model's, which would be decoded too
+            stored_rows(
+                memory.latents, x0.flatten(1), f"{self._owner}: the memory"
+            )  # refuses another model's, which would be decoded too
             rows = embedded_rows(None, context, self.embed, self._owner).to(x0)
             kept = context.state["embedded memory"] = References(rows, memory.prompts)
         return kept
@@ -169,8 +213,15 @@ class Directed(Method, ABC):
         if kept is None:
             rows = self.reference.flatten(1)
             if self.embed is not None:
-                rows = stored_rows(rows, x0.flatten(1), f"{self._owner}: the reference").view(-1, *x0.shape[1:])
-                rows = torch.cat([embedded_rows(part, context, self.embed, self._owner) for part in rows.split(len(x0))]).to(x0)
+                rows = stored_rows(rows, x0.flatten(1), f"{self._owner}: the reference").view(
+                    -1, *x0.shape[1:]
+                )
+                rows = torch.cat(
+                    [
+                        embedded_rows(part, context, self.embed, self._owner)
+                        for part in rows.split(len(x0))
+                    ]
+                ).to(x0)
             kept = context.state["reference set"] = References(rows, self.reference_prompts)
         return kept
 
@@ -192,15 +243,31 @@ class Directed(Method, ABC):
 
     def _require_whole_reference(self) -> None:
         """Refuses a reference set that is malformed, or given in part so that something would be ignored."""
-        owner, reference, prompts, weight = self._owner, self.reference, self.reference_prompts, self.reference_weight
+        owner, reference, prompts, weight = (
+            self._owner,
+            self.reference,
+            self.reference_prompts,
+            self.reference_weight,
+        )
         example = f"as in {owner}(reference=latents, reference_weight=0.5)"
         if reference is None:
             if prompts is not None or weight != 0:
-                given = "reference_prompts" if prompts is not None else f"reference_weight {weight:g}"
-                raise OptionError(f"{owner}: {given} is given without reference; pass the latents too, {example}")
+                given = (
+                    "reference_prompts" if prompts is not None else f"reference_weight {weight:g}"
+                )
+                raise OptionError(
+                    f"{owner}: {given} is given without reference; pass the latents too, {example}"
+                )
             return
-        if not isinstance(reference, Tensor) or reference.ndim < 2 or len(reference) == 0 or not torch.isfinite(reference).all():
-            raise OptionError(f"{owner}: reference is {_kind(reference)}; allowed: a tensor of finite latents (m, …) with at least one row")
+        if (
+            not isinstance(reference, Tensor)
+            or reference.ndim < 2
+            or len(reference) == 0
+            or not torch.isfinite(reference).all()
+        ):
+            raise OptionError(
+                f"{owner}: reference is {_kind(reference)}; allowed: a tensor of finite latents (m, …) with at least one row"
+            )
         if weight == 0:
             raise OptionError(
                 f"{owner}: reference is given and reference_weight is 0, so it would do nothing; set a weight above 0 to move away from "
@@ -251,8 +318,15 @@ def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
         >>> x0_edit(torch.ones(1, 1), context)  # (0.8 / 0.6) / (0.8 - 0.6 · 0.6 / 0.8)
         tensor([[3.8095]])
     """
-    alpha, sigma, next_alpha, next_sigma = context.alpha, context.sigma, context.next_alpha, context.next_sigma
-    straight = alpha < 1 and abs(alpha + sigma - 1) < 1e-6  # of variance preserving schedules only alpha = 0 and 1 lie on that line
+    alpha, sigma, next_alpha, next_sigma = (
+        context.alpha,
+        context.sigma,
+        context.next_alpha,
+        context.next_sigma,
+    )
+    straight = (
+        alpha < 1 and abs(alpha + sigma - 1) < 1e-6
+    )  # of variance preserving schedules only alpha = 0 and 1 lie on that line
     carried = 1.0 if straight or alpha == 0 else next_alpha / alpha
     moved = next_alpha - (alpha * next_sigma / sigma if sigma > 0 else 0.0)
     if moved <= 1e-6 * next_alpha:
@@ -261,4 +335,8 @@ def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
 
 
 def _kind(value: Any) -> str:
-    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return (
+        f"of shape {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"a {type(value).__name__}"
+    )

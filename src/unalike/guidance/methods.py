@@ -19,7 +19,8 @@ from unalike.guidance.spell import SPELL
 from unalike.guidance.vendi import VendiGuidance
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
+    method.name: method
+    for method in (Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
 }
 """Name → class. A new method is one file and one entry here."""
 
@@ -53,7 +54,10 @@ def described(method: Method) -> dict[str, Any]:
     plain = [f.name for f in options(type(method))]
     others = [f.name for f in fields(method) if f.name not in plain]
     values: dict[str, Any] = {name: getattr(method, name) for name in plain}
-    return {"name": method.name, "options": values | {name: _in_words(name, getattr(method, name)) for name in others}}
+    return {
+        "name": method.name,
+        "options": values | {name: _in_words(name, getattr(method, name)) for name in others},
+    }
 
 
 def build(name: str, /, **settings: Any) -> Method:
@@ -89,10 +93,14 @@ def _in_words(name: str, value: Any) -> Any:
         return list(value)
     if not callable(value):
         return value
-    own = getattr(value, "fingerprint", None) or getattr(getattr(value, "__self__", None), "fingerprint", None)
+    own = getattr(value, "fingerprint", None) or getattr(
+        getattr(value, "__self__", None), "fingerprint", None
+    )
     return own if isinstance(own, str) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _unknown(what: str, given: str, known: list[str]) -> str:
     close = get_close_matches(given, known, n=1, cutoff=0.5)
-    return f"{what} is {given!r}; allowed: {', '.join(map(repr, known))}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"{what} is {given!r}; allowed: {', '.join(map(repr, known))}" + (
+        f"; did you mean {close[0]!r}?" if close else ""
+    )

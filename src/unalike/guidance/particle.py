@@ -56,7 +56,9 @@ class ParticleGuidance(Method):
     """
 
     name: ClassVar[str] = "particle"
-    summary: ClassVar[str] = "repels the images of a prompt by a joint potential of the noisy latents; batch only"
+    summary: ClassVar[str] = (
+        "repels the images of a prompt by a joint potential of the noisy latents; batch only"
+    )
     citation: ClassVar[str] = """@inproceedings{corso2024particle,
   title = {Particle Guidance: non-I.I.D. Diverse Sampling with Diffusion Models},
   author = {Corso, Gabriele and Xu, Yilun and De Bortoli, Valentin and Barzilay, Regina and Jaakkola, Tommi},
@@ -115,6 +117,8 @@ def _repulsion(u: Tensor) -> Tensor:
     others = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     bandwidth = squared[others].quantile(0.5) / math.log(len(u))
     if bandwidth == 0:
-        return torch.zeros_like(u)  # more than half of the pairs are equal: no direction leads apart
+        return torch.zeros_like(
+            u
+        )  # more than half of the pairs are equal: no direction leads apart
     weights = torch.where(others, (-squared / bandwidth).exp(), 0) * (2 / bandwidth)
     return weights.sum(dim=1, keepdim=True) * u - weights @ u

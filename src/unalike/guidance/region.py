@@ -68,7 +68,9 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
     if isinstance(region, list | tuple) and len(region) > 0:
         if all(isinstance(part, str) for part in region):
             return _words(region, owner)
-        if len(region) == 4 and all(isinstance(side, int | float) and not isinstance(side, bool) for side in region):
+        if len(region) == 4 and all(
+            isinstance(side, int | float) and not isinstance(side, bool) for side in region
+        ):
             return _box(region, owner)
     raise OptionError(
         f"{owner}: region is {shown(region)}; allowed: a box (left, top, right, bottom), a mask (a PIL image or a tensor (h, w) or "
@@ -107,12 +109,18 @@ def shown(region: Any) -> str:
     """
     if isinstance(region, Tensor):
         return f"a mask of shape {tuple(region.shape)}"
-    return repr(region) if region is None or isinstance(region, str | int | float | list | tuple) else f"a {type(region).__name__}"
+    return (
+        repr(region)
+        if region is None or isinstance(region, str | int | float | list | tuple)
+        else f"a {type(region).__name__}"
+    )
 
 
 def _words(words: Sequence[str], owner: str) -> tuple[str, ...]:
     if any(not word.strip() for word in words):
-        raise OptionError(f"{owner}: region has an empty word; allowed: words of the prompt, as in {owner}(region='cat')")
+        raise OptionError(
+            f"{owner}: region has an empty word; allowed: words of the prompt, as in {owner}(region='cat')"
+        )
     return tuple(words)
 
 
@@ -133,7 +141,9 @@ def _mask(mask: Tensor, owner: str) -> Tensor:
             f"{owner}(region=torch.ones(64, 64))"
         )
     if not torch.isfinite(mask).all():
-        raise OptionError(f"{owner}: region is {shown(mask)} with NaN or infinite values; allowed: bool or finite numbers")
+        raise OptionError(
+            f"{owner}: region is {shown(mask)} with NaN or infinite values; allowed: bool or finite numbers"
+        )
     mask = mask.detach()
     if mask.dtype == torch.bool:
         return mask.clone()
@@ -144,6 +154,8 @@ def _luminance(image: Any, owner: str) -> Tensor:
     """The luminance (h, w) of a PIL image, 0 to 255."""
     width, height = image.size
     if width * height == 0:
-        raise OptionError(f"{owner}: region is an image of {width} × {height} pixels; allowed of a mask: at least one pixel")
+        raise OptionError(
+            f"{owner}: region is an image of {width} × {height} pixels; allowed of a mask: at least one pixel"
+        )
     pixels = bytearray(image.convert("L").tobytes())
     return torch.frombuffer(pixels, dtype=torch.uint8).view(height, width)

@@ -94,7 +94,9 @@ class Run:
         self.generators = generators
         self.traces = [Trace(m.name) for m in self.methods]
         self._states: list[dict[str, Any]] = [{} for _ in self.methods]
-        self._prepared: set[int] = set()  # methods that changed how the model is evaluated at the coming step
+        self._prepared: set[int] = (
+            set()
+        )  # methods that changed how the model is evaluated at the coming step
 
     def prepare(
         self,
@@ -118,13 +120,17 @@ class Run:
             if not (method.acts_on_prompts and method.acts(step, self.steps)):
                 continue
             context = self._context(step, x_t, alpha, sigma, next_alpha, next_sigma, state)
-            context.memory = context.shield = None  # which hold latents, and the model's input need not be one
+            context.memory = context.shield = (
+                None  # which hold latents, and the model's input need not be one
+            )
             for k, original in enumerate(embeddings):
                 before = current[k]
                 changed = method.condition(original if before is None else before, context)
                 if changed is not None:
                     if not torch.isfinite(changed).all():
-                        raise NumericsError(f"{method.name} made NaN or infinite prompt embeddings at step {step} of {self.steps}")
+                        raise NumericsError(
+                            f"{method.name} made NaN or infinite prompt embeddings at step {step} of {self.steps}"
+                        )
                     current[k] = changed
                     self._prepared.add(i)
             if not method.cfg_enabled(context):
@@ -160,7 +166,9 @@ class Run:
         current, total, prepared = x0.float(), None, self._prepared
         self._prepared, shares = set(), [0.0]
         levels = (step, x_t, alpha, sigma, next_alpha, next_sigma)
-        for i, (method, trace, state) in enumerate(zip(self.methods, self.traces, self._states, strict=True)):
+        for i, (method, trace, state) in enumerate(
+            zip(self.methods, self.traces, self._states, strict=True)
+        ):
             delta = None
             context = self._context(*levels, state, one_step)
             if method.acts(step, self.steps):

@@ -89,7 +89,9 @@ class SPARKE(Directed):
     """
 
     name: ClassVar[str] = "sparke"
-    summary: ClassVar[str] = "moves images apart by prompt-aware kernel entropy; linear in their number, also with a long memory"
+    summary: ClassVar[str] = (
+        "moves images apart by prompt-aware kernel entropy; linear in their number, also with a long memory"
+    )
     citation: ClassVar[str] = """@article{jalali2025sparke,
   title = {SPARKE: Scalable Prompt-Aware Diversity and Novelty Guidance in Diffusion Models via RKE Score},
   author = {Jalali, Mohammad and Lei, Haoyu and Gohari, Amin and Farnia, Farzan},
@@ -100,8 +102,14 @@ class SPARKE(Directed):
     _prompted: ClassVar[str] = "objective='cond-rke'"
     _unprompted: ClassVar[str] = "objective='rke'"
 
-    objective: str = option("cond-rke", "whether samples count by how similar their prompts are", choices=("cond-rke", "rke"))
-    tolerance: float = option(1e-3, "share of the weight of stored samples that may be left out", low=0, high=0.1)
+    objective: str = option(
+        "cond-rke",
+        "whether samples count by how similar their prompts are",
+        choices=("cond-rke", "rke"),
+    )
+    tolerance: float = option(
+        1e-3, "share of the weight of stored samples that may be left out", low=0, high=0.1
+    )
 
     @property
     def reads_prompts(self) -> bool:
@@ -130,7 +138,9 @@ class SPARKE(Directed):
         for s in sets:
             for images, index in s.parts:
                 blocks = s.blocks(images, index, _BLOCK)
-                total[images], mass[images], top[images] = self._added(blocks, f[images], total[images], mass[images], top[images])
+                total[images], mass[images], top[images] = self._added(
+                    blocks, f[images], total[images], mass[images], top[images]
+                )
         if self._too_much_left_out(sets, mass, top):
             return self._mean(f, [s.whole or s for s in sets])
         return total / mass.clamp_min(torch.finfo(f.dtype).tiny)
@@ -141,9 +151,16 @@ class SPARKE(Directed):
         if not left_out:
             return False
         most = torch.stack(left_out).logsumexp(dim=0) + 2 / self.bandwidth**2
-        return bool((most > math.log(self.tolerance or torch.finfo(torch.float64).tiny) + mass.log() + top).any())
+        return bool(
+            (
+                most
+                > math.log(self.tolerance or torch.finfo(torch.float64).tiny) + mass.log() + top
+            ).any()
+        )
 
-    def _added(self, blocks: Iterator[Block], f: Tensor, total: Tensor, mass: Tensor, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _added(
+        self, blocks: Iterator[Block], f: Tensor, total: Tensor, mass: Tensor, top: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted sum, sum of weights and largest logit of images `f` with those of more rows; `total` is changed in place."""
         for rows, inverse, prompt in blocks:
             gram = (f @ rows.T) * inverse
@@ -171,20 +188,32 @@ class SPARKE(Directed):
         return sets
 
     def _reference_set(self, compared: Compared, context: Context) -> Stored | None:
-        return None if compared.reference is None else self._kept("reference", compared.reference, compared, context)
+        return (
+            None
+            if compared.reference is None
+            else self._kept("reference", compared.reference, compared, context)
+        )
 
     def _kept(self, what: str, source: References, compared: Compared, context: Context) -> Stored:
         """A fixed set, prepared at the first step of a run and kept in its state; so is what is inside of it, until the region moves."""
         kept, clean, inside = context.state.get(what), compared.clean, compared.inside
         if kept is None:
             rows = stored_rows(source.latents, clean, f"SPARKE: the {what}")
-            unconditional = not self.reads_prompts or (what == "reference" and source.prompts is None)
+            unconditional = not self.reads_prompts or (
+                what == "reference" and source.prompts is None
+            )
             if unconditional:
                 terms = self._prompt_terms(None, None, (len(clean), len(rows)), clean)
             else:
                 if context.prompts is None or source.prompts is None:
-                    raise OptionError(self._no_prompts("this generation" if context.prompts is None else f"the {what}"))
-                terms = self._prompt_terms(context.prompts, source.prompts, (len(clean), len(rows)), clean)
+                    raise OptionError(
+                        self._no_prompts(
+                            "this generation" if context.prompts is None else f"the {what}"
+                        )
+                    )
+                terms = self._prompt_terms(
+                    context.prompts, source.prompts, (len(clean), len(rows)), clean
+                )
             kept = self._without_negligible(Stored(rows, terms))
         if inside is not None and (kept.inside is None or not torch.equal(kept.inside, inside)):
             kept = kept.restricted(inside)
@@ -196,13 +225,21 @@ class SPARKE(Directed):
         matters = self._matters(whole.prompt_terms)
         to_any = matters.any(dim=0)
         left_out = None
-        if self.kernel == "gaussian":  # cosine's weights are those of the prompts, so that there is nothing to be checked later
-            left_out = whole.prompt_terms.masked_fill(matters, -torch.inf).logsumexp(dim=1, keepdim=True)
+        if (
+            self.kernel == "gaussian"
+        ):  # cosine's weights are those of the prompts, so that there is nothing to be checked later
+            left_out = whole.prompt_terms.masked_fill(matters, -torch.inf).logsumexp(
+                dim=1, keepdim=True
+            )
         if 2 * to_any.sum() < len(to_any):
             rows, terms = whole.rows[to_any], whole.prompt_terms[:, to_any]
             return Stored(rows, terms, parts(matters[:, to_any]), left_out, whole)
         own = parts(matters)
-        return whole if own[0][1] is None else replace(whole, parts=own, left_out=left_out, whole=whole)
+        return (
+            whole
+            if own[0][1] is None
+            else replace(whole, parts=own, left_out=left_out, whole=whole)
+        )
 
     def _matters(self, terms: Tensor) -> Tensor:
         """Which stored samples matter to each image (B, n), by their prompt terms (B, n); the others are left out.
@@ -212,9 +249,18 @@ class SPARKE(Directed):
         apart; `_too_much_left_out` checks it at each step. Cosine kernels only shrink weights: `s / (1 - s)`.
         """
         if self.kernel == "gaussian":
-            share, range_ = torch.softmax(terms.double(), dim=1), math.exp(min(2.25 / self.bandwidth**2, 700))
+            share, range_ = (
+                torch.softmax(terms.double(), dim=1),
+                math.exp(min(2.25 / self.bandwidth**2, 700)),
+            )
         else:
-            share, range_ = terms.double() / terms.double().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny), 1.0
+            share, range_ = (
+                terms.double()
+                / terms.double()
+                .sum(dim=1, keepdim=True)
+                .clamp_min(torch.finfo(torch.float64).tiny),
+                1.0,
+            )
         ascending = share.sort(dim=1)
         small = ascending.values.cumsum(dim=1) <= self.tolerance / (range_ + self.tolerance)
         return ~torch.zeros_like(small).scatter(1, ascending.indices, small)
@@ -225,14 +271,22 @@ class SPARKE(Directed):
             prompts = context.prompts if self.reads_prompts else None
             if self.reads_prompts and prompts is None and len(context.groups.unique()) > 1:
                 raise OptionError(self._no_prompts("this generation, of several prompts,"))
-            terms = context.state["batch"] = self._prompt_terms(prompts, prompts, (len(clean), len(clean)), clean)
+            terms = context.state["batch"] = self._prompt_terms(
+                prompts, prompts, (len(clean), len(clean)), clean
+            )
         return terms
 
-    def _prompt_terms(self, y: Tensor | None, y_i: Tensor | None, shape: tuple[int, int], like: Tensor) -> Tensor:
+    def _prompt_terms(
+        self, y: Tensor | None, y_i: Tensor | None, shape: tuple[int, int], like: Tensor
+    ) -> Tensor:
         """`log k_Y²` (Gaussian) or `k_Y²` (cosine) for each image and stored sample; that of `k_Y = 1` without prompts."""
         if y is None or y_i is None:
             return like.new_full(shape, 0.0 if self.kernel == "gaussian" else 1.0)
         if y.shape[1] != y_i.shape[1]:
             raise OptionError(self._other_encoder(y_i.shape[1], y.shape[1]))
         cosine = unit_rows(y.to(like)) @ unit_rows(y_i.to(like)).T
-        return 2 * (cosine - 1) / self.prompt_bandwidth**2 if self.kernel == "gaussian" else cosine.square()
+        return (
+            2 * (cosine - 1) / self.prompt_bandwidth**2
+            if self.kernel == "gaussian"
+            else cosine.square()
+        )

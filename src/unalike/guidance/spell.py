@@ -80,7 +80,9 @@ class SPELL(Method):
     """
 
     name: ClassVar[str] = "spell"
-    summary: ClassVar[str] = "moves images out of balls around protected images, earlier ones and each other; else changes nothing"
+    summary: ClassVar[str] = (
+        "moves images out of balls around protected images, earlier ones and each other; else changes nothing"
+    )
     citation: ClassVar[str] = """@inproceedings{kirchhof2025shielded,
   title = {Shielded Diffusion: Generating Novel and Diverse Images using Sparse Repellency},
   author = {Kirchhof, Michael and Thornton, James and B{\\'e}thune, Louis and Ablin, Pierre and Ndiaye, Eugene and Cuturi, Marco},
@@ -93,13 +95,20 @@ class SPELL(Method):
   archivePrefix = {arXiv}
 }"""
 
-    radius: float | str = option("auto", "of the balls around memory and batch, in the units of the latents", above=0, choices=("auto",))
+    radius: float | str = option(
+        "auto",
+        "of the balls around memory and batch, in the units of the latents",
+        above=0,
+        choices=("auto",),
+    )
     factor: float = option(1.0, "share of the median distance that radius 'auto' takes", above=0)
     overcompensation: float = option(1.0, "multiplies the move out of a ball", low=0)
     batch: bool = option(True, "images of a batch repel each other")
     memory: bool = option(True, "earlier generations repel")
     shield: bool = option(True, "the protected set repels")
-    same_prompt: bool = option(True, "only images of the same prompt repel each other, the protected set aside")
+    same_prompt: bool = option(
+        True, "only images of the same prompt repel each other, the protected set aside"
+    )
     region: Region | None = None
 
     def __post_init__(self) -> None:
@@ -132,10 +141,15 @@ class SPELL(Method):
                 f"SPELL: radius 'auto' measures distances between images and there is {len(latents)}; make at least two images of a prompt "
                 "in that call, or set a number, as in SPELL(radius=20.0)"
             )
-        first, second = torch.triu_indices(len(latents), len(latents), offset=1, device=latents.device)
+        first, second = torch.triu_indices(
+            len(latents), len(latents), offset=1, device=latents.device
+        )
         distances = torch.nn.functional.pdist(latents.flatten(1).float())
         together = groups.to(latents.device)[first] == groups.to(latents.device)[second]
-        radius = self.factor * distances[together if together.any() else slice(None)].quantile(0.5).item()
+        radius = (
+            self.factor
+            * distances[together if together.any() else slice(None)].quantile(0.5).item()
+        )
         if not radius > 0:
             raise OptionError(
                 f"SPELL: radius 'auto' measured {radius:g}: the unguided images are identical; set a number, as in SPELL(radius=20.0)"
@@ -171,7 +185,12 @@ class SPELL(Method):
         return None if out is None else out.flatten(1)
 
     def _balls(self, x: Tensor, context: Context) -> Iterator[Protected]:
-        if self.shield and context.shield is not None and not isinstance(context.shield, Pushing) and len(context.shield):
+        if (
+            self.shield
+            and context.shield is not None
+            and not isinstance(context.shield, Pushing)
+            and len(context.shield)
+        ):
             yield context.shield
         if self.memory and context.memory is not None and len(context.memory):
             if "memory" not in context.state:
@@ -208,7 +227,9 @@ def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
     return unit_rows(context.prompts.to(x)) @ unit_rows(stored.to(x)).T > _SAME_PROMPT
 
 
-def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, mask: Tensor | None) -> Tensor | None:
+def _way_out(
+    x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, mask: Tensor | None
+) -> Tensor | None:
     """The sum (d,) of the ways out of balls around centres `z_k` (k, d), by exact distances; None where x is inside of none.
 
     Without a mask (d,) `Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)`, with one `Σ_k (sqrt(r² - ||b||²) / ||a|| - 1) · a`.
@@ -222,7 +243,12 @@ def _way_out(x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, 
     if mask is not None:
         rest, away = away.masked_fill(mask, 0).norm(dim=1), restricted(away, mask)
         distance, reach = away.norm(dim=1), ((radius - rest) * (radius + rest)).clamp_min(0).sqrt()
-    out = torch.where(touched & (distance > 0), reach / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0).clamp_min(0) @ away
+    out = (
+        torch.where(
+            touched & (distance > 0), reach / distance.clamp_min(torch.finfo(x.dtype).tiny) - 1, 0
+        ).clamp_min(0)
+        @ away
+    )
     for k in (distance == 0).nonzero().flatten().tolist():
         noise = restricted(x_t - alpha * rows[k], mask)
         direction = unit_rows(noise if noise.any() else restricted(torch.ones_like(noise), mask))

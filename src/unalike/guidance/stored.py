@@ -41,7 +41,9 @@ class Stored:
 
     def restricted(self, inside: Tensor) -> Stored:
         """The same samples where only what is inside, (1, d) or (B, d), counts of each; rows are still not copied."""
-        return replace(self, inside=inside, whole=None if self.whole is None else self.whole.restricted(inside))
+        return replace(
+            self, inside=inside, whole=None if self.whole is None else self.whole.restricted(inside)
+        )
 
     @cached_property
     def inverse_norms(self) -> Tensor:
@@ -50,7 +52,9 @@ class Stored:
             norms = self.rows.norm(dim=1)
         else:
             inside, size = self.inside.to(self.rows.dtype), max(1, _BLOCK // self.rows.shape[1])
-            norms = torch.cat([inside @ rows.square().T for rows in self.rows.split(size)], dim=1).sqrt()
+            norms = torch.cat(
+                [inside @ rows.square().T for rows in self.rows.split(size)], dim=1
+            ).sqrt()
         return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0)
 
     def blocks(self, images: Any, index: Tensor | None, numbers: int) -> Iterator[Block]:
@@ -58,12 +62,21 @@ class Stored:
 
         A GPU, which has no use for small blocks, gets all at once.
         """
-        size = max(1, numbers // self.rows.shape[1]) if self.rows.device.type == "cpu" else len(self.rows)
+        size = (
+            max(1, numbers // self.rows.shape[1])
+            if self.rows.device.type == "cpu"
+            else len(self.rows)
+        )
         terms, inverse = self.prompt_terms[images], self.inverse_norms
         if inverse.ndim == 2 and len(inverse) > 1:
             inverse = inverse[images]
         if index is None:
-            yield from zip(self.rows.split(size), inverse.split(size, dim=-1), terms.split(size, dim=1), strict=True)
+            yield from zip(
+                self.rows.split(size),
+                inverse.split(size, dim=-1),
+                terms.split(size, dim=1),
+                strict=True,
+            )
             return
         buffer = self.rows.new_empty(min(size, len(index)), self.rows.shape[1])
         for some in index.split(size):
@@ -89,4 +102,6 @@ def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:
     sizes = torch.bincount(which, minlength=len(sets))
     if matters.device.type != "cpu" or ((4 + sizes) * sets.sum(dim=1)).sum() >= matters.numel():
         return _ALL
-    return tuple(((which == k).nonzero().flatten(), rows.nonzero().flatten()) for k, rows in enumerate(sets))
+    return tuple(
+        ((which == k).nonzero().flatten(), rows.nonzero().flatten()) for k, rows in enumerate(sets)
+    )

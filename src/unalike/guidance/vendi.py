@@ -125,7 +125,9 @@ class VendiGuidance(Directed):
     """
 
     name: ClassVar[str] = "vendi"
-    summary: ClassVar[str] = "ascends the Vendi or RKE score of batch and memory; Vendi is cubic in their number, a baseline for SPARKE"
+    summary: ClassVar[str] = (
+        "ascends the Vendi or RKE score of batch and memory; Vendi is cubic in their number, a baseline for SPARKE"
+    )
     citation: ClassVar[str] = """@inproceedings{askarihemmat2024improving,
   title = {Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance},
   author = {Askari Hemmat, Reyhane and Hall, Melissa and Sun, Alicia and Ross, Candace and Drozdzal, Michal and Romero-Soriano, Adriana},
@@ -138,7 +140,9 @@ class VendiGuidance(Directed):
     _prompted: ClassVar[str] = "conditional=True"
     _unprompted: ClassVar[str] = "conditional=False"
 
-    order: int = option(1, "of the score: 1 is Vendi, 2 is RKE, whose cost is not cubic", low=1, high=2)
+    order: int = option(
+        1, "of the score: 1 is Vendi, 2 is RKE, whose cost is not cubic", low=1, high=2
+    )
     conditional: bool = option(False, "count samples only as far as their prompts are alike")
 
     @property
@@ -152,7 +156,9 @@ class VendiGuidance(Directed):
         y = self._prompts(context.prompts, f, "this generation")
         everywhere = inside is None or len(inside) == 1  # the same for all images
         means, roundings = [], []
-        for images in [slice(0, len(f))] if everywhere else [slice(i, i + 1) for i in range(len(f))]:
+        for images in (
+            [slice(0, len(f))] if everywhere else [slice(i, i + 1) for i in range(len(f))]
+        ):
             mask = inside if inside is None or everywhere else inside[images]
             own_y, zeros = None if y is None else y[images], f.new_zeros(len(f[images]), 1)
             mean, size = zeros * f[images], zeros
@@ -160,29 +166,58 @@ class VendiGuidance(Directed):
                 others, slots = self._others(images, y, mask, compared, context)
                 mean, size = self._mean(f[images], own_y, others, slots, in_gram=compared.own)
             if compared.reference is not None:
-                reference = self._prepared("reference", compared.reference, y, mask, compared, context)
+                reference = self._prepared(
+                    "reference", compared.reference, y, mask, compared, context
+                )
                 more, more_size = self._mean(f[images], own_y, reference, None)
-                mean, size = mean + self.reference_weight * more, size + abs(self.reference_weight) * more_size
+                mean, size = (
+                    mean + self.reference_weight * more,
+                    size + abs(self.reference_weight) * more_size,
+                )
             means.append(mean)
             roundings.append(16 * torch.finfo(f.dtype).eps * size)
         return torch.cat(means), torch.cat(roundings)
 
-    def _mean(self, f: Tensor, y: Tensor | None, others: _Others, slots: slice | None, *, in_gram: bool = False) -> tuple[Tensor, Tensor]:
+    def _mean(
+        self,
+        f: Tensor,
+        y: Tensor | None,
+        others: _Others,
+        slots: slice | None,
+        *,
+        in_gram: bool = False,
+    ) -> tuple[Tensor, Tensor]:
         """The sum over the others (b, e), and that of absolute weights (b, 1), both divided by the kernel's.
 
         The slots are where the images themselves are among the others, if they are.
         """
-        rows, k_y = self._kernel(f, y, others.features, others.prompts), self._prompt_kernel(y, others.prompts)
+        rows, k_y = (
+            self._kernel(f, y, others.features, others.prompts),
+            self._prompt_kernel(y, others.prompts),
+        )
         if slots is not None:
             rows[:, slots].fill_diagonal_(1)
         weights = self._entropy_rows(rows, others.gram, slots, in_gram)
-        slope = rows if self.kernel == "gaussian" else torch.ones_like(rows) if k_y is None else k_y.clone()
+        slope = (
+            rows
+            if self.kernel == "gaussian"
+            else torch.ones_like(rows)
+            if k_y is None
+            else k_y.clone()
+        )
         if slots is not None:
-            slope[:, slots].fill_diagonal_(0)  # a sample has no distance to itself; its weight would only add rounding error
-        weights, mass = weights * slope, slope.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(f.dtype).tiny)
+            slope[:, slots].fill_diagonal_(
+                0
+            )  # a sample has no distance to itself; its weight would only add rounding error
+        weights, mass = (
+            weights * slope,
+            slope.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(f.dtype).tiny),
+        )
         return weights @ others.features / mass, weights.abs().sum(dim=1, keepdim=True) / mass
 
-    def _entropy_rows(self, rows: Tensor, gram: Tensor | None, slots: slice | None, in_gram: bool) -> Tensor:
+    def _entropy_rows(
+        self, rows: Tensor, gram: Tensor | None, slots: slice | None, in_gram: bool
+    ) -> Tensor:
         """Rows (b, n) of `n ∂H_1/∂K`, or `-K`, for samples with these rows of `K`, which `in_gram` are in it already."""
         if gram is None:
             return -rows
@@ -192,23 +227,40 @@ class VendiGuidance(Directed):
         for i, row in enumerate(rows):
             slot = n if slots is None else slots.start + i
             whole = _with_sample(gram, row, slot)
-            found.append(len(whole) * entropy_gradient(whole, slice(slot, slot + 1))[:, :n].to(rows))
+            found.append(
+                len(whole) * entropy_gradient(whole, slice(slot, slot + 1))[:, :n].to(rows)
+            )
         return torch.cat(found)
 
     def _others(
-        self, images: slice, y: Tensor | None, inside: Tensor | None, compared: Compared, context: Context
+        self,
+        images: slice,
+        y: Tensor | None,
+        inside: Tensor | None,
+        compared: Compared,
+        context: Context,
     ) -> tuple[_Others, slice | None]:
         """The memory and, with `batch`, all predictions of the batch; and where in them these images are."""
         stored = self._prepared("memory", compared.memory, y, inside, compared, context)
         if not (self.batch and len(compared.clean) > 1):
             return stored, None
         own = unit_rows(restricted(compared.clean, inside))
-        prompts, gram = None if y is None or stored.prompts is None else torch.cat([stored.prompts, y]), None
+        prompts, gram = (
+            None if y is None or stored.prompts is None else torch.cat([stored.prompts, y]),
+            None,
+        )
         if stored.gram is not None:
             across = self._kernel(own, y, stored.features, stored.prompts)
-            gram = torch.cat([torch.cat([stored.gram, across.T], dim=1), torch.cat([across, self._kernel(own, y, own, y)], dim=1)])
+            gram = torch.cat(
+                [
+                    torch.cat([stored.gram, across.T], dim=1),
+                    torch.cat([across, self._kernel(own, y, own, y)], dim=1),
+                ]
+            )
         n = len(stored.features)
-        return _Others(torch.cat([stored.features, own]), prompts, gram), slice(n + images.start, n + images.stop)
+        return _Others(torch.cat([stored.features, own]), prompts, gram), slice(
+            n + images.start, n + images.stop
+        )
 
     def _kernel(self, f: Tensor, y: Tensor | None, f_i: Tensor, y_i: Tensor | None) -> Tensor:
         """Rows of `K_Z` or `K_Z ∘ K_Y` between two sets of unit vectors and their prompts; exactly 1 between a set and itself."""
@@ -234,16 +286,29 @@ class VendiGuidance(Directed):
         return unit_rows(prompts.to(like))
 
     def _prepared(
-        self, what: str, source: References | None, y: Tensor | None, inside: Tensor | None, compared: Compared, context: Context
+        self,
+        what: str,
+        source: References | None,
+        y: Tensor | None,
+        inside: Tensor | None,
+        compared: Compared,
+        context: Context,
     ) -> _Others:
         """A fixed set restricted, normalised and with its Gram matrix, computed at the first step and where the region has moved."""
         x, kept = compared.clean, context.state.get(what)
-        if kept is not None and kept.source is source and _same(kept.inside, inside) and kept.features.dtype == x.dtype:
+        if (
+            kept is not None
+            and kept.source is source
+            and _same(kept.inside, inside)
+            and kept.features.dtype == x.dtype
+        ):
             return kept
         if source is None:
             features, prompts = x[:0], None if y is None else y[:0]
         else:
-            features = unit_rows(restricted(stored_rows(source.latents, x, f"VendiGuidance: the {what}"), inside))
+            features = unit_rows(
+                restricted(stored_rows(source.latents, x, f"VendiGuidance: the {what}"), inside)
+            )
             unprompted = what == "reference" and source.prompts is None
             prompts = None if unprompted else self._prompts(source.prompts, x, f"the {what}")
             if y is not None and prompts is not None and prompts.shape[1] != y.shape[1]:
@@ -269,4 +334,6 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def _float64(gram: Tensor) -> Tensor:
-    return gram.cpu().double() if gram.device.type == "mps" else gram.double()  # that backend has neither float64 nor eigh
+    return (
+        gram.cpu().double() if gram.device.type == "mps" else gram.double()
+    )  # that backend has neither float64 nor eigh

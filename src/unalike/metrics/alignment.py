@@ -29,7 +29,9 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
     """
     x, y = pair("images", images, "prompts", prompts)
     if len(x) != len(y):
-        raise OptionError(f"images has {len(x)} rows and prompts {len(y)}; there must be one prompt an image, in the same order")
+        raise OptionError(
+            f"images has {len(x)} rows and prompts {len(y)}; there must be one prompt an image, in the same order"
+        )
     return 100 * (unit_rows(x) * unit_rows(y)).sum(dim=1).clamp_min(0).mean().item()
 
 
@@ -53,12 +55,18 @@ def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
         1.0
     """
     x = unit_rows(checked("images", images, least=2))
-    groups = torch.zeros(len(x), dtype=torch.int64) if groups is None else torch.as_tensor(groups).cpu()
+    groups = (
+        torch.zeros(len(x), dtype=torch.int64) if groups is None else torch.as_tensor(groups).cpu()
+    )
     if groups.shape != (len(x),):
-        raise OptionError(f"groups has the shape {tuple(groups.shape)}; it must have one number for each of the {len(x)} images")
+        raise OptionError(
+            f"groups has the shape {tuple(groups.shape)}; it must have one number for each of the {len(x)} images"
+        )
     cosines = [_mean_cosine(x[groups == g]) for g in groups.unique() if (groups == g).sum() > 1]
     if not cosines:
-        raise OptionError("no group has two images, so there is nothing to compare; pass more images, or groups with several each")
+        raise OptionError(
+            "no group has two images, so there is nothing to compare; pass more images, or groups with several each"
+        )
     return sum(cosines) / len(cosines)
 
 

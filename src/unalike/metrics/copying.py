@@ -9,7 +9,9 @@ from unalike.errors import OptionError
 from unalike.metrics.features import BLOCK, distance_blocks, pair
 
 
-def nearest_distances(generated: Tensor, protected: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def nearest_distances(
+    generated: Tensor, protected: Tensor, *, block: int = BLOCK
+) -> tuple[Tensor, Tensor]:
     """The distance (m,) of each generated sample to its nearest protected one, in float64, and the index (m,) of that.
 
     Args:
@@ -32,7 +34,9 @@ def nearest_distances(generated: Tensor, protected: Tensor, *, block: int = BLOC
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
-def share_inside(generated: Tensor, protected: Tensor, radius: float, *, block: int = BLOCK) -> float:
+def share_inside(
+    generated: Tensor, protected: Tensor, radius: float, *, block: int = BLOCK
+) -> float:
     """Share of generated samples closer than `radius` to a protected one, 0 to 1; 0 where the set is shielded.
 
     Source: the share "too close to neighbours" of Kirchhof et al. 2025, Table 2 (arXiv:2410.06025).
@@ -45,7 +49,9 @@ def share_inside(generated: Tensor, protected: Tensor, radius: float, *, block: 
         0.5
     """
     if not radius > 0:
-        raise OptionError(f"radius is {radius}; it must be a number above 0, in the units of the features, as in radius=20.0")
+        raise OptionError(
+            f"radius is {radius}; it must be a number above 0, in the units of the features, as in radius=20.0"
+        )
     return (nearest_distances(generated, protected, block=block)[0] < radius).double().mean().item()
 
 
@@ -85,7 +91,9 @@ def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Ten
         tensor([False,  True])
     """
     if len(training) < 2:
-        raise OptionError(f"training has {len(training)} samples; at least 2 are needed, to compare distances among them")
+        raise OptionError(
+            f"training has {len(training)} samples; at least 2 are needed, to compare distances among them"
+        )
     distance, index = nearest_distances(generated, training, block=block)
     _, x = pair("generated", generated, "training", training)
     among = x.new_empty(len(x))

@@ -38,7 +38,12 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     covariance_x, covariance_g = _covariance(x), _covariance(g)
     root = _square_root(covariance_x)
     cross = torch.linalg.eigvalsh(root @ covariance_g @ root).clamp_min(0).sqrt().sum()
-    squared = (x.mean(dim=0) - g.mean(dim=0)).square().sum() + covariance_x.trace() + covariance_g.trace() - 2 * cross
+    squared = (
+        (x.mean(dim=0) - g.mean(dim=0)).square().sum()
+        + covariance_x.trace()
+        + covariance_g.trace()
+        - 2 * cross
+    )
     return max(0.0, squared.item())
 
 
@@ -76,7 +81,11 @@ def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> f
         7.0
     """
     x, g = pair("real", real, "generated", generated, least=2)
-    own = sum((_kernel_sum(a, a, block) - _kernel(a.square().sum(dim=1), a.shape[1]).sum()) / (len(a) * (len(a) - 1)) for a in (x, g))
+    own = sum(
+        (_kernel_sum(a, a, block) - _kernel(a.square().sum(dim=1), a.shape[1]).sum())
+        / (len(a) * (len(a) - 1))
+        for a in (x, g)
+    )
     return (own - 2 * _kernel_sum(x, g, block) / (len(x) * len(g))).item()
 
 

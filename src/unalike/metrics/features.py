@@ -26,11 +26,15 @@ def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
             "and one feature a sample"
         )
     if not torch.isfinite(rows).all():
-        raise OptionError(f"{name} has NaN or infinite values; remove those samples, as in X[X.flatten(1).isfinite().all(dim=1)]")
+        raise OptionError(
+            f"{name} has NaN or infinite values; remove those samples, as in X[X.flatten(1).isfinite().all(dim=1)]"
+        )
     return (rows.cpu() if rows.device.type == "mps" else rows).flatten(1).double()
 
 
-def pair(a_name: str, a: Tensor, b_name: str, b: Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:
+def pair(
+    a_name: str, a: Tensor, b_name: str, b: Tensor, *, least: int = 1
+) -> tuple[Tensor, Tensor]:
     """Two checked arrays of features of the same size.
 
     Raises:

@@ -12,7 +12,9 @@ from unalike.errors import OptionError
 T = TypeVar("T")
 
 
-def by_group(metric: Callable[..., T], groups: Tensor, *arrays: tuple[Tensor, Tensor] | Tensor) -> dict[int, T]:
+def by_group(
+    metric: Callable[..., T], groups: Tensor, *arrays: tuple[Tensor, Tensor] | Tensor
+) -> dict[int, T]:
     """`metric` of each group's own rows, so that a set that is varied only between prompts does not pass for varied.
 
     Args:
@@ -34,11 +36,15 @@ def by_group(metric: Callable[..., T], groups: Tensor, *arrays: tuple[Tensor, Te
     pairs = [a if isinstance(a, tuple) else (a, groups) for a in arrays]
     for rows, own in pairs:
         if len(rows) != len(own):
-            raise OptionError(f"an array has {len(rows)} rows and its groups {len(own)}; there must be one group number for each row")
+            raise OptionError(
+                f"an array has {len(rows)} rows and its groups {len(own)}; there must be one group number for each row"
+            )
     scored: dict[int, T] = {}
     for group in groups.unique().tolist():
         parts = [rows[own == group] for rows, own in pairs]
         if any(len(part) == 0 for part in parts):
-            raise OptionError(f"group {group} has no rows in one of the arrays; leave that group out, or add its rows")
+            raise OptionError(
+                f"group {group} has no rows in one of the arrays; leave that group out, or add its rows"
+            )
         scored[group] = metric(*parts)
     return scored

@@ -97,7 +97,11 @@ def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOC
             f"k is {k}; it must be at least 1 and below both numbers of samples ({len(x)} real, {len(g)} generated), as in k=3"
         )
     around_real, around_generated = _radii(x, k, block), _radii(g, k, block)
-    balls, recalled, covered = torch.zeros(len(g)), torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool)
+    balls, recalled, covered = (
+        torch.zeros(len(g)),
+        torch.zeros(len(x), dtype=torch.bool),
+        torch.zeros(len(x), dtype=torch.bool),
+    )
     for part, distances in distance_blocks(x, g, block=block):
         inside = distances <= around_real[part, None]
         balls += inside.sum(dim=0).cpu()

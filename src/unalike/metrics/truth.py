@@ -44,5 +44,7 @@ def mode_coverage(shown: Tensor, right: Tensor) -> float:
 def _hits(shown: Tensor, right: Tensor) -> Tensor:
     for name, values in (("shown", shown), ("right", right)):
         if values.ndim != 1 or len(values) == 0:
-            raise OptionError(f"{name} has the shape {tuple(values.shape)}; it must be a vector with at least one index")
+            raise OptionError(
+                f"{name} has the shape {tuple(values.shape)}; it must be a vector with at least one index"
+            )
     return torch.isin(shown, right) & (shown >= 0)

@@ -48,7 +48,9 @@ class Recipe:
         begin, peak = begins[leg]
         if step < begin + self.warmup:
             return peak * (step - begin + 1) / self.warmup
-        progress = min(1.0, (step - begin - self.warmup) / max(1, begins[leg + 1][0] - begin - self.warmup))
+        progress = min(
+            1.0, (step - begin - self.warmup) / max(1, begins[leg + 1][0] - begin - self.warmup)
+        )
         return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def generator(self, step: int) -> torch.Generator:
@@ -58,7 +60,9 @@ class Recipe:
     def epoch_batch(self, step: int, n: int) -> Tensor:
         """The indices (batch,) of a step in shuffled epochs over `n` items; the rest of an epoch that fills no batch is left out."""
         epoch, within = divmod(step, n // self.batch)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + epoch))
+        order = torch.randperm(
+            n, generator=torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + epoch)
+        )
         return order[within * self.batch : (within + 1) * self.batch]
 
 
@@ -89,29 +93,45 @@ class Checkpoint:
 
     path: Path
 
-    def save(self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def save(
+        self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer, step: int
+    ) -> None:
         """Write everything that `load` needs to go on as if there had been no interruption."""
         tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in average.values.items()}
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        tensorfile.write(self.path, _KIND, _VERSION, {"step": step}, {k: v.detach().cpu() for k, v in tensors.items()})
+        tensorfile.write(
+            self.path,
+            _KIND,
+            _VERSION,
+            {"step": step},
+            {k: v.detach().cpu() for k, v in tensors.items()},
+        )
 
-    def load(self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> int:
+    def load(
+        self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
+    ) -> int:
         """Restore everything in place and return the step to go on from; 0 where there is no checkpoint yet."""
         if not self.path.exists():
             return 0
         header, tensors = tensorfile.read(self.path, _KIND, _VERSION)
         device = next(module.parameters()).device
-        module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        average.values = {k.removeprefix("ema."): v.to(device) for k, v in tensors.items() if k.startswith("ema.")}
+        module.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        average.values = {
+            k.removeprefix("ema."): v.to(device) for k, v in tensors.items() if k.startswith("ema.")
+        }
         states: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optim."):
                 _, index, name = key.split(".", 2)
                 states.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
         return header["step"]
 
     def load_average(self, module: nn.Module) -> None:
@@ -122,7 +142,9 @@ class Checkpoint:
         """
         _, tensors = tensorfile.read(self.path, _KIND, _VERSION)
         average = WeightAverage(module, 0.0)
-        average.values = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+        average.values = {
+            k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")
+        }
         average.copy_to(module)
 
 
@@ -150,7 +172,9 @@ def fit(
     torch.set_flush_denormal(True)  # denormal activations and moments slow a CPU step several times
     trained = [p for p in module.parameters() if p.requires_grad]
     average = WeightAverage(module, recipe.ema)
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        trained, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+    )
     first = step = checkpoint.load(module, average, optimizer)
     begun, mean = time.monotonic(), 0.0
     while step < recipe.steps and time.monotonic() - begun < 60 * minutes:

@@ -35,7 +35,9 @@ __all__ = ["MODELS", "Model", "get_diffusion_pipeline", "load"]
 def __getattr__(name: str) -> Any:
     if name in _GUIDED:
         return getattr(import_module("unalike.pipelines.guided"), name)
-    raise AttributeError(f"module 'unalike.pipelines' has no attribute {name!r}; it has {', '.join(dir())}")
+    raise AttributeError(
+        f"module 'unalike.pipelines' has no attribute {name!r}; it has {', '.join(dir())}"
+    )
 
 
 def __dir__() -> list[str]:

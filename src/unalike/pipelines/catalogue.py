@@ -57,14 +57,28 @@ class Model:
         Args:
             prompts: how many there are, where they are a list; texts are repeated as often then.
         """
-        own = {name: [value] * prompts if prompts and isinstance(value, str) else value for name, value in self.arguments.items()}
+        own = {
+            name: [value] * prompts if prompts and isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
         return {"num_inference_steps": self.steps, self.guidance: self.guidance_scale, **own}
 
 
-SPARKE_PUBLISHED = {"strength": 0.03, "every": 10, "target": "x_t", "bandwidth": 0.6, "prompt_bandwidth": 0.3}
+SPARKE_PUBLISHED = {
+    "strength": 0.03,
+    "every": 10,
+    "target": "x_t",
+    "bandwidth": 0.6,
+    "prompt_bandwidth": 0.3,
+}
 _SPARKE = "the script of the authors of SPARKE (mjalali/sparke-diffusers)"
 _DIFFUSERS = "steps and guidance scale: diffusers' defaults of the pipeline"
-_paper = partial(Model, dtype="float16", published={"sparke": SPARKE_PUBLISHED}, source=f"{_DIFFUSERS}; options: {_SPARKE}")
+_paper = partial(
+    Model,
+    dtype="float16",
+    published={"sparke": SPARKE_PUBLISHED},
+    source=f"{_DIFFUSERS}; options: {_SPARKE}",
+)
 
 _SHIPPED = (
     Model(
@@ -237,7 +251,9 @@ _MORE = (
         steps=50,
         guidance_scale=4.0,
         guidance="true_cfg_scale",
-        arguments={"negative_prompt": " "},  # without one there is no classifier-free guidance at all
+        arguments={
+            "negative_prompt": " "
+        },  # without one there is no classifier-free guidance at all
         size=(1024, 1024),
         source=_DIFFUSERS,
     ),

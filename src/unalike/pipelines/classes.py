@@ -26,7 +26,10 @@ def class_ids(pipe: Any, prompts: Sequence[str]) -> dict[str, int]:
         >>> class_ids(SimpleNamespace(labels={"tench": 0, "goldfish": 1}), ["Goldfish", "0"])
         {'Goldfish': 1, '0': 0}
     """
-    names = {str(name).lower(): int(index) for name, index in (getattr(pipe, "labels", None) or {}).items()}
+    names = {
+        str(name).lower(): int(index)
+        for name, index in (getattr(pipe, "labels", None) or {}).items()
+    }
     numbers = range(_classes(pipe, names))
     found = {}
     for prompt in prompts:
@@ -44,13 +47,22 @@ def _classes(pipe: Any, names: Mapping[str, int]) -> int:
     """How many classes there are: by the names where it has any, else by the size of the model's table."""
     if names:
         return max(names.values()) + 1
-    return int(getattr(getattr(pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or 0)
+    return int(
+        getattr(getattr(pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or 0
+    )
 
 
 def _unknown(prompt: str, pipe: Any, names: Mapping[str, int], numbers: range) -> str:
     near = difflib.get_close_matches(prompt.strip().lower(), names, n=3)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
-    listed = sorted((name for name in names if not (name.isdecimal() and int(name) in numbers)), key=names.__getitem__)
-    shown = ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more in pipe.labels" if len(listed) > _LISTED else "")
+    listed = sorted(
+        (name for name in names if not (name.isdecimal() and int(name) in numbers)),
+        key=names.__getitem__,
+    )
+    shown = ", ".join(listed[:_LISTED]) + (
+        f" and {len(listed) - _LISTED} more in pipe.labels" if len(listed) > _LISTED else ""
+    )
     allowed = f"a number from 0 to {len(numbers) - 1}" + (f", or a name: {shown}" if listed else "")
-    return f"prompt {prompt!r} is no class that {type(pipe).__name__} draws; {hint}Allowed: {allowed}"
+    return (
+        f"prompt {prompt!r} is no class that {type(pipe).__name__} draws; {hint}Allowed: {allowed}"
+    )

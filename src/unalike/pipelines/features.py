@@ -44,7 +44,9 @@ class Latents(Extractor):
         super().__init__(_autoencoder(source), device=device, batch_size=batch_size)
         self.side = int(self.model.config.sample_size)
         self.basis = f"latents of {Path(source).name}'s {type(self.model).__name__} at {self.side}×{self.side}, compared by their cosine"
-        self.resizing = f"resized to {self.side}×{self.side} (bicubic); other shapes than a square are squeezed"
+        self.resizing = (
+            f"resized to {self.side}×{self.side} (bicubic); other shapes than a square are squeezed"
+        )
 
     def embed(self, images: Tensor) -> Tensor:
         """The latents of the batch, flattened."""
@@ -55,7 +57,9 @@ class Latents(Extractor):
 
 def _autoencoder(source: str) -> torch.nn.Module:
     if source in MODELS:
-        with resources.as_file(resources.files("unalike.models").joinpath(f"{source}/weights")) as path:
+        with resources.as_file(
+            resources.files("unalike.models").joinpath(f"{source}/weights")
+        ) as path:
             return _autoencoder(str(path))
     config = pretrained(ModelIndex, source, "latents")
     kind = getattr(diffusers, (config.get("vae") or (None, ""))[1] or "", None)
@@ -65,7 +69,9 @@ def _autoencoder(source: str) -> torch.nn.Module:
         )
     model = pretrained(kind, source, "latents", subfolder="vae", dtype=torch.float32)
     if not isinstance(model.config.get("sample_size"), int):
-        raise StoreError(f"the autoencoder of {Path(source).name!r} does not say its sample_size; add it to the config.json of its vae")
+        raise StoreError(
+            f"the autoencoder of {Path(source).name!r} does not say its sample_size; add it to the config.json of its vae"
+        )
     return model
 
 

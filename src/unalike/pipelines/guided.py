@@ -91,7 +91,9 @@ class SPARKEGuided:
     @memory.setter
     def memory(self, memory: Memory) -> None:
         if not isinstance(memory, Memory):
-            raise OptionError(f"memory is a {type(memory).__name__}; allowed: a Memory, as in pipe.memory = unalike.Memory()")
+            raise OptionError(
+                f"memory is a {type(memory).__name__}; allowed: a Memory, as in pipe.memory = unalike.Memory()"
+            )
         self._memory = memory
 
     def reset_memory(self) -> None:
@@ -114,7 +116,10 @@ class SPARKEGuided:
     def to_json_string(self) -> str:
         """The configuration under the name of diffusers' class, so that every program can open the saved folder."""
         own = super().to_json_string()  # type: ignore[misc]
-        return own.replace(f'"_class_name": "{type(self).__name__}"', f'"_class_name": "{_host(type(self)).__name__}"')
+        return own.replace(
+            f'"_class_name": "{type(self).__name__}"',
+            f'"_class_name": "{_host(type(self)).__name__}"',
+        )
 
     def _defaults(self) -> dict[str, Any]:
         """The guidance arguments of the model's row, or the published ones."""
@@ -134,16 +139,28 @@ class SPARKEGuided:
             return kwargs
         prompt = kwargs.get("prompt", args[0] if args else None)
         usual = self._row.call(len(prompt) if isinstance(prompt, list) else None)
-        return {**{name: value for name, value in usual.items() if name in accepted[len(args) :]}, **kwargs}
+        return {
+            **{name: value for name, value in usual.items() if name in accepted[len(args) :]},
+            **kwargs,
+        }
 
     def _attached(self, chosen: Settings) -> GuidedPipeline:
         """This pipeline with the method of the settings."""
-        clip = None if chosen.use_latents_for_guidance and not chosen.prompts_by_clip else self._clip_of(chosen.clip_for_guidance or CLIP)
+        clip = (
+            None
+            if chosen.use_latents_for_guidance and not chosen.prompts_by_clip
+            else self._clip_of(chosen.clip_for_guidance or CLIP)
+        )
         guided = self._guided = self._guided or guide(self)
-        guided.methods = (chosen.method(None if clip is None or chosen.use_latents_for_guidance else clip.embed),)
+        guided.methods = (
+            chosen.method(None if clip is None or chosen.use_latents_for_guidance else clip.embed),
+        )
         if not chosen.prompts_by_clip:
             guided.prompt_encoder = prompt_encoder(chosen.prompt_encoder)
-        elif not isinstance(guided.prompt_encoder, ExtractorPrompts) or guided.prompt_encoder.extractor is not clip:
+        elif (
+            not isinstance(guided.prompt_encoder, ExtractorPrompts)
+            or guided.prompt_encoder.extractor is not clip
+        ):
             guided.prompt_encoder = prompt_encoder(clip)
         guided.memory = self.memory
         if chosen.max_bank_size is not None:
@@ -165,12 +182,16 @@ class SPARKEGuided:
 
 def _refuse_unknown(pipe: Any, kwargs: dict[str, Any], accepted: Sequence[str]) -> None:
     """Refuses arguments of no meaning; some pipelines take any and say nothing."""
-    known = {*accepted, *Settings.__dataclass_fields__, "prompt", "callback", "callback_steps"} - {"kwargs"}
+    known = {*accepted, *Settings.__dataclass_fields__, "prompt", "callback", "callback_steps"} - {
+        "kwargs"
+    }
     for name in kwargs:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f" did you mean {close[0]!r}?" if close else ""
-            raise OptionError(f"{name} is no argument of {type(pipe).__name__};{hint} allowed: {', '.join(sorted(known))}")
+            raise OptionError(
+                f"{name} is no argument of {type(pipe).__name__};{hint} allowed: {', '.join(sorted(known))}"
+            )
 
 
 @cache
@@ -184,9 +205,17 @@ def guided_class(host: type) -> Any:
         >>> guided_class(diffusers.StableDiffusion3Pipeline).__name__
         'SPARKEGuidedStableDiffusion3Pipeline'
     """
-    if not (isinstance(host, type) and issubclass(host, diffusers.DiffusionPipeline)) or issubclass(host, SPARKEGuided):
-        raise OptionError(f"host is {host!r}; allowed: a pipeline class of diffusers, as in guided_class(diffusers.FluxPipeline)")
-    own = {"__doc__": f"`{host.__name__}` with the arguments of `SPARKEGuided`.", "__module__": __name__, "unguided": host.__call__}
+    if not (isinstance(host, type) and issubclass(host, diffusers.DiffusionPipeline)) or issubclass(
+        host, SPARKEGuided
+    ):
+        raise OptionError(
+            f"host is {host!r}; allowed: a pipeline class of diffusers, as in guided_class(diffusers.FluxPipeline)"
+        )
+    own = {
+        "__doc__": f"`{host.__name__}` with the arguments of `SPARKEGuided`.",
+        "__module__": __name__,
+        "unguided": host.__call__,
+    }
     return type(f"SPARKEGuided{host.__name__}", (SPARKEGuided, host), own)
 
 
@@ -229,14 +258,20 @@ def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **opt
 def _host(kind: type) -> type:
     """The class of diffusers that a guided one is made of."""
     return next(
-        parent for parent in kind.__mro__ if issubclass(parent, diffusers.DiffusionPipeline) and not issubclass(parent, SPARKEGuided)
+        parent
+        for parent in kind.__mro__
+        if issubclass(parent, diffusers.DiffusionPipeline) and not issubclass(parent, SPARKEGuided)
     )
 
 
 SPARKEGuidedStableDiffusionPipeline = guided_class(diffusers.StableDiffusionPipeline)
 SPARKEGuidedStableDiffusionXLPipeline = guided_class(diffusers.StableDiffusionXLPipeline)
-SPARKEGuidedStableDiffusionControlNetPipeline = guided_class(diffusers.StableDiffusionControlNetPipeline)
-SPARKEGuidedStableDiffusionXLControlNetPipeline = guided_class(diffusers.StableDiffusionXLControlNetPipeline)
+SPARKEGuidedStableDiffusionControlNetPipeline = guided_class(
+    diffusers.StableDiffusionControlNetPipeline
+)
+SPARKEGuidedStableDiffusionXLControlNetPipeline = guided_class(
+    diffusers.StableDiffusionXLControlNetPipeline
+)
 SPARKEGuidedPixArtSigmaPipeline = guided_class(diffusers.PixArtSigmaPipeline)
 SPARKEGuidedKandinsky3Pipeline = guided_class(diffusers.Kandinsky3Pipeline)
 SPARKEGuidedDiTPipeline = guided_class(diffusers.DiTPipeline)

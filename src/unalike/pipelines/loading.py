@@ -76,7 +76,9 @@ def find(name: str | Path) -> Source:
         return Source(row.checkpoint or shipped(row.name), row)
     if Path(name).is_dir():
         if not (Path(name) / _INDEX).is_file():
-            raise OptionError(f"model folder {str(name)!r} has no {_INDEX}; give a folder written by a pipeline's save_pretrained")
+            raise OptionError(
+                f"model folder {str(name)!r} has no {_INDEX}; give a folder written by a pipeline's save_pretrained"
+            )
         return Source(Path(name))
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
         return Source(name)
@@ -91,7 +93,9 @@ def shipped(name: str) -> Path:
     """
     folder = Path(str(resources.files("unalike.models").joinpath(f"{name}/weights")))
     if not (folder / _INDEX).is_file():
-        raise StoreError(f"the weights of the model {name!r} are missing from this installation; install the package again")
+        raise StoreError(
+            f"the weights of the model {name!r} are missing from this installation; install the package again"
+        )
     return folder
 
 
@@ -115,7 +119,9 @@ def pipeline_class(source: Source) -> Any:
             raise _refused(source, error) from error
     kind = getattr(diffusers, str(name), None)
     if not isinstance(kind, type):
-        raise StoreError(f"{_named(source)!r} is a {name}, which diffusers {diffusers.__version__} has not; use another version of it")
+        raise StoreError(
+            f"{_named(source)!r} is a {name}, which diffusers {diffusers.__version__} has not; use another version of it"
+        )
     return kind
 
 
@@ -131,11 +137,15 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
     row, chosen = source.row, dict(options)
     try:
         if "dtype" not in chosen and "torch_dtype" not in chosen:
-            chosen["dtype"] = getattr(torch, row.dtype) if row and torch.cuda.is_available() else torch.float32
+            chosen["dtype"] = (
+                getattr(torch, row.dtype) if row and torch.cuda.is_available() else torch.float32
+            )
             if row and row.variant and chosen["dtype"] != torch.float32:
                 chosen.setdefault("variant", row.variant)
         if row and row.controlnet and "controlnet" not in chosen:
-            chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(row.controlnet, torch_dtype=chosen.get("dtype"))
+            chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(
+                row.controlnet, torch_dtype=chosen.get("dtype")
+            )
         pipe = (kind or diffusers.DiffusionPipeline).from_pretrained(source.place, **chosen)
     except (OSError, ValueError, RuntimeError) as error:
         raise _refused(source, error) from error
@@ -165,9 +175,13 @@ def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
     from diffusers import DiffusionPipeline
 
     if not isinstance(pipe, DiffusionPipeline):
-        raise OptionError(f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, as in load('emoji')")
+        raise OptionError(
+            f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, as in load('emoji')"
+        )
     if options:
-        raise OptionError(f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its name or folder instead")
+        raise OptionError(
+            f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its name or folder instead"
+        )
     return pipe
 
 
@@ -192,6 +206,4 @@ def _refused(source: Source, error: Exception) -> OptionError | StoreError:
 def _unknown(name: object) -> str:
     close = difflib.get_close_matches(str(name), MODELS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return (
-        f'unknown model {str(name)!r}; {hint}Allowed: {", ".join(MODELS)}, a folder in diffusers\' layout, or a hub id such as "owner/name"'
-    )
+    return f'unknown model {str(name)!r}; {hint}Allowed: {", ".join(MODELS)}, a folder in diffusers\' layout, or a hub id such as "owner/name"'

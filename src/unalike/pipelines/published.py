@@ -92,7 +92,9 @@ class Settings:
         _require_one_of("kernel", self.kernel, KERNELS)
         if self.criteria is not None:
             _require_one_of("criteria", self.criteria, CRITERIA)
-        _require_number("criteria_guidance_scale", self.criteria_guidance_scale, low=0, example=0.03)
+        _require_number(
+            "criteria_guidance_scale", self.criteria_guidance_scale, low=0, example=0.03
+        )
         _require_number("sigma_image", self.sigma_image, above=0, example=0.6)
         _require_number("sigma_text", self.sigma_text, above=0, example=0.3)
         _require_number("regularize_weight", self.regularize_weight, low=0, example=1e-4)
@@ -102,9 +104,13 @@ class Settings:
             _require_number("max_bank_size", self.max_bank_size, low=1, example=4000, whole=True)
         for name, usual in (("use_latents_for_guidance", True), ("regularize", False)):
             if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"{name} is {getattr(self, name)!r}; allowed: True or False, as in {name}={usual}")
+                raise OptionError(
+                    f"{name} is {getattr(self, name)!r}; allowed: True or False, as in {name}={usual}"
+                )
         if (self.beta == 0) != (self.reference is None):
-            given, missing = ("beta", "reference") if self.reference is None else ("reference", "beta")
+            given, missing = (
+                ("beta", "reference") if self.reference is None else ("reference", "beta")
+            )
             raise OptionError(
                 f"{given} is given without {missing}, so it would do nothing; give both, as in reference=latents, beta=0.5, or neither"
             )
@@ -113,7 +119,11 @@ class Settings:
     @property
     def prompts_by_clip(self) -> bool:
         """Whether CLIP embeds the prompts."""
-        return self.prompt_encoder == "clip" if self.prompt_encoder is not None else self.clip_for_guidance is not None
+        return (
+            self.prompt_encoder == "clip"
+            if self.prompt_encoder is not None
+            else self.clip_for_guidance is not None
+        )
 
     @property
     def conditional(self) -> bool:
@@ -126,11 +136,17 @@ class Settings:
         Raises:
             OptionError: for a list of something else than words, or of several boxes or masks.
         """
-        if self.regions_list is None or (isinstance(self.regions_list, list | tuple) and not self.regions_list):
+        if self.regions_list is None or (
+            isinstance(self.regions_list, list | tuple) and not self.regions_list
+        ):
             return None
         if isinstance(self.regions_list, str):
             return [self.regions_list]
-        regions = list(self.regions_list) if isinstance(self.regions_list, list | tuple) else [self.regions_list]
+        regions = (
+            list(self.regions_list)
+            if isinstance(self.regions_list, list | tuple)
+            else [self.regions_list]
+        )
         if all(isinstance(region, str) for region in regions):
             return regions
         if len(regions) != 1:
@@ -161,7 +177,9 @@ class Settings:
             "embed": embed,
             "reference": self.reference,
             "reference_prompts": self.reference_prompts,
-            "reference_weight": -self.beta if self.reference is not None else 0.0,  # published: score - beta · score with the reference
+            "reference_weight": -self.beta
+            if self.reference is not None
+            else 0.0,  # published: score - beta · score with the reference
         }
         if self.algorithm.endswith("vendi"):
             return VendiGuidance(conditional=self.conditional, **shared)
@@ -178,7 +196,11 @@ def settings(arguments: dict[str, Any], defaults: Mapping[str, Any]) -> Settings
         given = arguments.pop(name, None)
         if not (given is None or given is False):  # which ask for nothing
             raise OptionError(f"{name} is not taken here: {place}")
-    own = {name: arguments.pop(name) for name in list(arguments) if name in Settings.__dataclass_fields__}
+    own = {
+        name: arguments.pop(name)
+        for name in list(arguments)
+        if name in Settings.__dataclass_fields__
+    }
     return Settings(**{**defaults, **own})
 
 
@@ -191,11 +213,25 @@ def _require_one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
 
 
 def _require_number(
-    name: str, value: Any, *, low: float | None = None, above: float | None = None, example: float, whole: bool = False
+    name: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    example: float,
+    whole: bool = False,
 ) -> None:
     kinds = int if whole else int | float
     fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     if fits and (low is None or value >= low) and (above is None or value > above):
         return
-    bound = f" of at least {low:g}" if low is not None else f" above {above:g}" if above is not None else ""
-    raise OptionError(f"{name} is {value!r}; allowed: a {'whole ' if whole else ''}number{bound}, as in {name}={example:g}")
+    bound = (
+        f" of at least {low:g}"
+        if low is not None
+        else f" above {above:g}"
+        if above is not None
+        else ""
+    )
+    raise OptionError(
+        f"{name} is {value!r}; allowed: a {'whole ' if whole else ''}number{bound}, as in {name}={example:g}"
+    )

@@ -10,7 +10,9 @@ _WIDTH, _HEIGHT = 480, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
 
 
-def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str, log: bool = False) -> str:
+def band_chart(
+    series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str, log: bool = False
+) -> str:
     """The mean over series at each step as a line, from the smallest to the largest as a band, values shown as percentages.
 
     Args:
@@ -34,7 +36,9 @@ def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y
 
     def point(step: int, value: float) -> str:
         x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step / max(1, len(columns) - 1))
-        share = math.log(max(value, bottom) / bottom) / math.log(top / bottom) if log else value / top
+        share = (
+            math.log(max(value, bottom) / bottom) / math.log(top / bottom) if log else value / top
+        )
         return f"{x:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share):.1f}"
 
     upper = [point(i, max(c)) for i, c in enumerate(columns)]
@@ -58,7 +62,9 @@ def band_chart(series: Sequence[Sequence[float]], *, title: str, x_label: str, y
     )
 
 
-def dot_chart(rows: Sequence[tuple[str, float, float | None, float | None]], *, title: str, start: float = 0.0) -> str:
+def dot_chart(
+    rows: Sequence[tuple[str, float, float | None, float | None]], *, title: str, start: float = 0.0
+) -> str:
     """A dot a row on a common scale, with a line for its interval.
 
     Args:
@@ -81,11 +87,17 @@ def dot_chart(rows: Sequence[tuple[str, float, float | None, float | None]], *, 
     def x(value: float) -> float:
         return round(left + (_WIDTH - left - 2 * _RIGHT) * (value - start) / (top - start), 1)
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" class="chart">']
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" class="chart">'
+    ]
     base = _TOP + step * len(rows)
     for value in _ticks(start, top):
-        parts.append(f'<line class="grid-line" x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{base}"/>')
-        parts.append(f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{value:.3g}</text>')
+        parts.append(
+            f'<line class="grid-line" x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{base}"/>'
+        )
+        parts.append(
+            f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{value:.3g}</text>'
+        )
     for i, (label, value, low, high) in enumerate(rows):
         y = _TOP + step * i + step / 2
         short = label if len(label) <= 26 else label[:25] + "…"

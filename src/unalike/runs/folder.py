@@ -76,7 +76,9 @@ class RunFolder:
                 f"output folder {str(path)!r} is not empty; choose another with --out, or replace the run in it with --overwrite"
             )
         if filled and folder.earlier_record() is None:
-            raise StoreError(f"output folder {str(path)!r} has files that no run of {_TOOL} wrote; choose another with --out")
+            raise StoreError(
+                f"output folder {str(path)!r} has files that no run of {_TOOL} wrote; choose another with --out"
+            )
         return folder
 
     def earlier_record(self) -> dict[str, Any] | None:
@@ -150,7 +152,9 @@ class RunFolder:
         from unalike import tensorfile
 
         tensors = {"latents": latents, "index": torch.tensor(list(index), dtype=torch.int64)}
-        tensorfile.write(self.path / LATENTS, LATENTS_KIND, LATENTS_VERSION, {"space": space}, tensors)
+        tensorfile.write(
+            self.path / LATENTS, LATENTS_KIND, LATENTS_VERSION, {"space": space}, tensors
+        )
 
     def write_grid(self, image: Image) -> None:
         """Write `grid.png`."""

@@ -20,7 +20,16 @@ from unalike.runs.grid import Band, Cell, Panel, draw_grid
 from unalike.runs.page import report_page
 from unalike.runs.record import file_record, first_record, last_record
 from unalike.runs.sampler import Sampler
-from unalike.runs.samples import Picture, Planned, Sample, by_prompt, planned_images, prompt_scores, returned, sample_table
+from unalike.runs.samples import (
+    Picture,
+    Planned,
+    Sample,
+    by_prompt,
+    planned_images,
+    prompt_scores,
+    returned,
+    sample_table,
+)
 from unalike.runs.scoring import PLAINLY_CHANGED, change
 from unalike.runs.settings import GenerateSettings, build_methods
 from unalike.runs.shield.embedding import embedding_of
@@ -82,10 +91,18 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         NumericsError: when the model returns NaN or infinity.
     """
     methods = build_methods(settings)
-    memory = Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
+    memory = (
+        Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
+    )
     shield = Shield.open(settings.shield) if settings.shield else None
-    embed = None if shield is None else embedding_of(shield, settings.shield_space, device=settings.device)
-    folder = RunFolder.claim(settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite)
+    embed = (
+        None
+        if shield is None
+        else embedding_of(shield, settings.shield_space, device=settings.device)
+    )
+    folder = RunFolder.claim(
+        settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite
+    )
     try:
         sampler = Sampler.open(settings)
         guided = guide(
@@ -121,14 +138,23 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         if guided.report is not None:
             record["methods_as_used"] = guided.report.methods
         job.write_latents()
-        record = _finish(folder, record, job.samples, finished=finished, seconds=time.perf_counter() - started)
+        record = _finish(
+            folder, record, job.samples, finished=finished, seconds=time.perf_counter() - started
+        )
     return Outcome(folder.path, record, job.samples)
 
 
 class _Job:
     """The drawing itself, batch by batch; `samples` are the images that are on disk."""
 
-    def __init__(self, settings: GenerateSettings, sampler: Sampler, guided: Any, folder: RunFolder, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        settings: GenerateSettings,
+        sampler: Sampler,
+        guided: Any,
+        folder: RunFolder,
+        progress: Progress | None,
+    ) -> None:
         self.settings = settings
         self.sampler = sampler
         self.guided = guided
@@ -149,22 +175,34 @@ class _Job:
         """Write the final latents of the images that are there, where there is a protected set."""
         index = [s.planned.index for s in returned(self.samples)]
         if index and self.guided.shield is not None:
-            self.folder.write_latents(torch.stack(self._latents), index, self.guided.report.space.partition(" ")[0])
+            self.folder.write_latents(
+                torch.stack(self._latents), index, self.guided.report.space.partition(" ")[0]
+            )
 
     def _draw_batch(self, batch: Sequence[Planned]) -> None:
-        twins = self._draw(self.sampler.pipe, batch) if self.settings.compare else [None] * len(batch)
+        twins = (
+            self._draw(self.sampler.pipe, batch) if self.settings.compare else [None] * len(batch)
+        )
         images = self._draw(self._with_refused, batch)
-        for i, (planned, image, twin, report) in enumerate(zip(batch, images, twins, self.guided.report.images, strict=True)):
+        for i, (planned, image, twin, report) in enumerate(
+            zip(batch, images, twins, self.guided.report.images, strict=True)
+        ):
             twin_picture, picture, difference = None, None, None
             if twin is not None:
-                twin_picture = Picture.of(twin, self.folder.write_image(planned.index, twin, guided=False).as_posix())
+                twin_picture = Picture.of(
+                    twin, self.folder.write_image(planned.index, twin, guided=False).as_posix()
+                )
             if not report.refused:
                 path = self.folder.write_image(planned.index, image)
-                picture = Picture.of(image, path.as_posix(), file_record(self.folder.path / path)["sha256"])
+                picture = Picture.of(
+                    image, path.as_posix(), file_record(self.folder.path / path)["sha256"]
+                )
                 difference = None if twin is None else change(image, twin)
                 if self.guided.shield is not None:
                     self._latents.append(self.guided.latents[i])
-            self.samples.append(Sample(planned, picture, _in_run(report, batch), twin_picture, difference))
+            self.samples.append(
+                Sample(planned, picture, _in_run(report, batch), twin_picture, difference)
+            )
 
     def _with_refused(self, **arguments: Any) -> Any:
         """What the guided pipeline returns; images that it refuses are blank, and its report says which they are."""
@@ -177,7 +215,9 @@ class _Job:
         end = self._done + len(batch) * self.sampler.steps
 
         def step_done() -> None:
-            self._advance_to(min(self._done + len(batch), end))  # images that are drawn again take more steps
+            self._advance_to(
+                min(self._done + len(batch), end)
+            )  # images that are drawn again take more steps
 
         images = self.sampler.draw(call, batch, step_done)
         self._advance_to(end)
@@ -214,13 +254,23 @@ def _memory_record(memory: Memory, settings: GenerateSettings) -> dict[str, Any]
     return file_record(settings.memory, samples_before=len(memory))
 
 
-def _finish(folder: RunFolder, record: Mapping[str, Any], samples: Sequence[Sample], *, finished: bool, seconds: float) -> dict[str, Any]:
+def _finish(
+    folder: RunFolder,
+    record: Mapping[str, Any],
+    samples: Sequence[Sample],
+    *,
+    finished: bool,
+    seconds: float,
+) -> dict[str, Any]:
     """Write everything about the finished images, and the record last."""
     scores, twin_scores = prompt_scores(samples), prompt_scores(samples, twins=True)
     record = last_record(record, samples, scores, twin_scores, finished=finished, seconds=seconds)
     if samples:
         shared = {name: record[name] for name in ("steps", "guidance_scale", "batch_size")}
-        shared |= {"model": record["model"]["name"], "methods": ", ".join(m["name"] for m in record["methods"])}
+        shared |= {
+            "model": record["model"]["name"],
+            "methods": ", ".join(m["name"] for m in record["methods"]),
+        }
         folder.write_samples(sample_table(samples, scores, shared))
         images = returned(samples)
         if images:
@@ -234,7 +284,9 @@ def _bands(samples: Sequence[Sample]) -> list[Band]:
     bands = []
     for prompt, group in by_prompt(samples).items():
         twins = Panel("without guidance", [Cell(s.twin.thumbnail) for s in group if s.twin])
-        guided = Panel("guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group if s.picture])
+        guided = Panel(
+            "guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group if s.picture]
+        )
         bands.append(Band(prompt, [twins, guided] if twins.cells else [guided]))
     return bands
 

@@ -55,7 +55,9 @@ def draw_grid(bands: Sequence[Band], legend: Sequence[str] = ()) -> Image.Image:
     most = max(len(p.cells) for b in bands for p in b.panels)
     lines = list(legend)
     if len(bands) > PROMPTS_SHOWN or most > IMAGES_SHOWN:
-        lines.append(f"the first {min(len(bands), PROMPTS_SHOWN)} prompts and {min(most, IMAGES_SHOWN)} images of each are shown here")
+        lines.append(
+            f"the first {min(len(bands), PROMPTS_SHOWN)} prompts and {min(most, IMAGES_SHOWN)} images of each are shown here"
+        )
     bands = bands[:PROMPTS_SHOWN]
     columns = math.ceil(math.sqrt(min(most, IMAGES_SHOWN)))
     side = _tile_side(next(c for b in bands for p in b.panels for c in p.cells).image)
@@ -63,14 +65,23 @@ def draw_grid(bands: Sequence[Band], legend: Sequence[str] = ()) -> Image.Image:
     panels = max(len(b.panels) for b in bands)
     font = ImageFont.load_default(size=15)
     wide = max([font.getlength(t) for t in (*lines, *(b.caption for b in bands))], default=0)
-    width = 2 * _MARGIN + max(panels * (panel_width + _PANEL_GAP) - _PANEL_GAP, min(math.ceil(wide), 1600))
+    width = 2 * _MARGIN + max(
+        panels * (panel_width + _PANEL_GAP) - _PANEL_GAP, min(math.ceil(wide), 1600)
+    )
     heights = [_band_height(b, columns, side) for b in bands]
     sheet = Image.new("RGB", (width, 2 * _MARGIN + sum(heights) + _LINE * len(lines)), _PAPER)
     draw, top = ImageDraw.Draw(sheet), _MARGIN
     for band, height in zip(bands, heights, strict=True):
         draw.text((_MARGIN, top), band.caption, _INK, ImageFont.load_default(size=18))
         for i, panel in enumerate(band.panels):
-            _draw_panel(sheet, panel, left=_MARGIN + i * (panel_width + _PANEL_GAP), top=top + _LINE, columns=columns, side=side)
+            _draw_panel(
+                sheet,
+                panel,
+                left=_MARGIN + i * (panel_width + _PANEL_GAP),
+                top=top + _LINE,
+                columns=columns,
+                side=side,
+            )
         top += height
     for line in lines:
         draw.text((_MARGIN, top), line, _INK, font)
@@ -78,7 +89,9 @@ def draw_grid(bands: Sequence[Band], legend: Sequence[str] = ()) -> Image.Image:
     return sheet
 
 
-def _draw_panel(sheet: Image.Image, panel: Panel, *, left: int, top: int, columns: int, side: int) -> None:
+def _draw_panel(
+    sheet: Image.Image, panel: Panel, *, left: int, top: int, columns: int, side: int
+) -> None:
     draw = ImageDraw.Draw(sheet)
     draw.text((left, top), panel.heading, _INK, ImageFont.load_default(size=15))
     for i, cell in enumerate(panel.cells[:IMAGES_SHOWN]):
@@ -103,6 +116,8 @@ def _tile(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     tile = Image.new("RGB", (side, side), _PAPER)
-    small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+    small = image.convert("RGB").resize(
+        size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
+    )
     tile.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
     return tile

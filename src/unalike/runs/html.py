@@ -42,7 +42,10 @@ def figure(image: Image.Image, alt: str, caption: str, *, changed: bool = False)
 
 def pair(images: Sequence[tuple[Image.Image, str]], caption: str) -> str:
     """Pictures side by side in one item of a list, each with its words, over one caption."""
-    shown = "".join(f'<img src="{data_uri(i)}" alt="{escape(alt)}" width="{i.width}" height="{i.height}">' for i, alt in images)
+    shown = "".join(
+        f'<img src="{data_uri(i)}" alt="{escape(alt)}" width="{i.width}" height="{i.height}">'
+        for i, alt in images
+    )
     return f'<li><figure><div class="pair">{shown}</div><figcaption>{escape(caption)}</figcaption></figure></li>\n'
 
 
@@ -59,7 +62,9 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int) -> str:
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int
+) -> str:
     """A table of plain texts; columns from the number `numbers_from` on are set to the right."""
 
     def cells(row: Sequence[str], tag: str) -> str:

@@ -23,11 +23,19 @@ def find_images(folder: Path) -> list[str]:
         OptionError: where there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise OptionError(f"{str(folder)!r} is no folder; give one that holds images ({', '.join(SUFFIXES)})")
-    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        raise OptionError(
+            f"{str(folder)!r} is no folder; give one that holds images ({', '.join(SUFFIXES)})"
+        )
+    paths = (
+        p.relative_to(folder)
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file()
+    )
     files = sorted(p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts))
     if not files:
-        raise OptionError(f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders below it")
+        raise OptionError(
+            f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders below it"
+        )
     return files
 
 
@@ -65,6 +73,8 @@ def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> str:
         >>> refusal("'photos'", 3, [("a.png", "the file is empty")])
         "1 of 3 images in 'photos' cannot be read: a.png (the file is empty). Mend or remove them, or leave them out with --skip-bad"
     """
-    shown = "; ".join(f"{file} ({why})" for file, why in bad[:_SHOWN]) + ("; …" if len(bad) > _SHOWN else "")
+    shown = "; ".join(f"{file} ({why})" for file, why in bad[:_SHOWN]) + (
+        "; …" if len(bad) > _SHOWN else ""
+    )
     left = "" if len(bad) == total else ", or leave them out with --skip-bad"
     return f"{len(bad)} of {total} images in {where} cannot be read: {shown}. Mend or remove them{left}"

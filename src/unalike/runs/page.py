@@ -19,7 +19,10 @@ _OF_IMAGE, _OF_STEP = "of the predicted image", "of the denoiser's own step"
 
 
 def report_page(
-    record: Mapping[str, Any], samples: Sequence[Sample], scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]
+    record: Mapping[str, Any],
+    samples: Sequence[Sample],
+    scores: Mapping[str, Diversity],
+    twin_scores: Mapping[str, Diversity],
 ) -> str:
     """The page as HTML text.
 
@@ -65,20 +68,33 @@ def _images(samples: Sequence[Sample]) -> str:
             f"more than {percent(PLAINLY_CHANGED)} of the full range (root mean square).</p>"
         )
     if len(samples) > IMAGES_SHOWN:
-        parts.append(f'<p class="note">The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in the folder.</p>')
+        parts.append(
+            f'<p class="note">The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in the folder.</p>'
+        )
     for prompt, group in by_prompt(samples[:IMAGES_SHOWN]).items():
         twins = [
-            figure(s.twin.thumbnail, f"{prompt}, seed {s.planned.seed}, without guidance", f"seed {s.planned.seed}")
+            figure(
+                s.twin.thumbnail,
+                f"{prompt}, seed {s.planned.seed}, without guidance",
+                f"seed {s.planned.seed}",
+            )
             for s in group
             if s.twin
         ]
         guided = [
-            figure(s.picture.thumbnail, f"{prompt}, seed {s.planned.seed}, guided", _caption(s), changed=s.plainly_changed)
+            figure(
+                s.picture.thumbnail,
+                f"{prompt}, seed {s.planned.seed}, guided",
+                _caption(s),
+                changed=s.plainly_changed,
+            )
             for s in group
             if s.picture
         ]
         panels = ([panel("without guidance", twins)] if twins else []) + [panel("guided", guided)]
-        parts.append(f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>')
+        parts.append(
+            f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>'
+        )
     return "\n".join(parts)
 
 
@@ -91,7 +107,14 @@ def _caption(sample: Sample) -> str:
 
 
 def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]) -> str:
-    head = ["prompt", "images", *(["Vendi, unguided"] if twin_scores else []), "Vendi", *(["RKE, unguided"] if twin_scores else []), "RKE"]
+    head = [
+        "prompt",
+        "images",
+        *(["Vendi, unguided"] if twin_scores else []),
+        "Vendi",
+        *(["RKE, unguided"] if twin_scores else []),
+        "RKE",
+    ]
     rows = []
     for prompt, score in scores.items():
         twin = twin_scores.get(prompt)
@@ -114,7 +137,9 @@ def _guidance(samples: Sequence[Sample]) -> str:
         acted = f"It acted in {percent(sum(active) / len(active))} of all steps"
         if not any(map(any, of_image)):
             what = (
-                "by what it had the model told of the prompts; it corrects no predicted image" if any(active) else "and corrected nothing"
+                "by what it had the model told of the prompts; it corrects no predicted image"
+                if any(active)
+                else "and corrected nothing"
             )
             parts.append(f'<h3>{escape(method)}</h3>\n<p class="note">{acted}, {what}.</p>')
             continue
@@ -129,7 +154,9 @@ def _guidance(samples: Sequence[Sample]) -> str:
     return "\n".join(parts) if len(parts) > 1 else ""
 
 
-def _correction_chart(method: str, rows: Sequence[Sequence[float]], share: str, *, log: bool) -> str:
+def _correction_chart(
+    method: str, rows: Sequence[Sequence[float]], share: str, *, log: bool
+) -> str:
     chart = band_chart(
         rows,
         title=f"Correction of {method} at each step as a share {share}; the table below has the numbers",
@@ -141,12 +168,33 @@ def _correction_chart(method: str, rows: Sequence[Sequence[float]], share: str, 
     return f'<div class="panel">\n<h4>share {escape(share)}{scale}</h4>\n{chart}\n</div>\n'
 
 
-def _correctiontable(of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]) -> str:
+def _correctiontable(
+    of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]
+) -> str:
     rows = []
-    for i, columns in enumerate(zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)):
-        rows.append([str(i), *(percent(value) for c in columns for value in (sum(c) / len(c), min(c), max(c)))])
-    head = ["step", *(f"{what} {share}" for share in ("of image", "of step") for what in ("mean", "smallest", "largest"))]
-    return table("Size of the correction as a share of the predicted image and of the denoiser's own step", head, rows, numbers_from=0)
+    for i, columns in enumerate(
+        zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)
+    ):
+        rows.append(
+            [
+                str(i),
+                *(percent(value) for c in columns for value in (sum(c) / len(c), min(c), max(c))),
+            ]
+        )
+    head = [
+        "step",
+        *(
+            f"{what} {share}"
+            for share in ("of image", "of step")
+            for what in ("mean", "smallest", "largest")
+        ),
+    ]
+    return table(
+        "Size of the correction as a share of the predicted image and of the denoiser's own step",
+        head,
+        rows,
+        numbers_from=0,
+    )
 
 
 def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
@@ -154,7 +202,16 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     for s in samples:
         c = s.report.certificate
         if c is not None:
-            rows.append([_place(s), c.nearest_id, *_distances(c), "yes" if c.moved else "no", str(c.steps_moved), str(s.report.attempts)])
+            rows.append(
+                [
+                    _place(s),
+                    c.nearest_id,
+                    *_distances(c),
+                    "yes" if c.moved else "no",
+                    str(c.steps_moved),
+                    str(s.report.attempts),
+                ]
+            )
     if not rows:
         return ""
     caption = (
@@ -162,7 +219,15 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         "guarantee. Then the same distance of the image encoded again, which is what can be measured without the latent; an autoencoder "
         "does not return the latent exactly, so it is another number."
     )
-    head = ["image", "nearest protected", "distance", "radius", "margin", "encoded again", "moved out at the end"]
+    head = [
+        "image",
+        "nearest protected",
+        "distance",
+        "radius",
+        "margin",
+        "encoded again",
+        "moved out at the end",
+    ]
     head += ["steps that SPELL moved it at", "draws"]
     shield = record["shield"]
     how = f"{shield['size']:,} protected images; radius {radius_in_words(shield['radius'], shield['radius_source'])}."
@@ -175,8 +240,17 @@ def _place(sample: Sample) -> str:
 
 def _distances(certificate: Certificate) -> list[str]:
     decoded = certificate.decoded
-    again = "–" if decoded is None else f"{decoded.distance:.4g} from {decoded.nearest_id}{' (inside)' if decoded.inside else ''}"
-    return [f"{certificate.distance:.4g}", f"{certificate.radius:.4g}", f"{certificate.margin:.3g}", again]
+    again = (
+        "–"
+        if decoded is None
+        else f"{decoded.distance:.4g} from {decoded.nearest_id}{' (inside)' if decoded.inside else ''}"
+    )
+    return [
+        f"{certificate.distance:.4g}",
+        f"{certificate.radius:.4g}",
+        f"{certificate.margin:.3g}",
+        again,
+    ]
 
 
 def _settings(record: Mapping[str, Any]) -> str:

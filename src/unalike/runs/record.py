@@ -38,7 +38,10 @@ def first_record(
         "version": unalike.__version__,
         "command": command_line(settings, sampler, methods),
         "finished": False,
-        "model": {"name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model, **sampler.describe()},
+        "model": {
+            "name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
+            **sampler.describe(),
+        },
         "prompts": list(settings.prompts),
         "num": settings.num,
         "seed": settings.seed,
@@ -51,7 +54,10 @@ def first_record(
         "shield": dict(shield) if shield else None,
         "compare": settings.compare,
         "images": {"planned": settings.total, "finished": 0},
-        "libraries": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+        "libraries": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
     }
 
 
@@ -73,7 +79,9 @@ def last_record(
         "images": {
             **record["images"],
             "finished": len(images),
-            "plainly_changed": sum(s.plainly_changed for s in images) if record["compare"] else None,
+            "plainly_changed": sum(s.plainly_changed for s in images)
+            if record["compare"]
+            else None,
             **(_shielded(samples) if record["shield"] else {}),
         },
         "scores": {
@@ -81,14 +89,21 @@ def last_record(
             "guided": score_summary(scores),
             "unguided": score_summary(twin_scores) if twin_scores else None,
         },
-        "guidance": [_guidance_summary(name, images) for name in dict.fromkeys(m for s in images for m in s.report.corrections)],
+        "guidance": [
+            _guidance_summary(name, images)
+            for name in dict.fromkeys(m for s in images for m in s.report.corrections)
+        ],
     }
 
 
 def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
     """How many images the protected set made necessary to move out, to draw again, and to refuse; and are inside when encoded again."""
     certificates = [s.report.certificate for s in samples]
-    decoded = [c.decoded for s, c in zip(samples, certificates, strict=True) if c is not None and not s.report.refused]
+    decoded = [
+        c.decoded
+        for s, c in zip(samples, certificates, strict=True)
+        if c is not None and not s.report.refused
+    ]
     return {
         "moved": sum(c is not None and c.moved for c in certificates),
         "drawn_again": sum(s.report.attempts > 1 for s in samples),
@@ -110,13 +125,31 @@ def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
 def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence[Method]) -> str:
     """The command that repeats the run: everything spelled out but defaults of methods; files and folders by their name alone."""
     model = Path(settings.model)
-    words = ["unalike", "generate", "--num", settings.num, "--model", model.name if model.is_dir() else settings.model]
-    words += ["--seed", settings.seed, "--steps", sampler.steps, "--batch-size", settings.batch_size]
+    words = [
+        "unalike",
+        "generate",
+        "--num",
+        settings.num,
+        "--model",
+        model.name if model.is_dir() else settings.model,
+    ]
+    words += [
+        "--seed",
+        settings.seed,
+        "--steps",
+        sampler.steps,
+        "--batch-size",
+        settings.batch_size,
+    ]
     if sampler.guidance_scale is not None:
         words += ["--guidance-scale", sampler.guidance_scale]
     for method in methods:
         words += ["--method", method.name]
-    plain = build_methods(GenerateSettings(prompts=settings.prompts, model=settings.model, method=tuple(m.name for m in methods)))
+    plain = build_methods(
+        GenerateSettings(
+            prompts=settings.prompts, model=settings.model, method=tuple(m.name for m in methods)
+        )
+    )
     for method, default in zip(methods, plain, strict=True):
         usual = described(default)["options"]
         for name, value in described(method)["options"].items():

@@ -62,13 +62,17 @@ class Sampler:
             precision = {"dtype": torch.float32}
         pipe = load(settings.model, **precision)
         pipe.set_progress_bar_config(disable=True)
-        chosen: dict[str, Any] = {"classes": class_ids(pipe, settings.prompts) if by_class else None}
+        chosen: dict[str, Any] = {
+            "classes": class_ids(pipe, settings.prompts) if by_class else None
+        }
         guidance = row.guidance if row else "guidance_scale"
         for name, argument in (("steps", "num_inference_steps"), ("guidance_scale", guidance)):
             value = getattr(settings, name)
             if argument not in parameters:
                 if value is not None or name == "steps":
-                    raise OptionError(f"{name} is given, and {type(pipe).__name__} has no {argument}; leave it out or choose another model")
+                    raise OptionError(
+                        f"{name} is given, and {type(pipe).__name__} has no {argument}; leave it out or choose another model"
+                    )
                 chosen[name] = None
             elif value is not None:
                 chosen[name] = value
@@ -76,7 +80,9 @@ class Sampler:
                 chosen[name] = getattr(row, name) if row else parameters[argument].default
         return cls(on_device(pipe, settings.device), row=row, **chosen)
 
-    def draw(self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone) -> list[Image.Image]:
+    def draw(
+        self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone
+    ) -> list[Image.Image]:
         """The images of a batch, drawn by `call`: the pipeline itself or its guided form.
 
         Each image has a generator of its own, so that its noise does not depend on what it is drawn together with.
@@ -87,7 +93,11 @@ class Sampler:
         prompts = [p.prompt for p in batch]
         arguments: dict[str, Any] = {
             **({} if self.row is None else self.row.call(len(prompts))),
-            **({"prompt": prompts} if self.classes is None else {"class_labels": [self.classes[p] for p in prompts]}),
+            **(
+                {"prompt": prompts}
+                if self.classes is None
+                else {"class_labels": [self.classes[p] for p in prompts]}
+            ),
             "generator": [torch.Generator().manual_seed(p.seed) for p in batch],
             "num_inference_steps": self.steps,
         }
@@ -95,14 +105,22 @@ class Sampler:
             arguments[self.row.guidance if self.row else "guidance_scale"] = self.guidance_scale
         if "callback_on_step_end" in call_parameters(self.pipe):
 
-            def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            def after_step(
+                pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
+            ) -> dict[str, Any]:
                 step_done()
                 return tensors
 
             arguments["callback_on_step_end"] = after_step
         images = getattr(call(**arguments), "images", None)
-        if not isinstance(images, list) or len(images) != len(batch) or not all(isinstance(i, Image.Image) for i in images):
-            raise UnsupportedError(f"{type(self.pipe).__name__} did not return one image for each prompt; choose a text-to-image pipeline")
+        if (
+            not isinstance(images, list)
+            or len(images) != len(batch)
+            or not all(isinstance(i, Image.Image) for i in images)
+        ):
+            raise UnsupportedError(
+                f"{type(self.pipe).__name__} did not return one image for each prompt; choose a text-to-image pipeline"
+            )
         return images
 
     def describe(self) -> dict[str, Any]:

@@ -69,7 +69,11 @@ def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]
         >>> [(p.prompt, p.seed) for p in planned_images(["cat", "dog"], 2, 5)]
         [('cat', 5), ('cat', 6), ('dog', 5), ('dog', 6)]
     """
-    return [Planned(k * num + i, prompt, k, seed + i) for k, prompt in enumerate(prompts) for i in range(num)]
+    return [
+        Planned(k * num + i, prompt, k, seed + i)
+        for k, prompt in enumerate(prompts)
+        for i in range(num)
+    ]
 
 
 def returned(samples: Iterable[Sample]) -> list[Sample]:
@@ -87,12 +91,19 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str, Diversity]:
     """The diversity of each prompt's images, or of their unguided twins; refused images and their twins are left out."""
-    groups = {prompt: [s.twin if twins else s.picture for s in group] for prompt, group in by_prompt(returned(samples)).items()}
-    pictures = {prompt: [p.features for p in group if p is not None] for prompt, group in groups.items()}
+    groups = {
+        prompt: [s.twin if twins else s.picture for s in group]
+        for prompt, group in by_prompt(returned(samples)).items()
+    }
+    pictures = {
+        prompt: [p.features for p in group if p is not None] for prompt, group in groups.items()
+    }
     return {prompt: diversity(features) for prompt, features in pictures.items() if features}
 
 
-def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]) -> pa.Table:
+def sample_table(
+    samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]
+) -> pa.Table:
     """`samples.parquet`: a row an image.
 
     Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`, `prompt_index`, `seed`; `settings`, the
@@ -118,8 +129,14 @@ def sample_table(samples: Sequence[Sample], scores: Mapping[str, Diversity], set
         table = table.append_column(name, pa.array([value] * len(samples)))
     for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
         sizes = [s.report.corrections_of_x0.get(method) for s in samples]
-        table = table.append_column(f"correction_{method}", pa.array([sum(z) / len(z) if z else None for z in sizes], pa.float64()))
-        table = table.append_column(f"active_{method}", pa.array([s.report.active.get(method) for s in samples], pa.float64()))
+        table = table.append_column(
+            f"correction_{method}",
+            pa.array([sum(z) / len(z) if z else None for z in sizes], pa.float64()),
+        )
+        table = table.append_column(
+            f"active_{method}",
+            pa.array([s.report.active.get(method) for s in samples], pa.float64()),
+        )
     return table
 
 

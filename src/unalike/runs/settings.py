@@ -88,30 +88,57 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         if not self.prompts:
-            raise OptionError('there is no prompt; give at least one, as in unalike generate "red heart"')
+            raise OptionError(
+                'there is no prompt; give at least one, as in unalike generate "red heart"'
+            )
         for i, prompt in enumerate(self.prompts):
             if not prompt.strip():
-                raise OptionError(f'prompt {i + 1} is empty; every prompt needs some text, as in unalike generate "red heart"')
+                raise OptionError(
+                    f'prompt {i + 1} is empty; every prompt needs some text, as in unalike generate "red heart"'
+                )
         if len(set(self.prompts)) < len(self.prompts):
-            raise OptionError("a prompt is given twice; give it once and ask for more images with num")
-        for name, example in (("num", 8), ("batch_size", 16), ("steps", 25), ("attempts", ATTEMPTS)):
+            raise OptionError(
+                "a prompt is given twice; give it once and ask for more images with num"
+            )
+        for name, example in (
+            ("num", 8),
+            ("batch_size", 16),
+            ("steps", 25),
+            ("attempts", ATTEMPTS),
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise OptionError(f"{name} is {value}; it must be a whole number of at least 1, as in {name}={example}")
+                raise OptionError(
+                    f"{name} is {value}; it must be a whole number of at least 1, as in {name}={example}"
+                )
         if not 0 <= self.seed <= _LARGEST_SEED - self.num:
-            raise OptionError(f"seed is {self.seed}; it must be at least 0 and below 2**63 less the number of images, as in seed=0")
-        if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise OptionError(f"guidance_scale is {self.guidance_scale}; it must be a finite number of at least 0, as in guidance_scale=3")
+            raise OptionError(
+                f"seed is {self.seed}; it must be at least 0 and below 2**63 less the number of images, as in seed=0"
+            )
+        if self.guidance_scale is not None and not (
+            math.isfinite(self.guidance_scale) and self.guidance_scale >= 0
+        ):
+            raise OptionError(
+                f"guidance_scale is {self.guidance_scale}; it must be a finite number of at least 0, as in guidance_scale=3"
+            )
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         if self.on_violation not in POLICIES:
-            raise OptionError(f"on_violation is {self.on_violation!r}; allowed: {', '.join(POLICIES)}")
+            raise OptionError(
+                f"on_violation is {self.on_violation!r}; allowed: {', '.join(POLICIES)}"
+            )
         if self.on_violation != POLICIES[0] and self.shield is None:
-            raise OptionError(f"on_violation is {self.on_violation!r} and there is no shield; give its folder, as in shield DIR")
+            raise OptionError(
+                f"on_violation is {self.on_violation!r} and there is no shield; give its folder, as in shield DIR"
+            )
         if self.shield_space is not None and self.shield is None:
-            raise OptionError(f"shield_space is {self.shield_space!r} and there is no shield; give its folder, as in shield DIR")
+            raise OptionError(
+                f"shield_space is {self.shield_space!r} and there is no shield; give its folder, as in shield DIR"
+            )
         if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
-            raise OptionError(f"attempts is {self.attempts}, and nothing is drawn again; leave it out, or set on_violation regenerate")
+            raise OptionError(
+                f"attempts is {self.attempts}, and nothing is drawn again; leave it out, or set on_violation regenerate"
+            )
         for name in self.method:
             if self.method.count(name) > 1:
                 raise OptionError(f"method {name!r} is given twice; name each method once")
@@ -137,7 +164,9 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     target, equals, value = text.partition("=")
     method, dot, option = target.partition(".")
     if not (equals and dot and method and option and value):
-        raise OptionError(f"set is {text!r}; it must have the form METHOD.OPTION=VALUE, as in set sparke.strength=0.1")
+        raise OptionError(
+            f"set is {text!r}; it must have the form METHOD.OPTION=VALUE, as in set sparke.strength=0.1"
+        )
     return method.strip(), option.strip(), _value(value.strip())
 
 
@@ -167,14 +196,18 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
     if settings.strength is not None:
         having = [name for name in chosen if "strength" in {f.name for f in options(METHODS[name])}]
         if not having:
-            raise OptionError(f"strength is {settings.strength:g}, and {', '.join(chosen)} has no such option; see `unalike methods`")
+            raise OptionError(
+                f"strength is {settings.strength:g}, and {', '.join(chosen)} has no such option; see `unalike methods`"
+            )
         for name in having:
             chosen[name]["strength"] = settings.strength
     for text in settings.set:
         name, option, value = parse_assignment(text)
         if name not in chosen:
             build(name)  # an unknown method is told so
-            raise OptionError(f"set is {text!r}, and {name} is not among the methods used ({', '.join(chosen)}); add method {name}")
+            raise OptionError(
+                f"set is {text!r}, and {name} is not among the methods used ({', '.join(chosen)}); add method {name}"
+            )
         chosen[name][option] = value
     return tuple(build(name, **options) for name, options in chosen.items())
 

@@ -46,7 +46,12 @@ class Estimate:
 
 
 def approximate_vendi(
-    X: Tensor, order: float = 1.0, *, kernel: Kernel | None = None, frequencies: int = FREQUENCIES, seed: int = 0
+    X: Tensor,
+    order: float = 1.0,
+    *,
+    kernel: Kernel | None = None,
+    frequencies: int = FREQUENCIES,
+    seed: int = 0,
 ) -> Estimate:
     """Vendi score `exp(H_q)` of many samples, as `vendi` gives for few, with its error; `order=2` is the RKE score.
 
@@ -120,7 +125,9 @@ def approximate_conditional_vendi(
         >>> round(approximate_conditional_vendi(torch.eye(4), prompts).value, 6)  # four different samples, two for each prompt
         2.0
     """
-    return _one_shot(CONDITIONAL, [("X", X, kernel), ("Y", Y, prompt_kernel)], order, frequencies, seed)
+    return _one_shot(
+        CONDITIONAL, [("X", X, kernel), ("Y", Y, prompt_kernel)], order, frequencies, seed
+    )
 
 
 def approximate_information_vendi(
@@ -143,15 +150,30 @@ def approximate_information_vendi(
         >>> round(approximate_information_vendi(torch.eye(4), prompts).value, 6)
         2.0
     """
-    return _one_shot(INFORMATION, [("X", X, kernel), ("Y", Y, prompt_kernel)], order, frequencies, seed)
+    return _one_shot(
+        INFORMATION, [("X", X, kernel), ("Y", Y, prompt_kernel)], order, frequencies, seed
+    )
 
 
-def _one_shot(terms: Terms, given: Sequence[tuple[str, Tensor, Kernel | None]], order: float, frequencies: int, seed: int) -> Estimate:
+def _one_shot(
+    terms: Terms,
+    given: Sequence[tuple[str, Tensor, Kernel | None]],
+    order: float,
+    frequencies: int,
+    seed: int,
+) -> Estimate:
     check_order(order)
     kernels = [Cosine() if kernel is None else kernel for _, _, kernel in given]
-    tables = [checked_rows(name, table, kernel) for (name, table, _), kernel in zip(given, kernels, strict=True)]
+    tables = [
+        checked_rows(name, table, kernel)
+        for (name, table, _), kernel in zip(given, kernels, strict=True)
+    ]
     maps = feature_maps(kernels, [table.shape[1] for table in tables], frequencies, seed)
-    return estimate(terms, [covariance([maps[i] for i in of], [tables[i] for i in of]) for _, of in terms], order)
+    return estimate(
+        terms,
+        [covariance([maps[i] for i in of], [tables[i] for i in of]) for _, of in terms],
+        order,
+    )
 
 
 def estimate(terms: Terms, sums: Sequence[Covariance], order: float) -> Estimate:
@@ -166,14 +188,19 @@ def estimate(terms: Terms, sums: Sequence[Covariance], order: float) -> Estimate
     if blocks == 1:
         return Estimate(value, 0.0, 0.0)
     groups = torch.arange(blocks, device=sums[0].total.device).chunk(GROUPS)
-    without = [_score(terms, sums, order, torch.cat([*groups[:g], *groups[g + 1 :]])) for g in range(GROUPS)]
+    without = [
+        _score(terms, sums, order, torch.cat([*groups[:g], *groups[g + 1 :]]))
+        for g in range(GROUPS)
+    ]
     mean = sum(without) / GROUPS
     error = math.sqrt((GROUPS - 1) / GROUPS * sum((score - mean) ** 2 for score in without))
     return Estimate(value, error, (GROUPS - 1) * (mean - value))
 
 
 def _score(terms: Terms, sums: Sequence[Covariance], order: float, kept: Tensor | None) -> float:
-    return math.exp(sum(sign * _entropy(s, order, kept) for (sign, _), s in zip(terms, sums, strict=True)))
+    return math.exp(
+        sum(sign * _entropy(s, order, kept) for (sign, _), s in zip(terms, sums, strict=True))
+    )
 
 
 def _entropy(covariance: Covariance, order: float, kept: Tensor | None) -> float:
@@ -185,4 +212,6 @@ def _entropy(covariance: Covariance, order: float, kept: Tensor | None) -> float
             return -math.log(squares.item())
         return -math.log((squares.sum() - squares.diagonal().sum()).item() * r / (r - 1))
     rounding = torch.finfo(torch.float64).eps * math.sqrt(covariance.n)
-    return spectral_entropy(above_rounding(torch.linalg.eigvalsh(C.reshape(r * w, r * w)), rounding), order)
+    return spectral_entropy(
+        above_rounding(torch.linalg.eigvalsh(C.reshape(r * w, r * w)), rounding), order
+    )

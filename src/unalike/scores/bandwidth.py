@@ -38,7 +38,9 @@ def median_bandwidth(X: Tensor) -> float:
     rows = checked_rows("X", X)
     n = len(rows)
     if n < 2:
-        raise OptionError("X has 1 sample; a bandwidth needs at least 2, for it comes from the distances between them")
+        raise OptionError(
+            "X has 1 sample; a bandwidth needs at least 2, for it comes from the distances between them"
+        )
     bandwidth = math.sqrt(_ranked(rows - rows.mean(dim=0), (n * (n - 1) // 2 - 1) // 2))
     if bandwidth == 0:
         raise OptionError(
@@ -65,7 +67,12 @@ def _ranked(rows: Tensor, rank: int) -> float:
         count, low = int(counts[chosen]), low + (chosen << bits)
     if bits == 0:
         return torch.tensor(low).view(torch.float64).item()
-    return torch.cat(list(_within(rows, low, bits))).kthvalue(rank + 1).values.view(torch.float64).item()
+    return (
+        torch.cat(list(_within(rows, low, bits)))
+        .kthvalue(rank + 1)
+        .values.view(torch.float64)
+        .item()
+    )
 
 
 def _within(rows: Tensor, low: int, bits: int) -> Iterator[Tensor]:
@@ -76,6 +83,8 @@ def _within(rows: Tensor, low: int, bits: int) -> Iterator[Tensor]:
         a, b = slice(start, start + step), slice(start, None)
         total = size[a, None] + size[b]
         squared = total - 2 * (rows[a] @ rows[b].T)
-        squared = torch.where(squared > 1e-14 * total, squared, 0)  # below is rounding, not distance: equal samples
+        squared = torch.where(
+            squared > 1e-14 * total, squared, 0
+        )  # below is rounding, not distance: equal samples
         codes = squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].view(torch.int64)
         yield codes if bits >= 63 else codes[(codes >= low) & (codes - low < 1 << bits)]

@@ -32,7 +32,9 @@ class FeatureMap:
     frequencies: Tensor | None
 
 
-def feature_maps(kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: int, seed: int) -> list[FeatureMap]:
+def feature_maps(
+    kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: int, seed: int
+) -> list[FeatureMap]:
     """The feature map of each kernel on rows of `sizes` numbers; equal arguments give equal frequencies, on every machine.
 
     Raises:
@@ -44,7 +46,10 @@ def feature_maps(kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: i
         check_kernel(kernel)
         drawn = None
         if isinstance(kernel, Gaussian):
-            drawn = torch.randn(frequencies, size, generator=generator, dtype=torch.float64) / kernel.bandwidth
+            drawn = (
+                torch.randn(frequencies, size, generator=generator, dtype=torch.float64)
+                / kernel.bandwidth
+            )
         maps.append(FeatureMap(size, drawn))
     return maps
 
@@ -73,7 +78,11 @@ def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
     Phases of Gaussian kernels add up, for their product is a Gaussian kernel of the rows side by side, each over its bandwidth; what is
     left is `(cos, sin) / √r`. Unit rows of cosine kernels multiply it as outer products.
     """
-    random = [x @ m.frequencies.to(x).T for m, x in zip(maps, tables, strict=True) if m.frequencies is not None]
+    random = [
+        x @ m.frequencies.to(x).T
+        for m, x in zip(maps, tables, strict=True)
+        if m.frequencies is not None
+    ]
     product = torch.ones_like(tables[0][:, :1, None])
     if random:
         phases = torch.stack(random).sum(dim=0)
@@ -99,7 +108,11 @@ class Covariance:
         """`C` (r, w, r, w), of the kept frequencies alone where they are given, scaled to trace 1."""
         width = len(self.total) // self.blocks
         C = (self.total / self.n).view(self.blocks, width, self.blocks, width)
-        return C if kept is None or self.blocks == 1 else C[kept][:, :, kept] * (self.blocks / len(kept))
+        return (
+            C
+            if kept is None or self.blocks == 1
+            else C[kept][:, :, kept] * (self.blocks / len(kept))
+        )
 
 
 def covariance(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Covariance:

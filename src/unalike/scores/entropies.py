@@ -56,7 +56,9 @@ def spectral_entropy(eigenvalues: Tensor, order: float) -> float:
 def check_order(order: float) -> None:
     """Raise unless it is an order that entropies have."""
     if not order >= 0:
-        raise OptionError(f"order is {order}; it must be a number of at least 0, math.inf included, as in order=1")
+        raise OptionError(
+            f"order is {order}; it must be a number of at least 0, math.inf included, as in order=1"
+        )
 
 
 def purity(K: Tensor) -> float:

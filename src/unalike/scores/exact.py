@@ -11,7 +11,13 @@ from unalike.scores.entropies import entropy, purity
 from unalike.scores.grams import checked_gram, joint_and_given
 
 
-def vendi(X: Tensor | None = None, order: float = 1.0, *, kernel: Kernel | None = None, gram: Tensor | None = None) -> float:
+def vendi(
+    X: Tensor | None = None,
+    order: float = 1.0,
+    *,
+    kernel: Kernel | None = None,
+    gram: Tensor | None = None,
+) -> float:
     """Vendi score `exp(H_q(K))`: the effective number of different samples, from 1 (all alike) to n (nothing in common).
 
     A larger order weighs frequent kinds of samples more and rare ones less; `math.inf` sees the most frequent kind only.
@@ -40,7 +46,9 @@ def vendi(X: Tensor | None = None, order: float = 1.0, *, kernel: Kernel | None 
     return math.exp(entropy(checked_gram("X", X, kernel, gram), order))
 
 
-def rke(X: Tensor | None = None, *, kernel: Kernel | None = None, gram: Tensor | None = None) -> float:
+def rke(
+    X: Tensor | None = None, *, kernel: Kernel | None = None, gram: Tensor | None = None
+) -> float:
     """RKE score `exp(H_2(K)) = 1 / ||K / n||_F²`, from 1 to n: the Vendi score of order 2, without eigenvalues.
 
     Source: Jalali, Li and Farnia 2023, "An Information-Theoretic Evaluation of Generative Models in Learning Multi-modal Distributions"
@@ -90,7 +98,9 @@ def conditional_vendi(
         >>> round(conditional_vendi(torch.eye(4), prompts), 6)  # four different samples, two for each prompt
         2.0
     """
-    joint, given = joint_and_given(checked_gram("X", X, kernel, gram), checked_gram("Y", Y, prompt_kernel, prompt_gram))
+    joint, given = joint_and_given(
+        checked_gram("X", X, kernel, gram), checked_gram("Y", Y, prompt_kernel, prompt_gram)
+    )
     return math.exp(entropy(joint, order) - entropy(given, order))
 
 
@@ -115,7 +125,9 @@ def conditional_rke(
         >>> conditional_rke(torch.eye(4), prompts)
         2.0
     """
-    joint, given = joint_and_given(checked_gram("X", X, kernel, gram), checked_gram("Y", Y, prompt_kernel, prompt_gram))
+    joint, given = joint_and_given(
+        checked_gram("X", X, kernel, gram), checked_gram("Y", Y, prompt_kernel, prompt_gram)
+    )
     return purity(given) / purity(joint)
 
 

@@ -21,18 +21,26 @@ def joint_and_given(samples: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
 def check_pairs(X: Tensor, Y: Tensor) -> None:
     """Raise unless there is one prompt a sample."""
     if len(X) != len(Y):
-        raise OptionError(f"X has {len(X)} samples and Y has {len(Y)} prompts; there must be one prompt a sample, in the same order")
+        raise OptionError(
+            f"X has {len(X)} samples and Y has {len(Y)} prompts; there must be one prompt a sample, in the same order"
+        )
 
 
-def checked_gram(name: str, features: Tensor | None, kernel: Kernel | None, gram: Tensor | None) -> Tensor:
+def checked_gram(
+    name: str, features: Tensor | None, kernel: Kernel | None, gram: Tensor | None
+) -> Tensor:
     """The checked Gram matrix, from one of the two ways to give it."""
     other = "gram" if name == "X" else "prompt_gram"
     if gram is not None:
         if features is not None or kernel is not None:
-            raise OptionError(f"{other} is a kernel matrix already; leave out the features {name} and their kernel, or leave out {other}")
+            raise OptionError(
+                f"{other} is a kernel matrix already; leave out the features {name} and their kernel, or leave out {other}"
+            )
         return normalised(other, gram)
     if features is None:
-        raise OptionError(f"there is nothing to score: pass features {name} of the shape (n, …), or a kernel matrix {other}=")
+        raise OptionError(
+            f"there is nothing to score: pass features {name} of the shape (n, …), or a kernel matrix {other}="
+        )
     kernel = Cosine() if kernel is None else kernel
     rows = checked_rows(name, features, kernel)
     return normalised(f"the kernel's matrix of {name}", kernel(rows, rows))
@@ -42,7 +50,9 @@ def checked_rows(name: str, features: Tensor, kernel: Kernel | None = None) -> T
     """The features (n, d) in float64, flattened; none of them zeros where the kernel needs a direction."""
     rows = finite(name, features).double()
     if rows.ndim < 2 or rows.numel() == 0:
-        raise OptionError(f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least one sample and one feature a sample")
+        raise OptionError(
+            f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least one sample and one feature a sample"
+        )
     rows = rows.flatten(1)
     if isinstance(kernel, Cosine) and (zeros := (rows == 0).all(dim=1)).any():
         raise OptionError(
@@ -60,7 +70,9 @@ def normalised(name: str, gram: Tensor) -> Tensor:
             f"{name} has the dtype {K.dtype}; a kernel matrix must be float32 or float64: compute it as kernel(X.float(), X.float())"
         )
     if K.ndim != 2 or K.shape[0] != K.shape[1] or len(K) == 0:
-        raise OptionError(f"{name} has the shape {tuple(K.shape)}; a kernel matrix is square, (n, n) with n of at least 1")
+        raise OptionError(
+            f"{name} has the shape {tuple(K.shape)}; a kernel matrix is square, (n, n) with n of at least 1"
+        )
     skew = (K - K.T).abs().max().item()
     if skew > TOLERANCE:
         raise OptionError(
@@ -73,7 +85,9 @@ def normalised(name: str, gram: Tensor) -> Tensor:
         )
     largest = K.abs().max().item()
     if largest > 1 + TOLERANCE:
-        raise OptionError(f"{name} has an entry of size {largest:.3g}; with a unit diagonal a kernel has none beyond 1: pass kernel values")
+        raise OptionError(
+            f"{name} has an entry of size {largest:.3g}; with a unit diagonal a kernel has none beyond 1: pass kernel values"
+        )
     return ((K + K.T) / 2).fill_diagonal_(1)
 
 
@@ -81,5 +95,7 @@ def finite(name: str, values: Tensor) -> Tensor:
     """The values as a tensor without gradient, after checking that all are finite."""
     values = torch.as_tensor(values).detach()
     if not torch.isfinite(values).all():
-        raise OptionError(f"{name} has NaN or infinite values; remove those samples, as in X[X.isfinite().all(dim=1)]")
+        raise OptionError(
+            f"{name} has NaN or infinite values; remove those samples, as in X[X.isfinite().all(dim=1)]"
+        )
     return values.cpu() if values.device.type == "mps" else values  # that backend has no float64

@@ -19,8 +19,23 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.kernels import Cosine, Kernel
-from unalike.scores.approximate import CONDITIONAL, FREQUENCIES, INFORMATION, VENDI, Estimate, Terms, estimate
-from unalike.scores.covariance import Covariance, FeatureMap, check_frequencies, check_kernel, covariance, feature_maps
+from unalike.scores.approximate import (
+    CONDITIONAL,
+    FREQUENCIES,
+    INFORMATION,
+    VENDI,
+    Estimate,
+    Terms,
+    estimate,
+)
+from unalike.scores.covariance import (
+    Covariance,
+    FeatureMap,
+    check_frequencies,
+    check_kernel,
+    covariance,
+    feature_maps,
+)
 from unalike.scores.entropies import check_order
 from unalike.scores.grams import checked_rows
 
@@ -30,7 +45,9 @@ class _Stream:
 
     terms: ClassVar[Terms]
 
-    def __init__(self, order: float, kernels: Sequence[Kernel | None], frequencies: int, seed: int) -> None:
+    def __init__(
+        self, order: float, kernels: Sequence[Kernel | None], frequencies: int, seed: int
+    ) -> None:
         check_order(order)
         check_frequencies(frequencies)
         self.order = order
@@ -54,7 +71,9 @@ class _Stream:
             OptionError: where there were none.
         """
         if self._sums is None:
-            raise OptionError(f"{type(self).__name__} has seen no samples; call update(…) before compute()")
+            raise OptionError(
+                f"{type(self).__name__} has seen no samples; call update(…) before compute()"
+            )
         return estimate(self.terms, self._sums, self.order)
 
     def reset(self) -> None:
@@ -72,7 +91,9 @@ class _Stream:
                 f"streams merge where their settings are equal: this one is {self!r}, the other {other!r}; make both with equal arguments"
             )
         if self._sums is None or other._sums is None:
-            self._maps, self._sums = (other._maps, other._sums) if self._sums is None else (self._maps, self._sums)
+            self._maps, self._sums = (
+                (other._maps, other._sums) if self._sums is None else (self._maps, self._sums)
+            )
             return
         if self._sizes(self._maps) != self._sizes(other._maps):
             raise OptionError(
@@ -93,14 +114,26 @@ class _Stream:
         return [m.size for m in maps or ()]
 
     def _update(self, **given: Tensor) -> None:
-        tables = [checked_rows(name, table, kernel) for (name, table), kernel in zip(given.items(), self.kernels, strict=True)]
+        tables = [
+            checked_rows(name, table, kernel)
+            for (name, table), kernel in zip(given.items(), self.kernels, strict=True)
+        ]
         sizes = [table.shape[1] for table in tables]
-        maps = feature_maps(self.kernels, sizes, self.frequencies, self.seed) if self._maps is None else self._maps
+        maps = (
+            feature_maps(self.kernels, sizes, self.frequencies, self.seed)
+            if self._maps is None
+            else self._maps
+        )
         for name, size, known in zip(given, sizes, self._sizes(maps), strict=True):
             if size != known:
-                raise OptionError(f"{name} has {size} numbers a row, after rows of {known}; take one extractor for all, or reset() first")
+                raise OptionError(
+                    f"{name} has {size} numbers a row, after rows of {known}; take one extractor for all, or reset() first"
+                )
         new = [covariance([maps[i] for i in of], [tables[i] for i in of]) for _, of in self.terms]
-        self._maps, self._sums = maps, new if self._sums is None else [a + b for a, b in zip(self._sums, new, strict=True)]
+        self._maps, self._sums = (
+            maps,
+            new if self._sums is None else [a + b for a, b in zip(self._sums, new, strict=True)],
+        )
 
 
 class VendiStream(_Stream):
@@ -126,7 +159,14 @@ class VendiStream(_Stream):
 
     terms = VENDI
 
-    def __init__(self, order: float = 1.0, *, kernel: Kernel | None = None, frequencies: int = FREQUENCIES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        order: float = 1.0,
+        *,
+        kernel: Kernel | None = None,
+        frequencies: int = FREQUENCIES,
+        seed: int = 0,
+    ) -> None:
         super().__init__(order, [kernel], frequencies, seed)
 
     def update(self, X: Tensor) -> None:

@@ -84,23 +84,43 @@ class Index:
         y = v @ self.contraction.basis.T
         return [
             Query(*each)
-            for each in zip(self.contraction.joined(y, self.contraction.rest_of(v, y)), y[:, self.contraction.leading :], v, strict=True)
+            for each in zip(
+                self.contraction.joined(y, self.contraction.rest_of(v, y)),
+                y[:, self.contraction.leading :],
+                v,
+                strict=True,
+            )
         ]
 
     def first(self, queries: list[Query], rows: slice) -> np.ndarray:
         """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||² - ||φ(x)||²`."""
-        right = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(np.float32)
+        right = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(
+            np.float32
+        )
         return self.phi[rows] @ right.T
 
     def first_limit(self, query: Query, reach: float) -> float:
         """A row whose value of `first` is not below this is at least `reach` away."""
-        squared = ((reach + self._off(query)) * self.contraction.stretch + self.errors[0]) ** 2 * (1 + 1e-9)
-        return squared - float(query.phi @ query.phi) + self._rounding(query) + np.finfo(np.float64).tiny
+        squared = ((reach + self._off(query)) * self.contraction.stretch + self.errors[0]) ** 2 * (
+            1 + 1e-9
+        )
+        return (
+            squared
+            - float(query.phi @ query.phi)
+            + self._rounding(query)
+            + np.finfo(np.float64).tiny
+        )
 
     def first_lower(self, query: Query, values: np.ndarray) -> np.ndarray:
         """The lower bounds (m,) float64 of the distances that values (m,) of `first` stand for."""
         squared = values.astype(np.float64) + float(query.phi @ query.phi) - self._rounding(query)
-        return (((np.sqrt(squared.clip(0)) - self.errors[0]) / self.contraction.stretch - self._off(query)) * (1 - 1e-9)).clip(0)
+        return (
+            (
+                (np.sqrt(squared.clip(0)) - self.errors[0]) / self.contraction.stretch
+                - self._off(query)
+            )
+            * (1 - 1e-9)
+        ).clip(0)
 
     def lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
         """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight where they are at `reach` or beyond.
@@ -108,42 +128,69 @@ class Index:
         Of the further coordinates those of the first band are looked at first, and the others where that leaves a row nearer than `reach`.
         """
         chosen = torch.from_numpy(rows)
-        squares = (torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2 + torch.from_numpy(query.phi)).square_()
+        squares = (
+            torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2
+            + torch.from_numpy(query.phi)
+        ).square_()
         total = squares.sum(dim=1)
         bound = self._loosened(total.sqrt() - self.errors[0], query)
         if self.second == "signs":
-            return np.maximum(bound, ((self._by_signs(query, rows) - self._off(query)) * (1 - 1e-9)).clip(0))
+            return np.maximum(
+                bound, ((self._by_signs(query, rows) - self._off(query)) * (1 - 1e-9)).clip(0)
+            )
         lead, first = self.contraction.leading, self.contraction.edges[:2]
-        for width, bands in ((first[-1] - lead, 1), (self.further.shape[1], len(self.contraction.edges) - 1)):
+        for width, bands in (
+            (first[-1] - lead, 1),
+            (self.further.shape[1], len(self.contraction.edges) - 1),
+        ):
             near = np.flatnonzero(bound < reach)
             if width and len(near):
                 # The coordinates take the place of the norms of their bands.
                 left = torch.from_numpy(near)
-                others = (total[left] - squares[:, lead : lead + bands][left].sum(dim=1)).clamp_min_(0).sqrt_() - self.errors[0]
+                others = (
+                    total[left] - squares[:, lead : lead + bands][left].sum(dim=1)
+                ).clamp_min_(0).sqrt_() - self.errors[0]
                 apart = self._further_apart(query, chosen[left], width)
-                bound[near] = np.maximum(bound[near], self._loosened(torch.hypot(others.clamp_min(0), apart.clamp_min(0)), query))
+                bound[near] = np.maximum(
+                    bound[near],
+                    self._loosened(torch.hypot(others.clamp_min(0), apart.clamp_min(0)), query),
+                )
         return bound
 
     def _loosened(self, bound: Tensor, query: Query) -> np.ndarray:
         """What is left of bounds on `φ` when the rounding of the basis and of float64 arithmetic is taken off."""
-        return ((bound / self.contraction.stretch - self._off(query)) * (1 - 1e-9)).clamp_min_(0).numpy()
+        return (
+            ((bound / self.contraction.stretch - self._off(query)) * (1 - 1e-9))
+            .clamp_min_(0)
+            .numpy()
+        )
 
     def _further_apart(self, query: Query, rows: Tensor, width: int) -> Tensor:
         """Lower bounds of the distances in the first of the further coordinates, less the rounding of float32 and of float16 storage."""
-        apart = torch.from_numpy(self.further)[:, :width].index_select(0, rows).float() - torch.from_numpy(
-            query.further[:width].astype(np.float32)
-        )
+        apart = torch.from_numpy(self.further)[:, :width].index_select(
+            0, rows
+        ).float() - torch.from_numpy(query.further[:width].astype(np.float32))
         norm = apart.square_().sum(dim=1).double().sqrt_()
-        return norm * (1 - (width + 4) * _UNIT) - 2 * _UNIT * float(np.linalg.norm(query.further)) - self.errors[1]
+        return (
+            norm * (1 - (width + 4) * _UNIT)
+            - 2 * _UNIT * float(np.linalg.norm(query.further))
+            - self.errors[1]
+        )
 
     def _by_signs(self, query: Query, rows: np.ndarray) -> np.ndarray:
         d, norm = len(query.centred), query.norm
-        bits = np.unpackbits(self.further[rows], axis=1, count=d).astype(np.float64)  # float32 would lose too much in `across`
+        bits = np.unpackbits(self.further[rows], axis=1, count=d).astype(
+            np.float64
+        )  # float32 would lose too much in `across`
         along = (2 * (bits @ query.centred) - query.centred.sum()) / d**0.5
         off = self._off(query)
         across = np.sqrt((norm**2 - along**2).clip(0))
         stored = self.along[rows].astype(np.float64)
-        return np.hypot(along - stored[:, 0], across - stored[:, 1]) - self.errors[1] - np.sqrt(2 * norm * off)
+        return (
+            np.hypot(along - stored[:, 0], across - stored[:, 1])
+            - self.errors[1]
+            - np.sqrt(2 * norm * off)
+        )
 
     @cached_property
     def _largest(self) -> float:
@@ -152,7 +199,12 @@ class Index:
 
     def _rounding(self, query: Query) -> float:
         """More than the float32 arithmetic of `first` can take a value off by."""
-        return 4 * (self.contraction.size + 4) * _UNIT * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
+        return (
+            4
+            * (self.contraction.size + 4)
+            * _UNIT
+            * (float(np.linalg.norm(query.phi)) + self._largest) ** 2
+        )
 
     def _off(self, query: Query) -> float:
         """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound off by."""
@@ -165,7 +217,10 @@ class Index:
         ahead = np.arange(len(self), vectors.count)
         parts = [
             self,
-            *(_index(self.contraction, self.second, vectors.rows(rows)) for rows in np.split(ahead, range(size, len(ahead), size))),
+            *(
+                _index(self.contraction, self.second, vectors.rows(rows))
+                for rows in np.split(ahead, range(size, len(ahead), size))
+            ),
         ]
         return replace(
             self,
@@ -188,7 +243,9 @@ class Index:
             "layout": np.array([c.leading, SECOND_TIERS.index(self.second)]),
             "measured": np.array([self.measured.get(name, math.nan) for name in SECOND_TIERS]),
         }
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Index:
@@ -211,9 +268,13 @@ class Index:
                 errors=(float(a["errors"][0]), float(a["errors"][1])),
                 measured={name: share for name, share in shares if not math.isnan(share)},
             )
-            fits = index.phi.shape[1] == contraction.size + 1 and len(index.phi) == len(index.further) == len(index.along)
+            fits = index.phi.shape[1] == contraction.size + 1 and len(index.phi) == len(
+                index.further
+            ) == len(index.along)
         except (KeyError, ValueError, IndexError) as error:
-            raise StoreError(f"the search index is damaged ({error}); use a backup, or build the protected set again") from error
+            raise StoreError(
+                f"the search index is damaged ({error}); use a backup, or build the protected set again"
+            ) from error
         if not fits:
             raise StoreError(
                 "the search index is damaged: its parts do not belong together; use a backup, or build the protected set again"
@@ -246,13 +307,19 @@ def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0
     """
     n, d = vectors.count, vectors.dimension
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(n, size=min(n, max(64, min(8192, _SAMPLED_VALUES // d))), replace=False))
+    chosen = np.sort(
+        rng.choice(n, size=min(n, max(64, min(8192, _SAMPLED_VALUES // d))), replace=False)
+    )
     sample = vectors.rows(chosen).astype(np.float32)
     mean = sample.mean(axis=0)
     maps = {
-        second: Contraction.of(mean, basis, min(_LEADING, len(basis))) for second, basis in _bases(sample - mean, n, budget, seed).items()
+        second: Contraction.of(mean, basis, min(_LEADING, len(basis)))
+        for second, basis in _bases(sample - mean, n, budget, seed).items()
     }
-    measured = {second: _excluded(_index(c, second, sample[:_MEASURED]), sample, radius, rng) for second, c in maps.items()}
+    measured = {
+        second: _excluded(_index(c, second, sample[:_MEASURED]), sample, radius, rng)
+        for second, c in maps.items()
+    }
     best = max(measured, key=lambda second: measured[second])
     return replace(_index(maps[best], best, sample[:0]), measured=measured).extended(vectors)
 
@@ -263,7 +330,10 @@ def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, n
 
     def coordinates(k: int) -> float:
         leading = min(_LEADING, k)
-        return 8 * k * d + n * (4 * (leading + 2 + math.ceil(math.log2(max(1, k / max(1, leading))))) + 2 * (k - leading))
+        return 8 * k * d + n * (
+            4 * (leading + 2 + math.ceil(math.log2(max(1, k / max(1, leading)))))
+            + 2 * (k - leading)
+        )
 
     def signs(k: int) -> float:
         return 8 * k * d + n * (4 * (k + 2) + math.ceil(d / 8) + 8)
@@ -272,9 +342,13 @@ def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, n
     sizes = {"coordinates": next((k for k in range(most, 0, -1) if coordinates(k) <= room), 0)}
     if signs(0) <= room:
         sizes["signs"] = next(k for k in range(min(_LEADING, most), -1, -1) if signs(k) <= room)
-    with torch.random.fork_rng(devices=[]):  # torch's randomised SVD draws from the global generator
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's randomised SVD draws from the global generator
         torch.manual_seed(seed)
-        components = torch.svd_lowrank(torch.from_numpy(centred), q=max(1, *sizes.values()), niter=2)[2].T.numpy()
+        components = torch.svd_lowrank(
+            torch.from_numpy(centred), q=max(1, *sizes.values()), niter=2
+        )[2].T.numpy()
     return {second: components[:k] for second, k in sizes.items()}
 
 
@@ -283,7 +357,11 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
     phi, coordinates = contraction(rows)
     stored = phi.astype(np.float32)
     squares = (stored.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
-    along, further, error = np.empty((len(rows), 0), np.float32), coordinates.astype(np.float16), 0.0
+    along, further, error = (
+        np.empty((len(rows), 0), np.float32),
+        coordinates.astype(np.float16),
+        0.0,
+    )
     if second == "coordinates":
         error = _largest_norm(further - coordinates)
     else:
@@ -292,9 +370,16 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
         inner = np.abs(v).sum(axis=1) / v.shape[1] ** 0.5
         exact = np.column_stack([inner, np.sqrt(((v**2).sum(axis=1) - inner**2).clip(0))])
         along = exact.astype(np.float32)
-        error = _largest_norm(along - exact) + 1e-7 * _largest_norm(exact)  # the second is a small difference of squares
+        error = _largest_norm(along - exact) + 1e-7 * _largest_norm(
+            exact
+        )  # the second is a small difference of squares
     return Index(
-        contraction, np.hstack([-2 * stored, squares.astype(np.float32)]), second, further, along, (_largest_norm(stored - phi), error)
+        contraction,
+        np.hstack([-2 * stored, squares.astype(np.float32)]),
+        second,
+        further,
+        along,
+        (_largest_norm(stored - phi), error),
     )
 
 
@@ -308,4 +393,11 @@ def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Ge
     share = np.linspace(0, 1, len(ends))[:, None]
     rows = np.arange(len(index))
     mean = index.contraction.mean
-    return float(np.mean([(index.lower(query, rows, radius) >= radius).mean() for query in index.queries(mean + share * (ends - mean))]))
+    return float(
+        np.mean(
+            [
+                (index.lower(query, rows, radius) >= radius).mean()
+                for query in index.queries(mean + share * (ends - mean))
+            ]
+        )
+    )

@@ -36,7 +36,9 @@ class Calibration:
     explanation: dict[str, Any]
 
 
-def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05) -> Calibration:
+def automatic_radius(
+    protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05
+) -> Calibration:
     """Half of a low quantile of how far protected images are from each other, copies aside, and no more than one of unguided generations.
 
     With half of that distance the balls of images that are unlike do not meet, and with no more than generations have that are no copies
@@ -62,15 +64,29 @@ def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantil
         (5.0, 1)
     """
     if not 0 < quantile < 1:
-        raise OptionError(f"quantile is {quantile}; it must be above 0 and below 1, as in quantile=0.05")
-    sets = {"protected": protected.double()} | ({} if generated is None else {"generated": generated.double()})
+        raise OptionError(
+            f"quantile is {quantile}; it must be above 0 and below 1, as in quantile=0.05"
+        )
+    sets = {"protected": protected.double()} | (
+        {} if generated is None else {"generated": generated.double()}
+    )
     for name, d in sets.items():
-        if d.ndim != 2 or d.shape[1] != 2 or not torch.isfinite(d).all() or (d < 0).any() or (d[:, 0] > d[:, 1]).any():
-            raise OptionError(f"{name} has shape {tuple(d.shape)}; allowed: (n, 2), the nearest distance and the mean, none below 0")
+        if (
+            d.ndim != 2
+            or d.shape[1] != 2
+            or not torch.isfinite(d).all()
+            or (d < 0).any()
+            or (d[:, 0] > d[:, 1]).any()
+        ):
+            raise OptionError(
+                f"{name} has shape {tuple(d.shape)}; allowed: (n, 2), the nearest distance and the mean, none below 0"
+            )
     copies = {name: d[:, 0] < COPY * d[:, 1] for name, d in sets.items()}
     unlike = {name: _quantile(d[~copies[name], 0], quantile) for name, d in sets.items()}
     largest = max((d[:, 0].max().item() for d in sets.values() if len(d)), default=0.0)
-    found = [value * _SHARE[name] for name, value in unlike.items() if value] or ([largest] if largest else [])
+    found = [value * _SHARE[name] for name, value in unlike.items() if value] or (
+        [largest] if largest else []
+    )
     if not found:
         raise OptionError(
             "radius is 'auto', and there is nothing to measure it on: it takes at least two different protected images, or unguided "
@@ -90,7 +106,9 @@ def automatic_radius(protected: Tensor, generated: Tensor | None = None, quantil
     return Calibration(radius, explanation)
 
 
-def protected_distances(vectors: Vectors, *, seed: int = 0, tell: Callable[[float], None] = lambda share: None) -> Tensor:
+def protected_distances(
+    vectors: Vectors, *, seed: int = 0, tell: Callable[[float], None] = lambda share: None
+) -> Tensor:
     """What `nearest_distances` gives for protected vectors among the others: for all, or for 2,000 drawn from this seed.
 
     Args:
@@ -108,12 +126,20 @@ def protected_distances(vectors: Vectors, *, seed: int = 0, tell: Callable[[floa
     n = vectors.count
     if n < 2:
         return torch.empty(0, 2, dtype=torch.float64)
-    own = np.arange(n) if n <= SAMPLED else np.sort(np.random.default_rng(seed).choice(n, SAMPLED, replace=False))
+    own = (
+        np.arange(n)
+        if n <= SAMPLED
+        else np.sort(np.random.default_rng(seed).choice(n, SAMPLED, replace=False))
+    )
     return nearest_distances(vectors.rows(own).astype(np.float64), vectors, own=own, tell=tell)
 
 
 def nearest_distances(
-    x: np.ndarray, vectors: Vectors, *, own: np.ndarray | None = None, tell: Callable[[float], None] = lambda share: None
+    x: np.ndarray,
+    vectors: Vectors,
+    *,
+    own: np.ndarray | None = None,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
     """For vectors x (m, d) the distance to the nearest and the mean over the nearest fifty, or as many as there are: (m, 2) float64.
 

@@ -20,10 +20,14 @@ def require_free(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise StoreError(f"{folder.name!r} is a file; give a folder of its own to the protected set")
+        raise StoreError(
+            f"{folder.name!r} is a file; give a folder of its own to the protected set"
+        )
     foreign = disk.foreign_files(folder)
     if foreign:
-        raise StoreError(f"the folder {folder.name!r} holds other files ({foreign[0]}); give one of its own to the protected set")
+        raise StoreError(
+            f"the folder {folder.name!r} holds other files ({foreign[0]}); give one of its own to the protected set"
+        )
     tidy(folder)
     if (folder / disk.MANIFEST).is_file():
         count = Manifest.read(folder).count
@@ -33,7 +37,9 @@ def require_free(folder: Path) -> None:
         )
     stray = disk.own_files(folder)
     if stray and not (folder / disk.JOURNAL).exists():
-        raise StoreError(f"the folder {folder.name!r} holds parts of a set that lacks its manifest ({min(stray)}); give another folder")
+        raise StoreError(
+            f"the folder {folder.name!r} holds parts of a set that lacks its manifest ({min(stray)}); give another folder"
+        )
 
 
 def tidy(folder: Path) -> None:
@@ -51,9 +57,11 @@ def tidy(folder: Path) -> None:
 def other_settings(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -> str:
     """What to say where a journal begins otherwise than it would now."""
     if begun.get("base") != asked["base"] or begun.get("version") != asked["version"]:
-        return (
-            f"what was begun in {folder.name!r} is of another set or release; discard it with `unalike shield add {folder.name} --discard`"
-        )
+        return f"what was begun in {folder.name!r} is of another set or release; discard it with `unalike shield add {folder.name} --discard`"
     before, now = begun["settings"], asked["settings"]
-    differing = [f"{name} {before.get(name)!r}, now {value!r}" for name, value in now.items() if before.get(name) != value]
+    differing = [
+        f"{name} {before.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
     return f"an interrupted build in {folder.name!r} has other settings ({'; '.join(differing)}); give the same, or another folder"

@@ -38,7 +38,13 @@ class Contraction:
         basis = basis.astype(np.float64)
         excess = max(0.0, float(np.linalg.eigvalsh(basis @ basis.T)[-1]) - 1) if len(basis) else 0.0
         # No eigenvalue of P'P + (I - P'P)² is above 1 + excess + excess².
-        return cls(mean.astype(np.float64), basis, leading, tuple(edges), (1 + excess + excess**2) ** 0.5 * (1 + 1e-12))
+        return cls(
+            mean.astype(np.float64),
+            basis,
+            leading,
+            tuple(edges),
+            (1 + excess + excess**2) ** 0.5 * (1 + 1e-12),
+        )
 
     @property
     def size(self) -> int:
@@ -53,7 +59,10 @@ class Contraction:
 
     def joined(self, y: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """`φ` (m, size) from the coordinates y (m, k) and the norm of what is orthogonal to all of them (m,)."""
-        bands = [np.linalg.norm(y[:, a:b], axis=1) for a, b in zip(self.edges, self.edges[1:], strict=False)]
+        bands = [
+            np.linalg.norm(y[:, a:b], axis=1)
+            for a, b in zip(self.edges, self.edges[1:], strict=False)
+        ]
         return np.column_stack([y[:, : self.leading], *bands, rest])
 
     def rest_of(self, v: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -61,7 +70,11 @@ class Contraction:
 
         Off by less than `sqrt(8 d ε) ||v||`, where the direct way is by `8 d ε ||v||`, with float64's ε.
         """
-        squared = np.einsum("ij,ij->i", v, v) - np.einsum("ij,ij->i", y, y) + np.einsum("ij,ij->i", y @ self._defect, y)
+        squared = (
+            np.einsum("ij,ij->i", v, v)
+            - np.einsum("ij,ij->i", y, y)
+            + np.einsum("ij,ij->i", y @ self._defect, y)
+        )
         return np.sqrt(squared.clip(0))
 
     @cached_property

@@ -39,7 +39,9 @@ class Dense(Search):
         super().__init__(vectors)
         self.device = device
         self._size = max(1, _BLOCK_VALUES // vectors.dimension)
-        self._resident: list[Tensor] | None = list(self._blocks()) if _fits(vectors, device) else None
+        self._resident: list[Tensor] | None = (
+            list(self._blocks()) if _fits(vectors, device) else None
+        )
 
     @property
     def resident_bytes(self) -> int:
@@ -57,7 +59,12 @@ class Dense(Search):
                 left[i].append(Candidates(rows + first, lower[i][rows]))
             first += squared.shape[1]
         self.counts["first"] += len(probes) * first
-        return [Candidates(np.concatenate([c.rows for c in found]), np.concatenate([c.lower for c in found])) for found in left]
+        return [
+            Candidates(
+                np.concatenate([c.rows for c in found]), np.concatenate([c.lower for c in found])
+            )
+            for found in left
+        ]
 
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
         """Zeros: what the product leaves open is measured."""

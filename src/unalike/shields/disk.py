@@ -14,7 +14,9 @@ from unalike.errors import StoreError
 
 MANIFEST = "manifest.json"
 JOURNAL = "building.jsonl"
-_OWN = re.compile(r"vectors-\d{5,}\.safetensors|names-\d+\.parquet|index-\d+\.safetensors|\..+\.tmp")
+_OWN = re.compile(
+    r"vectors-\d{5,}\.safetensors|names-\d+\.parquet|index-\d+\.safetensors|\..+\.tmp"
+)
 _CHUNK = 1 << 20
 
 
@@ -35,7 +37,11 @@ def own_files(folder: Path) -> set[str]:
 
 def foreign_files(folder: Path) -> list[str]:
     """The names of whatever else is in it, in order."""
-    return sorted(path.name for path in folder.iterdir() if path.name not in (MANIFEST, JOURNAL) and not _OWN.fullmatch(path.name))
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in (MANIFEST, JOURNAL) and not _OWN.fullmatch(path.name)
+    )
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
@@ -56,7 +62,9 @@ def sha256(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise StoreError(f"{path.name!r} is missing or cannot be read ({error.strerror}); use a backup") from error
+        raise StoreError(
+            f"{path.name!r} is missing or cannot be read ({error.strerror}); use a backup"
+        ) from error
     return digest.hexdigest()
 
 

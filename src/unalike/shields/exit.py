@@ -72,6 +72,8 @@ def directions_out(x: Tensor, inside: Tensor, radius: float) -> Tensor:
     length = candidates.norm(dim=1, keepdim=True)
     usable = (length > 1e-9 * radius).flatten()
     if not usable.any():
-        candidates = torch.randn(1, len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        candidates = torch.randn(
+            1, len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
         return candidates / candidates.norm()
     return candidates[usable] / length[usable]

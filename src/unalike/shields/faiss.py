@@ -35,7 +35,10 @@ class _Faiss:
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
         """For each row of `x` (B, d) the sorted numbers (k,) int64 of the vectors that faiss finds nearer than `radius`."""
         limits, _, found = self._index.range_search(self._queries(x), float(radius) ** 2)
-        return [np.sort(found[a:b]) for a, b in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True)]
+        return [
+            np.sort(found[a:b])
+            for a, b in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True)
+        ]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest vector that faiss finds.
@@ -58,12 +61,16 @@ class _Faiss:
             OptionError: for a search that may miss something itself.
         """
         if not getattr(exact, "exact", False):
-            raise OptionError(f"exact is a {type(exact).__name__}, which may miss vectors; give an exact search of the same vectors")
+            raise OptionError(
+                f"exact is a {type(exact).__name__}, which may miss vectors; give an exact search of the same vectors"
+            )
         return share_found(self.within(queries, radius), exact.within(queries, radius))
 
     def _queries(self, x: np.ndarray) -> np.ndarray:
         if x.ndim != 2 or x.shape[1] != self.dimension:
-            raise OptionError(f"x has shape {x.shape}; allowed: (B, {self.dimension}), rows of the length of the protected vectors")
+            raise OptionError(
+                f"x has shape {x.shape}; allowed: (B, {self.dimension}), rows of the length of the protected vectors"
+            )
         return np.ascontiguousarray(x, dtype=np.float32)
 
 
@@ -96,16 +103,24 @@ class FaissIVF(_Faiss):
         [50]
     """
 
-    def __init__(self, vectors: Vectors, cells: int | None = None, probes: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, vectors: Vectors, cells: int | None = None, probes: int = 2, seed: int = 0
+    ) -> None:
         faiss = _faiss()
         count, dimension = _size(vectors)
         cells = round(count**0.5) if cells is None else cells
         if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= count:
-            raise OptionError(f"cells is {cells!r}; allowed: 1 to the number of vectors, {count}, or None for its root")
+            raise OptionError(
+                f"cells is {cells!r}; allowed: 1 to the number of vectors, {count}, or None for its root"
+            )
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, cells, faiss.METRIC_L2)
         index.cp.seed = seed
         index.cp.min_points_per_centroid = 1  # else faiss warns on the terminal for small sets
-        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: _SAMPLED * cells].sort().values
+        chosen = (
+            torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: _SAMPLED * cells]
+            .sort()
+            .values
+        )
         index.train(np.ascontiguousarray(vectors.rows(chosen.numpy()), dtype=np.float32))
         for _, block in vectors.blocks():
             index.add(np.ascontiguousarray(block, dtype=np.float32))
@@ -122,7 +137,9 @@ class FaissIVF(_Faiss):
     @probes.setter
     def probes(self, probes: int) -> None:
         if isinstance(probes, bool) or not isinstance(probes, int) or not 1 <= probes <= self.cells:
-            raise OptionError(f"probes is {probes!r}; allowed: 1 to the number of cells, {self.cells}, as in FaissIVF(vectors, probes=1)")
+            raise OptionError(
+                f"probes is {probes!r}; allowed: 1 to the number of cells, {self.cells}, as in FaissIVF(vectors, probes=1)"
+            )
         self._probes = self._index.nprobe = probes
 
     @property
@@ -171,7 +188,11 @@ def share_found(found: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> flo
         0.25
     """
     total = sum(len(true) for true in there)
-    return sum(len(np.intersect1d(own, true)) for own, true in zip(found, there, strict=True)) / total if total else 1.0
+    return (
+        sum(len(np.intersect1d(own, true)) for own, true in zip(found, there, strict=True)) / total
+        if total
+        else 1.0
+    )
 
 
 def set_threads(count: int) -> None:

@@ -112,4 +112,6 @@ def _lock(file: IO[bytes], folder: Path) -> None:
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise StoreError(f"another process is writing to {folder.name!r}; wait until it is done, or end it") from error
+        raise StoreError(
+            f"another process is writing to {folder.name!r}; wait until it is done, or end it"
+        ) from error

@@ -44,9 +44,15 @@ class Layered(Search):
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
         """For each of the probes (B) all rows that the first bound does not place at `reach` (B,) or beyond."""
         queries = self._prepared(probes)
-        limits = np.array([self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)])
-        limits = np.nextafter(limits.astype(np.float32), np.float32(np.inf))  # compared in float32, and never below what it was
-        found: list[list[tuple[np.ndarray, np.ndarray]]] = [[(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries]
+        limits = np.array(
+            [self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)]
+        )
+        limits = np.nextafter(
+            limits.astype(np.float32), np.float32(np.inf)
+        )  # compared in float32, and never below what it was
+        found: list[list[tuple[np.ndarray, np.ndarray]]] = [
+            [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries
+        ]
         for rows in self._slices():
             values = self.index.first(queries, rows)
             at = np.flatnonzero(values < limits)
@@ -59,13 +65,21 @@ class Layered(Search):
                 found[i].append((row[own] + rows.start, near[own]))
         self.counts["first"] += len(queries) * len(self.index)
         joined = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in found]
-        return [Candidates(rows, self.index.first_lower(q, values)) for q, (rows, values) in zip(queries, joined, strict=True)]
+        return [
+            Candidates(rows, self.index.first_lower(q, values))
+            for q, (rows, values) in zip(queries, joined, strict=True)
+        ]
 
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
         """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds as far as it takes to place them at `reach`."""
         self.counts["second"] += len(rows)
         (query,) = self._prepared([probe])
-        return np.concatenate([self.index.lower(query, part, reach) for part in np.split(rows, range(_ROWS, len(rows), _ROWS))])
+        return np.concatenate(
+            [
+                self.index.lower(query, part, reach)
+                for part in np.split(rows, range(_ROWS, len(rows), _ROWS))
+            ]
+        )
 
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
         """For each of the probes the values (n,) of the first bound."""
@@ -75,7 +89,9 @@ class Layered(Search):
     def _prepared(self, probes: Sequence[Probe]) -> list[Query]:
         new = [probe for probe in probes if probe.prepared is None]
         if new:
-            for probe, query in zip(new, self.index.queries(np.stack([probe.x for probe in new])), strict=True):
+            for probe, query in zip(
+                new, self.index.queries(np.stack([probe.x for probe in new])), strict=True
+            ):
                 probe.prepared = query
         return [probe.prepared for probe in probes]
 

@@ -39,8 +39,14 @@ class File:
         path = folder / self.file
         size = path.stat().st_size if path.is_file() else None
         if size != self.bytes:
-            state = "missing" if size is None else f"damaged: it has {size} bytes and should have {self.bytes}"
-            raise StoreError(f"the protected set {folder.name!r} cannot be used: {self.file!r} is {state}; use a backup or build it again")
+            state = (
+                "missing"
+                if size is None
+                else f"damaged: it has {size} bytes and should have {self.bytes}"
+            )
+            raise StoreError(
+                f"the protected set {folder.name!r} cannot be used: {self.file!r} is {state}; use a backup or build it again"
+            )
         if contents and disk.sha256(path) != self.sha256:
             raise StoreError(
                 f"the protected set {folder.name!r} cannot be used: {self.file!r} is damaged, its checksum does not fit its contents; "
@@ -108,13 +114,19 @@ class Manifest:
 
     def _entries(self) -> dict[str, Any]:
         entries = asdict(self)
-        entries["shape"], entries["size"] = list(self.shape), None if self.size is None else list(self.size)
+        entries["shape"], entries["size"] = (
+            list(self.shape),
+            None if self.size is None else list(self.size),
+        )
         entries["shards"] = list(entries["shards"])
         return {"dimension": self.dimension, **entries}
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place of an earlier one in one go."""
-        data = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        data = (
+            json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode()
+            + b"\n"
+        )
         disk.place(folder / disk.MANIFEST, lambda path: path.write_bytes(data), len(data))
 
     @classmethod
@@ -126,18 +138,24 @@ class Manifest:
         """
         path = folder / disk.MANIFEST
         if not path.is_file():
-            raise StoreError(f"there is no protected set in {folder.name!r}; build one with `unalike shield build IMAGES --out DIR`")
+            raise StoreError(
+                f"there is no protected set in {folder.name!r}; build one with `unalike shield build IMAGES --out DIR`"
+            )
         try:
             content = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise _damaged(folder, f"its manifest cannot be read ({error})") from error
         if not isinstance(content, dict) or content.get("kind") != KIND:
-            raise StoreError(f"{folder.name!r} holds no protected set but another manifest; give a folder of `unalike shield build`")
+            raise StoreError(
+                f"{folder.name!r} holds no protected set but another manifest; give a folder of `unalike shield build`"
+            )
         version = content.get("version")
         if version != VERSION:
             later = isinstance(version, int) and version > VERSION
             hint = "upgrade unalike" if later else "build it again with `unalike shield build`"
-            raise StoreError(f"the protected set {folder.name!r} has format {version}, and this release reads {VERSION}; {hint}")
+            raise StoreError(
+                f"the protected set {folder.name!r} has format {version}, and this release reads {VERSION}; {hint}"
+            )
         try:
             manifest = cls._parsed(content)
         except (KeyError, TypeError, ValueError) as error:
@@ -145,14 +163,19 @@ class Manifest:
         if manifest.checksum != content.get("checksum"):
             raise _damaged(folder, "the checksum of its manifest does not fit")
         if sum(shard.count for shard in manifest.shards) != manifest.count:
-            raise _damaged(folder, f"its manifest says {manifest.count} vectors and lists files of another number")
+            raise _damaged(
+                folder,
+                f"its manifest says {manifest.count} vectors and lists files of another number",
+            )
         return manifest
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> Self:
         entries = {name: content[name] for name in cls.__dataclass_fields__}
         entries["shape"] = tuple(int(n) for n in content["shape"])
-        entries["size"] = None if content["size"] is None else tuple(int(n) for n in content["size"])
+        entries["size"] = (
+            None if content["size"] is None else tuple(int(n) for n in content["size"])
+        )
         entries["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         entries["names"], entries["index"] = File(**content["names"]), File(**content["index"])
         manifest = cls(**entries)
@@ -176,8 +199,14 @@ def require_radius(radius: Any) -> float:
             ...
         unalike.errors.OptionError: radius is -1; allowed: a finite number above 0, as in radius=20.0
     """
-    if isinstance(radius, bool) or not isinstance(radius, int | float) or not (math.isfinite(radius) and radius > 0):
-        raise OptionError(f"radius is {radius!r}; allowed: a finite number above 0, as in radius=20.0")
+    if (
+        isinstance(radius, bool)
+        or not isinstance(radius, int | float)
+        or not (math.isfinite(radius) and radius > 0)
+    ):
+        raise OptionError(
+            f"radius is {radius!r}; allowed: a finite number above 0, as in radius=20.0"
+        )
     return float(radius)
 
 
@@ -188,7 +217,9 @@ def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
         OptionError: otherwise.
     """
     if not space:
-        raise OptionError("space is empty; name the space of the vectors, as latent_space(latent_model(pipe), shape) does")
+        raise OptionError(
+            "space is empty; name the space of the vectors, as latent_space(latent_model(pipe), shape) does"
+        )
     if not shape or any(n < 1 for n in shape):
         raise OptionError(f"shape is {shape}; allowed: the shape of one vector, as in (4, 64, 64)")
     if dtype not in DTYPES:
@@ -196,4 +227,6 @@ def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def _damaged(folder: Path, reason: str) -> StoreError:
-    return StoreError(f"the protected set {folder.name!r} is damaged: {reason}; use a backup or build it again")
+    return StoreError(
+        f"the protected set {folder.name!r} is damaged: {reason}; use a backup or build it again"
+    )

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 
 from unalike.errors import StoreError
 
-_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("sources", pa.list_(pa.string())), ("digest", pa.binary(32))])
+_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("sources", pa.list_(pa.string())),
+        ("digest", pa.binary(32)),
+    ]
+)
 _ROWS = 65_536
 
 
@@ -41,15 +48,22 @@ class Names:
         """Write `row`, `id` (the first name), `sources` (all names) and `digest` of each row as Parquet."""
         with pq.ParquetWriter(path, _SCHEMA) as writer:
             for first in range(0, len(self), _ROWS):
-                sources, digests = self.sources[first : first + _ROWS], self.digests[first : first + _ROWS]
+                sources, digests = (
+                    self.sources[first : first + _ROWS],
+                    self.digests[first : first + _ROWS],
+                )
                 rows = range(first, first + len(sources))
-                writer.write_table(pa.table([rows, [own[0] for own in sources], sources, digests], schema=_SCHEMA))
+                writer.write_table(
+                    pa.table([rows, [own[0] for own in sources], sources, digests], schema=_SCHEMA)
+                )
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The names that `write` wrote, to add more."""
         names, table = cls(), read_table(path)
-        for sources, digest in zip(table["sources"].to_pylist(), table["digest"].to_pylist(), strict=True):
+        for sources, digest in zip(
+            table["sources"].to_pylist(), table["digest"].to_pylist(), strict=True
+        ):
             for name in sources:
                 names.place(name, digest)
         return names
@@ -64,9 +78,13 @@ def read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path.name!r} is damaged ({' '.join(str(error).split())}); use a backup or build the set again") from error
+        raise StoreError(
+            f"{path.name!r} is damaged ({' '.join(str(error).split())}); use a backup or build the set again"
+        ) from error
     if table.schema.names != _SCHEMA.names or table["row"].to_pylist() != list(range(len(table))):
-        raise StoreError(f"{path.name!r} is damaged: it does not list the rows in order; use a backup or build the set again")
+        raise StoreError(
+            f"{path.name!r} is damaged: it does not list the rows in order; use a backup or build the set again"
+        )
     return table
 
 

@@ -11,7 +11,9 @@ from unalike.errors import NumericsError, OptionError
 from unalike.shields.vectors import LARGEST
 
 
-def stored_rows(vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, float]:
+def stored_rows(
+    vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], dtype: str
+) -> tuple[np.ndarray, float]:
     """The rows (m, d) in the precision that they are stored in, and the largest Euclidean norm of their rounding errors.
 
     Args:
@@ -33,13 +35,27 @@ def stored_rows(vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], d
     d = int(np.prod(shape))
     if tuple(vectors.shape[1:]) not in (shape, (d,)) or len(vectors) != len(names):
         got = f"{len(names)} names and vectors of shape {tuple(vectors.shape)}"
-        raise OptionError(f"there are {got}; allowed: one name for each of (m, {', '.join(map(str, shape))})")
+        raise OptionError(
+            f"there are {got}; allowed: one name for each of (m, {', '.join(map(str, shape))})"
+        )
     x = vectors.detach().flatten(1).double().cpu().numpy()
-    _require(np.isfinite(x), names, "has NaN or infinite values; a protected image or latent must be finite")
-    _require(np.abs(x) <= LARGEST, names, f"has numbers beyond {LARGEST:g}, which no search here can compare")
+    _require(
+        np.isfinite(x),
+        names,
+        "has NaN or infinite values; a protected image or latent must be finite",
+    )
+    _require(
+        np.abs(x) <= LARGEST,
+        names,
+        f"has numbers beyond {LARGEST:g}, which no search here can compare",
+    )
     with np.errstate(over="ignore"):
         rows = x.astype(dtype)
-    _require(np.isfinite(rows), names, f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype float32")
+    _require(
+        np.isfinite(rows),
+        names,
+        f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype float32",
+    )
     rows += 0  # no -0, so that equal vectors have equal bytes
     return rows, float(np.linalg.norm(x - rows.astype(np.float64), axis=1).max(initial=0.0))
 
@@ -52,7 +68,9 @@ def require_new(names: Sequence[str], done: Set[str]) -> None:
     """
     for i, name in enumerate(names):
         if not name or any(0xD800 <= ord(c) < 0xE000 for c in name):
-            raise OptionError(f"the name of input {i} is {name!r}; allowed: text that can be written as UTF-8, such as a file name")
+            raise OptionError(
+                f"the name of input {i} is {name!r}; allowed: text that can be written as UTF-8, such as a file name"
+            )
     taken = next((name for name in names if name in done), None)
     if taken is not None or len(set(names)) < len(names):
         what = f"{taken!r} is in the set already" if taken is not None else "a name is given twice"
@@ -63,4 +81,6 @@ def _require(allowed: np.ndarray, names: Sequence[str], reason: str) -> None:
     fits = allowed.all(axis=1)
     if not fits.all():
         bad = [names[i] for i in np.flatnonzero(~fits).tolist()]
-        raise NumericsError(f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} {reason}")
+        raise NumericsError(
+            f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} {reason}"
+        )

@@ -87,18 +87,32 @@ class Search(ABC):
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of equals, and its distance (B,) float64."""
         probes = [Probe(row) for row in x]
-        found = [self._nearest(probe, order) for probe, order in zip(probes, self.cheap_order(probes), strict=True)]
-        return np.array([k for k, _ in found], dtype=np.int64), np.array([d for _, d in found], dtype=np.float64)
+        found = [
+            self._nearest(probe, order)
+            for probe, order in zip(probes, self.cheap_order(probes), strict=True)
+        ]
+        return np.array([k for k, _ in found], dtype=np.int64), np.array(
+            [d for _, d in found], dtype=np.float64
+        )
 
     def distances(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The distances (k,) float64 of a vector (d,) to these rows (k,)."""
         self.counts["full"] += len(rows)
         size = max(1, _VALUES_READ // self.vectors.dimension)
         parts = np.split(rows, range(size, len(rows), size))
-        return np.concatenate([np.linalg.norm(self.vectors.rows(part).astype(np.float64) - x, axis=1) for part in parts])
+        return np.concatenate(
+            [
+                np.linalg.norm(self.vectors.rows(part).astype(np.float64) - x, axis=1)
+                for part in parts
+            ]
+        )
 
     def _nearest(self, probe: Probe, order: np.ndarray) -> tuple[int, float]:
-        seeds = np.argpartition(order, _SEEDS)[:_SEEDS] if len(order) > _SEEDS else np.arange(len(order))
+        seeds = (
+            np.argpartition(order, _SEEDS)[:_SEEDS]
+            if len(order) > _SEEDS
+            else np.arange(len(order))
+        )
         found = float(self.distances(probe.x, seeds).min())
         # Rows exactly as far as the best so far stay open, so that the lowest of equals is found.
         reach = found * (1 + 1e-9) + np.finfo(np.float64).tiny
@@ -134,10 +148,14 @@ def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[T
         (tensor([1]), tensor([2.], dtype=torch.float64))
     """
     q = queries.double()
-    squared = torch.cat([squared_distances(q, block.double()) for block in rows.split(_BLOCK)], dim=1)
+    squared = torch.cat(
+        [squared_distances(q, block.double()) for block in rows.split(_BLOCK)], dim=1
+    )
     if skip_own:
         squared.fill_diagonal_(torch.inf)
-    largest = torch.stack([block.double().square().sum(1).max() for block in rows.split(_BLOCK)]).max()
+    largest = torch.stack(
+        [block.double().square().sum(1).max() for block in rows.split(_BLOCK)]
+    ).max()
     slack = 32 * torch.finfo(torch.float64).eps * q.shape[1] * (q.square().sum(1) + largest)
     index, distance = [], []
     for i, bound in enumerate(squared.min(dim=1).values + slack):
@@ -147,5 +165,7 @@ def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[T
         index.append(candidates[best])
         distance.append(exact[best])
     if not index:
-        return torch.empty(0, dtype=torch.int64, device=rows.device), torch.empty(0, dtype=torch.float64, device=rows.device)
+        return torch.empty(0, dtype=torch.int64, device=rows.device), torch.empty(
+            0, dtype=torch.float64, device=rows.device
+        )
     return torch.stack(index), torch.stack(distance)

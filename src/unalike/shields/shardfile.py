@@ -31,7 +31,9 @@ class ShardFile:
         StoreError: when it cannot be written, or has fewer rows than `count`.
     """
 
-    def __init__(self, path: Path, dimension: int, dtype: str, *, count: int = 0, limit: int = SHARD_BYTES) -> None:
+    def __init__(
+        self, path: Path, dimension: int, dtype: str, *, count: int = 0, limit: int = SHARD_BYTES
+    ) -> None:
         self.path = path
         self.count = count
         self._dimension = dimension
@@ -64,7 +66,9 @@ class ShardFile:
         """What was written, (m, d)."""
         with self.path.open("rb") as file:
             file.seek(_HEADER)
-            return np.frombuffer(file.read(self.count * self._row), dtype=self._dtype).reshape(self.count, -1)
+            return np.frombuffer(file.read(self.count * self._row), dtype=self._dtype).reshape(
+                self.count, -1
+            )
 
     def append(self, rows: np.ndarray, needed: int) -> None:
         """Have rows (m, d) of the shard's precision on the disk.
@@ -77,7 +81,10 @@ class ShardFile:
             StoreError: when they cannot be written.
         """
         try:
-            self._write(_HEADER + self.count * self._row, np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
+            self._write(
+                _HEADER + self.count * self._row,
+                np.ascontiguousarray(rows, dtype=self._dtype).tobytes(),
+            )
         except OSError as error:
             raise disk.unwritten(self.path, error, needed) from error
         self.count += len(rows)
@@ -85,13 +92,23 @@ class ShardFile:
     def seal(self) -> Shard:
         """Write the header, so that the file is complete, and close it."""
         shape = [self.count, self._dimension]
-        header = {TENSOR: {"dtype": DTYPES[self._dtype.name], "shape": shape, "data_offsets": [0, self.count * self._row]}}
-        text = json.dumps(header).encode().ljust(_HEADER - 8)  # safetensors lets a header end in spaces
+        header = {
+            TENSOR: {
+                "dtype": DTYPES[self._dtype.name],
+                "shape": shape,
+                "data_offsets": [0, self.count * self._row],
+            }
+        }
+        text = (
+            json.dumps(header).encode().ljust(_HEADER - 8)
+        )  # safetensors lets a header end in spaces
         try:
             self._write(0, len(text).to_bytes(8, "little") + text)
             self._file.close()
             disk.sync_folder(self.path.parent)
-            return Shard(self.path.name, self.path.stat().st_size, disk.sha256(self.path), self.count)
+            return Shard(
+                self.path.name, self.path.stat().st_size, disk.sha256(self.path), self.count
+            )
         except OSError as error:
             raise disk.unwritten(self.path, error, _HEADER) from error
 

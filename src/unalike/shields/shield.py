@@ -69,20 +69,34 @@ class Shield:
     embedding: str | None = None
     radius_source: Mapping[str, Any] | None = None
 
-    def __init__(self, latents: Tensor, *, space: str, radius: float | str, ids: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, latents: Tensor, *, space: str, radius: float | str, ids: Sequence[str] | None = None
+    ) -> None:
         if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) == 0:
-            got = f"of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"a {type(latents).__name__}"
-            raise OptionError(f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)")
+            got = (
+                f"of shape {tuple(latents.shape)}"
+                if isinstance(latents, Tensor)
+                else f"a {type(latents).__name__}"
+            )
+            raise OptionError(
+                f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)"
+            )
         if radius != "auto":
             require_radius(radius)
         if not space:
-            raise OptionError("space is empty; shield_from_images(pipe, images, radius) names it after the model")
+            raise OptionError(
+                "space is empty; shield_from_images(pipe, images, radius) names it after the model"
+            )
         names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
         if len(names) != len(latents):
-            raise OptionError(f"ids has {len(names)} entries for {len(latents)} latents; give one for each, or None")
+            raise OptionError(
+                f"ids has {len(names)} entries for {len(latents)} latents; give one for each, or None"
+            )
         given = latents.detach().flatten(1).cpu()
         if not (given.abs() <= LARGEST).all():
-            raise NumericsError(f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite")
+            raise NumericsError(
+                f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite"
+            )
         rows = given.to(torch.float32).contiguous()
         self.shape = tuple(latents.shape[1:])
         self.vectors: Vectors = Resident(rows.numpy())
@@ -106,7 +120,12 @@ class Shield:
     def summary(self) -> dict[str, Any]:
         """What a report says of the set, ready for JSON: size, space, radius and how it was found, rounding, checksum."""
         source = dict(self.radius_source) if self.radius_source else None
-        facts = {"size": len(self), "space": self.space, "radius": self.radius, "radius_source": source}
+        facts = {
+            "size": len(self),
+            "space": self.space,
+            "radius": self.radius,
+            "radius_source": source,
+        }
         return {**facts, "rounding": self.rounding, "checksum": self.checksum}
 
     @property
@@ -139,11 +158,17 @@ class Shield:
         shield = cls.__new__(cls)
         shield.shape, shield.vectors = manifest.shape, opened.vectors
         shield.space, shield.radius, shield.ids = manifest.space, manifest.radius, opened.ids
-        shield.rounding, shield.embedding, shield.radius_source = manifest.rounding, manifest.embedding, manifest.radius_source
+        shield.rounding, shield.embedding, shield.radius_source = (
+            manifest.rounding,
+            manifest.embedding,
+            manifest.radius_source,
+        )
         shield.checksum = manifest.checksum
         shield._index, shield._searches = Index.from_tensors(opened.index), {}
         if len(shield._index) != manifest.count:
-            raise StoreError(f"the protected set {Path(folder).name!r} is damaged: its search index is of another set; build it again")
+            raise StoreError(
+                f"the protected set {Path(folder).name!r} is damaged: its search index is of another set; build it again"
+            )
         return shield
 
     def save(self, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
@@ -162,7 +187,12 @@ class Shield:
             raise OptionError(
                 f"ids has {twice!r} more than once, and a set on disk tells its points by them; give each point an id of its own"
             )
-        settings: dict[str, Any] = {"space": self.space, "shape": self.shape, "dtype": dtype, "embedding": self.embedding}
+        settings: dict[str, Any] = {
+            "space": self.space,
+            "shape": self.shape,
+            "dtype": dtype,
+            "embedding": self.embedding,
+        }
         with Writer.begin(Path(folder), **settings) as writer:
             for first, block in self.vectors.blocks():
                 names = [self.ids[i] for i in range(first, first + len(block))]
@@ -183,7 +213,9 @@ class Shield:
                 "exact search, as in shield.use(Layered(shield.vectors, index))"
             )
         if search.vectors is not self.vectors:
-            raise OptionError("search is of other vectors than the shield's; make it of shield.vectors")
+            raise OptionError(
+                "search is of other vectors than the shield's; make it of shield.vectors"
+            )
         self._searches = dict.fromkeys((torch.device("cpu"), torch.device("cuda")), search)
 
     def search(self, device: torch.device | None = None) -> Search:
@@ -191,7 +223,11 @@ class Shield:
         device = device if device is not None and device.type == "cuda" else torch.device("cpu")
         if device not in self._searches:
             layered = self._index is not None and device.type == "cpu"
-            self._searches[device] = Layered(self.vectors, self._index) if layered and self._index else Dense(self.vectors, device)
+            self._searches[device] = (
+                Layered(self.vectors, self._index)
+                if layered and self._index
+                else Dense(self.vectors, device)
+            )
         return self._searches[device]
 
     def trajectory(self, space: str, device: torch.device | None = None) -> Trajectory:
@@ -215,7 +251,9 @@ class Shield:
     def inside(self, latents: Tensor) -> Tensor:
         """Which of the latents (B, …) lie in a ball (B,), on their device."""
         found = self.search(latents.device).within(self._rows(latents), self.reach)
-        return torch.tensor([len(rows) > 0 for rows in found], dtype=torch.bool, device=latents.device)
+        return torch.tensor(
+            [len(rows) > 0 for rows in found], dtype=torch.bool, device=latents.device
+        )
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The latents (B, …), those inside a ball moved out of all of them, and which were moved (B,).
@@ -241,7 +279,9 @@ class Shield:
         search, margin = self.search(like.device), _MARGIN
         for _ in range(_ATTEMPTS):
             placed = self._exit(search, x, self.reach * (1 + margin)).view(like.shape).to(like)
-            if torch.isfinite(placed).all() and not len(search.within(self._rows(placed[None]), self.reach)[0]):
+            if torch.isfinite(placed).all() and not len(
+                search.within(self._rows(placed[None]), self.reach)[0]
+            ):
                 return placed
             margin *= 2
         raise ShieldError(
@@ -257,7 +297,9 @@ class Shield:
         point, walked = torch.from_numpy(x), radius
         around = search.within(x[None], radius)[0]
         around = around[np.argsort(search.distances(x, around), kind="stable")]
-        directions = directions_out(point, torch.from_numpy(self.vectors.rows(around[:_MOST_AROUND])), radius)
+        directions = directions_out(
+            point, torch.from_numpy(self.vectors.rows(around[:_MOST_AROUND])), radius
+        )
         while True:
             near = search.within(x[None], radius + walked)[0]
             exits = ray_exit(point, directions, self._blocks(near), radius)

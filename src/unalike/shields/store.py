@@ -63,14 +63,24 @@ def open_folder(folder: Path, *, check: bool = True) -> Opened:
         shard.check(folder, contents=check)
     manifest.names.check(folder)
     manifest.index.check(folder)
-    vectors = Mapped([(folder / shard.file, shard.count) for shard in manifest.shards], manifest.dimension, manifest.dtype)
+    vectors = Mapped(
+        [(folder / shard.file, shard.count) for shard in manifest.shards],
+        manifest.dimension,
+        manifest.dtype,
+    )
     names = read_table(folder / manifest.names.file)
     if len(names) != manifest.count:
         raise StoreError(
             f"the protected set {folder.name!r} cannot be used: {manifest.names.file!r} has {len(names)} rows for {manifest.count} "
             "vectors; use a backup or build it again"
         )
-    return Opened(manifest, vectors, Column(names["id"]), Column(names["sources"]), read_index(folder, manifest))
+    return Opened(
+        manifest,
+        vectors,
+        Column(names["id"]),
+        Column(names["sources"]),
+        read_index(folder, manifest),
+    )
 
 
 def read_index(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
@@ -82,7 +92,9 @@ def read_index(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
         return load_file(folder / manifest.index.file)
     except (OSError, SafetensorError) as error:
-        raise StoreError(f"{manifest.index.file!r} is damaged ({error}); use a backup or build the set again") from error
+        raise StoreError(
+            f"{manifest.index.file!r} is damaged ({error}); use a backup or build the set again"
+        ) from error
 
 
 def finished(folder: Path) -> Manifest:
@@ -95,7 +107,9 @@ def finished(folder: Path) -> Manifest:
     if entries is None:
         return Manifest.read(folder)
     if not (folder / disk.MANIFEST).is_file():
-        raise StoreError(f"the protected set {folder.name!r} was not finished: run the same command again, it goes on where it was")
+        raise StoreError(
+            f"the protected set {folder.name!r} was not finished: run the same command again, it goes on where it was"
+        )
     manifest = Manifest.read(folder)
     if unfinished(entries, manifest):
         raise StoreError(
@@ -112,7 +126,9 @@ def base_of(folder: Path) -> Manifest:
         StoreError: when there is no set, or its build was not finished.
     """
     if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
-        raise StoreError(f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on")
+        raise StoreError(
+            f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on"
+        )
     return Manifest.read(folder)
 
 
@@ -129,7 +145,9 @@ def discard(folder: Path) -> int:
         StoreError: when nothing was interrupted, or another process is at it.
     """
     if not (folder / disk.JOURNAL).exists():
-        raise StoreError(f"there is nothing to discard in {folder.name!r}: no addition to it was interrupted")
+        raise StoreError(
+            f"there is nothing to discard in {folder.name!r}: no addition to it was interrupted"
+        )
     kept = Manifest.read(folder).files if (folder / disk.MANIFEST).is_file() else set()
     held = journal.Journal.hold(folder)
     surplus = disk.own_files(folder) - kept

@@ -71,19 +71,30 @@ class Trajectory:
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
         probes, kept = [Probe(row) for row in x.copy()], self._kept
-        moved = [np.inf if k is None else float(np.linalg.norm(row - k.probe.x)) * (1 + 1e-12) for row, k in zip(x, kept, strict=True)]
+        moved = [
+            np.inf if k is None else float(np.linalg.norm(row - k.probe.x)) * (1 + 1e-12)
+            for row, k in zip(x, kept, strict=True)
+        ]
         self.steps += len(x)
         if self._lost(moved):
             # Going through the index takes about as long for all images as for one, so all are searched for anew.
             last_step = np.linalg.norm(x - self._last, axis=1)
-            reach = self.radius + np.where(np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step)
+            reach = self.radius + np.where(
+                np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step
+            )
             found = self.search.candidates(probes, reach)
-            self._kept = [self._keep(*each) for each in zip(probes, found, reach.tolist(), strict=True)]
+            self._kept = [
+                self._keep(*each) for each in zip(probes, found, reach.tolist(), strict=True)
+            ]
             moved = [0.0] * len(x)
         else:
             self.skipped += len(x)
         self._last = x.copy()
-        return [self._inside(probe, k, m) for probe, k, m in zip(probes, self._kept, moved, strict=True) if k is not None]
+        return [
+            self._inside(probe, k, m)
+            for probe, k, m in zip(probes, self._kept, moved, strict=True)
+            if k is not None
+        ]
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part at a time where there are many."""
@@ -117,6 +128,9 @@ class Trajectory:
     def _inside(self, probe: Probe, kept: _Kept, moved: float) -> np.ndarray:
         loose = (kept.lower - moved < self.radius) & ~kept.tight
         if loose.any():
-            kept.lower[loose] = np.maximum(kept.lower[loose], self.search.tighter(kept.probe, kept.rows[loose], self.radius + moved))
+            kept.lower[loose] = np.maximum(
+                kept.lower[loose],
+                self.search.tighter(kept.probe, kept.rows[loose], self.radius + moved),
+            )
             kept.tight[loose] = True
         return self.search.nearer(probe, kept.rows[kept.lower - moved < self.radius], self.radius)

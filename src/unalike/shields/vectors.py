@@ -66,7 +66,9 @@ class Resident:
 
     def __init__(self, array: np.ndarray) -> None:
         if array.ndim != 2 or array.dtype.name not in DTYPES:
-            raise OptionError(f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in {' or '.join(DTYPES)}")
+            raise OptionError(
+                f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in {' or '.join(DTYPES)}"
+            )
         self.array = array
         self.count, self.dimension = array.shape
         self.dtype = array.dtype
@@ -114,12 +116,16 @@ class Mapped:
         """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers below 0 or from n on."""
         index = np.asarray(index, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= self.count):
-            raise IndexError(f"index reaches from {index.min()} to {index.max()}; there are rows 0 to {self.count - 1}")
+            raise IndexError(
+                f"index reaches from {index.min()} to {index.max()}; there are rows 0 to {self.count - 1}"
+            )
         found = np.empty((len(index), self.dimension), dtype=self.dtype)
         shard = np.searchsorted(self._first, index, side="right") - 1
         for s in np.unique(shard):
             here = np.flatnonzero(shard == s)
-            here = here[np.argsort(index[here], kind="stable")]  # in the order of the file, for the disk's sake
+            here = here[
+                np.argsort(index[here], kind="stable")
+            ]  # in the order of the file, for the disk's sake
             found[here] = self._maps[s][index[here] - self._first[s]]
         return found
 
@@ -128,7 +134,11 @@ class Mapped:
         for first in range(0, self.count, size):
             last = min(first + size, self.count)
             a, b = bisect_right(self._first, first) - 1, bisect_right(self._first, last - 1) - 1
-            parts = [self._maps[s][max(first - self._first[s], 0) : last - self._first[s]] for s in range(a, b + 1) if len(self._maps[s])]
+            parts = [
+                self._maps[s][max(first - self._first[s], 0) : last - self._first[s]]
+                for s in range(a, b + 1)
+                if len(self._maps[s])
+            ]
             yield first, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -140,13 +150,23 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 0 < length <= size - 8 else None
         entry = header.get(TENSOR) if isinstance(header, dict) else None
-        if not isinstance(entry, dict) or entry.get("dtype") != DTYPES[dtype] or entry.get("shape") != list(shape):
-            raise StoreError(f"{path.name!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup")
+        if (
+            not isinstance(entry, dict)
+            or entry.get("dtype") != DTYPES[dtype]
+            or entry.get("shape") != list(shape)
+        ):
+            raise StoreError(
+                f"{path.name!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup"
+            )
         nbytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
         if entry.get("data_offsets") != [0, nbytes] or size != 8 + length + nbytes:
-            raise StoreError(f"{path.name!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup")
+            raise StoreError(
+                f"{path.name!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup"
+            )
         if nbytes == 0:
             return np.empty(shape, dtype=dtype)
-        return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", offset=8 + length, shape=shape).view(np.ndarray)
+        return np.memmap(
+            path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", offset=8 + length, shape=shape
+        ).view(np.ndarray)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path.name!r} is missing or damaged ({error}); use a backup") from error

@@ -17,7 +17,15 @@ from unalike.shields import disk
 from unalike.shields.bounds import Index, build
 from unalike.shields.claim import other_settings, require_free, tidy
 from unalike.shields.journal import Journal
-from unalike.shields.manifest import KIND, VERSION, File, Manifest, Shard, require_radius, require_settings
+from unalike.shields.manifest import (
+    KIND,
+    VERSION,
+    File,
+    Manifest,
+    Shard,
+    require_radius,
+    require_settings,
+)
 from unalike.shields.names import Names
 from unalike.shields.rows import require_new, stored_rows
 from unalike.shields.shardfile import SHARD_BYTES, ShardFile
@@ -43,7 +51,14 @@ class Writer:
         (2, 1.0)
     """
 
-    def __init__(self, folder: Path, journal: Journal, head: dict[str, Any], base: Manifest | None, shard_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        head: dict[str, Any],
+        base: Manifest | None,
+        shard_bytes: int,
+    ) -> None:
         self.folder = folder
         self.expected: int | None = None
         self._journal = journal
@@ -82,13 +97,21 @@ class Writer:
             StoreError: for a folder that holds something else, a set that is finished, or a build of other settings.
         """
         require_settings(space, shape, dtype)
-        settings = {"space": space, "shape": list(shape), "dtype": dtype, "size": list(size) if size else None, "embedding": embedding}
+        settings = {
+            "space": space,
+            "shape": list(shape),
+            "dtype": dtype,
+            "size": list(size) if size else None,
+            "embedding": embedding,
+        }
         require_free(folder)
         made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot write to {folder.name!r} ({error.strerror}); give a folder that you may write to") from error
+            raise StoreError(
+                f"cannot write to {folder.name!r} ({error.strerror}); give a folder that you may write to"
+            ) from error
         writer = cls._begun(folder, settings, None, shard_bytes)
         writer._made = made
         return writer
@@ -108,8 +131,15 @@ class Writer:
         return cls._begun(folder, {name: entries[name] for name in _SETTINGS}, base, shard_bytes)
 
     @classmethod
-    def _begun(cls, folder: Path, settings: dict[str, Any], base: Manifest | None, shard_bytes: int) -> Self:
-        head = {"kind": f"{KIND}.building", "version": VERSION, "settings": settings, "base": base.checksum if base else None}
+    def _begun(
+        cls, folder: Path, settings: dict[str, Any], base: Manifest | None, shard_bytes: int
+    ) -> Self:
+        head = {
+            "kind": f"{KIND}.building",
+            "version": VERSION,
+            "settings": settings,
+            "base": base.checksum if base else None,
+        }
         journal, entries = Journal.open(folder)
         try:
             if entries and entries[0] != head:
@@ -158,8 +188,12 @@ class Writer:
         """
         self._require_usable()
         require_new(names, self.done)
-        rows, rounding = stored_rows(vectors, names, tuple(self._settings["shape"]), self._settings["dtype"])
-        self._usable = False  # what is in memory and what is on disk differ until both have all of it
+        rows, rounding = stored_rows(
+            vectors, names, tuple(self._settings["shape"]), self._settings["dtype"]
+        )
+        self._usable = (
+            False  # what is in memory and what is on disk differ until both have all of it
+        )
         first = 0
         while first < len(rows):
             growing = self._with_room()
@@ -175,7 +209,13 @@ class Writer:
         shards = [(self.folder / shard.file, shard.count) for shard in self._shards]
         return Mapped(shards, self.dimension, self._settings["dtype"])
 
-    def finish(self, *, radius: float | None = None, radius_source: dict[str, Any] | None = None, rounding: float = 0.0) -> Manifest:
+    def finish(
+        self,
+        *,
+        radius: float | None = None,
+        radius_source: dict[str, Any] | None = None,
+        rounding: float = 0.0,
+    ) -> Manifest:
         """Make a set of what is in: write the names and the search index, then the manifest, and remove what is of no more use.
 
         Args:
@@ -208,7 +248,10 @@ class Writer:
         if self._growing is not None:
             self._growing.close()
         if self._usable and len(self.done) == self._names_before:
-            disk.remove(self.folder, disk.own_files(self.folder) - (self._base.files if self._base else set()))
+            disk.remove(
+                self.folder,
+                disk.own_files(self.folder) - (self._base.files if self._base else set()),
+            )
             self._journal.remove()
             if self._made:
                 self.folder.rmdir()
@@ -223,7 +266,9 @@ class Writer:
 
     def _require_usable(self) -> None:
         if not self._usable:
-            raise StoreError(f"the work on {self.folder.name!r} has ended; open it again with Writer.begin or Writer.append")
+            raise StoreError(
+                f"the work on {self.folder.name!r} has ended; open it again with Writer.begin or Writer.append"
+            )
 
     def _with_room(self) -> ShardFile:
         if self._growing is not None and self._growing.room < 1:
@@ -234,20 +279,33 @@ class Writer:
 
     def _shard_file(self, count: int) -> ShardFile:
         path = self.folder / disk.shard_name(len(self._shards))
-        return ShardFile(path, self.dimension, self._settings["dtype"], count=count, limit=self._shard_bytes)
+        return ShardFile(
+            path, self.dimension, self._settings["dtype"], count=count, limit=self._shard_bytes
+        )
 
-    def _put(self, shard: ShardFile, rows: np.ndarray, names: Sequence[str], rounding: float) -> None:
+    def _put(
+        self, shard: ShardFile, rows: np.ndarray, names: Sequence[str], rounding: float
+    ) -> None:
         """The vectors first and then the journal, so that it never tells of what is not there."""
         before = self.count
         digests = [hashlib.sha256(row.tobytes()).digest() for row in rows]
-        placed = [self._names.place(name, digest) for name, digest in zip(names, digests, strict=True)]
+        placed = [
+            self._names.place(name, digest) for name, digest in zip(names, digests, strict=True)
+        ]
         first = {row: i for i, row in reversed(list(enumerate(placed)))}
         new = [first[row] for row in range(before, self.count)]
         self._rounding = max(self._rounding, rounding)
-        needed = max((self.expected or 0) - len(self.done), 0) * rows.shape[1] * rows.itemsize + rows.nbytes
+        needed = (
+            max((self.expected or 0) - len(self.done), 0) * rows.shape[1] * rows.itemsize
+            + rows.nbytes
+        )
         if new:
             shard.append(rows[new], needed)
-        entry = {"names": list(names), "rows": placed, "digests": [digest.hex() for digest in digests]}
+        entry = {
+            "names": list(names),
+            "rows": placed,
+            "digests": [digest.hex() for digest in digests],
+        }
         self._journal.append({**entry, "count": shard.count, "rounding": self._rounding}, needed)
 
     def _seal(self) -> None:
@@ -255,7 +313,17 @@ class Writer:
         if self._growing is None or not self._growing.count:
             return
         shard = self._growing.seal()
-        self._journal.append({"sealed": {"file": shard.file, "bytes": shard.bytes, "sha256": shard.sha256, "count": shard.count}}, 0)
+        self._journal.append(
+            {
+                "sealed": {
+                    "file": shard.file,
+                    "bytes": shard.bytes,
+                    "sha256": shard.sha256,
+                    "count": shard.count,
+                }
+            },
+            0,
+        )
         self._shards.append(shard)
         self._growing = None
 
@@ -273,8 +341,12 @@ class Writer:
             count, self._rounding = entry["count"], entry["rounding"]
         if count:
             self._growing = self._shard_file(count)
-            if [hashlib.sha256(row.tobytes()).digest() for row in self._growing.rows()] != self._names.digests[-count:]:
-                raise disk.damaged_build(self._growing.path, "its vectors are not those that were written")
+            if [
+                hashlib.sha256(row.tobytes()).digest() for row in self._growing.rows()
+            ] != self._names.digests[-count:]:
+                raise disk.damaged_build(
+                    self._growing.path, "its vectors are not those that were written"
+                )
 
     def _manifest(self, radius: float, radius_source: dict[str, Any] | None) -> Manifest:
         """That of the new set, whose other files are written."""
@@ -282,7 +354,11 @@ class Writer:
         vectors = self.vectors()
         names = self.folder / f"names-{generation}.parquet"
         disk.place(names, self._names.write, 100 * len(self.done))
-        index = self._base.index if self._base and self._base.count == self.count else self._index(vectors, radius, generation)
+        index = (
+            self._base.index
+            if self._base and self._base.count == self.count
+            else self._index(vectors, radius, generation)
+        )
         settings = {**self._settings, "shape": tuple(self._settings["shape"])}
         return Manifest(
             **{**settings, "size": tuple(settings["size"]) if settings["size"] else None},
@@ -300,11 +376,15 @@ class Writer:
         if self._base is None:
             tensors = build(vectors, radius).tensors()
         else:
-            tensors = Index.from_tensors(read_index(self.folder, self._base)).extended(vectors).tensors()
+            tensors = (
+                Index.from_tensors(read_index(self.folder, self._base)).extended(vectors).tensors()
+            )
 
         def write(path: Path) -> None:
             save_file(tensors, path)
-            shutil.copymode(self.folder / self._shards[0].file, path)  # safetensors lets nobody else read what it writes
+            shutil.copymode(
+                self.folder / self._shards[0].file, path
+            )  # safetensors lets nobody else read what it writes
 
         path = self.folder / f"index-{generation}.safetensors"
         disk.place(path, write, sum(t.nbytes for t in tensors.values()))

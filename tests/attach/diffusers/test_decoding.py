@@ -23,18 +23,29 @@ def test_images_are_those_that_the_pipeline_returns_when_its_latents_are_decoded
     pipe = pipelines(name)
     arguments = {**prompted(name, ["cat"], 2), "height": size[0], "width": size[1]}
     latents = pipe(**arguments, generator=seeded(2))[0]
-    images = torch.from_numpy(pipe(**{**arguments, "output_type": "np"}, generator=seeded(2))[0]).permute(0, 3, 1, 2)
+    images = torch.from_numpy(
+        pipe(**{**arguments, "output_type": "np"}, generator=seeded(2))[0]
+    ).permute(0, 3, 1, 2)
     decoder = Decoder(pipe, size)
     with torch.no_grad(), decoder.open():
         torch.testing.assert_close(decoder.images(latents), images, atol=1e-6, rtol=0)
     assert images.shape == (2, 3, *size)
 
 
-def test_images_are_those_that_the_pipeline_returns_when_latents_are_the_image(pixel_pipe: Any) -> None:
-    images = torch.from_numpy(pixel_pipe(batch_size=2, num_inference_steps=3, output_type="np", generator=seeded(2))[0])
+def test_images_are_those_that_the_pipeline_returns_when_latents_are_the_image(
+    pixel_pipe: Any,
+) -> None:
+    images = torch.from_numpy(
+        pixel_pipe(batch_size=2, num_inference_steps=3, output_type="np", generator=seeded(2))[0]
+    )
     decoder = Decoder(pixel_pipe)
     with decoder.open():
-        torch.testing.assert_close(decoder.images(images.permute(0, 3, 1, 2) * 2 - 1), images.permute(0, 3, 1, 2), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            decoder.images(images.permute(0, 3, 1, 2) * 2 - 1),
+            images.permute(0, 3, 1, 2),
+            atol=1e-6,
+            rtol=0,
+        )
         assert decoder.images(torch.zeros(1, 1, 4, 4)).shape == (1, 3, 4, 4)
         with pytest.raises(UnsupportedError, match=r"images of shape \(4, 8, 8\)"):
             decoder.images(torch.zeros(1, 4, 8, 8))
@@ -51,16 +62,25 @@ def test_autoencoder_is_as_it_was_when_decoding_ends(pipelines: Pipelines) -> No
     try:
         pipe.vae.half()
         halves = {k: v.clone() for k, v in pipe.vae.state_dict().items()}
-        with torch.no_grad(), wide.open():  # which overflows in half precision, so that the pipeline itself decodes it in full
+        with (
+            torch.no_grad(),
+            wide.open(),
+        ):  # which overflows in half precision, so that the pipeline itself decodes it in full
             assert pipe.vae.dtype == torch.float32
             torch.testing.assert_close(wide.images(latents.half()), images, atol=5e-3, rtol=0)
-        assert all(torch.equal(v, halves[k]) and v.dtype == torch.float16 for k, v in pipe.vae.state_dict().items())
+        assert all(
+            torch.equal(v, halves[k]) and v.dtype == torch.float16
+            for k, v in pipe.vae.state_dict().items()
+        )
     finally:
         pipe.vae.float().load_state_dict(weights)
 
 
 def test_gradient_is_the_same_when_checkpoints_save_memory(sd: Any) -> None:
-    latents, decoder = torch.randn(1, 4, 8, 8, generator=seeded(1)[0], requires_grad=True), Decoder(sd)
+    latents, decoder = (
+        torch.randn(1, 4, 8, 8, generator=seeded(1)[0], requires_grad=True),
+        Decoder(sd),
+    )
     (plain,) = torch.autograd.grad(decoder.images(latents).square().sum(), latents)
     with decoder.open():
         (thrifty,) = torch.autograd.grad(decoder.images(latents).square().sum(), latents)
@@ -75,7 +95,9 @@ def test_statistics_of_latents_are_put_back_when_the_autoencoder_has_them(sd: An
         with torch.no_grad():
             own = sd.vae.encode(torch.rand(1, 3, 16, 16, generator=seeded(1)[0])).latent_dist.mode()
             images = Decoder(sd).images(normalised(sd.vae, own))
-            torch.testing.assert_close(images, (sd.vae.decode(own).sample / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                images, (sd.vae.decode(own).sample / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0
+            )
             assert not torch.allclose(normalised(sd.vae, latents), latents * config.scaling_factor)
     finally:
         sd.vae.register_to_config(latents_mean=None, latents_std=None)
@@ -84,7 +106,9 @@ def test_statistics_of_latents_are_put_back_when_the_autoencoder_has_them(sd: An
 def test_latents_are_refused_when_they_do_not_fit_the_size(pipelines: Pipelines) -> None:
     pipe = pipelines("flux")
     latents = encode_images(pipe, torch.rand(1, 3, 16, 32, generator=seeded(1)[0]))
-    with pytest.raises(UnsupportedError, match="makes 32 tokens an image, which are not those of 16×16 pixels"):
+    with pytest.raises(
+        UnsupportedError, match="makes 32 tokens an image, which are not those of 16×16 pixels"
+    ):
         Decoder(pipe, (16, 16)).images(latents)
 
 

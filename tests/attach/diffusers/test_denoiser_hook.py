@@ -21,7 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 GUIDED = ["sd", "sdxl", "sd3", "dit"]  # flux has no classifier-free guidance
 Pipelines = Callable[[str], Any]
 NEVER = IntervalGuidance(sigma_low=1e6, sigma_high=1e7)
-ALWAYS = IntervalGuidance(sigma_low=0, sigma_high=1e7, start=0.25)  # at pure noise, where sd3 begins, there is no finite level
+ALWAYS = IntervalGuidance(
+    sigma_low=0, sigma_high=1e7, start=0.25
+)  # at pure noise, where sd3 begins, there is no finite level
 MIDDLE = {"sd": 2.0, "sdxl": 2.0, "sd3": 1.0, "dit": 2.0}
 
 
@@ -45,7 +47,9 @@ def denoiser(pipe: Any) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", GUIDED)
-def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(pipelines: Pipelines, name: str) -> None:
+def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, arguments = pipelines(name), prompted(name, ["cat", "dog"], 2)
     without = drawn(pipe, {**arguments, "guidance_scale": 1.0})
     torch.testing.assert_close(drawn(guide(pipe, NEVER), arguments), without, rtol=1e-4, atol=1e-4)
@@ -53,9 +57,13 @@ def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(pipelines: P
 
 
 @pytest.mark.parametrize("name", [*GUIDED, "flux"])
-def test_images_are_bit_identical_when_guidance_stays_or_never_was(pipelines: Pipelines, name: str) -> None:
+def test_images_are_bit_identical_when_guidance_stays_or_never_was(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, arguments = pipelines(name), prompted(name, ["cat", "dog"], 2)
-    assert torch.equal(drawn(guide(pipe, ALWAYS if name in GUIDED else NEVER), arguments), drawn(pipe, arguments))
+    assert torch.equal(
+        drawn(guide(pipe, ALWAYS if name in GUIDED else NEVER), arguments), drawn(pipe, arguments)
+    )
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -85,7 +93,9 @@ def test_only_positive_prompts_are_changed_when_one_is(pipelines: Pipelines, nam
         assert len(embeddings) == 4
         return torch.full_like(embeddings, 7.0) if context.step == 1 else None
 
-    handle = denoiser(pipe).register_forward_hook(lambda module, args, kwargs, out: given.append(kwargs), with_kwargs=True)
+    handle = denoiser(pipe).register_forward_hook(
+        lambda module, args, kwargs, out: given.append(kwargs), with_kwargs=True
+    )
     try:
         drawn(guide(pipe, Told(act=sevens)), arguments)
     finally:
@@ -110,8 +120,12 @@ def test_image_is_that_of_another_class_when_the_embeddings_are(pipelines: Pipel
     assert not torch.allclose(cats, drawn(pipe, prompted("dit", ["cat"], 2), 2), atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "tensors"), [("sd", 1), ("sdxl", 2), ("sd3", 2), ("flux", 2), ("dit", 1)])
-def test_pooled_embeddings_and_those_of_each_block_are_given_too(pipelines: Pipelines, name: str, tensors: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "tensors"), [("sd", 1), ("sdxl", 2), ("sd3", 2), ("flux", 2), ("dit", 1)]
+)
+def test_pooled_embeddings_and_those_of_each_block_are_given_too(
+    pipelines: Pipelines, name: str, tensors: int
+) -> None:
     pipe, sizes = pipelines(name), []
 
     def look(embeddings: Tensor, context: Context) -> None:
@@ -130,14 +144,20 @@ def test_images_change_when_the_prompt_is_annealed(pipelines: Pipelines, name: s
     assert (images - drawn(pipe, arguments)).flatten(1).norm(dim=1).min() > 1e-4
     assert torch.equal(drawn(guided, arguments), images)
     assert guided.report is not None
-    assert [image.active["cads"] for image in guided.report.images] == [0.5] * 4  # at times 1 and 3/4, not at 1/2 and 1/4
+    assert [image.active["cads"] for image in guided.report.images] == [
+        0.5
+    ] * 4  # at times 1 and 3/4, not at 1/2 and 1/4
 
 
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
-def test_annealed_image_is_the_same_when_the_batch_is_larger(pipelines: Pipelines, name: str) -> None:
+def test_annealed_image_is_the_same_when_the_batch_is_larger(
+    pipelines: Pipelines, name: str
+) -> None:
     guided = guide(pipelines(name), CADS(noise_scale=1.0))
     alone = drawn(guided, prompted(name, ["cat"], 1), 1)
-    torch.testing.assert_close(drawn(guided, prompted(name, ["cat"], 3), 3)[:1], alone, atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        drawn(guided, prompted(name, ["cat"], 3), 3)[:1], alone, atol=2e-3, rtol=1e-4
+    )
 
 
 def test_methods_of_both_kinds_compose(pipelines: Pipelines) -> None:
@@ -159,20 +179,31 @@ def test_nothing_happens_when_outside_the_window(pipelines: Pipelines) -> None:
     assert guided.report.images[0].active == {"interval": 0.5}
 
 
-def test_guidance_is_left_out_when_prompt_and_negative_prompt_are_equal(pipelines: Pipelines) -> None:
+def test_guidance_is_left_out_when_prompt_and_negative_prompt_are_equal(
+    pipelines: Pipelines,
+) -> None:
     pipe, arguments = pipelines("sd"), {**prompted("sd", ["cat"], 2), "negative_prompt": ["cat"]}
     annealed = drawn(guide(pipe, CADS(noise_scale=1.0), NEVER), arguments, 2)
     assert not torch.allclose(annealed, drawn(pipe, arguments, 2))
-    assert torch.allclose(drawn(guide(pipe, NEVER), arguments, 2), drawn(pipe, arguments, 2), atol=1e-4)
+    assert torch.allclose(
+        drawn(guide(pipe, NEVER), arguments, 2), drawn(pipe, arguments, 2), atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"])
-def test_steps_are_known_when_solvers_ask_more_than_once(pipelines: Pipelines, scheduler: str) -> None:
+@pytest.mark.parametrize(
+    "scheduler",
+    ["PNDMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"],
+)
+def test_steps_are_known_when_solvers_ask_more_than_once(
+    pipelines: Pipelines, scheduler: str
+) -> None:
     pipe, seen = pipelines("sd"), []
     before = pipe.scheduler
     pipe.scheduler = getattr(diffusers, scheduler).from_config(before.config)
     try:
-        guided = guide(pipe, Told(act=lambda embeddings, context: seen.append((context.step, context.steps))))
+        guided = guide(
+            pipe, Told(act=lambda embeddings, context: seen.append((context.step, context.steps)))
+        )
         drawn(guided, prompted("sd", ["cat"], 1), 1)
     finally:
         pipe.scheduler = before
@@ -183,10 +214,16 @@ def test_steps_are_known_when_solvers_ask_more_than_once(pipelines: Pipelines, s
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_hook_is_left_when_a_call_has_ended(pipelines: Pipelines, fails: bool) -> None:
     pipe, arguments = pipelines("dit"), prompted("dit", ["cat"], 1)
-    act = (lambda embeddings, context: embeddings / 0) if fails else (lambda embeddings, context: None)
+    act = (
+        (lambda embeddings, context: embeddings / 0)
+        if fails
+        else (lambda embeddings, context: None)
+    )
     guided = guide(pipe, Told(act=act))
     if fails:
-        with pytest.raises(NumericsError, match="told made NaN or infinite prompt embeddings at step 0 of 4"):
+        with pytest.raises(
+            NumericsError, match="told made NaN or infinite prompt embeddings at step 0 of 4"
+        ):
             drawn(guided, arguments, 1)
     else:
         drawn(guided, arguments, 1)
@@ -220,35 +257,59 @@ class Separate(diffusers.DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler)
 
     def encode_prompt(self, prompt: list[str]) -> Tensor:
-        return torch.stack([torch.full((3, self.unet.config.cross_attention_dim), float(len(p))) for p in prompt])
+        return torch.stack(
+            [torch.full((3, self.unet.config.cross_attention_dim), float(len(p))) for p in prompt]
+        )
 
     @torch.no_grad()
-    def __call__(self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None) -> tuple[Tensor]:
+    def __call__(
+        self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None
+    ) -> tuple[Tensor]:
         texts = {"prompt": self.encode_prompt(prompt)}
         texts["empty"] = torch.zeros_like(texts["prompt"])
         self.scheduler.set_timesteps(4)
         x = torch.stack([torch.randn(4, 8, 8, generator=g) for g in generator])
         for t in self.scheduler.timesteps:
-            made = {name: self.unet(x, t, encoder_hidden_states=texts[name]).sample for name in order.split()}
-            output = made["prompt"] if guidance_scale == 1 else made["empty"] + guidance_scale * (made["prompt"] - made["empty"])
+            made = {
+                name: self.unet(x, t, encoder_hidden_states=texts[name]).sample
+                for name in order.split()
+            }
+            output = (
+                made["prompt"]
+                if guidance_scale == 1
+                else made["empty"] + guidance_scale * (made["prompt"] - made["empty"])
+            )
             x = self.scheduler.step(output, t, x).prev_sample
         return (x,)
 
 
-def test_guidance_is_left_out_when_the_empty_prompt_is_asked_for_afterwards(pipelines: Pipelines) -> None:
+def test_guidance_is_left_out_when_the_empty_prompt_is_asked_for_afterwards(
+    pipelines: Pipelines,
+) -> None:
     sd = pipelines("sd")
-    pipe, arguments = Separate(sd.unet, sd.scheduler), {"prompt": ["cat", "horse"], "order": "prompt empty"}
+    pipe, arguments = (
+        Separate(sd.unet, sd.scheduler),
+        {"prompt": ["cat", "horse"], "order": "prompt empty"},
+    )
     without = drawn(pipe, {**arguments, "guidance_scale": 1.0}, 2)
-    torch.testing.assert_close(drawn(guide(pipe, NEVER), arguments, 2), without, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        drawn(guide(pipe, NEVER), arguments, 2), without, rtol=1e-4, atol=1e-4
+    )
     assert not torch.allclose(drawn(pipe, arguments, 2), without, rtol=1e-2, atol=1e-2)
 
 
 def test_error_says_so_when_the_empty_prompt_is_asked_for_first(pipelines: Pipelines) -> None:
     sd = pipelines("sd")
     pipe, arguments = Separate(sd.unet, sd.scheduler), {"prompt": ["cat"], "order": "empty prompt"}
-    with pytest.raises(UnsupportedError, match=r"IntervalGuidance: UNet2DConditionModel is asked without the prompt before"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"IntervalGuidance: UNet2DConditionModel is asked without the prompt before",
+    ):
         drawn(guide(pipe, NEVER), arguments, 1)
-    assert not torch.allclose(drawn(guide(pipe, CADS(noise_scale=5.0, mixing=0.0)), arguments, 1), drawn(pipe, arguments, 1))
+    assert not torch.allclose(
+        drawn(guide(pipe, CADS(noise_scale=5.0, mixing=0.0)), arguments, 1),
+        drawn(pipe, arguments, 1),
+    )
 
 
 def test_error_names_the_pipeline_when_it_has_two_denoisers(pipelines: Pipelines) -> None:
@@ -259,22 +320,40 @@ def test_error_names_the_pipeline_when_it_has_two_denoisers(pipelines: Pipelines
             super().__init__(unet, scheduler)
             self.register_modules(transformer=transformer)
 
-    with pytest.raises(UnsupportedError, match="CADS needs a pipeline with one denoiser, unet or transformer, and Two has 2"):
-        drawn(guide(Two(sd.unet, sd.scheduler, sd.unet), CADS()), {"prompt": ["cat"], "order": "prompt empty"}, 1)
+    with pytest.raises(
+        UnsupportedError,
+        match="CADS needs a pipeline with one denoiser, unet or transformer, and Two has 2",
+    ):
+        drawn(
+            guide(Two(sd.unet, sd.scheduler, sd.unet), CADS()),
+            {"prompt": ["cat"], "order": "prompt empty"},
+            1,
+        )
 
 
-def test_error_says_so_when_the_embeddings_are_not_those_of_the_pipeline(pipelines: Pipelines) -> None:
+def test_error_says_so_when_the_embeddings_are_not_those_of_the_pipeline(
+    pipelines: Pipelines,
+) -> None:
     sd = pipelines("sd")
 
     class Silent(Separate):
         encode_prompt: Any = None  # pyright: ignore[reportAssignmentType]
 
-        def __call__(self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None) -> tuple[Tensor]:
+        def __call__(
+            self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None
+        ) -> tuple[Tensor]:
             self.scheduler.set_timesteps(4)
-            self.unet(torch.zeros(1, 4, 8, 8), self.scheduler.timesteps[0], torch.zeros(1, 3, self.unet.config.cross_attention_dim))
+            self.unet(
+                torch.zeros(1, 4, 8, 8),
+                self.scheduler.timesteps[0],
+                torch.zeros(1, 3, self.unet.config.cross_attention_dim),
+            )
             raise AssertionError
 
-    with pytest.raises(UnsupportedError, match="CADS: UNet2DConditionModel is not given the prompt embeddings that Silent made"):
+    with pytest.raises(
+        UnsupportedError,
+        match="CADS: UNet2DConditionModel is not given the prompt embeddings that Silent made",
+    ):
         drawn(guide(Silent(sd.unet, sd.scheduler), CADS()), {"prompt": ["cat"], "order": ""}, 1)
 
 
@@ -282,10 +361,14 @@ def test_error_names_the_timestep_when_it_is_not_in_the_schedule(pipelines: Pipe
     sd = pipelines("sd")
 
     class Odd(Separate):
-        def __call__(self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None) -> tuple[Tensor]:
+        def __call__(
+            self, prompt: list[str], order: str, guidance_scale: float = 3.0, generator: Any = None
+        ) -> tuple[Tensor]:
             self.scheduler.set_timesteps(4)
             self.unet(torch.zeros(1, 4, 8, 8), 617, self.encode_prompt(prompt))
             raise AssertionError
 
-    with pytest.raises(UnsupportedError, match="the model is asked at timestep 617, which is none of those"):
+    with pytest.raises(
+        UnsupportedError, match="the model is asked at timestep 617, which is none of those"
+    ):
         drawn(guide(Odd(sd.unet, sd.scheduler), CADS()), {"prompt": ["cat"], "order": ""}, 1)

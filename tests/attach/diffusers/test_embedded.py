@@ -45,8 +45,17 @@ def around(features: Tensor, radius: float, embed: Any = flat) -> Shield:
 
 
 def at(x0: Tensor, shield: Any, **settings: Any) -> Context:
-    levels = {"alpha": 0.6, "sigma": 0.8, "next_alpha": 1.0, "next_sigma": 0.0, "x_t": noise(*x0.shape, seed=9), **settings}
-    return Context(step=0, steps=1, groups=torch.zeros(len(x0), dtype=torch.int64), shield=shield, **levels)
+    levels = {
+        "alpha": 0.6,
+        "sigma": 0.8,
+        "next_alpha": 1.0,
+        "next_sigma": 0.0,
+        "x_t": noise(*x0.shape, seed=9),
+        **settings,
+    }
+    return Context(
+        step=0, steps=1, groups=torch.zeros(len(x0), dtype=torch.int64), shield=shield, **levels
+    )
 
 
 def unguided(pipe: Any, name: str, count: int) -> Tensor:
@@ -58,7 +67,11 @@ def in_files(pictures: list[Any]) -> Tensor:
     """PIL images in [0, 1], read number by number."""
     values = [list(p.convert("RGB").tobytes()) for p in pictures]
     width, height = pictures[0].size
-    return (torch.tensor(values, dtype=torch.float32) / 255).view(-1, height, width, 3).permute(0, 3, 1, 2)
+    return (
+        (torch.tensor(values, dtype=torch.float32) / 255)
+        .view(-1, height, width, 3)
+        .permute(0, 3, 1, 2)
+    )
 
 
 @pytest.fixture
@@ -86,27 +99,37 @@ def extractors(clip_folder: Path, dinov2_folder: Path) -> Callable[[str], Any]:
     ],
 )
 def test_returned_pictures_are_outside_when_they_would_be_the_protected_ones(
-    pipelines: Pipelines, extractors: Callable[[str], Any], name: str, features: str, methods: tuple[SPELL, ...]
+    pipelines: Pipelines,
+    extractors: Callable[[str], Any],
+    name: str,
+    features: str,
+    methods: tuple[SPELL, ...],
 ) -> None:
     pipe, own = pipelines(name), extractors(features)
     drawn = unguided(pipe, name, 3)
     known = own.features(drawn)
     radius = 0.5 * (known[0] - known[1:]).norm(dim=1).min().item()
     guided = guide(pipe, *methods, shield=around(known[:1], radius, own), embed=own)
-    pictures = in_files(guided(**prompted(name, ["cat"], 3) | {"output_type": "pil"}, generator=seeded(3))[0])
+    pictures = in_files(
+        guided(**prompted(name, ["cat"], 3) | {"output_type": "pil"}, generator=seeded(3))[0]
+    )
     distances = (own.features(pictures).double() - known[0].double()).norm(dim=1)
     assert distances.min() > radius
     assert torch.equal(pictures[1:], (drawn[1:] * 255).round() / 255)  # nothing was near these
     assert guided.report is not None
     certificates = [image.certificate for image in guided.report.images if image.certificate]
-    torch.testing.assert_close(torch.tensor([c.distance for c in certificates]).double(), distances, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        torch.tensor([c.distance for c in certificates]).double(), distances, rtol=1e-5, atol=0
+    )
     assert all(c.margin > 0 and c.radius == radius and c.nearest_id == "0" for c in certificates)
     assert [c.moved for c in certificates][1:] == [False, False]
     assert methods or certificates[0].moved
     assert [sum(image.active.values()) for image in guided.report.images][1:] == [0, 0]
 
 
-def test_returned_pictures_are_outside_when_latents_are_the_image(pixel_pipe: Any, extractors: Callable[[str], Any]) -> None:
+def test_returned_pictures_are_outside_when_latents_are_the_image(
+    pixel_pipe: Any, extractors: Callable[[str], Any]
+) -> None:
     own, arguments = extractors("pixels"), {"batch_size": 2, "num_inference_steps": 4}
     drawn = in_files(pixel_pipe(**arguments, generator=seeded(2)).images)
     known = own.features(drawn)
@@ -120,8 +143,12 @@ def test_returned_pictures_are_outside_when_latents_are_the_image(pixel_pipe: An
 
 def test_trajectories_are_bit_identical_when_no_ball_is_touched(sd: Any) -> None:
     arguments = prompted("sd", ["cat"], 2)
-    guided = guide(sd, SPELL(radius=1e-6), shield=around(torch.full((1, 3 * 16 * 16), 9.0), 0.5), embed=flat)
-    assert torch.equal(guided(**arguments, generator=seeded(2))[0], sd(**arguments, generator=seeded(2))[0])
+    guided = guide(
+        sd, SPELL(radius=1e-6), shield=around(torch.full((1, 3 * 16 * 16), 9.0), 0.5), embed=flat
+    )
+    assert torch.equal(
+        guided(**arguments, generator=seeded(2))[0], sd(**arguments, generator=seeded(2))[0]
+    )
     assert guided.report is not None
     assert [image.active for image in guided.report.images] == [{"spell": 0.0}] * 2
     assert not sd.vae.is_gradient_checkpointing
@@ -131,7 +158,9 @@ def test_images_are_moved_out_when_the_call_runs_in_inference_mode(sd: Any) -> N
     known = flat(unguided(sd, "sd", 1))
     guided = guide(sd, REPEL, shield=around(known, 2.0), embed=flat)
     with torch.inference_mode():
-        images = guided(**prompted("sd", ["cat"], 1) | {"output_type": "pt"}, generator=seeded(1))[0]
+        images = guided(**prompted("sd", ["cat"], 1) | {"output_type": "pt"}, generator=seeded(1))[
+            0
+        ]
     assert (flat(images) - known).norm() > 2
 
 
@@ -139,28 +168,44 @@ def test_images_are_moved_out_when_the_call_runs_in_inference_mode(sd: Any) -> N
 
 
 @pytest.mark.parametrize("embed", [flat, bent])
-def test_step_is_the_linearised_way_when_compared_with_finite_differences(sd: Any, embed: Any) -> None:
+def test_step_is_the_linearised_way_when_compared_with_finite_differences(
+    sd: Any, embed: Any
+) -> None:
     x, h = 0.5 * noise(1, 4, 8, 8), 2e-3
     decoder = Decoder(sd)
     with torch.no_grad():
-        z = embed(decoder.images(x)) + 0.3 * noise(1, 24 if embed is bent else 768, seed=3) / math.sqrt(24 if embed is bent else 768)
+        z = embed(decoder.images(x)) + 0.3 * noise(
+            1, 24 if embed is bent else 768, seed=3
+        ) / math.sqrt(24 if embed is bent else 768)
         distance = (embed(decoder.images(x)) - z).norm().item()
         axes = torch.eye(256).view(256, 4, 8, 8)
-        far, near = ((embed(decoder.images(x + side * h * axes)) - z).double().norm(dim=1) for side in (1, -1))
+        far, near = (
+            (embed(decoder.images(x + side * h * axes)) - z).double().norm(dim=1)
+            for side in (1, -1)
+        )
     gradient = (far - near) / (2 * h)
     radius = 1.7 * distance
     short, step = EmbeddedGuard(around(z, radius, embed), sd, embed).step_out(x, radius)
     assert short == pytest.approx(0.7 * distance, rel=1e-4)
     assert step is not None
     expected = (radius - distance) / gradient.square().sum() * gradient
-    torch.testing.assert_close(step.flatten().double(), expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
+    torch.testing.assert_close(
+        step.flatten().double(), expected, rtol=0.02, atol=0.02 * expected.abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("overcompensation", [1.0, 1.6])
-def test_correction_is_that_of_latents_when_the_embedding_is_the_latent_space(pixel_pipe: Any, overcompensation: float) -> None:
+def test_correction_is_that_of_latents_when_the_embedding_is_the_latent_space(
+    pixel_pipe: Any, overcompensation: float
+) -> None:
     x0 = 0.2 * noise(4, 3, 4, 4)
-    centres = torch.cat([x0[:1] + 0.01 * noise(3, 3, 4, 4, seed=2), x0[1:2] + 0.02, 0.9 + torch.zeros(1, 3, 4, 4)]).flatten(1)
-    guard, method = EmbeddedGuard(around(centres, 0.5), pixel_pipe, flat, pushes=1), replace(REPEL, overcompensation=overcompensation)
+    centres = torch.cat(
+        [x0[:1] + 0.01 * noise(3, 3, 4, 4, seed=2), x0[1:2] + 0.02, 0.9 + torch.zeros(1, 3, 4, 4)]
+    ).flatten(1)
+    guard, method = (
+        EmbeddedGuard(around(centres, 0.5), pixel_pipe, flat, pushes=1),
+        replace(REPEL, overcompensation=overcompensation),
+    )
     delta = method.x0_delta(x0, at(x0, guard.regions("", x0.device)))
     expected = method.x0_delta(x0, at(x0, Balls(centres, 0.5)))
     assert delta is not None
@@ -177,7 +222,9 @@ def test_only_images_inside_are_differentiated_when_others_are_outside(pixel_pip
             differentiated.append(len(images))
         return flat(images)
 
-    guard = EmbeddedGuard(around(x0[2:3].flatten(1) + 0.05, 0.5, counted), pixel_pipe, counted, pushes=1)
+    guard = EmbeddedGuard(
+        around(x0[2:3].flatten(1) + 0.05, 0.5, counted), pixel_pipe, counted, pushes=1
+    )
     out = guard.regions("", x0.device).way_out(x0, at(x0, None))
     assert differentiated == [1]
     assert out is not None
@@ -195,16 +242,22 @@ def test_nothing_is_computed_when_the_shield_does_not_repel(pixel_pipe: Any) -> 
 
 def test_prediction_is_outside_when_it_was_the_protected_point_itself(pixel_pipe: Any) -> None:
     x0 = 0.2 * noise(1, 3, 4, 4).repeat(2, 1, 1, 1)
-    context = at(x0, EmbeddedGuard(around(x0[:1].flatten(1), 0.5), pixel_pipe, flat).regions("", x0.device))
+    context = at(
+        x0, EmbeddedGuard(around(x0[:1].flatten(1), 0.5), pixel_pipe, flat).regions("", x0.device)
+    )
     delta = REPEL.x0_delta(x0, context)
     assert delta is not None
-    torch.testing.assert_close(delta.flatten(1).norm(dim=1), torch.full((2,), 0.5), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        delta.flatten(1).norm(dim=1), torch.full((2,), 0.5), rtol=1e-3, atol=0
+    )
     directions = context.x_t - 0.6 * x0  # the noise of the step, which differs between images
     cosines = torch.cosine_similarity(delta.flatten(1), directions.flatten(1))
     assert cosines.min() > 0.999
     diagonal = REPEL.x0_delta(x0, replace(context, x_t=0.6 * x0))
     assert diagonal is not None
-    torch.testing.assert_close(diagonal, torch.full_like(x0, 0.5 / math.sqrt(48)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        diagonal, torch.full_like(x0, 0.5 / math.sqrt(48)), rtol=1e-3, atol=0
+    )
 
 
 def test_way_leads_from_the_nearest_when_the_ways_cancel(pixel_pipe: Any) -> None:
@@ -219,7 +272,9 @@ def test_way_leads_from_the_nearest_when_the_ways_cancel(pixel_pipe: Any) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_latents_are_outside_every_ball_when_hundreds_overlap(pixel_pipe: Any, dtype: torch.dtype) -> None:
+def test_latents_are_outside_every_ball_when_hundreds_overlap(
+    pixel_pipe: Any, dtype: torch.dtype
+) -> None:
     latents = (0.05 * noise(3, 3, 4, 4)).to(dtype)
     latents[2] += 0.9
     centres = 0.1 * noise(300, 48, seed=5)
@@ -231,7 +286,9 @@ def test_latents_are_outside_every_ball_when_hundreds_overlap(pixel_pipe: Any, d
     assert torch.cdist(flat(returned).double(), centres.double()).min() > 1.2
 
 
-def test_picture_leaves_when_it_is_a_protected_one(sd: Any, extractors: Callable[[str], Any]) -> None:
+def test_picture_leaves_when_it_is_a_protected_one(
+    sd: Any, extractors: Callable[[str], Any]
+) -> None:
     own, x = extractors("clip"), noise(1, 4, 8, 8)
     with torch.no_grad():
         known = own.features((Decoder(sd).images(x) * 255).round() / 255)
@@ -262,13 +319,27 @@ def rooted(images: Tensor) -> Tensor:
             ShieldError,
             "not be moved out of balls of radius 0.5: the gradient of rooted/48 with respect to the latents has NaN",
         ),
-        (lambda images: images.detach().flatten(1), OptionError, "embed gives vectors without a gradient"),
-        (lambda images: images.flatten(1) / 0 * 0, NumericsError, "of the images have NaN or infinite values"),
-        (lambda images: images.flatten(1)[:, :7], StoreError, r"embed makes \(1, 7\) of 1 images and the shield protects"),
+        (
+            lambda images: images.detach().flatten(1),
+            OptionError,
+            "embed gives vectors without a gradient",
+        ),
+        (
+            lambda images: images.flatten(1) / 0 * 0,
+            NumericsError,
+            "of the images have NaN or infinite values",
+        ),
+        (
+            lambda images: images.flatten(1)[:, :7],
+            StoreError,
+            r"embed makes \(1, 7\) of 1 images and the shield protects",
+        ),
     ],
     ids=["constant", "NaN gradient", "no gradient", "NaN", "another size"],
 )
-def test_image_is_refused_when_there_is_no_way_out(pixel_pipe: Any, embed: Any, error: type[Exception], message: str) -> None:
+def test_image_is_refused_when_there_is_no_way_out(
+    pixel_pipe: Any, embed: Any, error: type[Exception], message: str
+) -> None:
     latents = 0.01 * noise(1, 3, 4, 4)
     centre = torch.ones(1, 48) if embed is constant else flat(latents / 4 + 0.5) / 2 + 0.51
     guard = EmbeddedGuard(around(centre, 0.5, embed), pixel_pipe, embed)
@@ -280,14 +351,18 @@ def test_picture_on_its_way_is_left_when_there_is_no_gradient(pixel_pipe: Any) -
     x0 = 0.01 * noise(1, 3, 4, 4)
     guard = EmbeddedGuard(around(torch.ones(1, 48), 0.5, constant), pixel_pipe, constant)
     out = guard.regions("", x0.device).way_out(x0, at(x0, None))
-    assert out is not None  # a few small steps along the noise, and the check after the last step refuses it
+    assert (
+        out is not None
+    )  # a few small steps along the noise, and the check after the last step refuses it
     assert torch.isfinite(out).all()
 
 
 def test_distances_are_those_of_the_images_given_when_they_are_finished(pixel_pipe: Any) -> None:
     images = torch.rand(3, 3, 4, 4, generator=seeded(1)[0])
     centres = noise(5, 48, seed=1)
-    index, distance = EmbeddedGuard(around(centres, 0.5), pixel_pipe, flat).nearest_to_images(images)
+    index, distance = EmbeddedGuard(around(centres, 0.5), pixel_pipe, flat).nearest_to_images(
+        images
+    )
     brute = torch.stack([(flat(images).double() - z).norm(dim=1) for z in centres.double()], dim=1)
     assert torch.equal(index, brute.argmin(1))
     torch.testing.assert_close(distance, brute.amin(1))
@@ -296,17 +371,23 @@ def test_distances_are_those_of_the_images_given_when_they_are_finished(pixel_pi
 # what fits together
 
 
-def test_shield_is_refused_when_the_embedding_did_not_make_it(sd: Any, extractors: Callable[[str], Any]) -> None:
+def test_shield_is_refused_when_the_embedding_did_not_make_it(
+    sd: Any, extractors: Callable[[str], Any]
+) -> None:
     own, points = extractors("clip"), noise(2, 16)
     of_clip, of_function = around(points, 1.0, own), around(points, 1.0, bent)
     of_latents = Shield(noise(1, 4, 8, 8), space="AutoencoderKL-0/4x8x8", radius=1.0)
     with pytest.raises(
-        OptionError, match=r"embedding 'clip/CLIPModel.*' and embed is None; .*embed=unalike.extractors.extractor\('clip'\)"
+        OptionError,
+        match=r"embedding 'clip/CLIPModel.*' and embed is None; .*embed=unalike.extractors.extractor\('clip'\)",
     ):
         guide(sd, shield=of_clip)
     with pytest.raises(StoreError, match=r"the embedding 'bent' and embed is 'clip/CLIPModel"):
         guide(sd, shield=of_function, embed=own)
-    with pytest.raises(StoreError, match="the shield protects latents of 'AutoencoderKL-0', which need no embedding"):
+    with pytest.raises(
+        StoreError,
+        match="the shield protects latents of 'AutoencoderKL-0', which need no embedding",
+    ):
         guide(sd, shield=of_latents, embed=own)
     with pytest.raises(OptionError, match="embed is given and shield is None"):
         guide(sd, embed=own)

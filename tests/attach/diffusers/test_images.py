@@ -73,7 +73,12 @@ def test_earlier_images_are_embedded_once_and_in_order(sd: Any):
 
     def act(x0: Tensor, context: Context) -> None:
         assert context.images is not None
-        rows.append((context.images.remembered(embed), None if context.memory is None else context.memory.latents))
+        rows.append(
+            (
+                context.images.remembered(embed),
+                None if context.memory is None else context.memory.latents,
+            )
+        )
 
     guided = guide(sd, Asks(act=act, embed=embed), memory=memory)
     for call in range(3):
@@ -82,7 +87,9 @@ def test_earlier_images_are_embedded_once_and_in_order(sd: Any):
     assert rows[0][0].numel() == 0
     made, latents = rows[-1]
     with torch.no_grad(), Decoder(sd).open():
-        torch.testing.assert_close(made, colours(Decoder(sd).images(latents.view(4, 4, 8, 8))), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            made, colours(Decoder(sd).images(latents.view(4, 4, 8, 8))), rtol=1e-5, atol=1e-6
+        )
     memory.resize(3)
     guided(**prompted("sd", ["cat"], 1), generator=seeded(1, 40))
     assert len(rows[-1][0]) == 3
@@ -99,7 +106,13 @@ def test_embeddings_are_made_anew_when_memory_or_embedding_is_another(sd: Any):
     first, second = Memory(), Memory()
     for memory in (first, second):
         memory.add("s", torch.rand(2, 3, generator=torch.Generator().manual_seed(len(made))))
-    for memory, embed in ((first, colours), (first, colours), (second, colours), (second, abs), (first, abs)):
+    for memory, embed in (
+        (first, colours),
+        (first, colours),
+        (second, colours),
+        (second, abs),
+        (first, abs),
+    ):
         view = memory.view("s")
         assert view is not None
         assert torch.equal(kept.rows(memory, "s", embed, make), view.latents)
@@ -120,10 +133,16 @@ def test_autoencoder_is_as_it_was_when_the_call_has_ended(sd: Any):
     ("embed", "error", "message"),
     [
         (lambda images: images, OptionError, r"embed returned shape \(1, 3, 16, 16\) for 1 images"),
-        (lambda images: colours(images) * float("nan"), NumericsError, "embeddings of the predicted images have NaN"),
+        (
+            lambda images: colours(images) * float("nan"),
+            NumericsError,
+            "embeddings of the predicted images have NaN",
+        ),
     ],
 )
-def test_message_says_what_is_wrong_when_the_embedding_is_none(sd: Any, embed: Any, error: type[Exception], message: str):
+def test_message_says_what_is_wrong_when_the_embedding_is_none(
+    sd: Any, embed: Any, error: type[Exception], message: str
+):
     def act(x0: Tensor, context: Context) -> Tensor:
         assert context.images is not None
         return context.images.embedded(x0, embed)
@@ -132,7 +151,9 @@ def test_message_says_what_is_wrong_when_the_embedding_is_none(sd: Any, embed: A
         guide(sd, Asks(act=act, embed=embed))(**prompted("sd", ["cat"], 1))
 
 
-def test_pipeline_is_refused_before_it_runs_when_its_latents_cannot_be_decoded(sd: Any, monkeypatch: pytest.MonkeyPatch):
+def test_pipeline_is_refused_before_it_runs_when_its_latents_cannot_be_decoded(
+    sd: Any, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(type(sd), "_pack_latents", lambda *_: None, raising=False)
     monkeypatch.setattr(sd.unet, "forward", lambda *_, **__: pytest.fail("denoised"))
     with pytest.raises(UnsupportedError, match="unpacks its latents in a way that is not known"):

@@ -6,7 +6,16 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.attach.schedulers import SETTINGS, STABLE, Sampler, Setting, noise_level, one_image_model, prepared, timesteps
+from tests.attach.schedulers import (
+    SETTINGS,
+    STABLE,
+    Sampler,
+    Setting,
+    noise_level,
+    one_image_model,
+    prepared,
+    timesteps,
+)
 from torch import Tensor
 
 from unalike.attach.diffusers import levels, schedulers
@@ -14,8 +23,12 @@ from unalike.attach.diffusers.step_hook import Binding, Call
 from unalike.errors import UnsupportedError
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),  # some schedulers hand tensors to numpy in the way of numpy 1
-    pytest.mark.filterwarnings("ignore:Should have t[ab]:UserWarning"),  # and ask for noise beyond their range by a rounding error
+    pytest.mark.filterwarnings(
+        "ignore:__array_:DeprecationWarning"
+    ),  # some schedulers hand tensors to numpy in the way of numpy 1
+    pytest.mark.filterwarnings(
+        "ignore:Should have t[ab]:UserWarning"
+    ),  # and ask for noise beyond their range by a rounding error
 ]
 
 
@@ -56,9 +69,19 @@ class Host:
         self.scheduler = scheduler
 
 
-def sampled(setting: Setting, scheduler: Any, image: Tensor, dtype: torch.dtype = torch.float32, calls: int | None = None) -> Tensor:
+def sampled(
+    setting: Setting,
+    scheduler: Any,
+    image: Tensor,
+    dtype: torch.dtype = torch.float32,
+    calls: int | None = None,
+) -> Tensor:
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    start = 1.0 if setting.family not in ("betas", "edm", "cosine") else float(scheduler.init_noise_sigma)
+    start = (
+        1.0
+        if setting.family not in ("betas", "edm", "cosine")
+        else float(scheduler.init_noise_sigma)
+    )
     sample, sampler = (noise * start).to(dtype), Sampler(setting, scheduler)
     for t in timesteps(setting, scheduler)[:calls]:
         output = one_image_model(setting, scheduler, sample, t, image.to(dtype)).to(dtype)
@@ -73,7 +96,9 @@ def image() -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.id)
-def test_step_is_bit_identical_when_nothing_is_corrected(setting: Setting, dtype: torch.dtype, image: Tensor) -> None:
+def test_step_is_bit_identical_when_nothing_is_corrected(
+    setting: Setting, dtype: torch.dtype, image: Tensor
+) -> None:
     plain = sampled(setting, prepared(setting), image, dtype)
     scheduler, guidance = prepared(setting), Shift(None)
     with Binding(Host(scheduler), guidance):
@@ -83,24 +108,34 @@ def test_step_is_bit_identical_when_nothing_is_corrected(setting: Setting, dtype
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.id)
-def test_result_moves_by_the_shift_when_every_prediction_does(setting: Setting, image: Tensor) -> None:
+def test_result_moves_by_the_shift_when_every_prediction_does(
+    setting: Setting, image: Tensor
+) -> None:
     plain = sampled(setting, prepared(setting), image)
     scheduler, guidance = prepared(setting), Shift(0.7)
     with Binding(Host(scheduler), guidance):
         result = sampled(setting, scheduler, image)
-    torch.testing.assert_close(result - plain, torch.full_like(plain, 0.7), atol=setting.tolerance, rtol=0)
+    torch.testing.assert_close(
+        result - plain, torch.full_like(plain, 0.7), atol=setting.tolerance, rtol=0
+    )
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.id)
-def test_result_is_that_of_a_model_of_the_shifted_image_when_every_prediction_is_shifted(setting: Setting, image: Tensor) -> None:
+def test_result_is_that_of_a_model_of_the_shifted_image_when_every_prediction_is_shifted(
+    setting: Setting, image: Tensor
+) -> None:
     scheduler = prepared(setting)
     with Binding(Host(scheduler), Shift(0.7)):
         result = sampled(setting, scheduler, image)
-    torch.testing.assert_close(result, sampled(setting, prepared(setting), image + 0.7), atol=3e-3, rtol=0)
+    torch.testing.assert_close(
+        result, sampled(setting, prepared(setting), image + 0.7), atol=3e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.id)
-def test_prediction_is_the_image_when_the_model_knows_no_other(setting: Setting, image: Tensor) -> None:
+def test_prediction_is_the_image_when_the_model_knows_no_other(
+    setting: Setting, image: Tensor
+) -> None:
     scheduler, guidance = prepared(setting), Shift(None)
     with Binding(Host(scheduler), guidance):
         result = sampled(setting, scheduler, image)
@@ -118,9 +153,13 @@ def test_levels_are_those_of_the_model_and_form_a_chain(setting: Setting, image:
     seen = [call.level for call in guidance.calls]
     for level, t in zip(seen, timesteps(setting, scheduler), strict=True):
         alpha, sigma = noise_level(setting, t)
-        assert math.atan2(level.sigma, level.alpha) == pytest.approx(math.atan2(sigma, alpha), abs=5e-3)
+        assert math.atan2(level.sigma, level.alpha) == pytest.approx(
+            math.atan2(sigma, alpha), abs=5e-3
+        )
     for before, after in pairwise(seen):
-        assert (before.next_alpha, before.next_sigma) == pytest.approx((after.alpha, after.sigma), abs=1e-6)
+        assert (before.next_alpha, before.next_sigma) == pytest.approx(
+            (after.alpha, after.sigma), abs=1e-6
+        )
     assert seen[-1].next_alpha == pytest.approx(1, abs=0.05)
     assert seen[-1].next_sigma < 0.2 * max(level.sigma for level in seen)
 
@@ -130,7 +169,9 @@ def test_every_scheduler_with_a_map_is_among_the_settings() -> None:
 
 
 @pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
-def test_first_call_s_edit_is_carried_into_the_second_when_a_step_has_two(name: str, image: Tensor) -> None:
+def test_first_call_s_edit_is_carried_into_the_second_when_a_step_has_two(
+    name: str, image: Tensor
+) -> None:
     """From σ to σ' with slopes (x - x0) / σ: their mean (Heun), or that at a point between alone (KDPM2)."""
     setting = next(s for s in SETTINGS if s.name == name)
     scheduler = prepared(setting)
@@ -150,7 +191,10 @@ def test_first_call_s_edit_is_carried_into_the_second_when_a_step_has_two(name: 
 def test_only_second_calls_move_the_sample_when_the_solver_is_dpm_sde(image: Tensor) -> None:
     setting = next(s for s in SETTINGS if s.name == "DPMSolverSDEScheduler")
     moved = []
-    for edited in (range(0, 10, 2), range(1, 10, 2)):  # the eleventh call, alone in its step, would end at the image whatever was before
+    for edited in (
+        range(0, 10, 2),
+        range(1, 10, 2),
+    ):  # the eleventh call, alone in its step, would end at the image whatever was before
         scheduler = prepared(setting)
         with Binding(Host(scheduler), ShiftAt(edited)):
             result = sampled(setting, scheduler, image, calls=10)
@@ -159,11 +203,19 @@ def test_only_second_calls_move_the_sample_when_the_solver_is_dpm_sde(image: Ten
     assert moved[1] > 0.1
 
 
-def test_edit_counts_one_and_a_half_times_and_is_half_taken_back_when_the_solver_remembers_a_step(image: Tensor) -> None:
+def test_edit_counts_one_and_a_half_times_and_is_half_taken_back_when_the_solver_remembers_a_step(
+    image: Tensor,
+) -> None:
     """One edit with DPM++ of second order is what edits of 1.5 and -0.5 times its size are, at this step and the next, with first order."""
 
     def moved_by(order: int, call: int) -> Tensor:
-        config = {**STABLE, "prediction_type": "sample", "solver_order": order, "use_lu_lambdas": True, "algorithm_type": "dpmsolver++"}
+        config = {
+            **STABLE,
+            "prediction_type": "sample",
+            "solver_order": order,
+            "use_lu_lambdas": True,
+            "algorithm_type": "dpmsolver++",
+        }
         setting = Setting("DPMSolverMultistepScheduler", config, steps=20)
         edited = prepared(setting)
         with Binding(Host(edited), ShiftAt((call,))):
@@ -179,7 +231,10 @@ def test_timesteps_are_refused_when_they_differ_between_images() -> None:
     scheduler = diffusers.DDPMWuerstchenScheduler()
     scheduler.set_timesteps(4)
     x = torch.zeros(2, 3, 4, 4)
-    with Binding(Host(scheduler), Shift(None)), pytest.raises(UnsupportedError, match="different timesteps"):
+    with (
+        Binding(Host(scheduler), Shift(None)),
+        pytest.raises(UnsupportedError, match="different timesteps"),
+    ):
         scheduler.step(x, torch.tensor([1.0, 0.75]), x)
 
 
@@ -187,13 +242,21 @@ def test_consistency_sampling_is_refused_when_its_noise_levels_are_not_its_model
     scheduler: Any = diffusers.FlowMatchLCMScheduler(invert_sigmas=True)
     scheduler.set_timesteps(4)
     x = torch.zeros(2, 3, 4, 4)
-    with Binding(Host(scheduler), Shift(None)), pytest.raises(UnsupportedError, match="invert_sigmas"):
+    with (
+        Binding(Host(scheduler), Shift(None)),
+        pytest.raises(UnsupportedError, match="invert_sigmas"),
+    ):
         scheduler.step(x, scheduler.timesteps[0], x)
 
 
 def test_unknown_scheduler_is_refused_when_it_has_no_map() -> None:
     host = Host(diffusers.UnCLIPScheduler())
-    with pytest.raises(UnsupportedError, match=r"UnCLIPScheduler.*levels\.register\(UnCLIPScheduler"), Binding(host, Shift(None)):
+    with (
+        pytest.raises(
+            UnsupportedError, match=r"UnCLIPScheduler.*levels\.register\(UnCLIPScheduler"
+        ),
+        Binding(host, Shift(None)),
+    ):
         pass
 
 
@@ -210,7 +273,9 @@ def test_subclass_is_refused_when_it_steps_in_its_own_way() -> None:
 
 
 def test_noise_prediction_is_refused_when_the_schedule_starts_without_signal() -> None:
-    scheduler = diffusers.DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)
+    scheduler = diffusers.DDIMScheduler(
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
+    )
     scheduler.set_timesteps(4)
     with pytest.raises(UnsupportedError, match="alpha is 0"):
         levels.level(scheduler, scheduler.timesteps[0])
@@ -218,7 +283,9 @@ def test_noise_prediction_is_refused_when_the_schedule_starts_without_signal() -
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "PNDMScheduler"])
 def test_steps_counts_the_calls_that_happen_when_a_run_begins_in_the_middle(name: str) -> None:
-    scheduler = getattr(diffusers, name)(**{"skip_prk_steps": True} if name == "PNDMScheduler" else {})
+    scheduler = getattr(diffusers, name)(
+        **{"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    )
     scheduler.set_timesteps(10)
     guidance, x = Shift(None), torch.zeros(1, 3, 4, 4)
     tail = scheduler.timesteps[6:]
@@ -228,5 +295,7 @@ def test_steps_counts_the_calls_that_happen_when_a_run_begins_in_the_middle(name
         for t in tail:
             scheduler.scale_model_input(x, t)
             x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
-    assert [(call.step, call.steps) for call in guidance.calls] == [(i, len(tail)) for i in range(len(tail))]
+    assert [(call.step, call.steps) for call in guidance.calls] == [
+        (i, len(tail)) for i in range(len(tail))
+    ]
     assert guidance.final is x

@@ -24,7 +24,13 @@ from unalike.shields import Shield
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
-CALL: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 3, "output_type": "latent", "output": "images"}
+CALL: dict[str, Any] = {
+    "height": 16,
+    "width": 16,
+    "num_inference_steps": 3,
+    "output_type": "latent",
+    "output": "images",
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +54,18 @@ def leaves(block: Any) -> list[Any]:
     return [leaf for part in parts for leaf in leaves(part)] if parts else [block]
 
 
-def test_images_are_those_of_the_ordinary_pipeline_when_guided_alike(pipe: Any, folder: Path) -> None:
+def test_images_are_those_of_the_ordinary_pipeline_when_guided_alike(
+    pipe: Any, folder: Path
+) -> None:
     ordinary = tiny.load(folder)
     arguments = {"prompt": ["cat", "cat", "a dog", "a dog"], **CALL}
     made, memories = [], []
     for host, more in ((pipe, {}), (ordinary, {"guidance_scale": 3.0})):
         memory = Memory()
         result = guide(host, SPARKE(strength=0.2), memory=memory)(
-            **{k: v for k, v in arguments.items() if k != "output" or host is pipe}, **more, generator=seeded(4)
+            **{k: v for k, v in arguments.items() if k != "output" or host is pipe},
+            **more,
+            generator=seeded(4),
         )
         made.append(result if host is pipe else result[0])
         memories.append(memory)
@@ -91,7 +101,9 @@ def test_no_block_is_changed_when_a_call_has_ended(pipe: Any, fails: bool) -> No
 def test_generators_of_the_caller_are_left_alone_when_a_method_is_calibrated(pipe: Any) -> None:
     guided, generators = guide(pipe, SPELL(radius="auto")), seeded(2)
     first = guided(prompt="cat", num_images_per_prompt=2, **CALL, generator=generators)
-    assert torch.equal(guided(prompt="cat", num_images_per_prompt=2, **CALL, generator=seeded(2)), first)
+    assert torch.equal(
+        guided(prompt="cat", num_images_per_prompt=2, **CALL, generator=seeded(2)), first
+    )
 
 
 def test_method_is_calibrated_anew_when_the_guider_has_another_scale(pipe: Any) -> None:
@@ -103,7 +115,13 @@ def test_method_is_calibrated_anew_when_the_guider_has_another_scale(pipe: Any) 
 
 
 def shielded(pipe: Any, around: Tensor, **policy: Any) -> Any:
-    return guide(pipe, shield=Shield(around, space=latent_space(latent_model(pipe), tuple(around.shape[1:])), radius=0.5), **policy)
+    return guide(
+        pipe,
+        shield=Shield(
+            around, space=latent_space(latent_model(pipe), tuple(around.shape[1:])), radius=0.5
+        ),
+        **policy,
+    )
 
 
 @pytest.mark.parametrize("output", ["images", None, ["images", "latents"]])
@@ -129,11 +147,21 @@ def test_image_is_drawn_again_when_it_is_inside(pipe: Any) -> None:
 def test_shield_is_refused_when_the_original_is_pasted_back(pipe: Any) -> None:
     shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1.0)
     guided = guide(pipe, shield=shield)
-    with pytest.raises(UnsupportedError, match="StableDiffusionXLModularPipeline with mask_image pastes the original back"):
-        guided(prompt="cat", image=torch.zeros(1, 3, 16, 16), mask_image=torch.ones(1, 1, 16, 16), **CALL)
+    with pytest.raises(
+        UnsupportedError,
+        match="StableDiffusionXLModularPipeline with mask_image pastes the original back",
+    ):
+        guided(
+            prompt="cat",
+            image=torch.zeros(1, 3, 16, 16),
+            mask_image=torch.ones(1, 1, 16, 16),
+            **CALL,
+        )
 
 
-def test_ordinary_pipelines_have_no_further_inputs(pipelines: Callable[[str], Any], pipe: Any) -> None:
+def test_ordinary_pipelines_have_no_further_inputs(
+    pipelines: Callable[[str], Any], pipe: Any
+) -> None:
     assert not is_modular(pipelines("sd"))
     assert input_names(pipelines("sd")) == []
     assert {"prompt", "generator", "num_images_per_prompt"} < set(input_names(pipe))

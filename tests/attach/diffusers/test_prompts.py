@@ -15,7 +15,9 @@ class Encoding:
     def __init__(self, *results: Any) -> None:
         self.results = list(results)
 
-    def encode_prompt(self, prompt: Any, num_images_per_prompt: int = 1, prompt_2: Any = None) -> Any:
+    def encode_prompt(
+        self, prompt: Any, num_images_per_prompt: int = 1, prompt_2: Any = None
+    ) -> Any:
         return self.results.pop(0)
 
 
@@ -36,7 +38,9 @@ def heard(pipe: Any, rows: int, **arguments: Any) -> Any:
 def test_embedding_is_the_unit_mean_over_tokens_when_there_is_no_mask() -> None:
     tokens = torch.tensor([[[2.0, 0.0], [0.0, 2.0]], [[0.0, 3.0], [0.0, 1.0]]])
     conditions = heard(Encoding((tokens, torch.zeros_like(tokens))), 2, prompt=["a", "b"])
-    torch.testing.assert_close(conditions.embeddings, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
+    torch.testing.assert_close(
+        conditions.embeddings, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]])
+    )
     assert conditions.texts == ["a", "b"]
     assert conditions.groups.tolist() == [0, 1]
 
@@ -66,7 +70,12 @@ def test_first_call_counts_when_negative_prompts_are_encoded_in_a_second() -> No
 
 
 def test_groups_follow_prompts_when_the_same_is_given_twice() -> None:
-    conditions = heard(Encoding(torch.eye(3).repeat_interleave(2, 0)), 6, prompt=["a", "b", "a"], num_images_per_prompt=2)
+    conditions = heard(
+        Encoding(torch.eye(3).repeat_interleave(2, 0)),
+        6,
+        prompt=["a", "b", "a"],
+        num_images_per_prompt=2,
+    )
     assert conditions.groups.tolist() == [0, 0, 1, 1, 0, 0]
     assert conditions.texts == ["a", "a", "b", "b", "a", "a"]
 
@@ -129,7 +138,9 @@ def test_text_encoder_is_heard_when_the_pipeline_has_no_encode_prompt() -> None:
 
 
 def test_mask_belongs_to_its_prompt_when_the_pipeline_repeats_all_of_them_in_turn() -> None:
-    tokens = torch.tensor([[[2.0, 0.0], [0.0, 9.0]], [[0.0, 3.0], [0.0, 1.0]]]).repeat_interleave(3, 0)
+    tokens = torch.tensor([[[2.0, 0.0], [0.0, 9.0]], [[0.0, 3.0], [0.0, 1.0]]]).repeat_interleave(
+        3, 0
+    )
     masks = torch.tensor([[1, 0], [1, 1]])
     for mask in (masks.repeat(3, 1), masks.repeat_interleave(3, 0)):
         conditions = heard(Encoding((tokens, mask)), 6, prompt=["a", "b"], num_images_per_prompt=3)
@@ -138,7 +149,9 @@ def test_mask_belongs_to_its_prompt_when_the_pipeline_repeats_all_of_them_in_tur
 
 def test_texts_are_those_of_the_caller_when_the_pipeline_writes_a_template_around_them() -> None:
     class Templating(Encoding):
-        def encode_prompt(self, prompt: Any, num_images_per_prompt: int = 1, prompt_2: Any = None) -> Any:
+        def encode_prompt(
+            self, prompt: Any, num_images_per_prompt: int = 1, prompt_2: Any = None
+        ) -> Any:
             prompt[:] = [f"<user>{p}" for p in prompt]
             return super().encode_prompt(prompt)
 
@@ -152,7 +165,9 @@ def test_encoder_is_asked_once_for_each_text_when_it_is_given() -> None:
         asked.append(texts)
         return torch.tensor([[3.0, 0.0], [0.0, 5.0]])
 
-    conditions = Prompts(object(), {"prompt": ["b", "a", "b"]}, encoder).conditions(torch.zeros(3, 2))
+    conditions = Prompts(object(), {"prompt": ["b", "a", "b"]}, encoder).conditions(
+        torch.zeros(3, 2)
+    )
     assert asked == [["b", "a"]]
     assert torch.equal(conditions.embeddings, torch.eye(2)[[0, 1, 0]])  # type: ignore[arg-type]
 
@@ -169,7 +184,9 @@ def test_encoder_is_refused_when_there_are_no_texts() -> None:
 
 
 def test_groups_are_taken_as_given_when_they_fit() -> None:
-    assert Prompts(object(), {"prompt": "a"}, None, [4, 4, 2]).conditions(torch.zeros(3, 2)).groups.tolist() == [4, 4, 2]
+    assert Prompts(object(), {"prompt": "a"}, None, [4, 4, 2]).conditions(
+        torch.zeros(3, 2)
+    ).groups.tolist() == [4, 4, 2]
     with pytest.raises(OptionError, match="groups has 3 entries and this call makes 2 images"):
         Prompts(object(), {"prompt": "a"}, None, [4, 4, 2]).conditions(torch.zeros(2, 2))
 

@@ -7,7 +7,9 @@ from unalike.attach.diffusers.rows import positive_rows
 CAT, DOG, EMPTY = (torch.full((1, 2, 3), value) for value in (1.0, 2.0, 0.0))
 
 
-def rows(tokens: list[Tensor], positive: list[Tensor], *, images: int, frames: int = 1) -> list[bool]:
+def rows(
+    tokens: list[Tensor], positive: list[Tensor], *, images: int, frames: int = 1
+) -> list[bool]:
     given = torch.cat(tokens)
     found = positive_rows(given, torch.cat(positive), rows=len(given) // frames, images=images)
     assert found is not None
@@ -27,7 +29,9 @@ def test_rows_are_all_or_none_when_empty_prompts_have_a_call_of_their_own() -> N
 
 def test_all_images_of_a_prompt_are_found_when_it_is_embedded_once() -> None:
     assert rows([EMPTY, EMPTY, CAT, CAT], [CAT], images=2) == [False, False, True, True]
-    assert rows([EMPTY] * 4 + [CAT, CAT, DOG, DOG], [CAT, DOG], images=4) == [False] * 4 + [True] * 4
+    assert (
+        rows([EMPTY] * 4 + [CAT, CAT, DOG, DOG], [CAT, DOG], images=4) == [False] * 4 + [True] * 4
+    )
 
 
 def test_last_block_is_the_prompts_when_the_negative_ones_are_equal() -> None:
@@ -44,7 +48,12 @@ def test_prompts_are_found_when_something_follows_them() -> None:
 
 
 def test_a_video_is_found_when_each_frame_has_its_prompt() -> None:
-    assert rows([EMPTY] * 6 + [CAT] * 3 + [DOG] * 3, [CAT, DOG], images=2, frames=3) == [False, False, True, True]
+    assert rows([EMPTY] * 6 + [CAT] * 3 + [DOG] * 3, [CAT, DOG], images=2, frames=3) == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_frames_are_told_apart_when_they_have_several_prompts() -> None:
@@ -59,7 +68,11 @@ def test_rows_of_classes_are_found() -> None:
     assert found.flatten().tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("tokens", [CAT[:, :1], CAT[..., :2], CAT[0], torch.cat([CAT] * 3)], ids=["shorter", "narrower", "flat", "ragged"])
+@pytest.mark.parametrize(
+    "tokens",
+    [CAT[:, :1], CAT[..., :2], CAT[0], torch.cat([CAT] * 3)],
+    ids=["shorter", "narrower", "flat", "ragged"],
+)
 def test_nothing_is_found_when_the_embeddings_do_not_fit(tokens: Tensor) -> None:
     assert positive_rows(tokens, CAT, rows=2 if len(tokens) == 3 else len(tokens), images=1) is None
 

@@ -77,21 +77,31 @@ def test_signature_and_class_are_kept_when_bound() -> None:
 
 def test_second_binding_is_refused_when_one_is_open() -> None:
     host = Host(ddim())
-    with Binding(host, Fixed()), pytest.raises(AttachmentError, match="being guided already"), Binding(host, Fixed()):
+    with (
+        Binding(host, Fixed()),
+        pytest.raises(AttachmentError, match="being guided already"),
+        Binding(host, Fixed()),
+    ):
         pass
     assert "step" not in vars(host.scheduler)
 
 
 def test_replaced_scheduler_is_reported_when_the_run_ends() -> None:
     host = Host(ddim())
-    with pytest.raises(AttachmentError, match="replaced by a PNDMScheduler"), Binding(host, Fixed()):
+    with (
+        pytest.raises(AttachmentError, match="replaced by a PNDMScheduler"),
+        Binding(host, Fixed()),
+    ):
         host.scheduler = diffusers.PNDMScheduler()
 
 
 def test_foreign_replacement_is_refused_when_it_is_no_method() -> None:
     scheduler = ddim()
     scheduler.step = lambda *args: None
-    with pytest.raises(AttachmentError, match=r"del pipe\.scheduler\.step"), Binding(Host(scheduler), Fixed()):
+    with (
+        pytest.raises(AttachmentError, match=r"del pipe\.scheduler\.step"),
+        Binding(Host(scheduler), Fixed()),
+    ):
         pass
 
 
@@ -129,7 +139,9 @@ def test_learned_variance_is_left_alone_when_the_mean_is_corrected() -> None:
     def stepped(guidance: Fixed, scheduler: Any) -> Tensor:
         output = torch.cat([X, torch.linspace(-1, 1, X.numel()).view_as(X)], dim=1)
         with Binding(Host(scheduler), guidance):
-            return scheduler.step(output, scheduler.timesteps[0], X, generator=torch.Generator().manual_seed(0)).pred_original_sample
+            return scheduler.step(
+                output, scheduler.timesteps[0], X, generator=torch.Generator().manual_seed(0)
+            ).pred_original_sample
 
     def ddpm() -> Any:
         scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
@@ -151,7 +163,10 @@ def test_step_is_refused_when_it_adds_noise_first() -> None:
 def test_step_is_refused_when_each_token_has_its_own_timestep() -> None:
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(2)
-    with Binding(Host(scheduler), Fixed()), pytest.raises(UnsupportedError, match="different timesteps"):
+    with (
+        Binding(Host(scheduler), Fixed()),
+        pytest.raises(UnsupportedError, match="different timesteps"),
+    ):
         scheduler.step(X, scheduler.timesteps[0], X, per_token_timesteps=torch.ones(1, 4))
 
 
@@ -159,7 +174,10 @@ def test_step_is_refused_when_x0_is_given_to_it() -> None:
     scheduler: Any = diffusers.EDMEulerScheduler()
     scheduler.set_timesteps(2)
     scheduler.scale_model_input(X, scheduler.timesteps[0])
-    with Binding(Host(scheduler), Fixed()), pytest.raises(UnsupportedError, match="pred_original_sample"):
+    with (
+        Binding(Host(scheduler), Fixed()),
+        pytest.raises(UnsupportedError, match="pred_original_sample"),
+    ):
         scheduler.step(X, scheduler.timesteps[0], X, pred_original_sample=X)
 
 
@@ -186,19 +204,31 @@ def test_one_timestep_counts_when_it_is_given_for_each_image() -> None:
     scheduler.set_begin_index(0)
     with Binding(Host(scheduler), guidance):
         for t in scheduler.timesteps[:-1]:
-            scheduler.step(torch.cat([X, X]), t.expand(2), torch.cat([X, X]), generator=torch.Generator().manual_seed(0))
+            scheduler.step(
+                torch.cat([X, X]),
+                t.expand(2),
+                torch.cat([X, X]),
+                generator=torch.Generator().manual_seed(0),
+            )
     angles = scheduler.timesteps.tolist()
-    assert [call.level.alpha for call in guidance.calls] == pytest.approx([math.cos(t) for t in angles[:-1]])
+    assert [call.level.alpha for call in guidance.calls] == pytest.approx(
+        [math.cos(t) for t in angles[:-1]]
+    )
 
 
 def test_timesteps_are_refused_when_images_have_different_ones() -> None:
     scheduler = ddim()
-    with pytest.raises(UnsupportedError, match="different timesteps"), Binding(Host(scheduler), Fixed()):
+    with (
+        pytest.raises(UnsupportedError, match="different timesteps"),
+        Binding(Host(scheduler), Fixed()),
+    ):
         scheduler.step(X, torch.stack([scheduler.timesteps[0], scheduler.timesteps[1]]), X)
 
 
 @pytest.mark.parametrize("begin", [0, 30])
-def test_step_to_come_is_known_when_half_precision_has_rounded_its_timestep_twice(begin: int) -> None:
+def test_step_to_come_is_known_when_half_precision_has_rounded_its_timestep_twice(
+    begin: int,
+) -> None:
     """With this many steps, two of them can have one rounded timestep."""
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(100)

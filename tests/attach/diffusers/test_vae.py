@@ -20,7 +20,9 @@ def pictures(count: int, side: int = 16) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "dit", "flux"])
-def test_latents_are_those_of_the_pipelines_own_space_when_encoded(pipelines: Pipelines, name: str) -> None:
+def test_latents_are_those_of_the_pipelines_own_space_when_encoded(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, memory = pipelines(name), Memory()
     guided = guide(pipe, memory=memory)
     guided(**prompted(name, ["cat"], 1), generator=seeded(1))
@@ -33,7 +35,9 @@ def test_latents_are_those_of_the_pipelines_own_space_when_encoded(pipelines: Pi
 
 
 @pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
-def test_decoding_gives_the_autoencoders_own_picture_when_latents_go_back(pipelines: Pipelines, name: str) -> None:
+def test_decoding_gives_the_autoencoders_own_picture_when_latents_go_back(
+    pipelines: Pipelines, name: str
+) -> None:
     pipe, images = pipelines(name), torch.rand(2, 3, 16, 16, generator=seeded(1)[0])
     latents = encode_images(pipe, images)
     if name == "flux":
@@ -41,7 +45,9 @@ def test_decoding_gives_the_autoencoders_own_picture_when_latents_go_back(pipeli
     config = pipe.vae.config
     with torch.no_grad():
         own = pipe.vae.decode(pipe.vae.encode(images * 2 - 1).latent_dist.mode()).sample
-        back = pipe.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0.0)).sample
+        back = pipe.vae.decode(
+            latents / config.scaling_factor + (config.shift_factor or 0.0)
+        ).sample
     torch.testing.assert_close(back, own, atol=1e-4, rtol=1e-4)
 
 

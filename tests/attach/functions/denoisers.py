@@ -75,14 +75,19 @@ class Network:
         above = int((times < level).sum().clamp(1, len(times) - 1))
         share = ((level - times[above - 1]) / (times[above] - times[above - 1])).clamp(0, 1)
         scale = (1 + sigma**2) ** 0.5
-        output = self._predict((x / scale).float(), (above - 1 + share).expand(len(x)).float(), *extra).to(x)
+        output = self._predict(
+            (x / scale).float(), (above - 1 + share).expand(len(x)).float(), *extra
+        ).to(x)
         return x / scale**2 - sigma / scale * output if self._velocity else x - sigma * output
 
 
 def digits() -> Network:
     """The shipped model of digits: D(x, sigma, labels) for x (B, 4, 8, 8)."""
     pipe = pipeline("digits")
-    return Network(lambda x, t, labels: pipe.transformer(x, t, class_labels=labels).sample[:, :4], pipe.scheduler)
+    return Network(
+        lambda x, t, labels: pipe.transformer(x, t, class_labels=labels).sample[:, :4],
+        pipe.scheduler,
+    )
 
 
 def emoji(prompts: list[str]) -> Network:
@@ -90,7 +95,9 @@ def emoji(prompts: list[str]) -> Network:
     pipe = pipeline("emoji")
     with torch.no_grad():
         embeddings = pipe.encode_prompt(prompts, "cpu", 1, False)[0]
-    return Network(lambda x, t: pipe.unet(x, t, encoder_hidden_states=embeddings).sample, pipe.scheduler)
+    return Network(
+        lambda x, t: pipe.unet(x, t, encoder_hidden_states=embeddings).sample, pipe.scheduler
+    )
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

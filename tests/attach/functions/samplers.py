@@ -17,7 +17,13 @@ Denoiser = Callable[..., Tensor]
 
 
 def edm(
-    denoiser: Denoiser, noise: Tensor, sigmas: Tensor, *extra: Any, churn: float = 0.0, low: float = 0.0, high: float = math.inf
+    denoiser: Denoiser,
+    noise: Tensor,
+    sigmas: Tensor,
+    *extra: Any,
+    churn: float = 0.0,
+    low: float = 0.0,
+    high: float = math.inf,
 ) -> Tensor:
     """Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364) with s(t) = 1, σ(t) = t and S_noise = 1; noise of its own from a fixed seed."""
     generator, steps = torch.Generator().manual_seed(9), len(sigmas) - 1
@@ -62,11 +68,15 @@ class Diffusion:
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)[self.timestep_map].numpy()
         self.rescale_timesteps = rescale
 
-    def p_sample_loop(self, model: Any, shape: Sequence[int], noise: Tensor, **options: Any) -> Tensor:
+    def p_sample_loop(
+        self, model: Any, shape: Sequence[int], noise: Tensor, **options: Any
+    ) -> Tensor:
         """Ancestral sampling: the posterior of the chain, with its own variance."""
         return self._loop(model, shape, noise, 1.0, **options)
 
-    def ddim_sample_loop(self, model: Any, shape: Sequence[int], noise: Tensor, eta: float = 0.0, **options: Any) -> Tensor:
+    def ddim_sample_loop(
+        self, model: Any, shape: Sequence[int], noise: Tensor, eta: float = 0.0, **options: Any
+    ) -> Tensor:
         """DDIM's."""
         return self._loop(model, shape, noise, eta, **options)
 
@@ -85,7 +95,9 @@ class Diffusion:
         assert tuple(x.shape) == tuple(shape)
         assert next(model.parameters()).ndim
         for i in reversed(range(len(self.alphas_cumprod))):
-            here, there = (float(a) for a in (self.alphas_cumprod[i], self.alphas_cumprod[i - 1] if i else 1.0))
+            here, there = (
+                float(a) for a in (self.alphas_cumprod[i], self.alphas_cumprod[i - 1] if i else 1.0)
+            )
             t = torch.full((len(x),), self.timestep_map[i])
             noise = model(x, t.float() if self.rescale_timesteps else t, **(model_kwargs or {}))
             x0 = (x - math.sqrt(1 - here) * noise) / math.sqrt(here)
@@ -118,10 +130,14 @@ def k_diffusion_sampling() -> ModuleType | None:
         transforms = ModuleType("torchvision.transforms")
         vars(transforms)["functional"] = functional
         names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-        standing_in |= dict(zip(names, (ModuleType("torchvision"), transforms, functional), strict=True))
+        standing_in |= dict(
+            zip(names, (ModuleType("torchvision"), transforms, functional), strict=True)
+        )
     sys.modules.update(standing_in)
     try:
         return importlib.import_module("k_diffusion.sampling")
     finally:
-        for name in [name for name in sys.modules if name in standing_in or name.startswith("k_diffusion.")]:
+        for name in [
+            name for name in sys.modules if name in standing_in or name.startswith("k_diffusion.")
+        ]:
             del sys.modules[name]

@@ -29,14 +29,21 @@ def test_one_prompt_is_that_of_all_images_when_it_is_a_str() -> None:
 
 
 def test_groups_follow_the_embeddings_when_there_are_no_prompts() -> None:
-    known = Batch(embeddings=torch.tensor([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 1.0]])).conditions(X)
+    known = Batch(
+        embeddings=torch.tensor([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
+    ).conditions(X)
     assert known.groups[0] == known.groups[2] != known.groups[1] == known.groups[3]
     assert known.embeddings is not None
     assert known.embeddings.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
 
 
 def test_groups_are_those_given_when_prompts_say_otherwise() -> None:
-    assert Batch(["a", "b", "c", "d"], groups=[5, 5, 7, 7]).conditions(X).groups.tolist() == [5, 5, 7, 7]
+    assert Batch(["a", "b", "c", "d"], groups=[5, 5, 7, 7]).conditions(X).groups.tolist() == [
+        5,
+        5,
+        7,
+        7,
+    ]
 
 
 def test_each_prompt_is_encoded_once_when_there_is_an_encoder() -> None:
@@ -67,7 +74,9 @@ def test_images_are_half_the_rows_when_the_batch_is_doubled() -> None:
         ({"groups": [0, 0, 1, 1], "doubled": True}, "a batch of 4 .* for 4 images, each twice,"),
     ],
 )
-def test_batch_is_refused_when_it_has_another_number_of_images(given: dict[str, Any], message: str) -> None:
+def test_batch_is_refused_when_it_has_another_number_of_images(
+    given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(OptionError, match=message):
         Batch(**given).conditions(X)
 
@@ -81,7 +90,10 @@ def test_batch_is_refused_when_it_has_another_number_of_images(given: dict[str, 
         ({"embeddings": torch.zeros(3)}, r"embeddings is of shape \(3,\); allowed"),
         ({"embeddings": torch.full((1, 2), torch.nan)}, "embeddings is of shape .*finite"),
         ({"prompt_encoder": len}, "prompt_encoder is given and prompts is None"),
-        ({"prompts": "a", "prompt_encoder": len, "embeddings": torch.ones(1, 2)}, "embeddings are given too"),
+        (
+            {"prompts": "a", "prompt_encoder": len, "embeddings": torch.ones(1, 2)},
+            "embeddings are given too",
+        ),
         ({"prompts": "a", "prompt_encoder": 7}, "prompt_encoder is a int"),
     ],
 )

@@ -6,18 +6,40 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from tests.attach.functions.denoisers import Network, OneImage, Shift, Watch, digits, emoji, noise, pipeline
+from tests.attach.functions.denoisers import (
+    Network,
+    OneImage,
+    Shift,
+    Watch,
+    digits,
+    emoji,
+    noise,
+    pipeline,
+)
 from tests.attach.functions.samplers import edm, euler
 from torch import Tensor
 
 from unalike import CADS, SPARKE, SPELL, Auto, Memory, ParticleGuidance, Shield, VendiGuidance
 from unalike.attach import guide, guide_denoiser, karras_sigmas
 from unalike.attach.spaces import latent_model
-from unalike.errors import AttachmentError, NumericsError, OptionError, RefusedError, ShieldError, StoreError, UnsupportedError
+from unalike.errors import (
+    AttachmentError,
+    NumericsError,
+    OptionError,
+    RefusedError,
+    ShieldError,
+    StoreError,
+    UnsupportedError,
+)
 
 SIGMAS = karras_sigmas(6, sigma_min=0.05, sigma_max=80).float()
 CHURN = {"churn": 3.0, "low": 0.1, "high": 50.0}
-BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction"}
+BETAS = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+}
 IMAGE = torch.linspace(-1, 1, 3 * 16).reshape(3, 4, 4)
 LABELS = torch.tensor([3, 3, 8, 8])
 
@@ -33,11 +55,17 @@ def plain() -> Tensor:
 
 
 @pytest.mark.parametrize("churn", [{}, CHURN], ids=["deterministic", "churn"])
-@pytest.mark.parametrize("idle", [(), (SPARKE(strength=0.0), SPELL(radius=1e-3))], ids=["no methods", "idle methods"])
-def test_samples_are_bit_identical_when_nothing_is_corrected(idle: tuple[Any, ...], churn: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "idle", [(), (SPARKE(strength=0.0), SPELL(radius=1e-3))], ids=["no methods", "idle methods"]
+)
+def test_samples_are_bit_identical_when_nothing_is_corrected(
+    idle: tuple[Any, ...], churn: dict[str, float]
+) -> None:
     x = noise(4, 4, 8, 8)
     guided = guide_denoiser(digits(), *idle, sigmas=SIGMAS)
-    assert torch.equal(guided.sample(edm, x, SIGMAS, LABELS, **churn), edm(digits(), x, SIGMAS, LABELS, **churn))
+    assert torch.equal(
+        guided.sample(edm, x, SIGMAS, LABELS, **churn), edm(digits(), x, SIGMAS, LABELS, **churn)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -52,7 +80,12 @@ def test_prediction_keeps_its_precision_when_corrected(dtype: torch.dtype) -> No
     guided = guide_denoiser(OneImage(IMAGE), Shift(), sigmas=[2.0, 1.0]).begin()
     x0 = guided(torch.zeros(2, 3, 4, 4, dtype=dtype), 2.0)
     assert x0.dtype == dtype
-    torch.testing.assert_close(x0.float(), (IMAGE + 0.7).expand(2, 3, 4, 4), atol=1e-2 if dtype == torch.bfloat16 else 1e-6, rtol=0)
+    torch.testing.assert_close(
+        x0.float(),
+        (IMAGE + 0.7).expand(2, 3, 4, 4),
+        atol=1e-2 if dtype == torch.bfloat16 else 1e-6,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("churn", [{}, CHURN], ids=["deterministic", "churn"])
@@ -68,7 +101,12 @@ def test_method_sees_the_levels_of_each_call_when_the_sampler_asks_twice_a_step(
     guided.sample(edm, noise(2, 3, 4, 4), SIGMAS)
     assert [c.step for c in watch.seen] == [0, *(i for i in range(1, steps) for _ in range(2))]
     for c in watch.seen:
-        assert (c.alpha, c.sigma, c.next_alpha, c.steps) == (1, pytest.approx(SIGMAS[c.step].item()), 1, steps)
+        assert (c.alpha, c.sigma, c.next_alpha, c.steps) == (
+            1,
+            pytest.approx(SIGMAS[c.step].item()),
+            1,
+            steps,
+        )
         assert c.next_sigma == pytest.approx(SIGMAS[c.step + 1].item())
     assert guided.report is not None
     assert guided.report.steps == 2 * steps - 1
@@ -97,7 +135,14 @@ def test_methods_act_in_their_window_when_the_sampler_asks_twice_a_step() -> Non
 
 
 @pytest.mark.parametrize(
-    "method", [SPARKE(strength=0.05, objective="rke"), SPELL(radius=25.0), ParticleGuidance(), VendiGuidance()], ids=lambda m: m.name
+    "method",
+    [
+        SPARKE(strength=0.05, objective="rke"),
+        SPELL(radius=25.0),
+        ParticleGuidance(),
+        VendiGuidance(),
+    ],
+    ids=lambda m: m.name,
 )
 def test_samples_of_a_group_are_further_apart_when_guided(method: Any, plain: Tensor) -> None:
     def apart(x: Tensor) -> Tensor:
@@ -110,7 +155,14 @@ def test_samples_of_a_group_are_further_apart_when_guided(method: Any, plain: Te
 
 def test_samples_are_the_same_when_seeds_are() -> None:
     def drawn_with(seeds: list[int]) -> Tensor:
-        guided = guide_denoiser(digits(), Auto(), sigmas=SIGMAS, one_step=True, embeddings=torch.eye(10)[LABELS], seeds=seeds)
+        guided = guide_denoiser(
+            digits(),
+            Auto(),
+            sigmas=SIGMAS,
+            one_step=True,
+            embeddings=torch.eye(10)[LABELS],
+            seeds=seeds,
+        )
         return guided.sample(euler, 80 * noise(4, 4, 8, 8), SIGMAS, LABELS)
 
     assert torch.equal(drawn_with([1, 2, 3, 4]), drawn_with([1, 2, 3, 4]))
@@ -126,19 +178,35 @@ def test_samples_are_those_of_a_pipeline_when_its_model_and_noise_are_taken(meth
     try:
         pipe.scheduler = scheduler = diffusers.EulerDiscreteScheduler(**BETAS)
         hosted = guide(pipe, method, prompt_encoder=lengths)
-        expected = hosted(prompt=prompts, latents=x, num_inference_steps=5, guidance_scale=1.0, output_type="latent").images
+        expected = hosted(
+            prompt=prompts,
+            latents=x,
+            num_inference_steps=5,
+            guidance_scale=1.0,
+            output_type="latent",
+        ).images
         sigmas, start = scheduler.sigmas, x * scheduler.init_noise_sigma
-        unguided = pipe(prompt=prompts, latents=x, num_inference_steps=5, guidance_scale=1.0, output_type="latent").images
+        unguided = pipe(
+            prompt=prompts,
+            latents=x,
+            num_inference_steps=5,
+            guidance_scale=1.0,
+            output_type="latent",
+        ).images
     finally:
         pipe.scheduler = own
-    guided = guide_denoiser(emoji(prompts), method, sigmas=sigmas, prompts=prompts, prompt_encoder=lengths)
+    guided = guide_denoiser(
+        emoji(prompts), method, sigmas=sigmas, prompts=prompts, prompt_encoder=lengths
+    )
     result = guided.sample(euler, start, sigmas)
     assert (expected - unguided).abs().max() > 0.1
     torch.testing.assert_close(result, expected, atol=5e-3, rtol=0)
     assert guided.report is not None
     assert hosted.report is not None
     for image, theirs in zip(guided.report.images, hosted.report.images, strict=True):
-        assert image.corrections[method.name] == pytest.approx(theirs.corrections[method.name], abs=1e-3)
+        assert image.corrections[method.name] == pytest.approx(
+            theirs.corrections[method.name], abs=1e-3
+        )
         assert (image.prompt, image.group) == (theirs.prompt, theirs.group)
 
 
@@ -148,7 +216,12 @@ def lengths(prompts: list[str]) -> Tensor:
 
 def test_later_samples_stay_away_from_the_memory_when_there_is_one(plain: Tensor) -> None:
     memory = Memory()
-    options = {"space": "digits", "memory": memory, "prompts": ["3", "3", "8", "8"], "seeds": [5, 6, 7, 8]}
+    options = {
+        "space": "digits",
+        "memory": memory,
+        "prompts": ["3", "3", "8", "8"],
+        "seeds": [5, 6, 7, 8],
+    }
     first = drawn(SPELL(radius=1.0), **options)
     assert memory.spaces() == {"digits/4x8x8 labels/0": 4}
     assert memory.texts("digits/4x8x8 labels/0") == ["3", "3", "8", "8"]
@@ -161,7 +234,9 @@ def test_later_samples_stay_away_from_the_memory_when_there_is_one(plain: Tensor
 
 def test_memory_is_shared_with_a_pipeline_when_the_space_is_its_own() -> None:
     pipe, memory = pipeline("emoji"), Memory()
-    guide(pipe, memory=memory, prompt_encoder=lengths)(prompt="heart", num_inference_steps=1, output_type="latent")
+    guide(pipe, memory=memory, prompt_encoder=lengths)(
+        prompt="heart", num_inference_steps=1, output_type="latent"
+    )
     guided = guide_denoiser(
         emoji(["heart"]),
         sigmas=[1.0],
@@ -194,7 +269,9 @@ def test_samples_end_outside_with_certificates_when_there_is_a_shield(plain: Ten
 
 def test_trajectory_is_moved_when_the_method_sees_the_shield(plain: Tensor) -> None:
     shield = Shield(plain[:1], space="digits/4x8x8", radius=6.0)
-    guided = guide_denoiser(digits(), SPELL(batch=False, memory=False), sigmas=SIGMAS, shield=shield, space="digits")
+    guided = guide_denoiser(
+        digits(), SPELL(batch=False, memory=False), sigmas=SIGMAS, shield=shield, space="digits"
+    )
     x = guided.sample(edm, noise(4, 4, 8, 8), SIGMAS, LABELS)
     assert (x[0] - plain[0]).norm() >= 6
     certificate = guided.report.images[0].certificate if guided.report else None
@@ -206,8 +283,12 @@ def test_samples_are_withheld_and_others_kept_when_one_cannot_be_moved_out() -> 
     """In float16 no number is far enough."""
     memory, image = Memory(), torch.zeros(1, 3, 4, 4)
     shield = Shield(image, space="pixels/3x4x4", radius=1e6)
-    guided = guide_denoiser(OneImage(image[0]), sigmas=[1.0], shield=shield, memory=memory, space="pixels")
-    with pytest.raises(RefusedError, match=r"2 of 2 images are inside .*could not be placed outside") as refused:
+    guided = guide_denoiser(
+        OneImage(image[0]), sigmas=[1.0], shield=shield, memory=memory, space="pixels"
+    )
+    with pytest.raises(
+        RefusedError, match=r"2 of 2 images are inside .*could not be placed outside"
+    ) as refused:
         guided.sample(euler, noise(2, 3, 4, 4).half(), [1.0, 0.0])
     assert "on_violation=" not in str(refused.value)
     assert not refused.value.output.any()
@@ -281,7 +362,9 @@ def test_call_is_refused_when_images_have_noise_levels_of_their_own() -> None:
         guided(noise(2, 3, 4, 4), torch.tensor([1.0, 2.0]))
 
 
-@pytest.mark.parametrize("answer", [(torch.zeros(2, 3), None), torch.zeros(2, 6)], ids=["tuple", "variance too"])
+@pytest.mark.parametrize(
+    "answer", [(torch.zeros(2, 3), None), torch.zeros(2, 6)], ids=["tuple", "variance too"]
+)
 def test_prediction_is_refused_when_it_is_something_else(answer: Any) -> None:
     guided = guide_denoiser(lambda x, sigma: answer, sigmas=[1.0]).begin()
     with pytest.raises(UnsupportedError, match="it must be the clean samples alone"):
@@ -310,7 +393,9 @@ SHIELD = Shield(torch.zeros(1, 3, 4, 4), space="other/3x4x4", radius=1.0)
         ((), {"sigmas": []}, OptionError, "sigmas is "),
     ],
 )
-def test_arguments_are_refused_when_they_do_not_fit(methods: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_arguments_are_refused_when_they_do_not_fit(
+    methods: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         guide_denoiser(OneImage(IMAGE), *methods, **{"sigmas": [1.0], **options})
     with pytest.raises(OptionError, match="denoiser is a Tensor"):
@@ -354,7 +439,9 @@ def test_attributes_are_the_denoiser_s_own_when_asked_for() -> None:
     assert guided.image is IMAGE
     with pytest.raises(AttributeError):
         guided.round_sigma  # noqa: B018
-    assert repr(guide_denoiser(OneImage(IMAGE), Shift(), sigmas=[2.0, 1.0])).startswith("GuidedDenoiser(2 steps, Shift(")
+    assert repr(guide_denoiser(OneImage(IMAGE), Shift(), sigmas=[2.0, 1.0])).startswith(
+        "GuidedDenoiser(2 steps, Shift("
+    )
 
 
 def test_diffusers_is_not_imported_when_a_function_is_guided() -> None:
@@ -370,5 +457,7 @@ guided.sample(lambda denoiser, x: denoiser(x, 1.0), torch.eye(2, 3))
 assert len(memory) == 2
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("diffusers", "transformers")))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
+    )
     assert done.stdout == "[]\n"

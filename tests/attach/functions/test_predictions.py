@@ -28,7 +28,11 @@ class OneImage(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         self.asked.append(t)
-        alpha = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[int(t[0])].sqrt().item()
+        alpha = (
+            torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[int(t[0])]
+            .sqrt()
+            .item()
+        )
         return (x - alpha * self.image) / math.sqrt(1 - alpha**2)
 
 
@@ -68,14 +72,20 @@ def test_samples_are_bit_identical_when_nothing_is_corrected(loop: str, rescale:
 @LOOPS
 def test_result_moves_by_the_shift_when_every_prediction_does(loop: str) -> None:
     diffusion, x = Diffusion(6), noise(2, 3, 4, 4)
-    result = denoised_fn(diffusion, Shift()).sample(getattr(diffusion, loop), OneImage(IMAGE), x.shape, x)
+    result = denoised_fn(diffusion, Shift()).sample(
+        getattr(diffusion, loop), OneImage(IMAGE), x.shape, x
+    )
     torch.testing.assert_close(result, (IMAGE + 0.7).expand(2, 3, 4, 4), atol=1e-4, rtol=0)
 
 
 def test_correction_is_clipped_when_the_loop_clips() -> None:
     diffusion, x = Diffusion(6), noise(2, 3, 4, 4)
-    result = denoised_fn(diffusion, Shift(by=0.9)).sample(diffusion.p_sample_loop, OneImage(IMAGE), x.shape, x)
-    torch.testing.assert_close(result, (IMAGE + 0.9).clamp(max=1).expand(2, 3, 4, 4), atol=1e-4, rtol=0)
+    result = denoised_fn(diffusion, Shift(by=0.9)).sample(
+        diffusion.p_sample_loop, OneImage(IMAGE), x.shape, x
+    )
+    torch.testing.assert_close(
+        result, (IMAGE + 0.9).clamp(max=1).expand(2, 3, 4, 4), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("rescale", [False, True])
@@ -88,7 +98,11 @@ def test_method_sees_levels_and_samples_of_each_step(rescale: bool, hand_over: b
     assert torch.equal(watch.seen[0].x_t, x)
     alphas = [1.0, *diffusion.alphas_cumprod]
     for c in watch.seen:
-        assert (c.alpha**2, c.next_alpha**2, c.steps) == (pytest.approx(alphas[6 - c.step]), pytest.approx(alphas[5 - c.step]), 6)
+        assert (c.alpha**2, c.next_alpha**2, c.steps) == (
+            pytest.approx(alphas[6 - c.step]),
+            pytest.approx(alphas[5 - c.step]),
+            6,
+        )
         assert c.alpha**2 + c.sigma**2 == pytest.approx(1)
         assert c.next_alpha**2 + c.next_sigma**2 == pytest.approx(1)
     assert model.asked[0].is_floating_point() == rescale
@@ -98,7 +112,9 @@ def test_samples_are_those_of_a_guided_denoiser_when_ddim_is_euler() -> None:
     """DDIM without noise is Euler's method on `x / alpha`; SPELL's edit depends on the prediction alone."""
     diffusion, x, method = Diffusion(6), noise(4, 4, 8, 8), SPELL(radius=30.0)
     options = {"clip_denoised": False, "model_kwargs": {"y": LABELS}}
-    result = denoised_fn(diffusion, method, groups=LABELS).sample(diffusion.ddim_sample_loop, Digits(), x.shape, x, **options)
+    result = denoised_fn(diffusion, method, groups=LABELS).sample(
+        diffusion.ddim_sample_loop, Digits(), x.shape, x, **options
+    )
     alphas = torch.tensor(diffusion.alphas_cumprod).flip(0)
     sigmas = torch.cat([((1 - alphas) / alphas).sqrt(), torch.zeros(1)]).double()
     guided = guide_denoiser(digits(), method, sigmas=sigmas, groups=LABELS)
@@ -111,14 +127,21 @@ def test_digits_of_a_class_are_further_apart_when_the_batch_is_doubled() -> None
     """As MDT's and DiT's own sampling has it, where only the first half is of interest."""
     diffusion, x = Diffusion(6), noise(4, 4, 8, 8)
     twice, memory = torch.cat([x, x]), Memory()
-    options = {"clip_denoised": False, "model_kwargs": {"y": torch.cat([LABELS, torch.full((4,), 1000)]), "scale": 1.5}}
+    options = {
+        "clip_denoised": False,
+        "model_kwargs": {"y": torch.cat([LABELS, torch.full((4,), 1000)]), "scale": 1.5},
+    }
     plain = diffusion.p_sample_loop(Model(), twice.shape, twice, **options)[:4]
-    guided = denoised_fn(diffusion, SPELL(radius=30.0), doubled=True, groups=LABELS, memory=memory, space="digits")
+    guided = denoised_fn(
+        diffusion, SPELL(radius=30.0), doubled=True, groups=LABELS, memory=memory, space="digits"
+    )
     far = guided.sample(diffusion.p_sample_loop, Model(), twice.shape, twice, **options)
     assert far.shape == twice.shape
     assert len(memory) == 4
     assert torch.equal(memory.view("digits/4x8x8 labels/0").latents.view(4, 4, 8, 8), far[:4])  # type: ignore[union-attr]
-    assert (far[0] - far[1]).norm() + (far[2] - far[3]).norm() > (plain[0] - plain[1]).norm() + (plain[2] - plain[3]).norm()
+    assert (far[0] - far[1]).norm() + (far[2] - far[3]).norm() > (plain[0] - plain[1]).norm() + (
+        plain[2] - plain[3]
+    ).norm()
 
 
 class Model(Digits):
@@ -153,14 +176,18 @@ def test_refused_samples_are_blank_in_both_halves_when_the_batch_is_doubled() ->
 
 def half_run(guided: Any, diffusion: Diffusion, x: Tensor) -> Tensor:
     guided.begin()
-    return diffusion.ddim_sample_loop(guided.wrap_model(OneImage(IMAGE)), x.shape, x, denoised_fn=guided)
+    return diffusion.ddim_sample_loop(
+        guided.wrap_model(OneImage(IMAGE)), x.shape, x, denoised_fn=guided
+    )
 
 
 def test_run_by_hand_is_that_of_sample_when_begun_and_finished() -> None:
     diffusion, x = Diffusion(5), noise(2, 3, 4, 4)
     guided = denoised_fn(diffusion, SPELL(radius=1.0))
     by_hand = guided.finish(half_run(guided, diffusion, x))
-    assert torch.equal(by_hand, guided.sample(diffusion.ddim_sample_loop, OneImage(IMAGE), x.shape, x))
+    assert torch.equal(
+        by_hand, guided.sample(diffusion.ddim_sample_loop, OneImage(IMAGE), x.shape, x)
+    )
 
 
 def test_call_is_refused_when_the_model_was_not_asked() -> None:
@@ -184,7 +211,9 @@ def test_call_is_refused_when_its_timestep_is_none_of_the_chain_s() -> None:
     with pytest.raises(UnsupportedError, match="timestep 100, which is none of the diffusion's 5"):
         guided(noise(2, 3, 4, 4))
     model(noise(2, 3, 4, 4), torch.tensor([999, 999]))
-    with pytest.raises(UnsupportedError, match="called for step 3 and the model was asked for step 4"):
+    with pytest.raises(
+        UnsupportedError, match="called for step 3 and the model was asked for step 4"
+    ):
         guided(noise(2, 3, 4, 4), torch.tensor([3, 3]))
     with pytest.raises(UnsupportedError, match="different timesteps in one batch"):
         model(noise(2, 3, 4, 4), torch.tensor([999, 0]))
@@ -198,7 +227,10 @@ def test_call_is_refused_when_its_timestep_is_none_of_the_chain_s() -> None:
         (SimpleNamespace(alphas_cumprod=[]), "does not fall"),
         (SimpleNamespace(alphas_cumprod=[0.1, 0.9]), "does not fall"),
         (SimpleNamespace(alphas_cumprod=[1.1, 0.9]), "does not fall"),
-        (SimpleNamespace(alphas_cumprod=[0.9, 0.1], timestep_map=[0]), "2 alphas_cumprod and a timestep_map of 1"),
+        (
+            SimpleNamespace(alphas_cumprod=[0.9, 0.1], timestep_map=[0]),
+            "2 alphas_cumprod and a timestep_map of 1",
+        ),
     ],
 )
 def test_diffusion_is_refused_when_it_has_no_chain(given: Any, message: str) -> None:
@@ -213,7 +245,10 @@ def test_last_level_may_be_pure_noise_when_the_schedule_ends_there() -> None:
 
 
 def test_arguments_are_refused_as_those_of_a_denoiser_are() -> None:
-    cases: list[tuple[dict[str, Any], str]] = [({"memory": Memory()}, "space is not"), ({"prompt_encoder": len}, "prompts is None")]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"memory": Memory()}, "space is not"),
+        ({"prompt_encoder": len}, "prompts is None"),
+    ]
     for options, message in cases:
         with pytest.raises(OptionError, match=message):
             denoised_fn(Diffusion(5), **options)

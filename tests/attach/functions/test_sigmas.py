@@ -29,7 +29,10 @@ def test_step_is_the_one_around_when_asked_between_levels() -> None:
     sigmas = Sigmas(LEVELS)
     assert sigmas.place(math.sqrt(8 * 4)) == (0, 4.0)
     assert sigmas.place(2 * 2**0.3) == (1, 2.0)
-    assert sigmas.place(2 * 2**0.2) == (2, 1.0)  # so that the step it begins is not nearly of length 0
+    assert sigmas.place(2 * 2**0.2) == (
+        2,
+        1.0,
+    )  # so that the step it begins is not nearly of length 0
     assert sigmas.place(100.0) == (0, 4.0)
     assert sigmas.place(0.1) == (3, 0.0)
 
@@ -53,7 +56,17 @@ def test_step_is_its_own_when_its_level_was_raised_by_churn() -> None:
 
 
 @pytest.mark.parametrize(
-    "sigmas", [[], [0.0], [1.0, 2.0], [2.0, 2.0], [2.0, -1.0], [math.inf, 1.0], [math.nan], torch.tensor([1.0, 0.0, 0.0])]
+    "sigmas",
+    [
+        [],
+        [0.0],
+        [1.0, 2.0],
+        [2.0, 2.0],
+        [2.0, -1.0],
+        [math.inf, 1.0],
+        [math.nan],
+        torch.tensor([1.0, 0.0, 0.0]),
+    ],
 )
 def test_levels_are_refused_when_they_do_not_fall(sigmas: list[float]) -> None:
     with pytest.raises(OptionError, match="falling noise levels above 0"):
@@ -66,7 +79,15 @@ def test_churn_is_refused_when_it_is_no_amount(churn: float) -> None:
         Sigmas(LEVELS, churn=churn)
 
 
-@pytest.mark.parametrize("sigma", [3.0, torch.tensor(3.0), torch.full((4,), 3.0), torch.full((4, 1, 1, 1), 3.0, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "sigma",
+    [
+        3.0,
+        torch.tensor(3.0),
+        torch.full((4,), 3.0),
+        torch.full((4, 1, 1, 1), 3.0, dtype=torch.float64),
+    ],
+)
 def test_sigma_is_one_number_when_it_is_that_of_the_batch(sigma: torch.Tensor | float) -> None:
     assert one_sigma(sigma) == 3.0
 
@@ -94,7 +115,14 @@ def test_karras_levels_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"steps": 0}, {"steps": 1.5}, {"steps": 2, "sigma_min": 0}, {"steps": 2, "sigma_max": 0.001}, {"steps": 2, "rho": 0}]
+    "options",
+    [
+        {"steps": 0},
+        {"steps": 1.5},
+        {"steps": 2, "sigma_min": 0},
+        {"steps": 2, "sigma_max": 0.001},
+        {"steps": 2, "rho": 0},
+    ],
 )
 def test_karras_levels_are_refused_when_they_would_not_fall(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="as in karras_sigmas"):

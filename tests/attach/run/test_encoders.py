@@ -23,11 +23,16 @@ def test_clip_embeds_the_prompts_when_it_is_named(sd: Any, clip_folder: Path):
     view, expected = memory.view(space), clip.prompt_features(["cat", "dog"])
     assert view is not None
     assert expected is not None
-    torch.testing.assert_close(view.prompts, torch.nn.functional.normalize(expected, dim=1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        view.prompts, torch.nn.functional.normalize(expected, dim=1), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_name_and_extractor_are_the_same(clip_folder: Path):
-    by_name, built = prompt_encoder(f"clip:{clip_folder}"), prompt_encoder(extractor(f"clip:{clip_folder}"))
+    by_name, built = (
+        prompt_encoder(f"clip:{clip_folder}"),
+        prompt_encoder(extractor(f"clip:{clip_folder}")),
+    )
     assert by_name is not None
     assert built is not None
     assert torch.equal(by_name(["a cat"]), built(["a cat"]))
@@ -43,6 +48,8 @@ def test_name_and_extractor_are_the_same(clip_folder: Path):
         ("clip:tests", StoreError, "has no CLIPModel that can be loaded"),
     ],
 )
-def test_message_says_what_is_allowed_when_it_embeds_no_prompts(sd: Any, given: Any, error: type[Exception], message: str):
+def test_message_says_what_is_allowed_when_it_embeds_no_prompts(
+    sd: Any, given: Any, error: type[Exception], message: str
+):
     with pytest.raises(error, match=message):
         guide(sd, SPARKE(), prompt_encoder=given)

@@ -20,8 +20,12 @@ def colour(image: Image.Image) -> object:
 
 
 def test_images_come_from_their_runs_when_several_are_merged() -> None:
-    first = StableDiffusionPipelineOutput(images=pictures("red", "lime"), nsfw_content_detected=[False, False])
-    second = StableDiffusionPipelineOutput(images=pictures("blue", "white"), nsfw_content_detected=[True, True])
+    first = StableDiffusionPipelineOutput(
+        images=pictures("red", "lime"), nsfw_content_detected=[False, False]
+    )
+    second = StableDiffusionPipelineOutput(
+        images=pictures("blue", "white"), nsfw_content_detected=[True, True]
+    )
     merged = taken([first, second], [1, 0])
     assert type(merged) is StableDiffusionPipelineOutput
     assert [colour(image) for image in merged.images] == [(0, 0, 255), (0, 255, 0)]
@@ -41,12 +45,17 @@ def test_rows_keep_their_kind_and_type_when_arrays_are_merged(make) -> None:
 
 
 def test_output_is_the_very_same_when_all_images_are_of_one_run() -> None:
-    outputs = [ImagePipelineOutput(images=pictures("red")), ImagePipelineOutput(images=pictures("lime"))]
+    outputs = [
+        ImagePipelineOutput(images=pictures("red")),
+        ImagePipelineOutput(images=pictures("lime")),
+    ]
     assert taken(outputs, [1]) is outputs[1]
 
 
 def test_images_are_black_when_blank() -> None:
-    output = StableDiffusionPipelineOutput(images=pictures("red", "lime"), nsfw_content_detected=[True, True])
+    output = StableDiffusionPipelineOutput(
+        images=pictures("red", "lime"), nsfw_content_detected=[True, True]
+    )
     blank = blanked(output, [1], 2)
     assert [colour(image) for image in blank.images] == [(255, 0, 0), (0, 0, 0)]
     assert blank.images[1].size == (4, 2)
@@ -62,7 +71,10 @@ def test_rows_are_zero_when_arrays_are_blank(make) -> None:
 
 def test_all_frames_are_black_when_a_video_is_blank() -> None:
     (blank,) = blanked(([pictures("red", "lime"), pictures("red", "lime")],), [0], 2)
-    assert [[colour(frame) for frame in video] for video in blank] == [[(0, 0, 0)] * 2, [(255, 0, 0), (0, 255, 0)]]
+    assert [[colour(frame) for frame in video] for video in blank] == [
+        [(0, 0, 0)] * 2,
+        [(255, 0, 0), (0, 255, 0)],
+    ]
 
 
 @pytest.mark.parametrize("part", [torch.ones(3, 2), pictures("red"), {"a": 1}])
@@ -77,7 +89,12 @@ def test_pixels_are_the_same_when_the_output_is_of_another_type() -> None:
     images = pictures(*COLOURS)
     array = np.stack([np.asarray(image) for image in images]) / 255
     expected = torch.from_numpy(array).permute(0, 3, 1, 2).float()
-    for output in (ImagePipelineOutput(images=images), (images, None), (array,), (expected.half(),)):
+    for output in (
+        ImagePipelineOutput(images=images),
+        (images, None),
+        (array,),
+        (expected.half(),),
+    ):
         found = pixels(output, 4)
         assert found is not None
         assert torch.equal(found, expected)
@@ -85,7 +102,13 @@ def test_pixels_are_the_same_when_the_output_is_of_another_type() -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [torch.rand(2, 4, 8, 8), torch.rand(3, 3, 8, 8), torch.full((2, 3, 8, 8), 1.5), torch.full((2, 3, 8, 8), torch.nan), [["a"], ["b"]]],
+    [
+        torch.rand(2, 4, 8, 8),
+        torch.rand(3, 3, 8, 8),
+        torch.full((2, 3, 8, 8), 1.5),
+        torch.full((2, 3, 8, 8), torch.nan),
+        [["a"], ["b"]],
+    ],
 )
 def test_there_are_no_pixels_when_the_output_is_something_else(made) -> None:
     assert pixels((made,), 2) is None

@@ -40,11 +40,17 @@ def test_only_rows_inside_get_new_noise_when_each_image_has_a_generator() -> Non
 def test_noise_of_an_image_is_the_same_when_it_is_drawn_again_in_another_batch() -> None:
     alone = Redraw({"generator": seeded(1, 11)}).arguments([0], 1, 1)["generator"][0]
     among = Redraw({"generator": seeded(3, 10)}).arguments([0, 1], 3, 1)["generator"][1]
-    assert alone.initial_seed() == among.initial_seed() == new_seed(torch.Generator().manual_seed(11), 1)
+    assert (
+        alone.initial_seed()
+        == among.initial_seed()
+        == new_seed(torch.Generator().manual_seed(11), 1)
+    )
 
 
 def test_every_image_gets_noise_of_its_own_when_one_generator_serves_them_all() -> None:
-    again = Redraw({"generator": torch.Generator().manual_seed(3)}).arguments([2], 4, 1)["generator"]
+    again = Redraw({"generator": torch.Generator().manual_seed(3)}).arguments([2], 4, 1)[
+        "generator"
+    ]
     assert len({g.initial_seed() for g in again}) == 4
 
 
@@ -57,7 +63,10 @@ def test_seed_differs_when_a_generator_has_been_used_before() -> None:
 
 
 def test_call_is_repeated_as_it_is_when_there_is_no_generator() -> None:
-    assert Redraw({"prompt": "cat", "latents": None}).arguments([0], 1, 1) == {"prompt": "cat", "latents": None}
+    assert Redraw({"prompt": "cat", "latents": None}).arguments([0], 1, 1) == {
+        "prompt": "cat",
+        "latents": None,
+    }
 
 
 def image(number: int, distance: float) -> ImageReport:
@@ -70,7 +79,12 @@ def test_message_names_each_image_and_why_when_images_are_refused() -> None:
     error = refusal(("blank",), report, [1], {1: ShieldError("the way out is too long")}, Policy())
     assert isinstance(error, RefusedError)
     assert (error.output, error.report, error.refused) == (("blank",), report, [1])
-    for words in ("1 of 2 images", "image 1 ('cat') is 0.5 from 'logo', radius 2", "The way out is too long", "on_violation='regenerate'"):
+    for words in (
+        "1 of 2 images",
+        "image 1 ('cat') is 0.5 from 'logo', radius 2",
+        "The way out is too long",
+        "on_violation='regenerate'",
+    ):
         assert words in str(error)
 
 

@@ -32,11 +32,16 @@ def test_units_are_redrawn_whole_when_samples_belong_together():
     alone = interval(Estimate.mean(once), None, draws=1000, seed=3)
     together = interval(Estimate.mean(copied), units, draws=1000, seed=3)
     assert together == pytest.approx(alone)
-    assert together != pytest.approx(interval(Estimate.mean(copied), None, draws=1000, seed=3), abs=0.05)
+    assert together != pytest.approx(
+        interval(Estimate.mean(copied), None, draws=1000, seed=3), abs=0.05
+    )
 
 
 def test_unequal_units_weigh_by_their_samples_when_redrawn():
-    values, units = coins(1, 3), torch.tensor([0, 1, 1, 1])  # of two units: both the first, one of each, both the second
+    values, units = (
+        coins(1, 3),
+        torch.tensor([0, 1, 1, 1]),
+    )  # of two units: both the first, one of each, both the second
     assert interval(Estimate.mean(values), units, draws=1000, seed=0) == (0.0, 1.0)
 
 
@@ -47,7 +52,9 @@ def test_ends_are_the_figure_itself_when_all_samples_are_the_same():
 def test_logarithms_are_redrawn_when_the_influence_is_theirs():
     influence = coins(50, 50) - 0.5
     plain = interval(Estimate(0.0, influence), None, draws=500, seed=0) or (0, 0)
-    assert interval(Estimate(4.0, influence, log=True), None, draws=500, seed=0) == pytest.approx(tuple(4 * math.exp(e) for e in plain))
+    assert interval(Estimate(4.0, influence, log=True), None, draws=500, seed=0) == pytest.approx(
+        tuple(4 * math.exp(e) for e in plain)
+    )
 
 
 def test_redraws_are_the_same_when_done_in_blocks(monkeypatch):
@@ -60,6 +67,10 @@ def test_redraws_are_the_same_when_done_in_blocks(monkeypatch):
 
 @pytest.mark.parametrize("case", ["no redraws", "one sample", "one unit", "no influence"])
 def test_there_is_no_interval_when_there_is_nothing_to_redraw(case):
-    estimate = Estimate(1.0, None) if case == "no influence" else Estimate.mean(coins(1, 0 if case == "one sample" else 4))
+    estimate = (
+        Estimate(1.0, None)
+        if case == "no influence"
+        else Estimate.mean(coins(1, 0 if case == "one sample" else 4))
+    )
     units = torch.zeros(5, dtype=torch.int64) if case == "one unit" else None
     assert interval(estimate, units, draws=0 if case == "no redraws" else 100, seed=0) is None

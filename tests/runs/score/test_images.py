@@ -39,7 +39,10 @@ def damaged(tmp_path):
 
 
 def test_all_unreadable_images_are_named_when_a_folder_is_refused(damaged):
-    with pytest.raises(StoreError, match=r"3 of 6 images .* cannot be read: empty\.png .*; text\.jpg .*; torn\.webp .*--skip-bad"):
+    with pytest.raises(
+        StoreError,
+        match=r"3 of 6 images .* cannot be read: empty\.png .*; text\.jpg .*; torn\.webp .*--skip-bad",
+    ):
         extract(damaged, find_images(damaged), pixels_extractor(), skip_bad=False, tick=quiet)
 
 
@@ -68,6 +71,8 @@ def test_few_images_wait_at_a_time_when_all_sizes_differ(tmp_path, monkeypatch):
         waiting.append(sum(map(len, self._waiting.values())))
 
     monkeypatch.setattr(module._Batches, "add", counted)
-    found = extract(tmp_path, find_images(tmp_path), pixels_extractor(2), skip_bad=False, tick=quiet)
+    found = extract(
+        tmp_path, find_images(tmp_path), pixels_extractor(2), skip_bad=False, tick=quiet
+    )
     assert len(found) == 20
     assert max(waiting) < 8

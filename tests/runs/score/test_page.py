@@ -45,7 +45,9 @@ FIGURES = [
 def read(own, figures=FIGURES, asked=(NASTY, NASTY, NASTY, "cat", "cat"), **changes):
     reference = own if changes.get("reference", True) else None
     nearest = [Pair(0, 3, 0.125)] if reference else []
-    return Reader(score_page(record(**changes), figures, own, reference, asked, [Pair(0, 1, 0.875)], nearest))
+    return Reader(
+        score_page(record(**changes), figures, own, reference, asked, [Pair(0, 1, 0.875)], nearest)
+    )
 
 
 def test_page_needs_nothing_else_when_opened_offline(images):
@@ -54,7 +56,11 @@ def test_page_needs_nothing_else_when_opened_offline(images):
     sources = [a["src"] for a in reader.all("img")]
     assert len(sources) == 2 + 2 + 5
     assert all(s.startswith("data:image/png;base64,") for s in sources)
-    assert not any(name in attributes for _, attributes in reader.elements for name in ("href", "srcset", "onload", "style"))
+    assert not any(
+        name in attributes
+        for _, attributes in reader.elements
+        for name in ("href", "srcset", "onload", "style")
+    )
 
 
 def test_names_and_prompts_are_text_when_they_look_like_markup(images):
@@ -65,7 +71,13 @@ def test_names_and_prompts_are_text_when_they_look_like_markup(images):
 
 def test_figures_stand_with_their_intervals_and_what_was_redrawn(images):
     text = read(images).text.replace("\u00a0", " ")
-    for words in ("3.25 (2.5 to 4)", "1.75 (1.5 to 2)", "0.75 (0.5 to 1)", "0.015", "300 redraws of prompts and reference prompts"):
+    for words in (
+        "3.25 (2.5 to 4)",
+        "1.75 (1.5 to 2)",
+        "0.75 (0.5 to 1)",
+        "0.015",
+        "300 redraws of prompts and reference prompts",
+    ):
         assert words in text
     assert "larger is better" in text
 
@@ -90,13 +102,22 @@ def test_pairs_say_how_alike_and_how_near_they_are(images):
 
 def test_nothing_is_said_of_prompts_and_reference_when_there_are_none(images):
     reader = read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[])
-    shown = reader.text.partition("Settings")[0].partition("Figures")[2].replace("redraws of prompts", "")
+    shown = (
+        reader.text.partition("Settings")[0]
+        .partition("Figures")[2]
+        .replace("redraws of prompts", "")
+    )
     assert not any(words in shown for words in ("prompt", "reference", "To keep in mind"))
     assert reader.all("svg") == []
 
 
 def test_notes_and_skipped_files_are_listed_when_there_are_any(images):
-    side = {"name": "x", "count": 5, "sizes": [], "skipped": [{"file": "bad.png", "reason": "torn"}]}
+    side = {
+        "name": "x",
+        "count": 5,
+        "sizes": [],
+        "skipped": [{"file": "bad.png", "reason": "torn"}],
+    }
     text = read(images, images=side).text
     assert "something to know" in text
     assert "1 images could not be read and are left out: bad.png (torn)" in text

@@ -21,7 +21,9 @@ def test_first_pair_is_the_most_alike_of_all_when_searched_in_blocks(monkeypatch
         whole = alike_pairs(X, kernel, seed=0)
         assert {whole[0].first, whole[0].second} == set(best)
         monkeypatch.setattr(pictures, "BLOCK", 100)
-        assert [(p.first, p.second) for p in alike_pairs(X, kernel, seed=0)] == [(p.first, p.second) for p in whole]
+        assert [(p.first, p.second) for p in alike_pairs(X, kernel, seed=0)] == [
+            (p.first, p.second) for p in whole
+        ]
         values = [p.value for p in whole]
         assert values == sorted(values, reverse=True)
         assert len({i for p in whole for i in (p.first, p.second)}) == 2 * len(whole)
@@ -30,12 +32,17 @@ def test_first_pair_is_the_most_alike_of_all_when_searched_in_blocks(monkeypatch
 def test_pairs_are_looked_for_among_a_sample_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr(pictures, "PAIR_LIMIT", 4)
     chosen = set(torch.randperm(30, generator=torch.Generator().manual_seed(7))[:4].tolist())
-    assert {i for p in alike_pairs(points(30, 2), Cosine(), seed=7) for i in (p.first, p.second)} <= chosen
+    assert {
+        i for p in alike_pairs(points(30, 2), Cosine(), seed=7) for i in (p.first, p.second)
+    } <= chosen
 
 
 def test_nearest_pairs_are_in_order_and_in_the_unit_when_listed():
     generated, reference = torch.tensor([[0.0], [10.0], [4.0]]), torch.tensor([[5.0], [10.5]])
-    assert nearest_pairs(generated, reference, unit=2.0, count=2) == [Pair(1, 1, 0.25), Pair(2, 0, 0.5)]
+    assert nearest_pairs(generated, reference, unit=2.0, count=2) == [
+        Pair(1, 1, 0.25),
+        Pair(2, 0, 0.5),
+    ]
 
 
 def test_grid_shows_some_of_each_prompt_or_even_steps():

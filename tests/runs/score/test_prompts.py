@@ -24,7 +24,9 @@ def written(path, kind):
     elif kind == "object.json":
         path.write_text(json.dumps(EXPECTED), "utf-8")
     elif kind == "list.json":
-        path.write_text(json.dumps([{"file_name": f, "text": p} for f, p in EXPECTED.items()]), "utf-8-sig")
+        path.write_text(
+            json.dumps([{"file_name": f, "text": p} for f, p in EXPECTED.items()]), "utf-8-sig"
+        )
     else:
         path.write_text("./a.png\ta cat\n\nsub\\b.png\tdog, running\n", "utf-8")
     return path
@@ -38,7 +40,11 @@ def test_files_are_mapped_to_prompts_when_read_from_any_format(tmp_path, kind):
 BAD = {
     "missing": ("prompts.csv", None, "it is not there"),
     "other format": ("prompts.xlsx", "x", "allowed: a .csv"),
-    "other columns": ("prompts.csv", "name,words\na,b\n", "columns name, words; it needs file and prompt"),
+    "other columns": (
+        "prompts.csv",
+        "name,words\na,b\n",
+        "columns name, words; it needs file and prompt",
+    ),
     "no rows": ("prompts.csv", "file,prompt\n", "has no entry"),
     "short row": ("prompts.csv", "file,prompt\na.png\n", "each needs a file and a prompt"),
     "empty prompt": ("prompts.txt", "a.png\t \n", "each needs a file and a prompt"),
@@ -69,7 +75,8 @@ def test_parquet_is_refused_when_its_columns_are_others(tmp_path):
 
 def test_images_without_a_prompt_are_named_when_files_are_matched():
     with pytest.raises(
-        OptionError, match=r"7 of 8 images have no prompt in p.csv: 1.png, 2.png, 3.png, 4.png, 5.png, …; .* such as '0.png'"
+        OptionError,
+        match=r"7 of 8 images have no prompt in p.csv: 1.png, 2.png, 3.png, 4.png, 5.png, …; .* such as '0.png'",
     ):
         matched([f"{i}.png" for i in range(8)], {"0.png": "cat"}, "p.csv")
 
@@ -82,7 +89,10 @@ def run(tmp_path):
         (folder / name).mkdir(parents=True)
     (folder / "run.json").write_text('{"tool": "unalike"}')
     images = [f"images/0000{i}.png" for i in range(2)]
-    parquet(folder / "samples.parquet", {"image": images, "unguided_image": ["unguided/00000.png", None], "prompt": ["cat", "dog"]})
+    parquet(
+        folder / "samples.parquet",
+        {"image": images, "unguided_image": ["unguided/00000.png", None], "prompt": ["cat", "dog"]},
+    )
     return folder
 
 
@@ -101,10 +111,15 @@ def test_other_folders_are_no_runs(run, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("[")
     (run / "other").mkdir()
-    assert [read_run(p) for p in (tmp_path, tmp_path / "images", tmp_path / "broken", run / "other")] == [None] * 4
+    assert [
+        read_run(p) for p in (tmp_path, tmp_path / "images", tmp_path / "broken", run / "other")
+    ] == [None] * 4
 
 
 def test_run_is_refused_when_its_table_is_damaged(run):
     (run / "samples.parquet").write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"'run' is an output folder of unalike whose samples.parquet cannot be read"):
+    with pytest.raises(
+        StoreError,
+        match=r"'run' is an output folder of unalike whose samples.parquet cannot be read",
+    ):
         read_run(run / "images")

@@ -49,7 +49,9 @@ def pair(tmp_path):
     prompts_file(tmp_path / "drawn.csv", drawn, asked)
     prompts_file(tmp_path / "real.csv", real, ["cat", "dog", "bird"] * 5)
     own = extractor("pixels", device="cpu")
-    X, R = (own.features(folders.pixels(tmp_path / d, n)) for d, n in (("drawn", drawn), ("real", real)))
+    X, R = (
+        own.features(folders.pixels(tmp_path / d, n)) for d, n in (("drawn", drawn), ("real", real))
+    )
     return {
         "folder": tmp_path / "drawn",
         "drawn": X,
@@ -62,7 +64,11 @@ def pair(tmp_path):
 
 def with_everything(pair, **settings):
     home = pair["folder"].parent
-    files = {"prompts": home / "drawn.csv", "reference": home / "real", "reference_prompts": home / "real.csv"}
+    files = {
+        "prompts": home / "drawn.csv",
+        "reference": home / "real",
+        "reference_prompts": home / "real.csv",
+    }
     return scored(pair["folder"], **{**files, "k": 2, "radius": 0.1, **settings})
 
 
@@ -71,10 +77,14 @@ def frechet_by_singular_values(real, generated):
 
     `tr (C_r^½ C_g C_r^½)^½` is the sum of the singular values of `G Rᵀ`, for centred samples over the roots of their numbers.
     """
-    (r, mean_r), (g, mean_g) = ((x - x.mean(dim=0), x.mean(dim=0)) for x in (real.double(), generated.double()))
+    (r, mean_r), (g, mean_g) = (
+        (x - x.mean(dim=0), x.mean(dim=0)) for x in (real.double(), generated.double())
+    )
     r, g = r / (len(r) - 1) ** 0.5, g / (len(g) - 1) ** 0.5
     cross = torch.linalg.svdvals(g @ r.T).sum()
-    return ((mean_r - mean_g).square().sum() + r.square().sum() + g.square().sum() - 2 * cross).item()
+    return (
+        (mean_r - mean_g).square().sum() + r.square().sum() + g.square().sum() - 2 * cross
+    ).item()
 
 
 def test_figures_are_those_of_the_functions_when_the_features_are_the_same(pair):
@@ -105,18 +115,28 @@ def test_figures_are_those_of_the_functions_when_the_features_are_the_same(pair)
 def test_figures_of_prompts_are_those_of_their_own_images_and_means_are_over_them(pair):
     outcome = with_everything(pair, k=1)
     X, R, kernel = pair["drawn"], pair["real"], pair["own"].kernel
-    each = metrics.by_group(lambda g, r: metrics.manifolds(r, g, k=1), pair["groups"], X, (R, pair["real groups"]))
+    each = metrics.by_group(
+        lambda g, r: metrics.manifolds(r, g, k=1), pair["groups"], X, (R, pair["real groups"])
+    )
     vendi = metrics.by_group(lambda g: scores.vendi(g, kernel=kernel), pair["groups"], X)
     for number, prompt in enumerate(["cat", "dog", "bird"]):
         found = values(outcome, "prompt", prompt)
         assert found["vendi"] == pytest.approx(vendi[number])
-        assert {name: found[name] for name in vars(each[number])} == pytest.approx(vars(each[number]))
+        assert {name: found[name] for name in vars(each[number])} == pytest.approx(
+            vars(each[number])
+        )
         assert table(outcome, "prompt", prompt)["vendi"].resampled == "images"
     means = table(outcome, "mean")
     assert means["vendi"].value == pytest.approx(sum(vendi.values()) / 3)
     assert means["recall"].value == pytest.approx(sum(e.recall for e in each.values()) / 3)
-    assert means["similarity"].value == pytest.approx(metrics.in_batch_similarity(X, pair["groups"]))
-    assert (means["vendi"].resampled, means["vendi"].prompts, means["vendi"].images) == ("prompts", 3, 12)
+    assert means["similarity"].value == pytest.approx(
+        metrics.in_batch_similarity(X, pair["groups"])
+    )
+    assert (means["vendi"].resampled, means["vendi"].prompts, means["vendi"].images) == (
+        "prompts",
+        3,
+        12,
+    )
     low, high = means["vendi"].low, means["vendi"].high
     assert low is not None
     assert high is not None
@@ -130,7 +150,12 @@ def test_everything_resampled_is_named_when_there_are_prompts_and_a_reference(pa
     assert found["recall"] == found["coverage"] == "reference prompts"
     assert found["smallest_distance"] is None
     home = pair["folder"].parent
-    plain = {name: f.resampled for name, f in table(scored(pair["folder"], reference=home / "real", out=home / "other")).items()}
+    plain = {
+        name: f.resampled
+        for name, f in table(
+            scored(pair["folder"], reference=home / "real", out=home / "other")
+        ).items()
+    }
     assert (plain["vendi"], plain["recall"]) == ("images", "reference images")
 
 
@@ -138,7 +163,9 @@ def test_whole_reference_is_used_for_every_prompt_when_it_has_no_prompts(pair):
     outcome = with_everything(pair, reference_prompts=None)
     dog = values(outcome, "prompt", "dog")
     own = pair["drawn"][pair["groups"] == 1]
-    assert dog["nearest_distance"] == pytest.approx((metrics.nearest_distances(own, pair["real"])[0] / pair["own"].unit).mean().item())
+    assert dog["nearest_distance"] == pytest.approx(
+        (metrics.nearest_distances(own, pair["real"])[0] / pair["own"].unit).mean().item()
+    )
     assert dog["auth_pct"] == pytest.approx(metrics.auth_pct(own, pair["real"]))
     assert "recall" not in dog
     assert "recall" in values(outcome)
@@ -152,7 +179,9 @@ def test_scores_are_one_when_all_images_are_copies(tmp_path):
         assert (found[name].value, found[name].low, found[name].high) == pytest.approx((1, 1, 1))
 
 
-def test_precision_recall_and_coverage_are_one_and_authpct_zero_when_a_set_is_its_own_reference(tmp_path):
+def test_precision_recall_and_coverage_are_one_and_authpct_zero_when_a_set_is_its_own_reference(
+    tmp_path,
+):
     folders.write(tmp_path / "set", range(10))
     found = values(scored(tmp_path / "set", reference=tmp_path / "set", radius=0.01))
     assert [found[n] for n in ("precision", "recall", "coverage", "share_inside")] == [1, 1, 1, 1]
@@ -163,7 +192,11 @@ def test_precision_recall_and_coverage_are_one_and_authpct_zero_when_a_set_is_it
 def test_files_say_the_same_when_written(pair):
     outcome = with_everything(pair)
     folder = pair["folder"].parent / "scores"
-    assert sorted(p.name for p in folder.iterdir()) == ["report.html", "score.json", "scores.parquet"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "report.html",
+        "score.json",
+        "scores.parquet",
+    ]
     record = json.loads((folder / "score.json").read_text("utf-8"))
     assert record == outcome.record
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
@@ -179,7 +212,11 @@ def test_files_say_the_same_when_written(pair):
 
 def test_pairs_are_the_copies_and_the_nearest_when_they_are_listed(pair):
     record = with_everything(pair).record
-    assert record["most_alike"][0] == {"image": "07.png", "other": "08.png", "similarity": pytest.approx(1)}
+    assert record["most_alike"][0] == {
+        "image": "07.png",
+        "other": "08.png",
+        "similarity": pytest.approx(1),
+    }
     named = [name for p in record["most_alike"] for name in (p["image"], p["other"])]
     assert len(named) == len(set(named)) >= 6
     assert record["nearest_reference"][0] == {"image": "00.png", "other": "00.png", "distance": 0}
@@ -187,7 +224,8 @@ def test_pairs_are_the_copies_and_the_nearest_when_they_are_listed(pair):
 
 def test_result_is_the_same_when_repeated_and_other_with_another_seed(pair):
     first, again, other = (
-        table(with_everything(pair, out=pair["folder"].parent / str(i), seed=seed))["precision"] for i, seed in enumerate((0, 0, 1))
+        table(with_everything(pair, out=pair["folder"].parent / str(i), seed=seed))["precision"]
+        for i, seed in enumerate((0, 0, 1))
     )
     assert first == again
     assert first.value == other.value
@@ -211,22 +249,36 @@ def test_clip_scores_prompts_and_compares_them_by_its_own_embeddings(tmp_path, c
     assert found["clip_score"] == pytest.approx(metrics.clip_score(X, Y), rel=1e-5)
     units = torch.nn.functional.normalize(Y.double(), dim=1)
     gram = Gaussian(0.3)(units, units)
-    assert found["conditional_vendi"] == pytest.approx(scores.conditional_vendi(X, prompt_gram=gram, kernel=Cosine()), rel=1e-4)
-    assert values(outcome, "prompt", "dog")["clip_score"] == pytest.approx(metrics.clip_score(X[1::3], Y[1::3]), rel=1e-5)
+    assert found["conditional_vendi"] == pytest.approx(
+        scores.conditional_vendi(X, prompt_gram=gram, kernel=Cosine()), rel=1e-4
+    )
+    assert values(outcome, "prompt", "dog")["clip_score"] == pytest.approx(
+        metrics.clip_score(X[1::3], Y[1::3]), rel=1e-5
+    )
     assert outcome.record["features"]["name"] == f"clip:{clip_folder.name}"
     assert str(clip_folder.parent) not in json.dumps(outcome.record)
 
 
-def test_scores_are_about_those_of_the_run_when_an_output_folder_is_scored(tiny_sd_folder, tmp_path):
+def test_scores_are_about_those_of_the_run_when_an_output_folder_is_scored(
+    tiny_sd_folder, tmp_path
+):
     settings = GenerateSettings(
-        prompts=("cat", "dog"), num=3, model=str(tiny_sd_folder), steps=2, out=tmp_path / "run", compare=True, device="cpu"
+        prompts=("cat", "dog"),
+        num=3,
+        model=str(tiny_sd_folder),
+        steps=2,
+        out=tmp_path / "run",
+        compare=True,
+        device="cpu",
     )
     run = generate(settings)
     outcome = scored(tmp_path / "run")
     assert outcome.record["images"]["count"] == 6
     assert outcome.record["prompts"]["source"] == "samples.parquet"
     for prompt, expected in run.record["scores"]["guided"]["prompts"].items():
-        assert values(outcome, "prompt", prompt)["vendi"] == pytest.approx(expected["vendi"], abs=0.01)
+        assert values(outcome, "prompt", prompt)["vendi"] == pytest.approx(
+            expected["vendi"], abs=0.01
+        )
     unguided = scored(tmp_path / "run" / "unguided", out=tmp_path / "b")
     expected = run.record["scores"]["unguided"]["prompts"]["dog"]["vendi"]
     assert values(unguided, "prompt", "dog")["vendi"] == pytest.approx(expected, abs=0.01)
@@ -249,7 +301,9 @@ def test_sample_is_scored_and_said_when_there_are_too_many_images(tmp_path, monk
     assert found["vendi"].value == pytest.approx(scores.vendi(X, kernel=own.kernel))
 
 
-def test_all_images_are_scored_when_the_cosine_has_fewer_numbers_than_the_limit(tmp_path, monkeypatch, clip_folder):
+def test_all_images_are_scored_when_the_cosine_has_fewer_numbers_than_the_limit(
+    tmp_path, monkeypatch, clip_folder
+):
     monkeypatch.setattr(figures_module, "SPECTRAL_LIMIT", 16)
     folders.write(tmp_path / "set", range(20))
     found = table(scored(tmp_path / "set", features=f"clip:{clip_folder}"))
@@ -278,14 +332,19 @@ def test_prompts_without_reference_are_left_out_of_means_and_said(pair):
     outcome = with_everything(pair, reference_prompts=file, k=1)
     assert table(outcome, "mean")["precision"].prompts == 1
     assert "precision" not in values(outcome, "prompt", "dog")
-    assert any("2 of 3 prompts have no reference images" in note for note in outcome.record["notes"])
+    assert any(
+        "2 of 3 prompts have no reference images" in note for note in outcome.record["notes"]
+    )
 
 
 def test_different_sizes_are_said_when_images_are_resized(tmp_path):
     folders.write(tmp_path / "set", range(3))
     folders.picture(9, (40, 20)).save(tmp_path / "set" / "wide.png")
     record = scored(tmp_path / "set").record
-    assert record["images"]["sizes"] == [{"width": 16, "height": 16, "count": 3}, {"width": 40, "height": 20, "count": 1}]
+    assert record["images"]["sizes"] == [
+        {"width": 16, "height": 16, "count": 3},
+        {"width": 40, "height": 20, "count": 1},
+    ]
     assert "different sizes; each is averaged to 32×32" in record["notes"][0]
 
 

@@ -10,12 +10,24 @@ NUMBERS = st.floats(-100, 100, width=16)
 
 
 @settings(max_examples=50, deadline=None)
-@given(arrays(np.float32, (7, 3), elements=NUMBERS), arrays(np.float64, (4, 3), elements=NUMBERS), st.floats(0, 0.5))
-def test_nearest_is_that_of_a_plain_loop_when_there_are_ties(vectors: np.ndarray, points: np.ndarray, relative: float) -> None:
-    for point, found in zip(points, nearest(points, Resident(vectors), relative=relative), strict=True):
-        distances = [float(np.sqrt(np.square(vector.astype(np.float64) - point).sum())) for vector in vectors]
+@given(
+    arrays(np.float32, (7, 3), elements=NUMBERS),
+    arrays(np.float64, (4, 3), elements=NUMBERS),
+    st.floats(0, 0.5),
+)
+def test_nearest_is_that_of_a_plain_loop_when_there_are_ties(
+    vectors: np.ndarray, points: np.ndarray, relative: float
+) -> None:
+    for point, found in zip(
+        points, nearest(points, Resident(vectors), relative=relative), strict=True
+    ):
+        distances = [
+            float(np.sqrt(np.square(vector.astype(np.float64) - point).sum())) for vector in vectors
+        ]
         assert found.distance == min(distances)
-        assert found.rows == tuple(i for i, d in enumerate(distances) if d <= min(distances) * (1 + relative))
+        assert found.rows == tuple(
+            i for i, d in enumerate(distances) if d <= min(distances) * (1 + relative)
+        )
 
 
 def test_nearest_is_exact_when_vectors_are_many_and_far_from_the_origin() -> None:
@@ -29,5 +41,10 @@ def test_nearest_is_exact_when_vectors_are_many_and_far_from_the_origin() -> Non
 
 
 def test_rows_are_those_within_the_distance_when_one_is_given() -> None:
-    (found,) = nearest(np.zeros((1, 1)), Resident(np.array([[1], [1.25], [1.5]], dtype=np.float32)), relative=0.0, absolute=0.3)
+    (found,) = nearest(
+        np.zeros((1, 1)),
+        Resident(np.array([[1], [1.25], [1.5]], dtype=np.float32)),
+        relative=0.0,
+        absolute=0.3,
+    )
     assert found.rows == (0, 1)

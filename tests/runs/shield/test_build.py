@@ -39,14 +39,30 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def settings(here, tiny_sd_folder):
     def make(*images, **options):
-        chosen = {"model": str(tiny_sd_folder), "device": "cpu", "radius": 1.0, "batch_size": 3, "out": Path("out"), **options}
-        return BuildSettings(images=images or ("set",), **{k: v for k, v in chosen.items() if v is not ...})
+        chosen = {
+            "model": str(tiny_sd_folder),
+            "device": "cpu",
+            "radius": 1.0,
+            "batch_size": 3,
+            "out": Path("out"),
+            **options,
+        }
+        return BuildSettings(
+            images=images or ("set",), **{k: v for k, v in chosen.items() if v is not ...}
+        )
 
     return make
 
 
 def addition(settings, *images, **options):
-    return AddSettings(folder=Path("out"), images=images, model=settings().model, device="cpu", batch_size=3, **options)
+    return AddSettings(
+        folder=Path("out"),
+        images=images,
+        model=settings().model,
+        device="cpu",
+        batch_size=3,
+        **options,
+    )
 
 
 def rows(folder="out"):
@@ -72,7 +88,11 @@ def test_set_holds_the_latents_of_the_images_when_it_is_built(settings, tiny_sd)
     assert list(opened.ids) == [f"set/0{i}.png" for i in range(COUNT)]
     assert opened.manifest == outcome.manifest
     assert opened.manifest.space == f"{latent_model(tiny_sd)}/4x8x8"
-    assert (opened.manifest.shape, opened.manifest.size, opened.manifest.embedding) == ((4, 8, 8), (16, 16), None)
+    assert (opened.manifest.shape, opened.manifest.size, opened.manifest.embedding) == (
+        (4, 8, 8),
+        (16, 16),
+        None,
+    )
     assert (opened.manifest.radius, opened.manifest.radius_source) == (1.0, None)
     assert (outcome.inputs, outcome.added, outcome.skipped) == (COUNT, COUNT, [])
     assert shares == sorted(shares)
@@ -95,9 +115,17 @@ def test_features_are_stored_when_that_space_is_asked_for(settings, here):
     folders.picture(9, (40, 20)).save(here / "set" / "wide.png")
     build(settings(space="pixels", model=None))
     own = extractor("pixels", device="cpu")
-    expected = [own.features(folders.pixels(here / "set", [name])) for name in [f"0{i}.png" for i in range(COUNT)] + ["wide.png"]]
+    expected = [
+        own.features(folders.pixels(here / "set", [name]))
+        for name in [f"0{i}.png" for i in range(COUNT)] + ["wide.png"]
+    ]
     manifest = open_folder(Path("out")).manifest
-    assert (manifest.space, manifest.shape, manifest.size, manifest.embedding) == ("pixels/3072", (3072,), None, "pixels")
+    assert (manifest.space, manifest.shape, manifest.size, manifest.embedding) == (
+        "pixels/3072",
+        (3072,),
+        None,
+        "pixels",
+    )
     assert np.allclose(rows(), torch.cat(expected).numpy())
 
 
@@ -121,7 +149,10 @@ def test_nothing_is_left_when_it_was_interrupted_before_anything_was_encoded(set
         build(settings(size=(15, 16)))
     (here / "bad").mkdir()
     (here / "bad" / "a.png").write_text("x")
-    with pytest.raises(StoreError, match=r"1 of 1 images in what was given cannot be read: bad/a.png \(.*Mend or remove them$"):
+    with pytest.raises(
+        StoreError,
+        match=r"1 of 1 images in what was given cannot be read: bad/a.png \(.*Mend or remove them$",
+    ):
         build(settings("bad", skip_bad=True))
     assert not (here / "out").exists()
 
@@ -129,7 +160,9 @@ def test_nothing_is_left_when_it_was_interrupted_before_anything_was_encoded(set
 def test_all_bad_images_are_listed_and_the_rest_goes_on_when_they_are_skipped(settings, here):
     (here / "set" / "01a.png").write_text("x")
     (here / "set" / "zz.png").write_bytes((here / "set" / "00.png").read_bytes()[:60])
-    with pytest.raises(StoreError, match=r"2 of 9 images .*set/01a.png .*; set/zz.png .*--skip-bad"):
+    with pytest.raises(
+        StoreError, match=r"2 of 9 images .*set/01a.png .*; set/zz.png .*--skip-bad"
+    ):
         build(settings())
     outcome = build(settings(skip_bad=True))
     assert [name for name, _ in outcome.skipped] == ["set/01a.png", "set/zz.png"]
@@ -158,17 +191,27 @@ def test_inputs_of_all_kinds_make_one_set_when_given_together(settings, here, ti
     build(settings("set", "p.parquet", "z.npy", "flat.npy"))
     assert len(rows()) == COUNT + 2 + 4 + 4
     assert np.array_equal(rows()[-8:-4], z.flatten(1).numpy())
-    assert list(open_folder(Path("out")).ids)[COUNT : COUNT + 3] == ["p.parquet#x", "p.parquet#y", "z.npy#0"]
+    assert list(open_folder(Path("out")).ids)[COUNT : COUNT + 3] == [
+        "p.parquet#x",
+        "p.parquet#y",
+        "z.npy#0",
+    ]
 
 
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (np.zeros((2, 4, 8, 9), np.float32), OptionError, r"latents of shape \(4, 8, 9\); allowed here: \(4, 8, 8\), or flat, \(256,\)"),
+        (
+            np.zeros((2, 4, 8, 9), np.float32),
+            OptionError,
+            r"latents of shape \(4, 8, 9\); allowed here: \(4, 8, 8\), or flat, \(256,\)",
+        ),
         (np.full((2, 256), np.nan, np.float32), NumericsError, r"'z.npy#0' and 1 more has NaN"),
     ],
 )
-def test_latents_are_refused_when_they_do_not_fit_or_are_not_finite(settings, here, values, error, message):
+def test_latents_are_refused_when_they_do_not_fit_or_are_not_finite(
+    settings, here, values, error, message
+):
     np.save(here / "z.npy", values)
     with pytest.raises(error, match=message):
         build(settings("z.npy"))
@@ -203,7 +246,9 @@ def generated(asked):
 
 @pytest.mark.parametrize("space", ["latent", "pixels"])
 def test_radius_is_measured_on_unguided_images_too_when_prompts_are_given(settings, space):
-    asked = settings(radius=None, model="digits", prompts=("3", "seven"), generations=2, space=space, seed=5)
+    asked = settings(
+        radius=None, model="digits", prompts=("3", "seven"), generations=2, space=space, seed=5
+    )
     own = generated(asked)
     assert own["measured"] == 4
     assert (own["prompts"], own["of_each"], own["seed"]) == (["3", "seven"], 2, 5)
@@ -219,7 +264,9 @@ def test_generations_are_at_no_distance_when_they_are_what_is_protected(settings
     view = memory.view(space)
     assert view is not None
     np.save("z.npy", view.latents.numpy())
-    chosen = settings("z.npy", model="digits", radius=None, prompts=("3",), generations=2, seed=5, batch_size=2)
+    chosen = settings(
+        "z.npy", model="digits", radius=None, prompts=("3",), generations=2, seed=5, batch_size=2
+    )
     own = generated(chosen)
     assert (own["copies"], own["copies_inside"]) == (2, 1.0)
 
@@ -278,12 +325,21 @@ def test_addition_is_refused_when_it_is_of_another_space(settings, here):
     assert open_folder(Path("out")).manifest.count == COUNT
 
 
-def test_features_are_found_again_by_another_spelling_when_they_are_in_a_folder(settings, here, clip_folder):
+def test_features_are_found_again_by_another_spelling_when_they_are_in_a_folder(
+    settings, here, clip_folder
+):
     build(settings(space=f"clip:{clip_folder}", model=None))
     manifest = open_folder(Path("out")).manifest
     assert manifest.embedding == f"clip:{clip_folder.name}"
     folders.write(here / "more", [9])
-    assert add(AddSettings(folder=Path("out"), images=("more",), space=f"clip:{clip_folder}", device="cpu")).manifest.count == COUNT + 1
+    assert (
+        add(
+            AddSettings(
+                folder=Path("out"), images=("more",), space=f"clip:{clip_folder}", device="cpu"
+            )
+        ).manifest.count
+        == COUNT + 1
+    )
 
 
 BAD = {
@@ -291,8 +347,14 @@ BAD = {
     "an empty name": ({"images": ("",)}, "no images"),
     "no model": ({"model": None}, "model is missing"),
     "a model for nothing": ({"space": "pixels"}, "needs none"),
-    "prompts without a model": ({"space": "pixels", "model": None, "radius": None, "prompts": ("a",)}, "no model to draw them with"),
-    "size of features": ({"space": "pixels", "model": None, "size": (16, 16)}, "resize by themselves"),
+    "prompts without a model": (
+        {"space": "pixels", "model": None, "radius": None, "prompts": ("a",)},
+        "no model to draw them with",
+    ),
+    "size of features": (
+        {"space": "pixels", "model": None, "size": (16, 16)},
+        "resize by themselves",
+    ),
     "space": ({"space": "pixel"}, r"space is 'pixel'; allowed: latent, pixels"),
     "radius": ({"radius": 0.0}, "radius is 0; allowed"),
     "radius below 0": ({"radius": -2.0}, "radius is -2"),
@@ -309,4 +371,6 @@ BAD = {
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
 def test_settings_are_refused_when_they_are_not_allowed(options, message):
     with pytest.raises(OptionError, match=message):
-        BuildSettings(**{"images": ("set",), "out": Path("out"), "model": "emoji", "radius": 1.0, **options})
+        BuildSettings(
+            **{"images": ("set",), "out": Path("out"), "model": "emoji", "radius": 1.0, **options}
+        )

@@ -31,18 +31,34 @@ def _protected(tmp_path, monkeypatch):
 
 
 def protect(out="out", images=("set",), **options):
-    return build(BuildSettings(images=images, out=Path(out), space="pixels", device="cpu", **options))
+    return build(
+        BuildSettings(images=images, out=Path(out), space="pixels", device="cpu", **options)
+    )
 
 
 def checked(*images, **options):
-    return check(CheckSettings(folder=Path("out"), images=images or ("new",), device="cpu", out=Path("found"), **options))
+    return check(
+        CheckSettings(
+            folder=Path("out"),
+            images=images or ("new",),
+            device="cpu",
+            out=Path("found"),
+            **options,
+        )
+    )
 
 
 def test_nearest_and_distances_are_those_of_brute_force_when_images_are_checked():
     shares = []
-    outcome = check(CheckSettings(folder=Path("out"), images=("new",), device="cpu", out=Path("found")), shares.append)
+    outcome = check(
+        CheckSettings(folder=Path("out"), images=("new",), device="cpu", out=Path("found")),
+        shares.append,
+    )
     own = extractor("pixels", device="cpu")
-    x, z = (own.features(folders.pixels(Path(n), sorted(p.name for p in Path(n).iterdir()))).double() for n in ("new", "set"))
+    x, z = (
+        own.features(folders.pixels(Path(n), sorted(p.name for p in Path(n).iterdir()))).double()
+        for n in ("new", "set")
+    )
     apart = torch.cdist(x, z, compute_mode="donot_use_mm_for_euclid_dist")
     expected = {
         f"new/{p}": (d.min().item(), f"set/0{d.argmin()}.png")
@@ -83,27 +99,70 @@ def test_name_stands_for_a_protected_image_when_its_file_is_gone():
 
 def test_rounding_is_taken_off_the_margin_when_the_set_is_in_float16():
     manifest = protect(out="half", radius=1.0, dtype="float16").manifest
-    outcome = check(CheckSettings(folder=Path("half"), images=("new",), device="cpu", out=Path("found")))
+    outcome = check(
+        CheckSettings(folder=Path("half"), images=("new",), device="cpu", out=Path("found"))
+    )
     assert manifest.rounding > 0
-    assert all(c.margin == pytest.approx(c.distance - 1 - manifest.rounding, abs=1e-12) for c in outcome.checked)
+    assert all(
+        c.margin == pytest.approx(c.distance - 1 - manifest.rounding, abs=1e-12)
+        for c in outcome.checked
+    )
 
 
 def test_only_drawn_images_are_checked_when_an_output_folder_is_given(unalike, tiny_sd_folder):
-    build(BuildSettings(images=("set",), out=Path("latents"), model=str(tiny_sd_folder), device="cpu", radius=1.0))
-    drawn = ("generate", "a", "-n", 2, "--compare", "--steps", 2, "--model", tiny_sd_folder, "--device", "cpu", "--out", "run", "--quiet")
+    build(
+        BuildSettings(
+            images=("set",),
+            out=Path("latents"),
+            model=str(tiny_sd_folder),
+            device="cpu",
+            radius=1.0,
+        )
+    )
+    drawn = (
+        "generate",
+        "a",
+        "-n",
+        2,
+        "--compare",
+        "--steps",
+        2,
+        "--model",
+        tiny_sd_folder,
+        "--device",
+        "cpu",
+        "--out",
+        "run",
+        "--quiet",
+    )
     assert unalike(*drawn).code == 0
     asked = {"folder": Path("latents"), "images": ("run",), "device": "cpu", "out": Path("found")}
     outcome = check(CheckSettings(**asked, model=str(tiny_sd_folder)))
-    assert sorted(c.image for c in outcome.checked) == ["run/images/00000.png", "run/images/00001.png"]
+    assert sorted(c.image for c in outcome.checked) == [
+        "run/images/00000.png",
+        "run/images/00001.png",
+    ]
     record = json.loads(Path("run/run.json").read_text("utf-8"))
-    Path("run/run.json").write_text(json.dumps({**record, "model": {**record["model"], "name": str(tiny_sd_folder)}}))
+    Path("run/run.json").write_text(
+        json.dumps({**record, "model": {**record["model"], "name": str(tiny_sd_folder)}})
+    )
     assert check(CheckSettings(**asked, overwrite=True)).checked == outcome.checked
 
 
 def test_model_must_be_named_when_nothing_tells_it(tiny_sd_folder):
-    build(BuildSettings(images=("set",), out=Path("latents"), model=str(tiny_sd_folder), device="cpu", radius=1.0))
+    build(
+        BuildSettings(
+            images=("set",),
+            out=Path("latents"),
+            model=str(tiny_sd_folder),
+            device="cpu",
+            radius=1.0,
+        )
+    )
     with pytest.raises(OptionError, match="model is missing"):
-        check(CheckSettings(folder=Path("latents"), images=("new",), device="cpu", out=Path("found")))
+        check(
+            CheckSettings(folder=Path("latents"), images=("new",), device="cpu", out=Path("found"))
+        )
     assert not Path("found").exists()
 
 
@@ -146,7 +205,11 @@ def test_what_was_measured_and_merged_is_told_when_it_is_inspected():
     assert ") of 3 distances of protected images to their nearest other" in text["radius"]
     assert text["rounding"].startswith("at most ")
     document = json.loads(json.dumps(outcome.to_dict()))
-    assert (document["count"], document["inputs"], document["index"]["file"]) == (3, 4, "index-0.safetensors")
+    assert (document["count"], document["inputs"], document["index"]["file"]) == (
+        3,
+        4,
+        "index-0.safetensors",
+    )
     assert document["index"]["share"] == document["index"]["resident_bytes"] / (3 * 3072 * 2)
 
 

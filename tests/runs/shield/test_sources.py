@@ -38,7 +38,10 @@ def names_of(*given):
 
 
 def read(source, wanted=None):
-    return {item.name: item.image or item.reason for item in source.read(set(source.names) if wanted is None else wanted)}
+    return {
+        item.name: item.image or item.reason
+        for item in source.read(set(source.names) if wanted is None else wanted)
+    }
 
 
 def test_images_are_named_as_they_were_given_when_they_lie_in_folders_files_and_patterns(tmp_path):
@@ -48,7 +51,9 @@ def test_images_are_named_as_they_were_given_when_they_lie_in_folders_files_and_
     assert names_of("a") == ["a/00.jpg", "a/b/00.png", "a/b/01.png"]
     assert names_of("./a/b") == ["a/b/00.png", "a/b/01.png"]
     assert names_of("a/**/*.png", "a/00.jpg") == ["a/b/00.png", "a/b/01.png", "a/00.jpg"]
-    assert names_of(str(tmp_path / "a" / "b")) == [f"{tmp_path.as_posix()}/a/b/0{i}.png" for i in range(2)]
+    assert names_of(str(tmp_path / "a" / "b")) == [
+        f"{tmp_path.as_posix()}/a/b/0{i}.png" for i in range(2)
+    ]
     assert names_of("a/b", "a", "a/b/01.png") == ["a/b/00.png", "a/b/01.png", "a/00.jpg"]
     (source,) = find_sources(["a/b"])
     assert read(source) == {f"a/b/0{i}.png": folders.picture(i) for i in range(2)}
@@ -70,7 +75,13 @@ def test_pattern_may_fit_files_of_several_kinds(tmp_path):
 
 
 def test_images_of_a_tar_file_are_found_when_other_files_are_in_it(tmp_path):
-    members = [("1/a.png", png(1)), ("1/a.json", b"{}"), ("2.PNG", png(2)), ("1/a.png", png(3)), ("torn.jpg", b"x")]
+    members = [
+        ("1/a.png", png(1)),
+        ("1/a.json", b"{}"),
+        ("2.PNG", png(2)),
+        ("1/a.png", png(3)),
+        ("torn.jpg", b"x"),
+    ]
     write_tar(tmp_path / "t.tar", members)
     (source,) = find_sources(["t.tar"])
     assert source.names == ["t.tar#1/a.png#0", "t.tar#2.PNG", "t.tar#1/a.png#2", "t.tar#torn.jpg"]
@@ -83,14 +94,23 @@ def test_images_of_a_tar_file_are_found_when_other_files_are_in_it(tmp_path):
 
 PARQUETS = {
     "bytes alone": ({"image": [png(0), png(1), png(2)]}, ["0", "1", "2"]),
-    "bytes and names": ({"file": ["a", "b", "c"], "jpg": [png(0), png(1), png(2)]}, ["a", "b", "c"]),
-    "names twice or not at all": ({"id": ["a", None, "a"], "png": [png(0), png(1), png(2)]}, ["a#0", "1", "a#2"]),
+    "bytes and names": (
+        {"file": ["a", "b", "c"], "jpg": [png(0), png(1), png(2)]},
+        ["a", "b", "c"],
+    ),
+    "names twice or not at all": (
+        {"id": ["a", None, "a"], "png": [png(0), png(1), png(2)]},
+        ["a#0", "1", "a#2"],
+    ),
     "numbers as names": ({"img": [png(0), png(1), png(2)], "id": [7, 8, 9]}, ["7", "8", "9"]),
     "as on the hub": (
         {"image": [{"bytes": png(i), "path": f"{i}.png"} for i in range(3)], "label": [1, 2, 3]},
         ["0.png", "1.png", "2.png"],
     ),
-    "without paths": ({"image": [{"bytes": png(i), "path": None} for i in range(3)]}, ["0", "1", "2"]),
+    "without paths": (
+        {"image": [{"bytes": png(i), "path": None} for i in range(3)]},
+        ["0", "1", "2"],
+    ),
     "among other bytes": ({"mask": [b"x"] * 3, "image": [png(0), png(1), png(2)]}, ["0", "1", "2"]),
 }
 
@@ -185,7 +205,17 @@ def test_pictures_are_found_again_when_their_files_are_still_there(tmp_path):
     write_tar(tmp_path / "t.tar", [("x.png", png(4)), ("y.png", png(5))])
     pq.write_table(pa.table({"image": [png(6)]}), tmp_path / "p.parquet")
     np.save(tmp_path / "z.npy", np.zeros((2, 3)))
-    names = ["a#b/01.png", "t.tar#y.png", "p.parquet#0", "z.npy#1", "gone.png", "gone.tar#x.png", "t.tar#gone.png"]
-    assert find_pictures(names) == {n: folders.picture(i) for n, i in zip(names, (1, 5, 6), strict=False)}
+    names = [
+        "a#b/01.png",
+        "t.tar#y.png",
+        "p.parquet#0",
+        "z.npy#1",
+        "gone.png",
+        "gone.tar#x.png",
+        "t.tar#gone.png",
+    ]
+    assert find_pictures(names) == {
+        n: folders.picture(i) for n, i in zip(names, (1, 5, 6), strict=False)
+    }
     (tmp_path / "t.tar").write_text("replaced")
     assert list(find_pictures(names)) == ["a#b/01.png", "p.parquet#0"]

@@ -11,7 +11,16 @@ from torch import Tensor
 from unalike.guidance.base import Method
 
 _ENOUGH = 8
-_SETTINGS = ("num_inference_steps", "guidance_scale", "true_cfg_scale", "height", "width", "num_frames", "strength", "eta")
+_SETTINGS = (
+    "num_inference_steps",
+    "guidance_scale",
+    "true_cfg_scale",
+    "height",
+    "width",
+    "num_frames",
+    "strength",
+    "eta",
+)
 
 Sample = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 """Runs the pipeline unguided with these arguments: final latents (B, …) and prompt groups (B,)."""
@@ -19,13 +28,22 @@ Sample = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 
 def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashable:
     """What a calibration depends on besides the prompts: the method, the models, the scheduler and the settings of the call."""
-    scheduler = (type(pipe.scheduler).__name__, repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))))
-    guider = getattr(pipe, "guider", None)  # of modular pipelines, which take no scale as an argument
-    scales = None if guider is None else (type(guider).__name__, getattr(guider, "guidance_scale", None))
+    scheduler = (
+        type(pipe.scheduler).__name__,
+        repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))),
+    )
+    guider = getattr(
+        pipe, "guider", None
+    )  # of modular pipelines, which take no scale as an argument
+    scales = (
+        None if guider is None else (type(guider).__name__, getattr(guider, "guidance_scale", None))
+    )
     return (method, scheduler, scales, *(arguments.get(name) for name in _SETTINGS))
 
 
-def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sample, accepted: Sequence[str]) -> list[Method]:
+def calibrated(
+    methods: Sequence[Method], arguments: dict[str, Any], sample: Sample, accepted: Sequence[str]
+) -> list[Method]:
     """The methods, calibrated on at least 8 unguided samples with the call's own arguments.
 
     The pipeline is run once, or as often as it takes to have 8 samples, with copies of the caller's generators, whose own state is left
@@ -46,7 +64,11 @@ def calibrated(methods: Sequence[Method], arguments: dict[str, Any], sample: Sam
     }
     changed = {
         **arguments,
-        **{name: value for name, value in quiet.items() if name in accepted and (name in arguments or value is not None)},
+        **{
+            name: value
+            for name, value in quiet.items()
+            if name in accepted and (name in arguments or value is not None)
+        },
     }
     latents, groups = [], []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -42,7 +42,9 @@ def draws_videos(pipe: Any) -> bool:
 def named_arguments(pipe: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name; TypeError, as from the call itself, for those that it has not."""
     arguments = inspect.signature(own_call(pipe)).bind(pipe, *args, **kwargs).arguments
-    return {name: value for name, value in list(arguments.items())[1:] if name != "kwargs"} | arguments.get("kwargs", {})
+    return {
+        name: value for name, value in list(arguments.items())[1:] if name != "kwargs"
+    } | arguments.get("kwargs", {})
 
 
 def denoisers(pipe: Any) -> dict[str, torch.nn.Module]:

@@ -39,11 +39,21 @@ class Decoder:
         self._packed = hasattr(pipe, "_pack_latents")
         own = type(pipe).__name__
         if name == "vqgan":
-            raise UnsupportedError(f"the latents of {own} are decoded in a way that is not known here; use a shield of latents")
-        if self._packed and list(inspect.signature(getattr(pipe, "_unpack_latents", lambda: 0)).parameters) != _UNPACKING:
-            raise UnsupportedError(f"{own} unpacks its latents in a way that is not known here; use a shield of latents")
+            raise UnsupportedError(
+                f"the latents of {own} are decoded in a way that is not known here; use a shield of latents"
+            )
+        if (
+            self._packed
+            and list(inspect.signature(getattr(pipe, "_unpack_latents", lambda: 0)).parameters)
+            != _UNPACKING
+        ):
+            raise UnsupportedError(
+                f"{own} unpacks its latents in a way that is not known here; use a shield of latents"
+            )
         processor = getattr(pipe, "image_processor", None)
-        self._symmetric = bool(getattr(getattr(processor, "config", None), "do_normalize", True))  # -1 to 1, as nearly all are
+        self._symmetric = bool(
+            getattr(getattr(processor, "config", None), "do_normalize", True)
+        )  # -1 to 1, as nearly all are
 
     def images(self, latents: Tensor) -> Tensor:
         """The images (B, 3, h, w) in [0, 1], float32, of final latents (B, …); inside of `open`.
@@ -55,9 +65,13 @@ class Decoder:
         if vae is not None:
             x = self._unpacked(x.to(vae.dtype))
             if x.ndim != 4:
-                raise UnsupportedError(f"latents have shape {tuple(x.shape[1:])}; only those of images (C, H, W) can be decoded here")
+                raise UnsupportedError(
+                    f"latents have shape {tuple(x.shape[1:])}; only those of images (C, H, W) can be decoded here"
+                )
             x = unscaled(self._pipe, x)
-            x = vae.decode(x[:, :, None] if of_one_frame(vae) else x, return_dict=False, **self._options)[0]
+            x = vae.decode(
+                x[:, :, None] if of_one_frame(vae) else x, return_dict=False, **self._options
+            )[0]
             x = self._resized(x[:, :, 0] if of_one_frame(vae) else x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UnsupportedError(
@@ -76,8 +90,15 @@ class Decoder:
         if vae is None:
             yield
             return
-        widened = vae.dtype == torch.float16 and vae.config.get("force_upcast") and hasattr(self._pipe, "upcast_vae")
-        thrifty = getattr(vae, "_supports_gradient_checkpointing", False) and not vae.is_gradient_checkpointing
+        widened = (
+            vae.dtype == torch.float16
+            and vae.config.get("force_upcast")
+            and hasattr(self._pipe, "upcast_vae")
+        )
+        thrifty = (
+            getattr(vae, "_supports_gradient_checkpointing", False)
+            and not vae.is_gradient_checkpointing
+        )
         try:
             if widened:
                 vae.to(dtype=torch.float32)
@@ -107,8 +128,17 @@ class Decoder:
 
     def _resized(self, images: Tensor) -> Tensor:
         """Images that were drawn at one of the sizes that the pipeline was trained on, in the size that was asked for."""
-        resize, (height, width) = getattr(getattr(self._pipe, "image_processor", None), "resize_and_crop_tensor", None), self._size
-        if resize is None or height is None or width is None or images.ndim != 4 or images.shape[2:] == (height, width):
+        resize, (height, width) = (
+            getattr(getattr(self._pipe, "image_processor", None), "resize_and_crop_tensor", None),
+            self._size,
+        )
+        if (
+            resize is None
+            or height is None
+            or width is None
+            or images.ndim != 4
+            or images.shape[2:] == (height, width)
+        ):
             return images
         return resize(images, width, height)
 

@@ -43,7 +43,14 @@ class Denoiser:
         UnsupportedError: on entering for a pipeline without a denoiser; from the denoiser where its rows cannot be told apart.
     """
 
-    def __init__(self, pipe: Any, methods: Sequence[Method], binding: Binding, session: Session, prompts: Prompts) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        methods: Sequence[Method],
+        binding: Binding,
+        session: Session,
+        prompts: Prompts,
+    ) -> None:
         self._pipe = pipe
         self._names = [type(m).__name__ for m in methods if m.acts_on_prompts]
         self._may_change_prompts = any(type(m).condition is not Method.condition for m in methods)
@@ -54,14 +61,24 @@ class Denoiser:
         self._hooks: list[Callable[[], None]] = []  # each takes one away
         self._step, self._prepared = -1, Prepared((), True)
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
-        self._length: int | None = None  # how many tokens of those that it is given are the prompt's
+        self._length: int | None = (
+            None  # how many tokens of those that it is given are the prompt's
+        )
         self._with_prompt: Tensor | None = None
         self._classes: dict[LabelEmbedding, Tensor] = {}
 
     def __enter__(self) -> Denoiser:
         modules = self._modules() if self._names else []
-        embedders = [part for module in modules for part in _embedders(module)] if self._may_change_prompts else []
-        if embedders and any(is_compiled(part) and _embedders(part) for module in modules for part in module.modules()):
+        embedders = (
+            [part for module in modules for part in _embedders(module)]
+            if self._may_change_prompts
+            else []
+        )
+        if embedders and any(
+            is_compiled(part) and _embedders(part)
+            for module in modules
+            for part in module.modules()
+        ):
             raise UnsupportedError(
                 f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a compiled model, where they cannot be replaced; "
                 f"leave torch.compile out, or {_HINT}"
@@ -87,14 +104,25 @@ class Denoiser:
     def _who(self) -> str:
         return " and ".join(self._names)
 
-    def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _before(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         module = unwrapped(module)
         bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
         arguments = bound.arguments
-        sample = next((arguments[n] for n in ("sample", "hidden_states") if isinstance(arguments.get(n), Tensor)), None)
+        sample = next(
+            (
+                arguments[n]
+                for n in ("sample", "hidden_states")
+                if isinstance(arguments.get(n), Tensor)
+            ),
+            None,
+        )
         times = torch.as_tensor(arguments.get("timestep", ())).reshape(-1).cpu().double()
         if sample is None or not len(times) or (times != times[0]).any():
-            raise UnsupportedError(f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}")
+            raise UnsupportedError(
+                f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}"
+            )
         labels = arguments.get("class_labels")
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
         coming = self._binding.coming(times[0].item())
@@ -109,15 +137,24 @@ class Denoiser:
         places = _places(arguments) if labels is None else []
         if coming.step != self._step:
             self._classes = {}
-            classes = {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
+            classes = (
+                {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
+            )
             embeddings = [*(self._taken(place[name]) for place, name in places), *classes.values()]
-            self._prepared, self._step = self._session.prepare(coming, sample, embeddings), coming.step
+            self._prepared, self._step = (
+                self._session.prepare(coming, sample, embeddings),
+                coming.step,
+            )
             new = self._prepared.embeddings[len(places) :]
-            self._classes = {m: rows for m, rows in zip(classes, new, strict=True) if rows is not None}
+            self._classes = {
+                m: rows for m, rows in zip(classes, new, strict=True) if rows is not None
+            }
         for (place, name), rows in zip(places, self._prepared.embeddings, strict=False):
             if rows is not None:
                 place[name] = self._replaced(place[name], rows)
-        return bound.args[1 : 1 + len(args)], {name: arguments.get(name, value) for name, value in kwargs.items()}
+        return bound.args[1 : 1 + len(args)], {
+            name: arguments.get(name, value) for name, value in kwargs.items()
+        }
 
     def _taken(self, values: Tensor) -> Tensor:
         """Of `values` (R · frames, …) those of the positive prompts (B, …): what the frames of a video share is taken once."""
@@ -133,13 +170,17 @@ class Denoiser:
             new = torch.cat([new, values[chosen, new.shape[1] :]], dim=1)
         return values.index_put((chosen,), new)
 
-    def _positive_rows(self, module: torch.nn.Module, tokens: Any, sample: Tensor, *, asked: bool) -> Tensor:
+    def _positive_rows(
+        self, module: torch.nn.Module, tokens: Any, sample: Tensor, *, asked: bool
+    ) -> Tensor:
         """Which rows of the input `sample` (R, …) belong to positive prompts: (R,) bool; `asked`, whether it had those of this step."""
         positive = self._prompts.positive
         found = None
         if isinstance(tokens, Tensor) and isinstance(positive, Tensor):
             self._length = positive.shape[1] if positive.ndim == 3 else None
-            found = positive_rows(tokens, positive, rows=len(sample), images=self._prompts.images(sample))
+            found = positive_rows(
+                tokens, positive, rows=len(sample), images=self._prompts.images(sample)
+            )
             if found is None and asked:  # the empty prompts, which have another length
                 return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
         if found is None:
@@ -179,9 +220,15 @@ def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:
 
 def _places(arguments: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Where a call holds embeddings of prompts: a dictionary and a key for each."""
-    places = [(arguments, name) for name in ("encoder_hidden_states", "pooled_projections") if isinstance(arguments.get(name), Tensor)]
+    places = [
+        (arguments, name)
+        for name in ("encoder_hidden_states", "pooled_projections")
+        if isinstance(arguments.get(name), Tensor)
+    ]
     added = arguments.get("added_cond_kwargs")
     if isinstance(added, dict) and isinstance(added.get("text_embeds"), Tensor):
-        arguments["added_cond_kwargs"] = dict(added)  # the pipeline's own dictionary serves all steps
+        arguments["added_cond_kwargs"] = dict(
+            added
+        )  # the pipeline's own dictionary serves all steps
         places.append((arguments["added_cond_kwargs"], "text_embeds"))
     return places

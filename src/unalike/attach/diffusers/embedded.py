@@ -17,7 +17,9 @@ from unalike.shields import Shield
 
 _SLACK = 1e-4  # share of the radius by which another order of the same sums may change a distance
 _MARGIN = 1e-3  # share of the radius by which an image that had to be moved ends up further out
-_CENTRE = 1e-5  # share of the radius below which the direction from a centre is that of rounding errors
+_CENTRE = (
+    1e-5  # share of the radius below which the direction from a centre is that of rounding errors
+)
 _PUSHES = 3
 _ATTEMPTS = 64
 _ROUNDS = 4
@@ -65,9 +67,13 @@ def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
             f"guide(pipe, shield=shield, embed=unalike.extractors.extractor({spelling}))"
         )
     if not callable(_function(embed)):
-        raise OptionError(f"embed is a {type(embed).__name__}; allowed: an extractor of unalike.extractors, or a function of images")
+        raise OptionError(
+            f"embed is a {type(embed).__name__}; allowed: an extractor of unalike.extractors, or a function of images"
+        )
     if not in_embedding(shield):
-        raise StoreError(f"the shield protects latents of {kind!r}, which need no embedding; use guide(pipe, shield=shield)")
+        raise StoreError(
+            f"the shield protects latents of {kind!r}, which need no embedding; use guide(pipe, shield=shield)"
+        )
     if kind != embedding_model(embed):
         raise StoreError(
             f"the shield protects vectors of the embedding {kind!r} and embed is {embedding_model(embed)!r}; pass the one that made them, "
@@ -95,7 +101,13 @@ class EmbeddedGuard:
     """
 
     def __init__(
-        self, shield: Shield, pipe: Any, embed: Embed, *, size: tuple[int | None, int | None] = (None, None), pushes: int = _PUSHES
+        self,
+        shield: Shield,
+        pipe: Any,
+        embed: Embed,
+        *,
+        size: tuple[int | None, int | None] = (None, None),
+        pushes: int = _PUSHES,
     ) -> None:
         require_fitting_embedding(shield, embed)
         self.shield = shield
@@ -113,8 +125,13 @@ class EmbeddedGuard:
         """Which of the final latents (B, …) are images that lie in a ball (B,), or so near to one that rounding decides."""
         with self.decoder.open():
             images = self.decoder.images(latents)
-        near = [self._within(self.features(form), self.shield.reach * (1 + _SLACK)) for form in (images, as_returned(images))]
-        return torch.tensor([len(a) + len(b) > 0 for a, b in zip(*near, strict=True)], device=latents.device)
+        near = [
+            self._within(self.features(form), self.shield.reach * (1 + _SLACK))
+            for form in (images, as_returned(images))
+        ]
+        return torch.tensor(
+            [len(a) + len(b) > 0 for a, b in zip(*near, strict=True)], device=latents.device
+        )
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The final latents (B, …), those inside moved out of all balls, and which were moved (B,).
@@ -153,10 +170,17 @@ class EmbeddedGuard:
             if short_now <= 0:  # out, and the rounded image is not
                 margin *= 2
             elif step is not None:
-                overshoot = min(2 * overshoot, _MOST_OVERSHOOT) if short_now > _STALLED * short else overshoot
+                overshoot = (
+                    min(2 * overshoot, _MOST_OVERSHOOT)
+                    if short_now > _STALLED * short
+                    else overshoot
+                )
                 x, short = x + _shortened(overshoot, step), short_now
             elif nudge <= _MOST_NUDGE:
-                x, nudge = x + nudged(torch.randn(x.shape, generator=nudges).to(x), nudge), 2 * nudge
+                x, nudge = (
+                    x + nudged(torch.randn(x.shape, generator=nudges).to(x), nudge),
+                    2 * nudge,
+                )
             else:
                 break
             placed = x.to(latent)
@@ -214,7 +238,9 @@ class EmbeddedGuard:
             if way is None:
                 return short, None
             if not e.requires_grad:
-                raise OptionError("embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch")
+                raise OptionError(
+                    "embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch"
+                )
             length = way.norm()
             (back,) = torch.autograd.grad(e, pixels, (way / length).to(e).view_as(e))
             largest = back.abs().max().item()
@@ -223,8 +249,12 @@ class EmbeddedGuard:
             (gradient,) = torch.autograd.grad(images, leaf, back / largest)
         steepness = gradient.norm().item()
         if not math.isfinite(steepness):
-            raise NumericsError(f"the gradient of {self.shield.space} with respect to the latents has NaN or infinite values")
-        return short, None if steepness == 0 else _shortened(length.item() / largest / steepness**2, gradient)
+            raise NumericsError(
+                f"the gradient of {self.shield.space} with respect to the latents has NaN or infinite values"
+            )
+        return short, None if steepness == 0 else _shortened(
+            length.item() / largest / steepness**2, gradient
+        )
 
     def _way(self, e: Tensor, radius: float) -> tuple[float, Tensor | None]:
         """The sum `Σ_k max(0, r / ||e - z_k|| - 1) · (e - z_k)` (d,) for e (1, d), or the way from the nearest `z_k` where it is 0."""
@@ -234,7 +264,10 @@ class EmbeddedGuard:
         total, closest, nearest = torch.zeros_like(point[0]), torch.zeros_like(point[0]), math.inf
         size = max(1, _BLOCK_VALUES // e.shape[1])
         for begin in range(0, len(rows), size):
-            away = point - torch.from_numpy(self.shield.vectors.rows(rows[begin : begin + size])).double()
+            away = (
+                point
+                - torch.from_numpy(self.shield.vectors.rows(rows[begin : begin + size])).double()
+            )
             distance = away.norm(dim=1)
             first = int(distance.argmin())
             if distance[first] < nearest:
@@ -242,7 +275,11 @@ class EmbeddedGuard:
             apart = distance > _CENTRE * radius
             total += (radius / distance[apart] - 1).clamp_min(0) @ away[apart]
         if total.norm() <= 1e-9 * radius:  # the balls' ways cancel
-            total = (radius / nearest - 1) * closest if nearest > _CENTRE * radius else torch.zeros_like(closest)
+            total = (
+                (radius / nearest - 1) * closest
+                if nearest > _CENTRE * radius
+                else torch.zeros_like(closest)
+            )
         return radius - nearest, total if total.any() else None
 
     def _within(self, e: Tensor, radius: float) -> list[Any]:
@@ -252,7 +289,9 @@ class EmbeddedGuard:
         try:
             return self.step_out(x, radius)
         except NumericsError as error:
-            raise ShieldError(f"an image could not be moved out of balls of radius {self.shield.radius:g}: {error}") from error
+            raise ShieldError(
+                f"an image could not be moved out of balls of radius {self.shield.radius:g}: {error}"
+            ) from error
 
 
 class _Regions:
@@ -291,7 +330,11 @@ class _Regions:
 
 
 def _function(embed: Any) -> Any:
-    return embed.embed if isinstance(getattr(embed, "fingerprint", None), str) and hasattr(embed, "embed") else embed
+    return (
+        embed.embed
+        if isinstance(getattr(embed, "fingerprint", None), str) and hasattr(embed, "embed")
+        else embed
+    )
 
 
 def nudged(direction: Tensor, share: float) -> Tensor:

@@ -18,7 +18,9 @@ def unwrapped(module: Module) -> Module:
     return getattr(module, "_orig_mod", module)
 
 
-def hook_around(module: Module, before: Callable[..., Any], after: Callable[..., Any]) -> Callable[[], None]:
+def hook_around(
+    module: Module, before: Callable[..., Any], after: Callable[..., Any]
+) -> Callable[[], None]:
     """Hooks before and after a model, outside of its graph where it is compiled; returns what takes them away again.
 
     Hooks that are registered with a module that was compiled in place would become part of its graph: it would be compiled anew, or not
@@ -31,7 +33,10 @@ def hook_around(module: Module, before: Callable[..., Any], after: Callable[...,
     """
     compiled = getattr(module, "_compiled_call_impl", None)
     if compiled is None:
-        handles = module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)
+        handles = (
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after),
+        )
 
         def take_away() -> None:
             for handle in handles:

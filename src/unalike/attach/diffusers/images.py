@@ -27,7 +27,9 @@ class Remembered:
         self._of: tuple[Memory, str, Any] | None = None
         self._rows: dict[int, Tensor] = {}
 
-    def rows(self, memory: Memory, space: str, embed: Any, make: Callable[[Tensor], Tensor]) -> Tensor:
+    def rows(
+        self, memory: Memory, space: str, embed: Any, make: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """The embeddings (n, e) of all samples of a space, oldest first, on the CPU; `make` embeds some latents (k, d)."""
         if self._of is None or self._of[0] is not memory or self._of[1:] != (space, embed):
             self._of, self._rows = (memory, space, embed), {}
@@ -59,7 +61,9 @@ class PipelineImages:
         self._kept = kept
         self._memory: tuple[Memory, str, Sequence[int], torch.device] | None = None
 
-    def remember(self, memory: Memory, space: str, shape: Sequence[int], device: torch.device) -> None:
+    def remember(
+        self, memory: Memory, space: str, shape: Sequence[int], device: torch.device
+    ) -> None:
         """What `remembered` is to embed: the samples of a space, latents of this shape."""
         self._memory = memory, space, shape, device
 
@@ -76,7 +80,10 @@ class PipelineImages:
         """
         if not (torch.is_grad_enabled() and x0.requires_grad):
             return torch.cat([self._made(part, embed) for part in x0.split(_BATCH)])
-        rows = [checkpoint(self._made, part, embed, use_reentrant=False, preserve_rng_state=False) for part in x0.split(1)]
+        rows = [
+            checkpoint(self._made, part, embed, use_reentrant=False, preserve_rng_state=False)
+            for part in x0.split(1)
+        ]
         return torch.cat([row for row in rows if isinstance(row, Tensor)])
 
     @torch.no_grad()
@@ -85,15 +92,25 @@ class PipelineImages:
         if self._memory is None:
             return torch.zeros(0, 0)
         memory, space, shape, device = self._memory
-        rows = self._kept.rows(memory, space, embed, lambda latents: self._made(latents.view(-1, *shape).to(device), embed))
+        rows = self._kept.rows(
+            memory,
+            space,
+            embed,
+            lambda latents: self._made(latents.view(-1, *shape).to(device), embed),
+        )
         return rows.to(device)
 
     def _made(self, latents: Tensor, embed: Any) -> Tensor:
-        images, device = self._decoder.images(latents), getattr(getattr(embed, "__self__", embed), "device", None)
+        images, device = (
+            self._decoder.images(latents),
+            getattr(getattr(embed, "__self__", embed), "device", None),
+        )
         e = embed(images if device is None else images.to(device))
         if not isinstance(e, Tensor) or e.ndim != 2 or len(e) != len(images):
             got = f"shape {tuple(e.shape)}" if isinstance(e, Tensor) else f"a {type(e).__name__}"
-            raise OptionError(f"embed returned {got} for {len(images)} images; it must return one vector for each, ({len(images)}, e)")
+            raise OptionError(
+                f"embed returned {got} for {len(images)} images; it must return one vector for each, ({len(images)}, e)"
+            )
         if not torch.isfinite(e).all():
             raise NumericsError(
                 "the embeddings of the predicted images have NaN or infinite values; use float32 or bfloat16 for the pipeline"

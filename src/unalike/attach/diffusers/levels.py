@@ -18,7 +18,18 @@ from unalike.attach.diffusers.schedulers import BUILT_IN, Entry, LevelMap, all_t
 from unalike.attach.run.evaluations import Level
 from unalike.errors import UnsupportedError
 
-__all__ = ["Level", "LevelMap", "first", "level", "one_step", "position", "register", "require", "schedule", "supported"]
+__all__ = [
+    "Level",
+    "LevelMap",
+    "first",
+    "level",
+    "one_step",
+    "position",
+    "register",
+    "require",
+    "schedule",
+    "supported",
+]
 
 _ENTRIES: dict[type, Entry] = {}
 
@@ -29,14 +40,23 @@ def one_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     It is for DDIM without η and for Euler's method on noise levels or straight paths. All others have a memory, noise of their own, or
     several evaluations a step; and none is where predictions are clipped, for then an edit of x0 is not what it seems.
     """
-    known = (diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler, diffusers.FlowMatchEulerDiscreteScheduler)
+    known = (
+        diffusers.DDIMScheduler,
+        diffusers.EulerDiscreteScheduler,
+        diffusers.FlowMatchEulerDiscreteScheduler,
+    )
     if not isinstance(scheduler, known):
         return False
     switches = ("stochastic_sampling", "clip_sample", "thresholding")
-    return not (arguments.get("eta", 0) > 0 or any(getattr(scheduler.config, name, False) for name in switches))
+    return not (
+        arguments.get("eta", 0) > 0
+        or any(getattr(scheduler.config, name, False) for name in switches)
+    )
 
 
-def register(scheduler_class: type, level: LevelMap, schedule: Callable[[Any], Tensor] = all_timesteps) -> None:
+def register(
+    scheduler_class: type, level: LevelMap, schedule: Callable[[Any], Tensor] = all_timesteps
+) -> None:
     """Adds a scheduler class, or replaces its map.
 
     Args:
@@ -125,13 +145,21 @@ def _entry(scheduler_class: type) -> Entry | None:
     for parent in scheduler_class.__mro__:
         entry = _ENTRIES.get(parent) or _built_in(parent)
         if entry is not None:
-            return entry if getattr(scheduler_class, "step", None) is getattr(parent, "step", None) else None
+            return (
+                entry
+                if getattr(scheduler_class, "step", None) is getattr(parent, "step", None)
+                else None
+            )
     return None
 
 
 def _built_in(scheduler_class: type) -> Entry | None:
     """The row of one of diffusers' own classes, by its name, so that none has to be imported that is not used."""
-    return BUILT_IN.get(scheduler_class.__name__) if scheduler_class.__module__.startswith("diffusers.schedulers.") else None
+    return (
+        BUILT_IN.get(scheduler_class.__name__)
+        if scheduler_class.__module__.startswith("diffusers.schedulers.")
+        else None
+    )
 
 
 def require(scheduler: Any) -> Entry:

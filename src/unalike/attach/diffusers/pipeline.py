@@ -12,7 +12,12 @@ from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.calls import call_parameters, named_arguments, own_call
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
-from unalike.attach.diffusers.embedded import Embed, EmbeddedGuard, in_embedding, require_fitting_embedding
+from unalike.attach.diffusers.embedded import (
+    Embed,
+    EmbeddedGuard,
+    in_embedding,
+    require_fitting_embedding,
+)
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.modular import is_modular
 from unalike.attach.diffusers.prompts import Prompts
@@ -95,21 +100,34 @@ def guide(
         unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())
     """
     if isinstance(pipe, GuidedPipeline):
-        raise AttachmentError("this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())")
+        raise AttachmentError(
+            "this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())"
+        )
     if getattr(pipe, "scheduler", None) is None or not callable(pipe):
         raise UnsupportedError(
             f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())"
         )
     for method in methods:
         if not isinstance(method, Method):
-            raise OptionError(f"{method!r} is not a guidance method; pass an object, as in guide(pipe, SPARKE(strength=0.05))")
+            raise OptionError(
+                f"{method!r} is not a guidance method; pass an object, as in guide(pipe, SPARKE(strength=0.05))"
+            )
     for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
         if value is not None and not isinstance(value, kind):
             raise OptionError(
                 f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
             )
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
-    return GuidedPipeline(pipe, methods, memory=memory, shield=shield, embed=embed, policy=policy, prompt_encoder=encoder, groups=groups)
+    return GuidedPipeline(
+        pipe,
+        methods,
+        memory=memory,
+        shield=shield,
+        embed=embed,
+        policy=policy,
+        prompt_encoder=encoder,
+        groups=groups,
+    )
 
 
 class GuidedPipeline:
@@ -173,10 +191,14 @@ class GuidedPipeline:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
                 draws.add(*self._run(methods, again, (), again, keep=True))
         output, latents = draws.output(), draws.latents()
-        report = draws.report(methods, self._guard(named), as_latents=named.get("output_type") == "latent")
+        report = draws.report(
+            methods, self._guard(named), as_latents=named.get("output_type") == "latent"
+        )
         draws.commit()
         self.report = report
-        self.latents = None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
+        self.latents = (
+            None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
+        )
         if draws.inside:
             raise refusal(output, report, draws.inside, draws.failures, policy)
         return output
@@ -201,7 +223,13 @@ class GuidedPipeline:
         return self
 
     def _run(
-        self, methods: Sequence[Method], named: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any], *, keep: bool
+        self,
+        methods: Sequence[Method],
+        named: dict[str, Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        keep: bool,
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
         prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
@@ -218,29 +246,46 @@ class GuidedPipeline:
             seeds=seeds_of(named.get("generator")),
             places=places,
         )
-        with places, Binding(self.pipe, session) as binding, prompts, Denoiser(self.pipe, methods, binding, session, prompts):
-            output = own_call(self.pipe)(self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
+        with (
+            places,
+            Binding(self.pipe, session) as binding,
+            prompts,
+            Denoiser(self.pipe, methods, binding, session, prompts),
+        ):
+            output = own_call(self.pipe)(
+                self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()}
+            )
         return session, output
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
         """The protected set with what brings this call's latents into its space."""
         if self.shield is None:
             return None
-        if is_modular(self.pipe) and any(named.get(name) is not None for name in ("mask_image", "mask")):
+        if is_modular(self.pipe) and any(
+            named.get(name) is not None for name in ("mask_image", "mask")
+        ):
             raise _pasted(f"{type(self.pipe).__name__} with mask_image")
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
-        return EmbeddedGuard(self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width")))
+        return EmbeddedGuard(
+            self.shield, self.pipe, self.embed, size=(named.get("height"), named.get("width"))
+        )
 
     def _decoder(self, named: dict[str, Any]) -> Decoder:
         return Decoder(self.pipe, (named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
-        keys = {i: (settings_key(m, self.pipe, named), self._models()) for i, m in enumerate(self.methods) if m.needs_calibration}
+        keys = {
+            i: (settings_key(m, self.pipe, named), self._models())
+            for i, m in enumerate(self.methods)
+            if m.needs_calibration
+        }
         missing = {key: self.methods[i] for i, key in keys.items() if key not in self._calibrations}
         if missing:
-            ready = calibrated(list(missing.values()), named, self._unguided, call_parameters(self.pipe))
+            ready = calibrated(
+                list(missing.values()), named, self._unguided, call_parameters(self.pipe)
+            )
             self._calibrations.update(zip(missing, ready, strict=True))
         return [self._calibrations[keys[i]] if i in keys else m for i, m in enumerate(self.methods)]
 
@@ -256,10 +301,24 @@ class GuidedPipeline:
     def _models(self) -> Models:
         """The names of the pipeline's models, read again only when one was exchanged, or an adapter in it: offloaded weights cannot be."""
         named = getattr(self.pipe, "components", {})
-        adapters = [getattr(part, "peft_config", {}).values() for name, part in named.items() if name.startswith("text_encoder")]
-        known, current = self._known_models, [self.prompt_encoder, *named.values(), *(one for own in adapters for one in own)]
-        if known is None or len(known[0]) != len(current) or any(a is not b for a, b in zip(known[0], current, strict=True)):
-            known = self._known_models = (current, Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)))
+        adapters = [
+            getattr(part, "peft_config", {}).values()
+            for name, part in named.items()
+            if name.startswith("text_encoder")
+        ]
+        known, current = (
+            self._known_models,
+            [self.prompt_encoder, *named.values(), *(one for own in adapters for one in own)],
+        )
+        if (
+            known is None
+            or len(known[0]) != len(current)
+            or any(a is not b for a, b in zip(known[0], current, strict=True))
+        ):
+            known = self._known_models = (
+                current,
+                Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)),
+            )
         return known[1]
 
     def _require_fitting_stores(self) -> None:
@@ -268,7 +327,9 @@ class GuidedPipeline:
             require_same_models(self.memory, self._models())
         if shield is None:
             if self.embed is not None:
-                raise OptionError("embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither")
+                raise OptionError(
+                    "embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither"
+                )
             return
         if "Inpaint" in type(self.pipe).__name__:
             raise _pasted(type(self.pipe).__name__)

@@ -64,11 +64,24 @@ class Prompts:
     ) -> None:
         self._pipe = pipe
         self._encoder = encoder
-        self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        self._groups = (
+            None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        )
         self._labels = _labels(arguments)
         self._keys: Sequence[Hashable] | None = self._labels
-        self._texts = _class_names(pipe, self._labels) if self._labels is not None else prompt_texts(arguments.get("prompt"))
-        self._each = next((v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt") and v), 1)
+        self._texts = (
+            _class_names(pipe, self._labels)
+            if self._labels is not None
+            else prompt_texts(arguments.get("prompt"))
+        )
+        self._each = next(
+            (
+                v
+                for k, v in arguments.items()
+                if k.startswith("num_") and k.endswith("_per_prompt") and v
+            ),
+            1,
+        )
         self._rows: Tensor | None = None
         self.positive: Tensor | None = None if self._labels is None else torch.tensor(self._labels)
         if self._labels is None and self._texts is not None:
@@ -95,7 +108,9 @@ class Prompts:
             bound = inspect.signature(own).bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = bound.arguments
-            texts = prompt_texts(arguments.get("prompt"))  # before the call: some pipelines write a template into the list
+            texts = prompt_texts(
+                arguments.get("prompt")
+            )  # before the call: some pipelines write a template into the list
             keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
             if not self._heard:
@@ -119,11 +134,15 @@ class Prompts:
             self._pipe.encode_prompt = replaced
 
     def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
-        numbers = [v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")]
+        numbers = [
+            v for k, v in arguments.items() if k.startswith("num_") and k.endswith("_per_prompt")
+        ]
         self._counted = bool(numbers)
         if arguments.get("do_classifier_free_guidance"):
             given = arguments.get("prompt_embeds") if self._texts is None else self._texts
-            encoded = _without_negative(encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1))
+            encoded = _without_negative(
+                encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1)
+            )
         self._take(encoded)
 
     def _hear(self, state: Any) -> None:
@@ -163,14 +182,22 @@ class Prompts:
         """
         images = self.images(sample)
         if self._groups is not None and len(self._groups) != images:
-            raise OptionError(f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image")
+            raise OptionError(
+                f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image"
+            )
         texts = None if self._texts is None else _spread(self._texts, images, "prompts")
         embeddings = self._embeddings(images)
         keys = None if self._keys is None else _spread(self._keys, images, "prompts")
-        return Conditions(images, _grouped(self._groups, keys, embeddings, images), texts, embeddings)
+        return Conditions(
+            images, _grouped(self._groups, keys, embeddings, images), texts, embeddings
+        )
 
     def _known_images(self, rows: int) -> int:
-        for known in (self._groups, self._labels, self._rows if self._counted or self._texts is None else None):
+        for known in (
+            self._groups,
+            self._labels,
+            self._rows if self._counted or self._texts is None else None,
+        ):
             if known is not None:
                 return len(known)
         return rows if self._texts is None else len(self._texts) * self._each
@@ -179,20 +206,39 @@ class Prompts:
         if self._encoder is not None:
             return self._encoded(self._encoder, images)
         if self._labels is not None:
-            classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or max(self._labels)
-            one_hot = torch.nn.functional.one_hot(torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1).float()
+            classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get(
+                "num_embeds_ada_norm"
+            ) or max(self._labels)
+            one_hot = torch.nn.functional.one_hot(
+                torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1
+            ).float()
             return _spread_rows(one_hot, images)
         return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
 
     def _encoded(self, encoder: Encoder, images: int) -> Tensor:
         if self._texts is None:
-            raise OptionError("prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out")
+            raise OptionError(
+                "prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out"
+            )
         unique = list(dict.fromkeys(self._texts))
         encoded = encoder(unique)
-        if not isinstance(encoded, Tensor) or encoded.ndim != 2 or len(encoded) != len(unique) or not torch.isfinite(encoded).all():
-            got = f"shape {tuple(encoded.shape)}" if isinstance(encoded, Tensor) else f"a {type(encoded).__name__}"
-            raise OptionError(f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)")
-        rows = encoded.detach().float()[[unique.index(t) for t in _spread(self._texts, images, "prompts")]]
+        if (
+            not isinstance(encoded, Tensor)
+            or encoded.ndim != 2
+            or len(encoded) != len(unique)
+            or not torch.isfinite(encoded).all()
+        ):
+            got = (
+                f"shape {tuple(encoded.shape)}"
+                if isinstance(encoded, Tensor)
+                else f"a {type(encoded).__name__}"
+            )
+            raise OptionError(
+                f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)"
+            )
+        rows = encoded.detach().float()[
+            [unique.index(t) for t in _spread(self._texts, images, "prompts")]
+        ]
         return unit_rows(rows)
 
 
@@ -208,7 +254,9 @@ def prompt_texts(prompt: Any) -> list[str] | None:
 def _keys(arguments: dict[str, Any], count: int) -> zip[tuple[str, ...]]:
     """What tells the prompts apart: `prompt` with `prompt_2`, `prompt_3` where they are given."""
     columns = [prompt_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
-    full = [c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)]
+    full = [
+        c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)
+    ]
     return zip(*full, strict=True)
 
 
@@ -217,7 +265,14 @@ def _labels(arguments: dict[str, Any]) -> list[int] | None:
     if labels is None:
         return None
     return [
-        int(i) for i in (labels.reshape(-1).tolist() if isinstance(labels, Tensor) else [labels] if isinstance(labels, int) else labels)
+        int(i)
+        for i in (
+            labels.reshape(-1).tolist()
+            if isinstance(labels, Tensor)
+            else [labels]
+            if isinstance(labels, int)
+            else labels
+        )
     ]
 
 
@@ -248,7 +303,9 @@ def _text_encoder(pipe: Any) -> torch.nn.Module | None:
 def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
     """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how often a prompt is repeated in it."""
     parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
-    if isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first):  # prompts of different lengths
+    if (
+        isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first)
+    ):  # prompts of different lengths
         return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
     if not isinstance(first, Tensor):
         return None
@@ -256,7 +313,14 @@ def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
     if rows.ndim == 2:
         return rows
     rows = rows.reshape(len(rows), -1, rows.shape[-1])
-    mask = next((p for p in parts if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]), None)
+    mask = next(
+        (
+            p
+            for p in parts
+            if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]
+        ),
+        None,
+    )
     if mask is None or mask.is_floating_point():
         return rows.mean(1)
     weight = _as_embeddings(mask, each).to(rows)[:, :, None]
@@ -288,12 +352,16 @@ def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:
 
 def _spread_rows(rows: Tensor, images: int) -> Tensor:
     if len(rows) > images and len(rows) % images == 0:
-        return rows[:: len(rows) // images]  # some video pipelines repeat the embedding for each frame
+        return rows[
+            :: len(rows) // images
+        ]  # some video pipelines repeat the embedding for each frame
     index = _spread(list(range(len(rows))), images, "prompt embeddings")
     return rows[torch.tensor(index, device=rows.device)]
 
 
-def _grouped(given: Tensor | None, keys: list[Hashable] | None, embeddings: Tensor | None, images: int) -> Tensor:
+def _grouped(
+    given: Tensor | None, keys: list[Hashable] | None, embeddings: Tensor | None, images: int
+) -> Tensor:
     if given is not None:
         return given
     if keys is not None:

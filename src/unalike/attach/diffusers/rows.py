@@ -32,13 +32,21 @@ def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -
         expected = known.repeat_interleave(images // len(known), dim=0)
         same = [bool((block == expected).all()) for block in each.split(images)]
         if any(same):
-            last = len(same) - 1 - same[::-1].index(True)  # pipelines put empty prompts, which may be equal, first
-            return (torch.arange(rows, device=tokens.device) // images == last)[:, None].expand(each.shape[:2])
-    return torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)  # one by one, for they are large
+            last = (
+                len(same) - 1 - same[::-1].index(True)
+            )  # pipelines put empty prompts, which may be equal, first
+            return (torch.arange(rows, device=tokens.device) // images == last)[:, None].expand(
+                each.shape[:2]
+            )
+    return torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(
+        dim=0
+    )  # one by one, for they are large
 
 
 def _comparable(tokens: Tensor, positive: Tensor, rows: int) -> bool:
     """Whether the tokens can hold the embeddings of the prompts, one row or more for each of the `rows` samples."""
     if tokens.ndim != positive.ndim or tokens.shape[2:] != positive.shape[2:] or len(tokens) % rows:
         return False
-    return tokens.shape[1:] == positive.shape[1:] or (tokens.ndim == 3 and tokens.shape[1] >= positive.shape[1])
+    return tokens.shape[1:] == positive.shape[1:] or (
+        tokens.ndim == 3 and tokens.shape[1] >= positive.shape[1]
+    )

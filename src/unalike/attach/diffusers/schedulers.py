@@ -96,13 +96,19 @@ def _cumulative(scheduler: Any, timestep: Any, past_the_end: Any) -> Any:
 def _ddim(scheduler: Any, timestep: Any) -> Level:
     there = int(timestep) - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     return _from_cumulative(
-        scheduler, scheduler.alphas_cumprod[int(timestep)], _cumulative(scheduler, there, scheduler.final_alpha_cumprod)
+        scheduler,
+        scheduler.alphas_cumprod[int(timestep)],
+        _cumulative(scheduler, there, scheduler.final_alpha_cumprod),
     )
 
 
 def _ddpm(scheduler: Any, timestep: Any) -> Level:
     there = scheduler.previous_timestep(timestep)
-    return _from_cumulative(scheduler, scheduler.alphas_cumprod[int(timestep)], _cumulative(scheduler, there, scheduler.one))
+    return _from_cumulative(
+        scheduler,
+        scheduler.alphas_cumprod[int(timestep)],
+        _cumulative(scheduler, there, scheduler.one),
+    )
 
 
 def _pndm(scheduler: Any, timestep: Any) -> Level:
@@ -110,16 +116,24 @@ def _pndm(scheduler: Any, timestep: Any) -> Level:
     if scheduler.counter < len(scheduler.prk_timesteps) and not scheduler.config.skip_prk_steps:
         there = int(timestep) - (0 if scheduler.counter % 2 else stride // 2)
     else:
-        there = int(timestep) - (0 if scheduler.counter == 1 else stride)  # the second call repeats the first step with a better slope
+        there = int(timestep) - (
+            0 if scheduler.counter == 1 else stride
+        )  # the second call repeats the first step with a better slope
     return _from_cumulative(
-        scheduler, scheduler.alphas_cumprod[int(timestep)], _cumulative(scheduler, there, scheduler.final_alpha_cumprod)
+        scheduler,
+        scheduler.alphas_cumprod[int(timestep)],
+        _cumulative(scheduler, there, scheduler.final_alpha_cumprod),
     )
 
 
 def _consistency(scheduler: Any, timestep: Any) -> Level:
     following = scheduler.step_index + 1
     last = following >= len(scheduler.timesteps)
-    there = 1.0 if last else _cumulative(scheduler, scheduler.timesteps[following], scheduler.final_alpha_cumprod)
+    there = (
+        1.0
+        if last
+        else _cumulative(scheduler, scheduler.timesteps[following], scheduler.final_alpha_cumprod)
+    )
     return _from_cumulative(scheduler, scheduler.alphas_cumprod[int(timestep)], there)
 
 
@@ -127,7 +141,9 @@ def _tcd(scheduler: Any, timestep: Any) -> Level:
     following = scheduler.step_index + 1
     there = 0 if following >= len(scheduler.timesteps) else scheduler.timesteps[following]
     return _from_cumulative(
-        scheduler, scheduler.alphas_cumprod[int(timestep)], _cumulative(scheduler, there, scheduler.final_alpha_cumprod)
+        scheduler,
+        scheduler.alphas_cumprod[int(timestep)],
+        _cumulative(scheduler, there, scheduler.final_alpha_cumprod),
     )
 
 
@@ -145,7 +161,11 @@ def _euler(scheduler: Any, timestep: Any) -> Level:
 
 def _heun(scheduler: Any, timestep: Any) -> Level:
     index = scheduler.step_index
-    return _exploding(scheduler, scheduler.sigmas[index], scheduler.sigmas[index + 1 if scheduler.state_in_first_order else index])
+    return _exploding(
+        scheduler,
+        scheduler.sigmas[index],
+        scheduler.sigmas[index + 1 if scheduler.state_in_first_order else index],
+    )
 
 
 def _kdpm2(scheduler: Any, timestep: Any) -> Level:
@@ -166,23 +186,31 @@ def _multistep(scheduler: Any, timestep: Any) -> Level:
     """Schedulers that keep sigmas and turn them into alpha and sigma themselves, variance preserving or straight."""
     index = scheduler.step_index
     alpha, sigma = (float(v) for v in scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[index]))
-    next_alpha, next_sigma = (float(v) for v in scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[index + 1]))
+    next_alpha, next_sigma = (
+        float(v) for v in scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[index + 1])
+    )
     a, b = _x0_map(scheduler, alpha, sigma, 1.0)
     if _prediction(scheduler) == "flow_prediction":
-        b = -float(scheduler.sigmas[index])  # these solvers take the unscaled sigma here, whatever their schedule
+        b = -float(
+            scheduler.sigmas[index]
+        )  # these solvers take the unscaled sigma here, whatever their schedule
     return Level(alpha, sigma, a, b, next_alpha, next_sigma)
 
 
 def _flow(scheduler: Any, timestep: Any) -> Level:
     index = scheduler.step_index
     sigma, next_sigma = float(scheduler.sigmas[index]), float(scheduler.sigmas[index + 1])
-    if scheduler.config.get("invert_sigmas"):  # those sigmas are shares of the data, and the model predicts data minus noise
+    if scheduler.config.get(
+        "invert_sigmas"
+    ):  # those sigmas are shares of the data, and the model predicts data minus noise
         return Level(sigma, 1 - sigma, 1.0, 1 - sigma, next_sigma, 1 - next_sigma)
     return Level(1 - sigma, sigma, 1.0, -sigma, 1 - next_sigma, next_sigma)
 
 
 def _flow_consistency(scheduler: Any, timestep: Any) -> Level:
-    if scheduler.config.get("invert_sigmas") or (scheduler._scale_factors and scheduler._upscale_mode):
+    if scheduler.config.get("invert_sigmas") or (
+        scheduler._scale_factors and scheduler._upscale_mode
+    ):
         raise UnsupportedError(
             "FlowMatchLCMScheduler: with invert_sigmas its noise levels are not those of its model, and with scale factors latents of "
             "different steps have different sizes; only the plain schedule can be guided: set neither"
@@ -199,7 +227,9 @@ def _flow_heun(scheduler: Any, timestep: Any) -> Level:
 
 def _edm(scheduler: Any, timestep: Any) -> Level:
     sigma, next_sigma = (float(scheduler.sigmas[scheduler.step_index + i]) for i in (0, 1))
-    a, b = (float(scheduler.precondition_outputs(*unit, sigma)) for unit in ((1.0, 0.0), (0.0, 1.0)))
+    a, b = (
+        float(scheduler.precondition_outputs(*unit, sigma)) for unit in ((1.0, 0.0), (0.0, 1.0))
+    )
     return Level(1.0, sigma, a, b, 1.0, next_sigma)
 
 
@@ -215,14 +245,19 @@ def _sde(scheduler: Any, timestep: Any) -> Level:
 def _ipndm(scheduler: Any, timestep: Any) -> Level:
     """Predicts v. The first call of a whole schedule is at pure noise, where this solver leaves its prediction out, edited or not."""
     index = scheduler.step_index
-    (alpha, next_alpha), (sigma, next_sigma) = ((float(v[index]), float(v[index + 1])) for v in (scheduler.alphas, scheduler.betas))
+    (alpha, next_alpha), (sigma, next_sigma) = (
+        (float(v[index]), float(v[index + 1])) for v in (scheduler.alphas, scheduler.betas)
+    )
     return Level(alpha, sigma, alpha, -sigma, next_alpha, next_sigma)
 
 
 def _wuerstchen(scheduler: Any, timestep: Any) -> Level:
     """Predicts noise; a timestep is a share of the schedule, from 1, pure noise, down to 0, and comes once for each image."""
     now = timestep.reshape(-1)[:1]
-    here, there = (float(scheduler._alpha_cumprod(t, t.device)) for t in (now, scheduler.previous_timestep(now)))
+    here, there = (
+        float(scheduler._alpha_cumprod(t, t.device))
+        for t in (now, scheduler.previous_timestep(now))
+    )
     alpha, sigma = math.sqrt(here), math.sqrt(1 - here)
     return Level(alpha, sigma, 1 / alpha, -sigma / alpha, math.sqrt(there), math.sqrt(1 - there))
 
@@ -234,7 +269,14 @@ def _nearest(scheduler: Any, timestep: Any) -> int:
 
 def _trigonometric(scheduler: Any, timestep: Any) -> Level:
     here, there = (float(scheduler.timesteps[scheduler.step_index + i]) for i in (0, 1))
-    return Level(math.cos(here), math.sin(here), math.cos(here), -math.sin(here), math.cos(there), math.sin(there))
+    return Level(
+        math.cos(here),
+        math.sin(here),
+        math.cos(here),
+        -math.sin(here),
+        math.cos(there),
+        math.sin(there),
+    )
 
 
 def _without_the_end(scheduler: Any) -> Tensor:

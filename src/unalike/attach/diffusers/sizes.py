@@ -20,10 +20,14 @@ def image_size(pipe: Any, asked: tuple[int, int] | None = None) -> tuple[int, in
     if asked is not None:
         multiple = _multiple(pipe)
         if any(n < 1 or n % multiple for n in asked):
-            raise OptionError(f"size is {asked[0]} {asked[1]}; height and width must be multiples of {multiple}, as in --size 512 512")
+            raise OptionError(
+                f"size is {asked[0]} {asked[1]}; height and width must be multiples of {multiple}, as in --size 512 512"
+            )
         return asked
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    sample = getattr(pipe, "default_sample_size", None) or getattr(getattr(denoiser, "config", None), "sample_size", None)
+    sample = getattr(pipe, "default_sample_size", None) or getattr(
+        getattr(denoiser, "config", None), "sample_size", None
+    )
     if sample is None or _scale_factor(pipe) is None:
         raise UnsupportedError(
             f"{type(pipe).__name__} does not say which size its images have; give height and width, as in --size 512 512"
@@ -43,8 +47,13 @@ def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
         UnsupportedError: where neither the call nor the pipeline tells.
     """
     parameters = inspect.signature(own_call(pipe)).parameters
-    usual = [parameters[name].default if name in parameters else None for name in ("height", "width")]
-    height, width = (arguments.get(n) or (own if isinstance(own, int) else None) for n, own in zip(("height", "width"), usual, strict=True))
+    usual = [
+        parameters[name].default if name in parameters else None for name in ("height", "width")
+    ]
+    height, width = (
+        arguments.get(n) or (own if isinstance(own, int) else None)
+        for n, own in zip(("height", "width"), usual, strict=True)
+    )
     if height is not None and width is not None:
         return height, width
     given = None if "height" in parameters else _given_size(arguments.get("image"))
@@ -77,8 +86,12 @@ _FACTORS = (
 
 def _scale_factor(pipe: Any) -> Any:
     known = next((value for name in _FACTORS if (value := getattr(pipe, name, None))), None)
-    blocks = getattr(getattr(getattr(pipe, "vae", None), "config", None), "block_out_channels", None)
-    return known or (2 ** (len(blocks) - 1) if blocks else 1 if latent_model(pipe) == "pixels" else None)
+    blocks = getattr(
+        getattr(getattr(pipe, "vae", None), "config", None), "block_out_channels", None
+    )
+    return known or (
+        2 ** (len(blocks) - 1) if blocks else 1 if latent_model(pipe) == "pixels" else None
+    )
 
 
 def _multiple(pipe: Any) -> int:

@@ -66,7 +66,11 @@ class Binding:
                 f"the {type(scheduler).__name__} of this pipeline is being guided already; let that call end first, "
                 "or give all methods to one guide(pipe, method, method)"
             )
-        self._saved = {name: vars(scheduler)[name] for name in ("step", "set_timesteps") if name in vars(scheduler)}
+        self._saved = {
+            name: vars(scheduler)[name]
+            for name in ("step", "set_timesteps")
+            if name in vars(scheduler)
+        }
         for name, own in self._saved.items():
             if getattr(own, "__self__", None) is not scheduler:
                 raise AttachmentError(
@@ -115,16 +119,26 @@ class Binding:
         meant = levels.meant(scheduler, timestep)
         near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
         begin = getattr(scheduler, "begin_index", None) if self._position < 0 else 0
-        if begin is not None:  # then it is known which one comes next, however coarsely half precision has rounded it
+        if (
+            begin is not None
+        ):  # then it is known which one comes next, however coarsely half precision has rounded it
             near = near[begin : begin + 1]
         off, index = min(near, default=(math.inf, 0))
-        if off > max(1e-3, 0.01 * abs(times[index])):  # bfloat16 may have rounded it twice, by up to 0.4 % each
+        if off > max(
+            1e-3, 0.01 * abs(times[index])
+        ):  # bfloat16 may have rounded it twice, by up to 0.4 % each
             raise UnsupportedError(
                 f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
                 "methods that act on prompts need to know at which step they are: leave them out for this pipeline"
             )
-        levels.position(scheduler, levels.schedule(scheduler)[index], self._position)  # sets the step index, as the step itself would
-        return Coming(levels.level(scheduler, levels.schedule(scheduler)[index]), self._done, self._done + len(times) - index)
+        levels.position(
+            scheduler, levels.schedule(scheduler)[index], self._position
+        )  # sets the step index, as the step itself would
+        return Coming(
+            levels.level(scheduler, levels.schedule(scheduler)[index]),
+            self._done,
+            self._done + len(times) - index,
+        )
 
     def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         result = own(*args, **kwargs)
@@ -134,12 +148,18 @@ class Binding:
 
     def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(own).bind(*args, **kwargs)
-        arguments, scheduler, timestep = bound.arguments, self._scheduler, bound.arguments["timestep"]
+        arguments, scheduler, timestep = (
+            bound.arguments,
+            self._scheduler,
+            bound.arguments["timestep"],
+        )
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position
         call = _call(scheduler, arguments, self._done, self._done + remaining)
-        delta = None if call.level.b == 0 else self._guidance.correct(call)  # at b = 0 the output has no say in x0
+        delta = (
+            None if call.level.b == 0 else self._guidance.correct(call)
+        )  # at b = 0 the output has no say in x0
         if delta is None:
             result = own(*args, **kwargs)
         else:
@@ -159,7 +179,14 @@ def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> C
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
-    return Call(x0=x0, x_t=x_t, level=level, step=step, steps=steps, one_step=levels.one_step(scheduler, arguments))
+    return Call(
+        x0=x0,
+        x_t=x_t,
+        level=level,
+        step=step,
+        steps=steps,
+        one_step=levels.one_step(scheduler, arguments),
+    )
 
 
 def _mean_part(output: Tensor, channels: int) -> Tensor:
@@ -176,7 +203,13 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 def _with_sample(result: Any, sample: Tensor) -> Any:
     """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
     if isinstance(result, tuple):
-        return (sample, *(sample if isinstance(part, Tensor) and part.shape == sample.shape else part for part in result[1:]))
+        return (
+            sample,
+            *(
+                sample if isinstance(part, Tensor) and part.shape == sample.shape else part
+                for part in result[1:]
+            ),
+        )
     result.prev_sample = sample
     for name in ("pred_original_sample", "denoised"):
         if isinstance(getattr(result, name, None), Tensor):

@@ -19,7 +19,9 @@ from unalike.shields import Shield
 _BATCH = 8
 
 
-def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+def encode_images(
+    pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None
+) -> Tensor:
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
 
     The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
@@ -50,18 +52,30 @@ def encode_images(pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int,
             "them, such as guided.latents of an earlier call"
         )
     pixels = _pixels(pipe, images, size)
-    own, device = vae.dtype, get_module_execution_device(vae)  # where it runs, which with offloading is not where its weights are
+    own, device = (
+        vae.dtype,
+        get_module_execution_device(vae),
+    )  # where it runs, which with offloading is not where its weights are
     here = not any(p.is_meta for p in vae.parameters())
-    upcast = here and {p.dtype for p in vae.parameters()} == {own} and own in (torch.float16, torch.bfloat16)
+    upcast = (
+        here
+        and {p.dtype for p in vae.parameters()} == {own}
+        and own in (torch.float16, torch.bfloat16)
+    )
     try:
         if upcast:
             vae.to(dtype=torch.float32)
         with torch.no_grad():
-            parts = [_latents(pipe, vae, part.to(device=device, dtype=vae.dtype)) for part in pixels.split(_BATCH)]
+            parts = [
+                _latents(pipe, vae, part.to(device=device, dtype=vae.dtype))
+                for part in pixels.split(_BATCH)
+            ]
     finally:
         if upcast:
             vae.to(dtype=own)
-        if hasattr(pipe, "maybe_free_model_hooks"):  # an offloaded autoencoder would stay where it ran, beside the next denoiser
+        if hasattr(
+            pipe, "maybe_free_model_hooks"
+        ):  # an offloaded autoencoder would stay where it ran, beside the next denoiser
             pipe.maybe_free_model_hooks()
     return torch.cat(parts)
 
@@ -88,19 +102,32 @@ def shield_from_images(
         UnsupportedError: as `encode_images`.
     """
     latents = encode_images(pipe, images, size=size).float()
-    return Shield(latents, space=latent_space(latent_model(pipe), tuple(latents.shape[1:])), radius=radius, ids=ids)
+    return Shield(
+        latents,
+        space=latent_space(latent_model(pipe), tuple(latents.shape[1:])),
+        radius=radius,
+        ids=ids,
+    )
 
 
 def _pixels(pipe: Any, images: Iterable[Any] | Tensor, size: tuple[int, int] | None) -> Tensor:
     given = images if isinstance(images, Tensor) else list(images)
     if len(given) == 0:
         raise OptionError("images is empty; give at least one image")
-    sizes = {image.size for image in given if hasattr(image, "convert")} if isinstance(given, list) else set()
+    sizes = (
+        {image.size for image in given if hasattr(image, "convert")}
+        if isinstance(given, list)
+        else set()
+    )
     if len(sizes) > 1 and size is None:
-        raise OptionError(f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated")
+        raise OptionError(
+            f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated"
+        )
     if isinstance(given, list):
         given = [image.convert("RGB") if hasattr(image, "convert") else image for image in given]
-    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(vae_scale_factor=_scale_factor(autoencoder(pipe)[1]))
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(
+        vae_scale_factor=_scale_factor(autoencoder(pipe)[1])
+    )
     height, width = size if size is not None else (None, None)
     return processor.preprocess(given, height=height, width=width)
 

@@ -49,10 +49,18 @@ class Batch:
         _require_embeddings(embeddings)
         if self._encoder is not None and (prompts is None or embeddings is not None):
             reason = "prompts is None" if prompts is None else "embeddings are given too"
-            raise OptionError(f"prompt_encoder is given and {reason}; pass prompts with an encoder, or embeddings alone")
-        self._texts = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
-        self._embeddings = None if embeddings is None else unit_rows(embeddings.detach().float().cpu())
-        self._groups = None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+            raise OptionError(
+                f"prompt_encoder is given and {reason}; pass prompts with an encoder, or embeddings alone"
+            )
+        self._texts = (
+            [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
+        )
+        self._embeddings = (
+            None if embeddings is None else unit_rows(embeddings.detach().float().cpu())
+        )
+        self._groups = (
+            None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
+        )
         self._one_for_all = isinstance(prompts, str)
         self._doubled = doubled
         self.seeds = None if seeds is None else [int(seed) for seed in seeds]
@@ -71,14 +79,18 @@ class Batch:
             images = rows // 2 if self.images is None else self.images
         if rows != images * (2 if self._doubled else 1):
             hint = (
-                "" if self._doubled or rows != 2 * images else ", or doubled=True where the second half is that of classifier-free guidance"
+                ""
+                if self._doubled or rows != 2 * images
+                else ", or doubled=True where the second half is that of classifier-free guidance"
             )
             twice = ", each twice," if self._doubled else ""
             raise OptionError(
                 f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are for {images} images{twice}; give one for "
                 f"each image of the batch{hint}"
             )
-        texts = self._texts * images if self._texts is not None and self._one_for_all else self._texts
+        texts = (
+            self._texts * images if self._texts is not None and self._one_for_all else self._texts
+        )
         embeddings = self._embeddings
         if self._encoder is not None and texts is not None:
             unique = list(dict.fromkeys(texts))
@@ -87,11 +99,18 @@ class Batch:
 
     def _agreed(self) -> int | None:
         texts = None if self._one_for_all else self._texts
-        given = {"prompts": texts, "embeddings": self._embeddings, "groups": self._groups, "seeds": self.seeds}
+        given = {
+            "prompts": texts,
+            "embeddings": self._embeddings,
+            "groups": self._groups,
+            "seeds": self.seeds,
+        }
         sizes = {name: len(value) for name, value in given.items() if value is not None}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
-            raise OptionError(f"there are {listed}; give one of each for each image, or one prompt as a str for all images")
+            raise OptionError(
+                f"there are {listed}; give one of each for each image, or one prompt as a str for all images"
+            )
         return next(iter(sizes.values()), None)
 
     def _grouped(self, images: int, texts: list[str] | None, embeddings: Tensor | None) -> Tensor:
@@ -108,7 +127,11 @@ class Batch:
 def _require_texts(prompts: object) -> None:
     if prompts is None or isinstance(prompts, str):
         return
-    if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(text, str) for text in prompts):
+    if (
+        not isinstance(prompts, list | tuple)
+        or not prompts
+        or not all(isinstance(text, str) for text in prompts)
+    ):
         raise OptionError(
             f"prompts is {prompts!r}; allowed: a str for all images, or a list with one for each, as in prompts=['cat', 'dog']"
         )
@@ -117,14 +140,35 @@ def _require_texts(prompts: object) -> None:
 def _require_embeddings(embeddings: object) -> None:
     if embeddings is None:
         return
-    if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or not torch.isfinite(embeddings).all():
-        got = f"of shape {tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
-        raise OptionError(f"embeddings is {got}; allowed: a finite tensor (B, p) with a row for each image, such as one-hot classes")
+    if (
+        not isinstance(embeddings, Tensor)
+        or embeddings.ndim != 2
+        or not torch.isfinite(embeddings).all()
+    ):
+        got = (
+            f"of shape {tuple(embeddings.shape)}"
+            if isinstance(embeddings, Tensor)
+            else f"a {type(embeddings).__name__}"
+        )
+        raise OptionError(
+            f"embeddings is {got}; allowed: a finite tensor (B, p) with a row for each image, such as one-hot classes"
+        )
 
 
 def _encoded(encoder: encoders.Encoder, texts: list[str]) -> Tensor:
     encoded = encoder(texts)
-    if not isinstance(encoded, Tensor) or encoded.ndim != 2 or len(encoded) != len(texts) or not torch.isfinite(encoded).all():
-        got = f"shape {tuple(encoded.shape)}" if isinstance(encoded, Tensor) else f"a {type(encoded).__name__}"
-        raise OptionError(f"prompt_encoder returned {got} for {len(texts)} prompts; it must return a finite tensor ({len(texts)}, p)")
+    if (
+        not isinstance(encoded, Tensor)
+        or encoded.ndim != 2
+        or len(encoded) != len(texts)
+        or not torch.isfinite(encoded).all()
+    ):
+        got = (
+            f"shape {tuple(encoded.shape)}"
+            if isinstance(encoded, Tensor)
+            else f"a {type(encoded).__name__}"
+        )
+        raise OptionError(
+            f"prompt_encoder returned {got} for {len(texts)} prompts; it must return a finite tensor ({len(texts)}, p)"
+        )
     return unit_rows(encoded.detach().float().cpu())

@@ -84,10 +84,21 @@ def guide_denoiser(
         (True, 3)
     """
     if not callable(denoiser):
-        raise OptionError(f"denoiser is a {type(denoiser).__name__}; allowed: a function D(x, sigma) that returns clean samples")
+        raise OptionError(
+            f"denoiser is a {type(denoiser).__name__}; allowed: a function D(x, sigma) that returns clean samples"
+        )
     batch = Batch(prompts, prompt_encoder, embeddings, groups, seeds)
     levels = Sigmas(sigmas, churn=churn, churn_range=churn_range)
-    return GuidedDenoiser(denoiser, methods, levels, batch=batch, space=space, memory=memory, shield=shield, one_step=one_step)
+    return GuidedDenoiser(
+        denoiser,
+        methods,
+        levels,
+        batch=batch,
+        space=space,
+        memory=memory,
+        shield=shield,
+        one_step=one_step,
+    )
 
 
 class GuidedDenoiser(GuidedFunction):
@@ -103,7 +114,13 @@ class GuidedDenoiser(GuidedFunction):
         latents: its final samples (B, …), on the CPU; None before the first.
     """
 
-    def __init__(self, denoiser: Callable[..., Tensor], methods: Sequence[Method], sigmas: Sigmas, **options: Any) -> None:
+    def __init__(
+        self,
+        denoiser: Callable[..., Tensor],
+        methods: Sequence[Method],
+        sigmas: Sigmas,
+        **options: Any,
+    ) -> None:
         self.denoiser = denoiser
         self._sigmas = sigmas
         super().__init__(methods, **options)
@@ -120,7 +137,9 @@ class GuidedDenoiser(GuidedFunction):
         level = one_sigma(sigma)
         step, after = self._sigmas.place(level)
         x0 = self.denoiser(x, sigma, *args, **kwargs)
-        return self._corrected(x0, x, Level(1.0, level, 0.0, 1.0, 1.0, after), step=step, steps=len(self._sigmas))
+        return self._corrected(
+            x0, x, Level(1.0, level, 0.0, 1.0, 1.0, after), step=step, steps=len(self._sigmas)
+        )
 
     def sample(self, sampler: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """The samples of `sampler(denoiser, *args, **kwargs)` with guidance: k-diffusion's `sample_…` functions and EDM's are such.

@@ -74,7 +74,15 @@ def denoised_fn(
         (True, 3)
     """
     batch = Batch(prompts, prompt_encoder, embeddings, groups, seeds, doubled)
-    return GuidedPrediction(methods, Chain(diffusion), batch=batch, space=space, memory=memory, shield=shield, one_step=one_step)
+    return GuidedPrediction(
+        methods,
+        Chain(diffusion),
+        batch=batch,
+        space=space,
+        memory=memory,
+        shield=shield,
+        one_step=one_step,
+    )
 
 
 class Chain:
@@ -101,8 +109,14 @@ class Chain:
                 "denoised_fn(diffusion, SPELL(radius=20.0))"
             )
         alphas = [float(a) for a in given]
-        if not alphas or not all(0 <= a <= 1 for a in alphas) or any(b >= a for a, b in pairwise(alphas)):
-            raise OptionError("diffusion.alphas_cumprod does not fall from at most 1; it must be that of the steps, the noisiest last")
+        if (
+            not alphas
+            or not all(0 <= a <= 1 for a in alphas)
+            or any(b >= a for a, b in pairwise(alphas))
+        ):
+            raise OptionError(
+                "diffusion.alphas_cumprod does not fall from at most 1; it must be that of the steps, the noisiest last"
+            )
         self._alphas = alphas
         times = getattr(diffusion, "timestep_map", None)
         times = range(len(alphas)) if times is None else times
@@ -134,7 +148,9 @@ class Chain:
     def level(self, index: int) -> Level:
         """The noise levels of the step from this index of the chain."""
         here, there = self._alphas[index], self._alphas[index - 1] if index else 1.0
-        return Level(math.sqrt(here), math.sqrt(1 - here), 0.0, 1.0, math.sqrt(there), math.sqrt(1 - there))
+        return Level(
+            math.sqrt(here), math.sqrt(1 - here), 0.0, 1.0, math.sqrt(there), math.sqrt(1 - there)
+        )
 
 
 class GuidedPrediction(GuidedFunction):
@@ -163,7 +179,9 @@ class GuidedPrediction(GuidedFunction):
         """The model, `model(x, timesteps, …)`, for the loop: it does the same, and what it is asked is seen."""
         return Watched(model, self._see)
 
-    def sample(self, loop: Callable[..., Any], model: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    def sample(
+        self, loop: Callable[..., Any], model: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         """The samples of `loop(model, *args, denoised_fn=…, **kwargs)` with guidance, as of `diffusion.p_sample_loop`.
 
         Raises:
@@ -200,9 +218,13 @@ class GuidedPrediction(GuidedFunction):
         (x_t, timestep), self._asked = self._asked, None
         index = self._chain.index(timestep)
         if t is not None and _one(t) != index:
-            raise UnsupportedError(f"denoised_fn was called for step {_one(t):g} and the model was asked for step {index} of the chain")
+            raise UnsupportedError(
+                f"denoised_fn was called for step {_one(t):g} and the model was asked for step {index} of the chain"
+            )
         steps = len(self._chain)
-        return self._corrected(x0, x_t, self._chain.level(index), step=steps - 1 - index, steps=steps)
+        return self._corrected(
+            x0, x_t, self._chain.level(index), step=steps - 1 - index, steps=steps
+        )
 
     def _see(self, x: Tensor, timesteps: Tensor | float) -> None:
         self._asked = x.detach(), _one(timesteps)

@@ -111,20 +111,33 @@ class GuidedFunction:
         """
         session = self._open()
         if not self._evaluations:
-            raise AttachmentError(f"nothing was guided: the sampler never asked this {type(self).__name__}; give it to the sampler")
+            raise AttachmentError(
+                f"nothing was guided: the sampler never asked this {type(self).__name__}; give it to the sampler"
+            )
         if x.shape != self._shape:
-            raise OptionError(f"the final samples have shape {tuple(x.shape)} and those that were guided {tuple(self._shape or ())}")
+            raise OptionError(
+                f"the final samples have shape {tuple(x.shape)} and those that were guided {tuple(self._shape or ())}"
+            )
         moved = session.finish(x)
         result = x if moved is None else moved
         draws = Draws(session, result)
         guard = None if self.shield is None else PlainGuard(self.shield)
-        report = replace(draws.report(self.methods, guard, as_latents=True), steps=self._evaluations)
+        report = replace(
+            draws.report(self.methods, guard, as_latents=True), steps=self._evaluations
+        )
         final = session.latents if session.latents is not None else result
         draws.commit()
         self.report, self.latents = report, blanked(final, draws.inside, draws.images).cpu()
         self._session = None
         if draws.inside:
-            raise refusal(_without(result, draws.inside, draws.images), report, draws.inside, draws.failures, Policy(MOVE), choices=())
+            raise refusal(
+                _without(result, draws.inside, draws.images),
+                report,
+                draws.inside,
+                draws.failures,
+                Policy(MOVE),
+                choices=(),
+            )
         return result
 
     def _open(self) -> Session:
@@ -138,8 +151,14 @@ class GuidedFunction:
         """The prediction with all corrections, in its own precision; the very same object where there are none."""
         session = self._open()
         if not isinstance(x0, Tensor) or x0.shape != x_t.shape:
-            got = f"of shape {tuple(x0.shape)}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
-            raise UnsupportedError(f"the prediction is {got} for samples of shape {tuple(x_t.shape)}; it must be the clean samples alone")
+            got = (
+                f"of shape {tuple(x0.shape)}"
+                if isinstance(x0, Tensor)
+                else f"a {type(x0).__name__}"
+            )
+            raise UnsupportedError(
+                f"the prediction is {got} for samples of shape {tuple(x_t.shape)}; it must be the clean samples alone"
+            )
         if self._shape is not None and x_t.shape != self._shape:
             raise UnsupportedError(
                 f"the samples have shape {tuple(x_t.shape)} and had {tuple(self._shape)} before, in one run; call begin() before each batch"
@@ -155,7 +174,9 @@ class GuidedFunction:
 def _require_methods(methods: Sequence[Method]) -> None:
     for method in methods:
         if not isinstance(method, Method):
-            raise OptionError(f"{method!r} is not a guidance method; pass an object, as in SPARKE(strength=0.05)")
+            raise OptionError(
+                f"{method!r} is not a guidance method; pass an object, as in SPARKE(strength=0.05)"
+            )
         if method.acts_on_prompts:
             raise UnsupportedError(
                 f"{type(method).__name__} acts on the prompts that a model is given, which a function of samples does not show; leave it "

@@ -38,16 +38,37 @@ class Sigmas:
         (3, (0, 4.0), (0, 4.0), (2, 0.0))
     """
 
-    def __init__(self, sigmas: Sequence[float] | Tensor, *, churn: float = 0.0, churn_range: tuple[float, float] = (0.0, math.inf)) -> None:
-        given = [float(s) for s in (sigmas.detach().reshape(-1).tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    def __init__(
+        self,
+        sigmas: Sequence[float] | Tensor,
+        *,
+        churn: float = 0.0,
+        churn_range: tuple[float, float] = (0.0, math.inf),
+    ) -> None:
+        given = [
+            float(s)
+            for s in (
+                sigmas.detach().reshape(-1).tolist() if isinstance(sigmas, Tensor) else sigmas
+            )
+        ]
         levels = given[:-1] if given and given[-1] == 0 else given
-        if not levels or any(not (math.isfinite(s) and s > 0) for s in levels) or any(b >= a for a, b in pairwise(levels)):
+        if (
+            not levels
+            or any(not (math.isfinite(s) and s > 0) for s in levels)
+            or any(b >= a for a, b in pairwise(levels))
+        ):
             raise OptionError(
                 f"sigmas is {given!r}; allowed: falling noise levels above 0, with or without a 0 at the end, as the sampler is given "
                 "them, such as karras_sigmas(50)"
             )
-        if isinstance(churn, bool) or not isinstance(churn, int | float) or not (math.isfinite(churn) and churn >= 0):
-            raise OptionError(f"churn is {churn!r}; allowed: a number of at least 0, the sampler's S_churn, as in churn=40")
+        if (
+            isinstance(churn, bool)
+            or not isinstance(churn, int | float)
+            or not (math.isfinite(churn) and churn >= 0)
+        ):
+            raise OptionError(
+                f"churn is {churn!r}; allowed: a number of at least 0, the sampler's S_churn, as in churn=40"
+            )
         low, high = churn_range
         self._levels = levels
         gamma = min(churn / len(levels), math.sqrt(2) - 1)
@@ -62,7 +83,11 @@ class Sigmas:
         return step, self._levels[step + 1] if step + 1 < len(self._levels) else 0.0
 
     def _step(self, sigma: float) -> int:
-        off, step = min((abs(math.log(sigma / level)), i) for levels in (self._begins, self._levels) for i, level in enumerate(levels))
+        off, step = min(
+            (abs(math.log(sigma / level)), i)
+            for levels in (self._begins, self._levels)
+            for i, level in enumerate(levels)
+        )
         if off < _SAME:
             return step
         step = max((i for i, level in enumerate(self._levels) if level > sigma), default=0)
@@ -81,7 +106,9 @@ def one_sigma(sigma: Tensor | float) -> float:
     """
     value = float(sigma.detach().reshape(-1)[0]) if isinstance(sigma, Tensor) else float(sigma)
     if not (math.isfinite(value) and value > 0):
-        raise UnsupportedError(f"the denoiser was asked at sigma {value:g}; allowed: a finite noise level above 0")
+        raise UnsupportedError(
+            f"the denoiser was asked at sigma {value:g}; allowed: a finite noise level above 0"
+        )
     if isinstance(sigma, Tensor) and bool((sigma != sigma.reshape(-1)[0]).any()):
         raise UnsupportedError(
             f"the denoiser was asked at noise levels from {float(sigma.min()):g} to {float(sigma.max()):g} in one batch; only one level "
@@ -90,7 +117,9 @@ def one_sigma(sigma: Tensor | float) -> float:
     return value
 
 
-def karras_sigmas(steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+def karras_sigmas(
+    steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Tensor:
     """The noise levels of EDM and EDM2, falling, with 0 at the end: (steps + 1,) float64.
 
         σ_i = (σ_max^(1/ρ) + i / (steps - 1) · (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ
@@ -111,7 +140,9 @@ def karras_sigmas(steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80
         [80.0, 2.5152, 0.002, 0.0]
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise OptionError(f"steps is {steps!r}; allowed: a whole number of at least 1, as in karras_sigmas(50)")
+        raise OptionError(
+            f"steps is {steps!r}; allowed: a whole number of at least 1, as in karras_sigmas(50)"
+        )
     if not (0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf):
         raise OptionError(
             f"sigma_min is {sigma_min!r}, sigma_max is {sigma_max!r} and rho is {rho!r}; allowed: 0 < sigma_min < sigma_max, and rho above "

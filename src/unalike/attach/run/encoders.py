@@ -31,7 +31,9 @@ class ExtractorPrompts:
 
     def __init__(self, extractor: Extractor) -> None:
         if type(extractor).prompt_features is Extractor.prompt_features:
-            raise OptionError(f"prompt_encoder is {extractor.name!r}, which embeds images alone; allowed: clip, clip:FOLDER, or a function")
+            raise OptionError(
+                f"prompt_encoder is {extractor.name!r}, which embeds images alone; allowed: clip, clip:FOLDER, or a function"
+            )
         self.fingerprint = extractor.fingerprint
         self.extractor: Any = extractor
 

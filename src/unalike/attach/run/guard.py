@@ -141,7 +141,9 @@ class LatentGuard(PlainGuard):
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same for finished images (B, 3, h, w) in [0, 1], encoded again."""
-        from unalike.attach.diffusers.vae import encode_images  # with diffusers, which code outside it need not have
+        from unalike.attach.diffusers.vae import (
+            encode_images,
+        )  # with diffusers, which code outside it need not have
 
         latents = encode_images(self._pipe, images)
         if tuple(latents.shape[1:]) != self.shield.shape:

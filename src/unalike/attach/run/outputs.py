@@ -54,7 +54,9 @@ def pixels(output: Any, images: int) -> Tensor | None:
     """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than that many such images."""
     made = _parts(output)[0]
     if isinstance(made, list) and made and all(hasattr(image, "convert") for image in made):
-        from diffusers.image_processor import VaeImageProcessor  # there is none where code without diffusers is guided
+        from diffusers.image_processor import (
+            VaeImageProcessor,
+        )  # there is none where code without diffusers is guided
 
         made = VaeImageProcessor.pil_to_numpy([image.convert("RGB") for image in made])
     if not isinstance(made, Tensor) and not hasattr(made, "__array__"):
@@ -84,7 +86,9 @@ def _mapped(outputs: Sequence[Any], change: Any) -> Any:
     """An output made by changing each part; `change` is given that part of all the outputs."""
     first = outputs[0]
     if _is_record(first):
-        return type(first)(**{name: change([getattr(output, name) for output in outputs]) for name in vars(first)})
+        return type(first)(
+            **{name: change([getattr(output, name) for output in outputs]) for name in vars(first)}
+        )
     if isinstance(first, tuple):
         return tuple(change(list(parts)) for parts in zip(*outputs, strict=True))
     return change(list(outputs))

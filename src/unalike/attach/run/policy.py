@@ -41,9 +41,17 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.on_violation not in POLICIES:
-            raise OptionError(f"on_violation is {self.on_violation!r}; allowed: {', '.join(map(repr, POLICIES))}")
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
-            raise OptionError(f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in attempts={ATTEMPTS}")
+            raise OptionError(
+                f"on_violation is {self.on_violation!r}; allowed: {', '.join(map(repr, POLICIES))}"
+            )
+        if (
+            isinstance(self.attempts, bool)
+            or not isinstance(self.attempts, int)
+            or self.attempts < 1
+        ):
+            raise OptionError(
+                f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in attempts={ATTEMPTS}"
+            )
         if self.attempts != ATTEMPTS and self.on_violation != REGENERATE:
             raise OptionError(
                 f"attempts is {self.attempts} and on_violation is {self.on_violation!r}, which draws nothing again; leave attempts out, or "
@@ -109,7 +117,10 @@ class Redraw:
             return self._arguments
         own = list(known) if isinstance(known, list | tuple) else [known]
         if len(own) == images:
-            again = [_seeded(g, new_seed(g, attempt)) if i in rows else copied(g) for i, g in enumerate(own)]
+            again = [
+                _seeded(g, new_seed(g, attempt)) if i in rows else copied(g)
+                for i, g in enumerate(own)
+            ]
         else:
             again = [_seeded(own[0], new_seed(own[0], attempt, i)) for i in range(images)]
         return {**self._arguments, "generator": again}
@@ -153,7 +164,10 @@ def refusal(
     """
     named = "; ".join(_place(report, i) for i in refused[:_NAMED])
     more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-    reasons = "".join(f". {reason[0].upper()}{reason[1:]}" for reason in dict.fromkeys(str(error) for error in failures.values()))
+    reasons = "".join(
+        f". {reason[0].upper()}{reason[1:]}"
+        for reason in dict.fromkeys(str(error) for error in failures.values())
+    )
     tried = {
         MOVE: "they could not be moved out",
         REGENERATE: f"they were drawn again {policy.attempts} time{'s' if policy.attempts > 1 else ''}",

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from unalike.attach.run.guard import Guard
 from unalike.attach.run.outputs import blanked, pixels, taken
-from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report, nearest_neighbours
+from unalike.attach.run.report import (
+    Certificate,
+    Decoded,
+    ImageReport,
+    Nearest,
+    Report,
+    nearest_neighbours,
+)
 from unalike.attach.run.session import Session
 from unalike.errors import ShieldError, UnsupportedError
 from unalike.guidance.base import Method
@@ -69,7 +76,9 @@ class Draws:
         rows = [session.latents for session in self._sessions]
         if any(latents is None for latents in rows):
             return None
-        return torch.stack([part[i] for i, run in enumerate(self._choice) if (part := rows[run]) is not None])
+        return torch.stack(
+            [part[i] for i, run in enumerate(self._choice) if (part := rows[run]) is not None]
+        )
 
     def output(self) -> Any:
         """What the pipeline would have returned with each image taken from its run; the images inside blank."""
@@ -111,11 +120,19 @@ class Draws:
     def _of(self, image: int) -> Session:
         return self._sessions[self._choice[image]]
 
-    def _image(self, report: ImageReport, attempts: int, nearest: Nearest | None, decoded: Decoded | None) -> ImageReport:
+    def _image(
+        self, report: ImageReport, attempts: int, nearest: Nearest | None, decoded: Decoded | None
+    ) -> ImageReport:
         certificate: Certificate | None = report.certificate
         if certificate is not None:
             certificate = replace(certificate, decoded=decoded)
-        return replace(report, attempts=attempts, refused=report.index in self.inside, nearest=nearest, certificate=certificate)
+        return replace(
+            report,
+            attempts=attempts,
+            refused=report.index in self.inside,
+            nearest=nearest,
+            certificate=certificate,
+        )
 
     def _neighbours(self) -> list[Nearest | None]:
         """The nearest neighbour of each image that is outside, among those of the batch that are and the memory."""
@@ -123,8 +140,14 @@ class Draws:
         result: list[Nearest | None] = [None] * self.images
         if latents is None:
             return result
-        for i, near in zip(kept, nearest_neighbours(latents[kept], self._sessions[0].remembered), strict=True):
-            result[i] = replace(near, index=kept[near.index]) if near is not None and near.source == "batch" else near
+        for i, near in zip(
+            kept, nearest_neighbours(latents[kept], self._sessions[0].remembered), strict=True
+        ):
+            result[i] = (
+                replace(near, index=kept[near.index])
+                if near is not None and near.source == "batch"
+                else near
+            )
         return result
 
     def _decoded(self, guard: Guard) -> Sequence[Decoded | None]:
@@ -133,7 +156,9 @@ class Draws:
             return [None] * self.images
         try:
             index, distance = guard.nearest_to_images(shown)
-        except UnsupportedError:  # without an encoder there is no second measurement, and the certificate says so
+        except (
+            UnsupportedError
+        ):  # without an encoder there is no second measurement, and the certificate says so
             return [None] * self.images
         rows: list[int] = index.tolist()
         ids, reach = guard.shield.ids, guard.shield.reach

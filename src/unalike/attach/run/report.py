@@ -163,9 +163,17 @@ def image_reports(
     region of its method covers; None where it has none.
     """
     names = _distinct([trace.method for trace in traces])
-    of_step = {name: _by_image(trace.of_step, len(groups)) for name, trace in zip(names, traces, strict=True)}
-    of_x0 = {name: _by_image(trace.of_x0, len(groups)) for name, trace in zip(names, traces, strict=True)}
-    active = {name: _by_image(trace.active, len(groups)) for name, trace in zip(names, traces, strict=True)}
+    of_step = {
+        name: _by_image(trace.of_step, len(groups))
+        for name, trace in zip(names, traces, strict=True)
+    }
+    of_x0 = {
+        name: _by_image(trace.of_x0, len(groups)) for name, trace in zip(names, traces, strict=True)
+    }
+    active = {
+        name: _by_image(trace.active, len(groups))
+        for name, trace in zip(names, traces, strict=True)
+    }
     return [
         ImageReport(
             index=i,
@@ -176,7 +184,11 @@ def image_reports(
             active={name: sum(active[name][i]) / max(1, len(active[name][i])) for name in names},
             nearest=None,
             certificate=certificates[i],
-            regions={name: shares[i] for name, shares in zip(names, covered, strict=True) if shares is not None},
+            regions={
+                name: shares[i]
+                for name, shares in zip(names, covered, strict=True)
+                if shares is not None
+            },
         )
         for i in range(len(groups))
     ]

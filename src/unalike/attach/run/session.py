@@ -22,7 +22,9 @@ from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 
 if TYPE_CHECKING:
-    from unalike.attach.diffusers.images import PipelineImages  # with diffusers, which code outside it need not have
+    from unalike.attach.diffusers.images import (
+        PipelineImages,
+    )  # with diffusers, which code outside it need not have
     from unalike.attach.diffusers.regions.places import Places
 
 
@@ -157,7 +159,9 @@ class Session:
         if self._move:
             self._ended = moved_out(self._guard, own)
         else:
-            self._ended = Moved(own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {})
+            self._ended = Moved(
+                own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {}
+            )
         self.latents = self._ended.latents
         index, distance = self._guard.nearest(self.latents)
         self._distances = index.tolist(), distance.tolist()
@@ -169,7 +173,11 @@ class Session:
         if self._guard is None or self._ended is None:
             return []
         rows = zip(self._ended.inside.tolist(), self._distances[1], strict=True)
-        return [i for i, (inside, distance) in enumerate(rows) if inside or not distance >= self._guard.shield.reach]
+        return [
+            i
+            for i, (inside, distance) in enumerate(rows)
+            if inside or not distance >= self._guard.shield.reach
+        ]
 
     @property
     def failures(self) -> dict[int, ShieldError]:
@@ -190,7 +198,11 @@ class Session:
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
             )
         return image_reports(
-            run.traces, conditions.groups, conditions.texts, self._certificates(conditions.images), self._covered(run, conditions.images)
+            run.traces,
+            conditions.groups,
+            conditions.texts,
+            self._certificates(conditions.images),
+            self._covered(run, conditions.images),
         )
 
     @property
@@ -251,7 +263,9 @@ class Session:
         run, device = self._run or self._begin(call.x_t), call.x0.device
         run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
-        self.space = memory_space(space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1])
+        self.space = memory_space(
+            space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1]
+        )
         run.memory = self._references(device)
         run.shield = None if self._guard is None else self._guard.regions(space, device)
         run.images = self._images
@@ -261,8 +275,13 @@ class Session:
     def _covered(self, run: Run, images: int) -> list[list[float] | None]:
         """For each method the share of each image that its region covers; None where it has none."""
         regions = [getattr(method, "region", None) for method in self._methods]
-        masks = [None if region is None or run.masks is None else run.masks(region) for region in regions]
-        return [None if mask is None else mask.flatten(1).float().mean(dim=1).expand(images).tolist() for mask in masks]
+        masks = [
+            None if region is None or run.masks is None else run.masks(region) for region in regions
+        ]
+        return [
+            None if mask is None else mask.flatten(1).float().mean(dim=1).expand(images).tolist()
+            for mask in masks
+        ]
 
     def _references(self, device: torch.device) -> References | None:
         if self._memory is None:
@@ -271,12 +290,18 @@ class Session:
         view = self._memory.view(self.space)
         if view is None:
             return None
-        return References(view.latents.to(device), None if view.prompts is None else view.prompts.to(device))
+        return References(
+            view.latents.to(device), None if view.prompts is None else view.prompts.to(device)
+        )
 
     def _certificates(self, images: int) -> list[Certificate | None]:
         if self._guard is None or self._ended is None:
             return [None] * images
-        shield, traces, moved = self._guard.shield, self._begun()[0].traces, self._ended.moved.tolist()
+        shield, traces, moved = (
+            self._guard.shield,
+            self._begun()[0].traces,
+            self._ended.moved.tolist(),
+        )
         return [
             Certificate(
                 nearest_id=shield.ids[k],
@@ -288,7 +313,9 @@ class Session:
                 checksum=shield.checksum,
                 steps_moved=steps,
             )
-            for k, distance, was_moved, steps in zip(*self._distances, moved, steps_active(traces, SPELL.name, images), strict=True)
+            for k, distance, was_moved, steps in zip(
+                *self._distances, moved, steps_active(traces, SPELL.name, images), strict=True
+            )
         ]
 
 
@@ -309,7 +336,10 @@ def require_same_models(memory: Memory, models: Models) -> None:
 
 def _same_models(space: str, models: Models) -> bool:
     latents, _, prompts = space.partition(" ")
-    return latents.rpartition("/")[0] == models.latents and prompts.rpartition("/")[0] == models.prompts
+    return (
+        latents.rpartition("/")[0] == models.latents
+        and prompts.rpartition("/")[0] == models.prompts
+    )
 
 
 def _repeated(rows: Tensor, count: int) -> Tensor:
@@ -332,6 +362,10 @@ def seeds_of(generator: Any) -> list[int] | None:
     """The seeds that a pipeline's `generator` argument was made with: one, or one for each image."""
     if isinstance(generator, torch.Generator):
         return [generator.initial_seed()]
-    if isinstance(generator, list | tuple) and generator and all(isinstance(g, torch.Generator) for g in generator):
+    if (
+        isinstance(generator, list | tuple)
+        and generator
+        and all(isinstance(g, torch.Generator) for g in generator)
+    ):
         return [g.initial_seed() for g in generator]
     return None

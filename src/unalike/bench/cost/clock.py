@@ -30,7 +30,9 @@ class Taken:
     extra_bytes: int | None
 
 
-def interleaved(steps: Mapping[str, Step], device: str, *, rounds: int, budget: float) -> dict[str, Taken]:
+def interleaved(
+    steps: Mapping[str, Step], device: str, *, rounds: int, budget: float
+) -> dict[str, Taken]:
     """Up to `rounds` repetitions in turns, so that a busy moment hits all alike; a step that has used `budget` seconds sits out."""
     first = {name: seconds(step, device) for name, step in steps.items()}
     second = {name: _with_peak(step, device) for name, step in steps.items()}
@@ -39,7 +41,10 @@ def interleaved(steps: Mapping[str, Step], device: str, *, rounds: int, budget: 
         for name, step in steps.items():
             if sum(times[name]) < budget:
                 times[name].append(seconds(step, device))
-    return {name: Taken(first[name], statistics.median(t), len(t), second[name][1]) for name, t in times.items()}
+    return {
+        name: Taken(first[name], statistics.median(t), len(t), second[name][1])
+        for name, t in times.items()
+    }
 
 
 def seconds(step: Step, device: str) -> float:
@@ -71,7 +76,11 @@ def _with_peak(step: Step, device: str) -> tuple[float, int | None]:
 
 
 def _status(key: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(f"{key}:")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -81,6 +90,12 @@ def free_bytes(device: str) -> int:
         return min(20 * 10**9, int(0.9 * torch.cuda.mem_get_info()[0]))
     info = Path("/proc/meminfo")
     available = (
-        [int(line.split()[1]) * 1024 for line in info.read_text().splitlines() if line.startswith("MemAvailable")] if info.exists() else []
+        [
+            int(line.split()[1]) * 1024
+            for line in info.read_text().splitlines()
+            if line.startswith("MemAvailable")
+        ]
+        if info.exists()
+        else []
     )
     return min([20 * 10**9, *(int(0.9 * a) for a in available)])

@@ -32,14 +32,19 @@ _PROMPT_LABELS = {
     "copy": "copying the memory",
 }
 
-_SAME = {"all": "sparke-all", "loose": "spell"}  # whose colours they have in the figure of the rivals: the same line, and one that is free
+_SAME = {
+    "all": "sparke-all",
+    "loose": "spell",
+}  # whose colours they have in the figure of the rivals: the same line, and one that is free
 
 
 def draw_figures(folder: Path) -> None:
     """Draws time against the number of stored samples, and against what prompts leave of it, for each device."""
     rows, prompts = [Row(**row) for row in read_rows(folder / STEPS)], read_rows(folder / PROMPTS)
     for device in {r.device for r in rows}:
-        _steps(folder / f"steps-{device}.png", [r for r in rows if r.device == device and r.seconds])
+        _steps(
+            folder / f"steps-{device}.png", [r for r in rows if r.device == device and r.seconds]
+        )
         own = [r for r in prompts if r["device"] == device]
         if own:
             _prompts(folder / f"prompts-{device}.png", own)
@@ -53,10 +58,18 @@ def _steps(path: Path, rows: Sequence[Row]) -> None:
         panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
         for panel, batch in zip(panels, batches, strict=True):
             for name in RIVALS:
-                points = sorted((r.n, 1e3 * (r.seconds or 0)) for r in rows if (r.d, r.batch, r.method) == (d, batch, name))
+                points = sorted(
+                    (r.n, 1e3 * (r.seconds or 0))
+                    for r in rows
+                    if (r.d, r.batch, r.method) == (d, batch, name)
+                )
                 if points:
                     panel.plot(*zip(*points, strict=True), label=_LABELS[name], **_look(name))
-            panel.set(yscale="log", xlabel="stored samples", title=f"batch of {batch}, latents of {d:,} numbers")
+            panel.set(
+                yscale="log",
+                xlabel="stored samples",
+                title=f"batch of {batch}, latents of {d:,} numbers",
+            )
             _mark(panel, [r.n for r in rows if (r.d, r.batch) == (d, batch)])
         panels[0].set_ylabel("milliseconds a step, whole batch")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
@@ -71,11 +84,15 @@ def _prompts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         for name in _PROMPT_LABELS:
             own = [r for r in single if r["method"] == name]
-            shares = sorted((100 * r["similar"] / n, 1e3 * r["seconds"]) for r in own if r["n"] == n)
+            shares = sorted(
+                (100 * r["similar"] / n, 1e3 * r["seconds"]) for r in own if r["n"] == n
+            )
             sizes = sorted((r["n"], 1e3 * r["seconds"]) for r in own if r["similar"] == each)
             left.plot(*zip(*shares, strict=True), label=_PROMPT_LABELS[name], **_look(name))
             right.plot(*zip(*sizes, strict=True), **_look(name))
-        left.set(yscale="log", xlabel="of them with the image's prompt, %", title=f"{n:,} stored samples")
+        left.set(
+            yscale="log", xlabel="of them with the image's prompt, %", title=f"{n:,} stored samples"
+        )
         right.set(xlabel="stored samples", title=f"{each:,} of them with the image's prompt")
         _mark(left, [100 * r["similar"] / n for r in single if r["n"] == n])
         _mark(right, [r["n"] for r in single if r["similar"] == each])
@@ -87,7 +104,9 @@ def _mark(panel: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis with a tick at each value that was measured, written out."""
     panel.set_xscale("log")
     at = sorted(set(values))
-    panel.set_xticks(at, [f"{x:,.0f}" if x >= 1 else f"{x:.2g}" for x in at], rotation=30, ha="right")
+    panel.set_xticks(
+        at, [f"{x:,.0f}" if x >= 1 else f"{x:.2g}" for x in at], rotation=30, ha="right"
+    )
     panel.minorticks_off()
 
 

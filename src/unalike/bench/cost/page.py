@@ -11,7 +11,9 @@ from unalike.bench.cost.measure import AGREEMENT, LOOSE, PROMPTS, STEPS, Row
 from unalike.bench.cost.rivals import RIVALS
 
 README = {"d": 16_384, "sizes": (100, 1_000, 4_000), "batches": (1, 8)}
-CACHED = 2**27  # bytes of a memory that a processor's cache may hold a good part of: no measure of reading
+CACHED = (
+    2**27
+)  # bytes of a memory that a processor's cache may hold a good part of: no measure of reading
 _REASONS = {"memory": "–ᵐ", "time": "–ᵗ"}
 _DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
 _RULES = """How it is kept fair:
@@ -43,13 +45,22 @@ def page(folder: Path) -> str:
         "## Cost: one guidance step against the number of stored samples",
         "What does one guidance step cost, and how does that grow with the memory? `unalike bench cost`",
         f"Measured on {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}. Compare only figures of one run.",
-        table(["name", "computes", "cost of a step for a batch of B"], [[r.name, r.computes, r.order] for r in RIVALS.values()]),
+        table(
+            ["name", "computes", "cost of a step for a batch of B"],
+            [[r.name, r.computes, r.order] for r in RIVALS.values()],
+        ),
         _rules(read_rows(folder / AGREEMENT)).strip(),
     ]
     for device in dict.fromkeys(row.device for row in rows):
-        parts += _device(device, [r for r in rows if r.device == device], [r for r in prompts if r["device"] == device])
+        parts += _device(
+            device,
+            [r for r in rows if r.device == device],
+            [r for r in prompts if r["device"] == device],
+        )
     if all(row.device == "cpu" for row in rows):
-        parts.append("No GPU was there to be measured; the same command measures one too where torch finds it.")
+        parts.append(
+            "No GPU was there to be measured; the same command measures one too where torch finds it."
+        )
     return "\n\n".join(parts)
 
 
@@ -57,7 +68,14 @@ def readme_table(folder: Path) -> str:
     """The short table of the README: milliseconds a step on the processor, a row a size of the memory and of the batch."""
     rows = [Row(**row) for row in read_rows(folder / STEPS)]
     return steps_table(
-        [r for r in rows if r.device == "cpu" and r.d == README["d"] and r.n in README["sizes"] and r.batch in README["batches"]]
+        [
+            r
+            for r in rows
+            if r.device == "cpu"
+            and r.d == README["d"]
+            and r.n in README["sizes"]
+            and r.batch in README["batches"]
+        ]
     )
 
 
@@ -65,7 +83,11 @@ def steps_table(rows: Sequence[Row]) -> str:
     """Milliseconds a step for the whole batch; in brackets how many times SPARKE's."""
 
     def cell(r: Row, ours: Row) -> str:
-        ratio = "" if r is ours or not (r.seconds and ours.seconds) else f" ({r.seconds / ours.seconds:,.1f}×)"
+        ratio = (
+            ""
+            if r is ours or not (r.seconds and ours.seconds)
+            else f" ({r.seconds / ours.seconds:,.1f}×)"
+        )
         return f"{1e3 * (r.seconds or 0):,.1f}{ratio}"
 
     return _by_method(rows, [name for name in RIVALS if name != "copy"], cell)
@@ -77,7 +99,9 @@ def _by_method(rows: Sequence[Row], methods: Sequence[str], cell: Callable[[Row,
     for n, batch in sorted({(r.n, r.batch) for r in rows}):
         ours = found[n, batch, "sparke"]
         own = [found[n, batch, method] for method in methods]
-        lines.append([f"{n:,}", batch, *(_REASONS[r.left_out] if r.left_out else cell(r, ours) for r in own)])
+        lines.append(
+            [f"{n:,}", batch, *(_REASONS[r.left_out] if r.left_out else cell(r, ours) for r in own)]
+        )
     return table(["stored", "batch", *methods], lines)
 
 
@@ -87,7 +111,11 @@ def _rules(agreement: Sequence[dict[str, Any]]) -> str:
 
 
 def _device(device: str, rows: Sequence[Row], prompts: Sequence[dict[str, Any]]) -> list[str]:
-    parts = [f"### On {_DEVICES[device]}", _findings(rows), f"![Time of a step](../benchmarks/results/cost/steps-{device}.png)"]
+    parts = [
+        f"### On {_DEVICES[device]}",
+        _findings(rows),
+        f"![Time of a step](../benchmarks/results/cost/steps-{device}.png)",
+    ]
     for d in sorted({r.d for r in rows}):
         own = [r for r in rows if r.d == d]
         parts += [
@@ -113,9 +141,19 @@ def _device(device: str, rows: Sequence[Row], prompts: Sequence[dict[str, Any]])
 def _prompts_table(rows: Sequence[dict[str, Any]]) -> str:
     found = {(r["n"], r["batch"], r["similar"], r["method"]): 1e3 * r["seconds"] for r in rows}
     settings = sorted({key[:3] for key in found})
-    columns = {"sparke": "SPARKE", "loose": f"with tolerance {LOOSE:g}", "all": "nothing left out", "copy": "memory copied"}
+    columns = {
+        "sparke": "SPARKE",
+        "loose": f"with tolerance {LOOSE:g}",
+        "all": "nothing left out",
+        "copy": "memory copied",
+    }
     lines = [
-        [f"{n:,}", batch, f"{each:,} ({each / n:.0%})", *(f"{found[n, batch, each, m]:,.1f}" for m in columns)]
+        [
+            f"{n:,}",
+            batch,
+            f"{each:,} ({each / n:.0%})",
+            *(f"{found[n, batch, each, m]:,.1f}" for m in columns),
+        ]
         for n, batch, each in settings
     ]
     return table(["stored", "batch", "with an image's prompt", *columns.values()], lines)
@@ -126,7 +164,11 @@ def _findings(rows: Sequence[Row]) -> str:
     seconds = {(r.d, r.n, r.batch, r.method): r.seconds for r in rows if r.seconds}
     lines = []
     for name in [name for name, rival in RIVALS.items() if rival.same_loss]:
-        at = [key for key in seconds if key[0] == README["d"] and key[1] in (1_000, 4_000) and key[3] == name]
+        at = [
+            key
+            for key in seconds
+            if key[0] == README["d"] and key[1] in (1_000, 4_000) and key[3] == name
+        ]
         ratios = [seconds[key] / seconds[*key[:3], "sparke"] for key in at]
         if ratios:
             where = " and ".join(f"{n:,}" for n in sorted({key[1] for key in at}))
@@ -136,7 +178,9 @@ def _findings(rows: Sequence[Row]) -> str:
             )
     for batch in sorted({key[2] for key in seconds}):
         read = [
-            t / seconds[d, n, b, "copy"] for (d, n, b, m), t in seconds.items() if (b, m) == (batch, "sparke-all") and 4 * n * d > CACHED
+            t / seconds[d, n, b, "copy"]
+            for (d, n, b, m), t in seconds.items()
+            if (b, m) == (batch, "sparke-all") and 4 * n * d > CACHED
         ]
         if read:
             lines.append(

@@ -62,7 +62,9 @@ class Bank:
         """
         y = self._normal(batch, self._p, seed=1)
         stored_y = self._normal(n, self._p, seed=2)
-        where = torch.randperm(n, generator=torch.Generator().manual_seed(4))[: batch * each].to(self._device)
+        where = torch.randperm(n, generator=torch.Generator().manual_seed(4))[: batch * each].to(
+            self._device
+        )
         stored_y[where] = y.repeat_interleave(each, dim=0) + 0.1 * stored_y[where]
         return Problem(self._normal(batch, d, seed=3), y, self._stored(n, d), stored_y)
 
@@ -73,4 +75,6 @@ class Bank:
         return self._rows[:n]
 
     def _normal(self, *shape: int, seed: int) -> Tensor:
-        return torch.randn(*shape, device=self._device, generator=torch.Generator(self._device).manual_seed(seed))
+        return torch.randn(
+            *shape, device=self._device, generator=torch.Generator(self._device).manual_seed(seed)
+        )

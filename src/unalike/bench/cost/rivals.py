@@ -51,7 +51,12 @@ class Rival:
 
 def sparke(problem: Problem, **options: Any) -> Step:
     """SPARKE's own step for the whole batch, which also counts the other images of the batch (the rivals do not)."""
-    return _of(SPARKE(strength=STRENGTH, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH, **options), problem)
+    return _of(
+        SPARKE(
+            strength=STRENGTH, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH, **options
+        ),
+        problem,
+    )
 
 
 def sparke_all(problem: Problem) -> Step:
@@ -66,7 +71,15 @@ def spell(problem: Problem) -> Step:
 
 def vendi(problem: Problem) -> Step:
     """Conditional Vendi guidance for the whole batch, which also counts the other images of the batch."""
-    return _of(VendiGuidance(strength=STRENGTH, conditional=True, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH), problem)
+    return _of(
+        VendiGuidance(
+            strength=STRENGTH,
+            conditional=True,
+            bandwidth=BANDWIDTH,
+            prompt_bandwidth=PROMPT_BANDWIDTH,
+        ),
+        problem,
+    )
 
 
 def _of(method: Method, problem: Problem) -> Step:
@@ -83,7 +96,10 @@ def published(problem: Problem) -> Step:
     is the paper's: k² in place of k.
     """
     features, texts = unit_rows(problem.stored), unit_rows(problem.stored_y)
-    gram, text_gram = (torch.exp((f @ f.T - 1) / b**2) for f, b in ((features, BANDWIDTH), (texts, PROMPT_BANDWIDTH)))
+    gram, text_gram = (
+        torch.exp((f @ f.T - 1) / b**2)
+        for f, b in ((features, BANDWIDTH), (texts, PROMPT_BANDWIDTH))
+    )
 
     def column(rows: Tensor, new: Tensor, bandwidth: float) -> Tensor:
         return torch.exp(-((rows - new) ** 2).sum(dim=1) / (2 * bandwidth**2))
@@ -98,11 +114,15 @@ def published(problem: Problem) -> Step:
         latent = x.clone().requires_grad_()
         rows, _ = grown(features, gram, latent / latent.norm(dim=1, keepdim=True), BANDWIDTH)
         text_rows, _ = grown(texts, text_gram, y / y.norm(dim=1, keepdim=True), PROMPT_BANDWIDTH)
-        similarity = column(rows, rows[-1], BANDWIDTH) * column(text_rows, text_rows[-1], PROMPT_BANDWIDTH)
+        similarity = column(rows, rows[-1], BANDWIDTH) * column(
+            text_rows, text_rows[-1], PROMPT_BANDWIDTH
+        )
         score = 1 / similarity.square().mean()
         return _move(x, torch.autograd.grad(score, latent)[0])
 
-    return lambda: torch.cat([one(x[None], y[None]) for x, y in zip(problem.x, problem.y, strict=True)])
+    return lambda: torch.cat(
+        [one(x[None], y[None]) for x, y in zip(problem.x, problem.y, strict=True)]
+    )
 
 
 def new_row(problem: Problem) -> Step:
@@ -134,7 +154,9 @@ def whole_gram(problem: Problem) -> Step:
         loss = (K_Z * K_Y).square().sum() / K_Y.square().sum()
         return _move(x, -torch.autograd.grad(loss, latent)[0])
 
-    return lambda: torch.cat([one(x[None], y[None]) for x, y in zip(problem.x, problem.y, strict=True)])
+    return lambda: torch.cat(
+        [one(x[None], y[None]) for x, y in zip(problem.x, problem.y, strict=True)]
+    )
 
 
 def _move(x: Tensor, gradient: Tensor) -> Tensor:
@@ -165,7 +187,12 @@ RIVALS: dict[str, Rival] = {
             lambda n, d, batch: n * d // 2 + batch * (n + 4 * d),
         ),
         Rival(
-            "sparke-all", "the same with nothing left out, `tolerance=0`", "O(B (n + B) d)", sparke_all, 1, lambda n, d, b: b * (n + 4 * d)
+            "sparke-all",
+            "the same with nothing left out, `tolerance=0`",
+            "O(B (n + B) d)",
+            sparke_all,
+            1,
+            lambda n, d, b: b * (n + 4 * d),
         ),
         Rival(
             "spell",
@@ -240,5 +267,7 @@ def agreement(n: int = 64, batch: int = 4, d: int = 1_024, p: int = 64) -> dict[
             raise RuntimeError(f"{name} or SPARKE returned no correction, with {n} stored samples")
         cosines[name] = torch.cosine_similarity(ours, theirs).min().item()
         if not cosines[name] > 0.999:
-            raise RuntimeError(f"{name} and SPARKE differ in direction: their cosine is {cosines[name]:.4f}, 1 where they agree")
+            raise RuntimeError(
+                f"{name} and SPARKE differ in direction: their cosine is {cosines[name]:.4f}, 1 where they agree"
+            )
     return cosines

@@ -71,27 +71,58 @@ class _Comparison:
     def run(self) -> None:
         """Tune all, test what was chosen, then search and time; the shares of the work are about those on two cores."""
         sweeps = {name: self._sweep(name) for name in self.tasks}
-        self._measure("tuning", {name: [t for trials in sweep.values() for t in trials] for name, sweep in sweeps.items()}, 0.0, 0.3)
+        self._measure(
+            "tuning",
+            {
+                name: [t for trials in sweep.values() for t in trials]
+                for name, sweep in sweeps.items()
+            },
+            0.0,
+            0.3,
+        )
         tested = {name: self._tested(name) for name in self.tasks}
         self._measure("test", tested, 0.3, 0.9)
-        self._search({name: self._searched(name, trials) for name, trials in tested.items()}, 0.9, 0.96)
+        self._search(
+            {name: self._searched(name, trials) for name, trials in tested.items()}, 0.9, 0.96
+        )
         self._clock(tested, 0.96, 1.0)
 
     def _sweep(self, task: str) -> dict[str, list[Trial]]:
         """The trials of each method; of a smoke run the last ones of some, among them the unguided weight."""
-        return {name: trials[-(self.size.thin or 0) :] for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]}
+        return {
+            name: trials[-(self.size.thin or 0) :]
+            for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]
+        }
 
-    def _measure(self, stage: str, trials: dict[str, list[Trial]], begin: float, end: float) -> None:
-        rows, pooled = read_rows(self.folder / f"{stage}.parquet"), read_rows(self.folder / "pooled.parquet")
+    def _measure(
+        self, stage: str, trials: dict[str, list[Trial]], begin: float, end: float
+    ) -> None:
+        rows, pooled = (
+            read_rows(self.folder / f"{stage}.parquet"),
+            read_rows(self.folder / "pooled.parquet"),
+        )
         done = {(row["task"], row["key"]) for row in pooled if row["stage"] == stage}
         jobs = [
-            Job(name, trial, *((task.validation, task.validation_samples) if stage == "tuning" else (task.test, self.size.samples)))
+            Job(
+                name,
+                trial,
+                *(
+                    (task.validation, task.validation_samples)
+                    if stage == "tuning"
+                    else (task.test, self.size.samples)
+                ),
+            )
             for name, task in self.tasks.items()
             for trial in trials[name]
             if (name, trial.key) not in done
         ]
         for count, (job, result) in enumerate(finished(self.pool, measure, jobs), 1):
-            about = {"task": job.task, "key": job.trial.key, "family": job.trial.family, "setting": job.trial.setting}
+            about = {
+                "task": job.task,
+                "key": job.trial.key,
+                "family": job.trial.family,
+                "setting": job.trial.setting,
+            }
             rows += [about | row for row in result.units]
             pooled.append({"stage": stage, **about, **result.pooled})
             write_rows(self.folder / f"{stage}.parquet", rows)
@@ -101,24 +132,51 @@ class _Comparison:
     def _tested(self, task: str) -> list[Trial]:
         """Independent sampling at the unguided weight, what was chosen of each method, and some of that with memory."""
         rows = [row for row in read_rows(self.folder / "tuning.parquet") if row["task"] == task]
-        chosen = {family: choose([row for row in rows if row["family"] == family], self.size.chosen) for family in self._sweep(task)}
-        trials = [Trial(INDEPENDENT, TASKS[task].unguided), *(trials[0] for trials in chosen.values())]
+        chosen = {
+            family: choose([row for row in rows if row["family"] == family], self.size.chosen)
+            for family in self._sweep(task)
+        }
+        trials = [
+            Trial(INDEPENDENT, TASKS[task].unguided),
+            *(trials[0] for trials in chosen.values()),
+        ]
         trials += [chosen[family][0].with_memory() for family in WITH_MEMORY if family in chosen]
         trials += [trial for trials in chosen.values() for trial in trials[1:]]
         return list({trial.key: trial for trial in trials}.values())
 
     def _searched(self, task: str, tested: Sequence[Trial]) -> list[Search]:
         """Independent sampling at two weights, and the settings with memory."""
-        wanted = [tested[0], Trial(INDEPENDENT, TASKS[task].low), *(trial for trial in tested if trial.memory)]
-        return [Search(task, trial, prompt, self.size.limit) for trial in wanted for prompt in self.tasks[task].small]
+        wanted = [
+            tested[0],
+            Trial(INDEPENDENT, TASKS[task].low),
+            *(trial for trial in tested if trial.memory),
+        ]
+        return [
+            Search(task, trial, prompt, self.size.limit)
+            for trial in wanted
+            for prompt in self.tasks[task].small
+        ]
 
     def _search(self, jobs: dict[str, list[Search]], begin: float, end: float) -> None:
         path = self.folder / "search.parquet"
         rows = read_rows(path)
         done = {(row["task"], row["key"], row["prompt"]) for row in rows}
-        missing = [job for some in jobs.values() for job in some if (job.task, job.trial.key, job.prompt) not in done]
+        missing = [
+            job
+            for some in jobs.values()
+            for job in some
+            if (job.task, job.trial.key, job.prompt) not in done
+        ]
         for count, (job, result) in enumerate(finished(self.pool, search, missing), 1):
-            rows.append({"task": job.task, "key": job.trial.key, "family": job.trial.family, "setting": job.trial.setting, **result})
+            rows.append(
+                {
+                    "task": job.task,
+                    "key": job.trial.key,
+                    "family": job.trial.family,
+                    "setting": job.trial.setting,
+                    **result,
+                }
+            )
             write_rows(path, rows)
             self.progress(begin + (end - begin) * count / len(missing))
 
@@ -137,7 +195,13 @@ class _Comparison:
         for count, (job, seconds) in enumerate(finished(self.pool, clock, jobs), 1):
             found.setdefault((job.task, job.trial.key), []).append(seconds)
             self.progress(begin + (end - begin) * count / len(jobs))
-        write_rows(path, [{"task": task, "key": key, "seconds": min(seconds)} for (task, key), seconds in found.items()])
+        write_rows(
+            path,
+            [
+                {"task": task, "key": key, "seconds": min(seconds)}
+                for (task, key), seconds in found.items()
+            ],
+        )
 
 
 def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
@@ -149,7 +213,9 @@ def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
         rows: of the trials of one method, a row a unit.
     """
     keys = list(dict.fromkeys(row["key"] for row in rows))
-    points = torch.stack([points_of([row for row in rows if row["key"] == key]).mean(dim=0) for key in keys])
+    points = torch.stack(
+        [points_of([row for row in rows if row["key"] == key]).mean(dim=0) for key in keys]
+    )
     chosen: list[int] = []
     while len(chosen) < most:
         reached = [float(hypervolume(points[[*chosen, i]])) for i in range(len(keys))]
@@ -164,7 +230,13 @@ def _thinned(task: Task, size: Size) -> Task:
     """The task at the size of a smoke run, or as it is."""
     if size.thin is None:
         return task
-    return replace(task, validation=task.validation[:1], test=task.test[: size.thin], validation_samples=size.samples, small=task.small[:1])
+    return replace(
+        task,
+        validation=task.validation[:1],
+        test=task.test[: size.thin],
+        validation_samples=size.samples,
+        small=task.small[:1],
+    )
 
 
 BENCHMARK = Benchmark(name="pareto", run=run, page=page)

@@ -41,8 +41,19 @@ def _front(path: Path, task: str, results: Results) -> None:
             front = front[front[:, 0].argsort()]
             panel.plot(front[:, 0], front[:, 1], color=colour, linewidth=1.2)
             face = "none" if remembered else colour
-            panel.plot(means[:, 0], means[:, 1], marker, color=colour, markerfacecolor=face, markersize=7, linestyle="none", label=name)
+            panel.plot(
+                means[:, 0],
+                means[:, 1],
+                marker,
+                color=colour,
+                markerfacecolor=face,
+                markersize=7,
+                linestyle="none",
+                label=name,
+            )
         base = results.points([results.unguided]).mean(dim=(0, 1))
-        panel.annotate("unguided", (base[0], base[1]), textcoords="offset points", xytext=(8, -10), fontsize=8)
+        panel.annotate(
+            "unguided", (base[0], base[1]), textcoords="offset points", xytext=(8, -10), fontsize=8
+        )
         panel.set(xlabel="share of the possible that was found", ylabel="precision")
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

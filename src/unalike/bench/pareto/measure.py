@@ -30,7 +30,10 @@ J = TypeVar("J")
 R = TypeVar("R")
 NEIGHBOURS = 3
 MEMORY_BATCH = 8
-_PROMPTS, _CALIBRATION = 4, 8  # validation prompts, and samples of each, that a radius is measured on
+_PROMPTS, _CALIBRATION = (
+    4,
+    8,
+)  # validation prompts, and samples of each, that a radius is measured on
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ class Measured:
 @contextmanager
 def workers() -> Iterator[ProcessPoolExecutor]:
     """A process for each core, with one thread each, so that times compare and no core waits. They end with the block, also on Ctrl-C."""
-    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    pool = ProcessPoolExecutor(
+        os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
+    )
     try:
         yield pool
     except BaseException:
@@ -65,7 +70,9 @@ def workers() -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def finished(pool: ProcessPoolExecutor, do: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+def finished(
+    pool: ProcessPoolExecutor, do: Callable[[J], R], jobs: Sequence[J]
+) -> Iterator[tuple[J, R]]:
     """Each job with what came of it, in the order in which they are finished."""
     waiting = {pool.submit(do, job): job for job in jobs}
     for done in as_completed(waiting):
@@ -86,17 +93,27 @@ def measure(job: Job) -> Measured:
     for unit in job.units:
         images = draw(task, pipe, job.trial, methods, unit, job.samples)
         features, truth = task.features(pipe, images), task.real(pipe, unit.prompt)
-        rows.append({"unit": str(unit), **asdict(task.count(images, unit.prompt)), **near(features, truth)})
+        rows.append(
+            {"unit": str(unit), **asdict(task.count(images, unit.prompt)), **near(features, truth)}
+        )
         generated.append(features)
         real.append(truth)
     return Measured(rows, pooled(task, pipe, generated, real))
 
 
-def draw(task: Task, pipe: Any, trial: Trial, methods: Sequence[Method], unit: Unit, samples: int) -> Tensor:
+def draw(
+    task: Task, pipe: Any, trial: Trial, methods: Sequence[Method], unit: Unit, samples: int
+) -> Tensor:
     """The samples of a unit, all at once or, with memory, in batches that know the earlier ones."""
     memory = Memory() if trial.memory else None
     call = guide(pipe, *methods, memory=memory) if methods else pipe
-    return task.draw(call, unit, samples, guidance_scale=trial.guidance_scale, batch=MEMORY_BATCH if trial.memory else samples)
+    return task.draw(
+        call,
+        unit,
+        samples,
+        guidance_scale=trial.guidance_scale,
+        batch=MEMORY_BATCH if trial.memory else samples,
+    )
 
 
 def ready_methods(task: Task, trial: Trial) -> list[Method]:
@@ -105,7 +122,10 @@ def ready_methods(task: Task, trial: Trial) -> list[Method]:
     if not any(method.needs_calibration for method in methods):
         return methods
     latents, groups = _unguided(task.name, trial.guidance_scale)
-    return [method.calibrated(latents, groups) if method.needs_calibration else method for method in methods]
+    return [
+        method.calibrated(latents, groups) if method.needs_calibration else method
+        for method in methods
+    ]
 
 
 def near(features: Tensor, real: Tensor) -> dict[str, float]:
@@ -117,7 +137,9 @@ def near(features: Tensor, real: Tensor) -> dict[str, float]:
     }
 
 
-def pooled(task: Task, pipe: Any, generated: Sequence[Tensor], real: Sequence[Tensor]) -> dict[str, Any]:
+def pooled(
+    task: Task, pipe: Any, generated: Sequence[Tensor], real: Sequence[Tensor]
+) -> dict[str, Any]:
     """The Fréchet distance of all samples to as many right pictures of each prompt.
 
     It has no interval: drawn anew, the same samples come more than once, which makes every such distance larger.
@@ -125,7 +147,11 @@ def pooled(task: Task, pipe: Any, generated: Sequence[Tensor], real: Sequence[Te
     basis = task.principal(pipe)
     wanted = min(len(part) for part in generated)
     right = [(part @ basis)[torch.arange(wanted) % len(part)] for part in real]
-    return {"frechet": frechet_distance(torch.cat(right), torch.cat([part @ basis for part in generated]))}
+    return {
+        "frechet": frechet_distance(
+            torch.cat(right), torch.cat([part @ basis for part in generated])
+        )
+    }
 
 
 def clock(job: Job) -> float:
@@ -148,7 +174,13 @@ def _unguided(name: str, guidance_scale: float) -> tuple[Tensor, Tensor]:
     """Final latents of unguided samples of the first validation prompts, and the numbers of their prompts."""
     task, pipe, memory = TASKS[name], _pipeline(name), Memory()
     for unit in task.validation[:_PROMPTS]:
-        task.draw(guide(pipe, memory=memory), unit, _CALIBRATION, guidance_scale=guidance_scale, batch=_CALIBRATION)
+        task.draw(
+            guide(pipe, memory=memory),
+            unit,
+            _CALIBRATION,
+            guidance_scale=guidance_scale,
+            batch=_CALIBRATION,
+        )
     (space,) = memory.spaces()
     view = memory.view(space)
     assert view is not None  # these samples are in it
@@ -178,9 +210,20 @@ def search(job: Search) -> dict[str, Any]:
     wanted = len(task.real(pipe, job.prompt))
     seen: set[int] = set()
     for begin in range(0, job.limit, MEMORY_BATCH):
-        images = task.draw(call, Unit(job.prompt, begin), MEMORY_BATCH, guidance_scale=job.trial.guidance_scale, batch=MEMORY_BATCH)
+        images = task.draw(
+            call,
+            Unit(job.prompt, begin),
+            MEMORY_BATCH,
+            guidance_scale=job.trial.guidance_scale,
+            batch=MEMORY_BATCH,
+        )
         for i, picture in enumerate(task.shown(images, job.prompt).tolist()):
             seen |= {picture} - {-1}
             if len(seen) >= 0.9 * wanted:
-                return {"prompt": job.prompt, "possible": wanted, "needed": begin + i + 1, "found": len(seen)}
+                return {
+                    "prompt": job.prompt,
+                    "possible": wanted,
+                    "needed": begin + i + 1,
+                    "found": len(seen),
+                }
     return {"prompt": job.prompt, "possible": wanted, "needed": None, "found": len(seen)}

@@ -73,7 +73,15 @@ def _volumes(results: Results) -> str:
         if best is not None:
             cells.append("–" if name == AUTO else _difference(best, own))
         lines.append(cells)
-    return table(["method", "settings", "hypervolume", *([f"{AUTO} above it by"] if best is not None else [])], lines)
+    return table(
+        [
+            "method",
+            "settings",
+            "hypervolume",
+            *([f"{AUTO} above it by"] if best is not None else []),
+        ],
+        lines,
+    )
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
@@ -94,7 +102,9 @@ def _at_equal_precision(results: Results) -> str:
     for key in _chosen(results):
         own = results.points([key])[:, 0]
         both = torch.stack([own, base], dim=1)
-        ratio = interval(both[..., 0], lambda drawn: drawn[..., 0].mean(dim=1) / drawn[..., 1].mean(dim=1))
+        ratio = interval(
+            both[..., 0], lambda drawn: drawn[..., 0].mean(dim=1) / drawn[..., 1].mean(dim=1)
+        )
         share = own[:, 0].mean() / base[:, 0].mean()
         lines.append(
             [
@@ -107,7 +117,15 @@ def _at_equal_precision(results: Results) -> str:
                 f"×{seconds[key] / seconds[results.unguided]:.2f}",
             ]
         )
-    columns = ["method", "setting", "share of the possible", "against unguided", "precision", "points of precision", "time per image"]
+    columns = [
+        "method",
+        "setting",
+        "share of the possible",
+        "against unguided",
+        "precision",
+        "points of precision",
+        "time per image",
+    ]
     return table(columns, lines)
 
 
@@ -128,12 +146,23 @@ def _other_measures(results: Results) -> str:
     for key in _chosen(results):
         rows = by_unit(results.test, key)
         (pooled,) = (row for row in results.pooled if row["key"] == key and row["stage"] == "test")
-        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if isinstance(rows[0][name], float)}
+        means = {
+            name: sum(row[name] for row in rows) / len(rows)
+            for name in rows[0]
+            if isinstance(rows[0][name], float)
+        }
         # prompts that have nothing in common make the joint Gram matrix one block a prompt: the mean of their entropies is left
-        conditional = torch.tensor([row["vendi"] for row in rows], dtype=torch.float64).log().mean().exp()
-        shares = [f"{means[f'manifold_{name}']:.2f}" for name in ("recall", "coverage", "precision", "density")]
+        conditional = (
+            torch.tensor([row["vendi"] for row in rows], dtype=torch.float64).log().mean().exp()
+        )
+        shares = [
+            f"{means[f'manifold_{name}']:.2f}"
+            for name in ("recall", "coverage", "precision", "density")
+        ]
         vendi = [f"{means['vendi']:.1f}", f"{float(conditional):.1f}", f"{means['similarity']:.2f}"]
-        lines.append([name_of(key), Trial.from_key(key).setting, *shares, *vendi, f"{pooled['frechet']:.1f}"])
+        lines.append(
+            [name_of(key), Trial.from_key(key).setting, *shares, *vendi, f"{pooled['frechet']:.1f}"]
+        )
     return table(columns, lines)
 
 
@@ -143,10 +172,20 @@ def _searched(results: Results) -> str:
     lines = []
     for key in dict.fromkeys(row["key"] for row in results.search):
         own = {row["prompt"]: row for row in results.search if row["key"] == key}
-        needed: Sequence[str] = [str(own[p]["needed"] or f"– ({own[p]['found']})") if p in own else "" for p in prompts]
+        needed: Sequence[str] = [
+            str(own[p]["needed"] or f"– ({own[p]['found']})") if p in own else "" for p in prompts
+        ]
         found = sum(1 for row in own.values() if row["needed"])
         lines.append([name_of(key), Trial.from_key(key).setting, *needed, f"{found} of {len(own)}"])
-    return table(["method", "setting", *(f"{p}, {possible[p]} pictures" for p in prompts), "prompts covered"], lines)
+    return table(
+        [
+            "method",
+            "setting",
+            *(f"{p}, {possible[p]} pictures" for p in prompts),
+            "prompts covered",
+        ],
+        lines,
+    )
 
 
 def _chosen(results: Results) -> list[str]:

@@ -40,12 +40,20 @@ class Results:
     def read(cls, folder: Path, task: str) -> Results:
         """The rows of a task in a folder."""
         stages = ("tuning", "test", "pooled", "search", "times")
-        return cls(*([row for row in read_rows(folder / f"{stage}.parquet") if row["task"] == task] for stage in stages))
+        return cls(
+            *(
+                [row for row in read_rows(folder / f"{stage}.parquet") if row["task"] == task]
+                for stage in stages
+            )
+        )
 
     @property
     def unguided(self) -> str:
         """The key of what all is compared with: the tested setting without a method and with the highest weight."""
-        return max((key for key in self.settings() if not Trial.from_key(key).methods), key=lambda key: Trial.from_key(key).guidance_scale)
+        return max(
+            (key for key in self.settings() if not Trial.from_key(key).methods),
+            key=lambda key: Trial.from_key(key).guidance_scale,
+        )
 
     def settings(self) -> list[str]:
         """The keys of all tested settings."""
@@ -69,7 +77,9 @@ class Results:
         floor = float(self._validated(self.unguided)[1]) - ROOM
         kept = [key for key in keys if float(self._validated(key)[1]) >= floor]
         return (
-            max(kept, key=lambda key: float(self._validated(key)[0])) if kept else max(keys, key=lambda key: float(self._validated(key)[1]))
+            max(kept, key=lambda key: float(self._validated(key)[0]))
+            if kept
+            else max(keys, key=lambda key: float(self._validated(key)[1]))
         )
 
     def _validated(self, key: str) -> Tensor:
@@ -102,4 +112,7 @@ def with_interval(values: Tensor, form: str) -> str:
 
 def points_of(rows: Sequence[Row]) -> Tensor:
     """Share of the possible and precision (units, 2) of the rows of a setting."""
-    return torch.tensor([[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows], dtype=torch.float64)
+    return torch.tensor(
+        [[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows],
+        dtype=torch.float64,
+    )

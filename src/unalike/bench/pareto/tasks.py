@@ -58,16 +58,33 @@ class Task:
     validation_samples: int
     small: tuple[str, ...] = ()
 
-    def draw(self, call: Callable[..., Any], unit: Unit, samples: int, *, guidance_scale: float, batch: int) -> Tensor:
+    def draw(
+        self,
+        call: Callable[..., Any],
+        unit: Unit,
+        samples: int,
+        *,
+        guidance_scale: float,
+        batch: int,
+    ) -> Tensor:
         """Samples (n, 3, h, w) of a unit in [0, 1], with STEPS steps."""
-        arguments = {"seed": unit.seed, "guidance_scale": guidance_scale, "steps": STEPS, "batch": batch}
+        arguments = {
+            "seed": unit.seed,
+            "guidance_scale": guidance_scale,
+            "steps": STEPS,
+            "batch": batch,
+        }
         if self.name == "digits":
             return digits_measure.draw(call, [int(unit.prompt)] * samples, **arguments)
         return emoji_measure.draw(call, [unit.prompt] * samples, **arguments)
 
     def count(self, images: Tensor, prompt: str) -> Counts:
         """How many samples the judge of the model accepts as right, and how many different right pictures they show."""
-        return digits.count(images, prompt) if self.name == "digits" else emoji_measure.count(images, prompt)
+        return (
+            digits.count(images, prompt)
+            if self.name == "digits"
+            else emoji_measure.count(images, prompt)
+        )
 
     def shown(self, images: Tensor, prompt: str) -> Tensor:
         """For each sample (n,) the right picture that it shows, or -1 where it shows none."""
@@ -79,7 +96,12 @@ class Task:
         if self.name == "digits":
             return digits.features(images)
         with torch.inference_mode():
-            return torch.cat([pipe.vae.encode(part * 2 - 1).latent_dist.mean.flatten(1) for part in images.split(64)])
+            return torch.cat(
+                [
+                    pipe.vae.encode(part * 2 - 1).latent_dist.mean.flatten(1)
+                    for part in images.split(64)
+                ]
+            )
 
     def real(self, pipe: Any, prompt: str) -> Tensor:
         """The features (k, d) of all right pictures of a prompt."""
@@ -113,7 +135,8 @@ def open_pipeline(name: str) -> Any:
     denoiser: nn.Module = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     denoiser.to(torch.bfloat16)
     denoiser.register_forward_pre_hook(
-        lambda module, args, kwargs: (_cast(args, torch.bfloat16), _cast(kwargs, torch.bfloat16)), with_kwargs=True
+        lambda module, args, kwargs: (_cast(args, torch.bfloat16), _cast(kwargs, torch.bfloat16)),
+        with_kwargs=True,
     )
     denoiser.register_forward_hook(lambda module, args, output: _cast(output, torch.float32))
     return pipe

@@ -33,13 +33,19 @@ class Trial:
     @property
     def setting(self) -> str:
         """The options in words, as in "strength 0.1, CFG 2.5"."""
-        parts = [f"{name} {value}" for options in self.methods.values() for name, value in options.items()]
+        parts = [
+            f"{name} {value}"
+            for options in self.methods.values()
+            for name, value in options.items()
+        ]
         return ", ".join([*parts, f"CFG {self.guidance_scale:g}"])
 
     @property
     def key(self) -> str:
         """What tells it from all others."""
-        return json.dumps([self.family, self.guidance_scale, self.methods, self.memory], sort_keys=True)
+        return json.dumps(
+            [self.family, self.guidance_scale, self.methods, self.memory], sort_keys=True
+        )
 
     @classmethod
     def from_key(cls, key: str) -> Trial:
@@ -58,27 +64,54 @@ def families(task: str) -> dict[str, list[Trial]]:
     publications' that leave the images of these models whole; larger ones were tried on a few prompts and break them.
     """
     scales = (1.5, 2.0, 3.0, 7.5) if task == "emoji" else (1.0, 1.5, 2.0, 4.0)
-    weights = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5, 7.5) if task == "emoji" else (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    weights = (
+        (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.5, 7.5)
+        if task == "emoji"
+        else (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    )
     above = (2.0, 3.0, 4.0, 7.5) if task == "emoji" else (1.5, 2.0, 3.0, 4.0)
     kicks = (10.0, 30.0) if task == "emoji" else (1.0, 3.0)  # latents of 1,024 numbers, and of 256
-    radii = (0.1, 0.25) if task == "emoji" else (0.4, 0.6)  # at 0.25 no ball is ever touched on the digits
+    radii = (
+        (0.1, 0.25) if task == "emoji" else (0.4, 0.6)
+    )  # at 0.25 no ball is ever touched on the digits
     return {
         INDEPENDENT: [Trial(INDEPENDENT, weight) for weight in weights],
         "IntervalGuidance": _grid(
-            "IntervalGuidance", above, "interval", {"sigma_low": 0.28, "sigma_high": 2.9}, {"sigma_low": 0.28, "sigma_high": 5.42}
+            "IntervalGuidance",
+            above,
+            "interval",
+            {"sigma_low": 0.28, "sigma_high": 2.9},
+            {"sigma_low": 0.28, "sigma_high": 5.42},
         ),
         "CADS": _grid("CADS", scales, "cads", {"noise_scale": 0.1}, {"noise_scale": 0.25}),
-        "ParticleGuidance": _grid("ParticleGuidance", scales, "particle", *({"strength": strength} for strength in kicks)),
-        "VendiGuidance": _grid("VendiGuidance", scales, "vendi", {"strength": 0.02}, {"strength": 0.05}),
-        "SPARKE as published": _grid(
-            "SPARKE as published", scales, "sparke", *({"target": "x_t", "every": 5, "strength": strength} for strength in (0.02, 0.05))
+        "ParticleGuidance": _grid(
+            "ParticleGuidance", scales, "particle", *({"strength": strength} for strength in kicks)
         ),
-        "SPARKE on x0": _grid("SPARKE on x0", scales, "sparke", *({"strength": strength, "stop": 0.6} for strength in (0.1, 0.2))),
+        "VendiGuidance": _grid(
+            "VendiGuidance", scales, "vendi", {"strength": 0.02}, {"strength": 0.05}
+        ),
+        "SPARKE as published": _grid(
+            "SPARKE as published",
+            scales,
+            "sparke",
+            *({"target": "x_t", "every": 5, "strength": strength} for strength in (0.02, 0.05)),
+        ),
+        "SPARKE on x0": _grid(
+            "SPARKE on x0",
+            scales,
+            "sparke",
+            *({"strength": strength, "stop": 0.6} for strength in (0.1, 0.2)),
+        ),
         "SPELL": _grid("SPELL", scales, "spell", *({"factor": factor} for factor in radii)),
-        ANCESTRAL: [Trial(ANCESTRAL, weight, {"auto": {"batch": False, "memory": False}}) for weight in weights],
+        ANCESTRAL: [
+            Trial(ANCESTRAL, weight, {"auto": {"batch": False, "memory": False}})
+            for weight in weights
+        ],
         AUTO: _grid(AUTO, scales, "auto", {}, {"strength": 0.8}),
     }
 
 
-def _grid(family: str, scales: Sequence[float], method: str, *options: Mapping[str, Any]) -> list[Trial]:
+def _grid(
+    family: str, scales: Sequence[float], method: str, *options: Mapping[str, Any]
+) -> list[Trial]:
     return [Trial(family, scale, {method: chosen}) for scale, chosen in product(scales, options)]

@@ -34,20 +34,27 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
             progress(0.9 * (i + 1) / len(missing))
         _measure_again(folder, rows, pool, lambda share: progress(0.9 + 0.1 * share))
     if not read_rows(folder / GAPS):
-        write_rows(folder / GAPS, [{"picture": i, "distance": d} for i, d in enumerate(protected_gaps().tolist())])
+        write_rows(
+            folder / GAPS,
+            [{"picture": i, "distance": d} for i, d in enumerate(protected_gaps().tolist())],
+        )
     draw_distances(rows, folder)
     draw_pairs(rows, folder)
     progress(1.0)
 
 
-def _measure_again(folder: Path, rows: list[dict[str, Any]], pool: ProcessPoolExecutor, progress: Progress) -> None:
+def _measure_again(
+    folder: Path, rows: list[dict[str, Any]], pool: ProcessPoolExecutor, progress: Progress
+) -> None:
     """Adds what the finished images measure to the rows that lack it."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if row["protected"] == "all" and row["again"] is None:
             setting = Setting(row["guard"], row["radius"], row["probes"], row["protected"])
             groups.setdefault((setting.name, row["prompt"]), []).append(row)
-    for i, (where, found) in enumerate(finished(pool, partial(_again, folder=folder), list(groups))):
+    for i, (where, found) in enumerate(
+        finished(pool, partial(_again, folder=folder), list(groups))
+    ):
         for row in groups[where]:
             row["again"] = found[row["seed"]]
         progress((i + 1) / len(groups))
@@ -58,4 +65,6 @@ def _again(where: tuple[str, str], folder: Path) -> list[float]:
     return again(*where, folder)
 
 
-BENCHMARK = Benchmark(name="shield_emoji", run=run, page=lambda folder: page(folder, read_rows(folder / ROWS)))
+BENCHMARK = Benchmark(
+    name="shield_emoji", run=run, page=lambda folder: page(folder, read_rows(folder / ROWS))
+)

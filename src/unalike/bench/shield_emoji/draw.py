@@ -32,7 +32,11 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     """A row an image; its final latents go to `folder/latents`."""
     pipe, shield = _pipe(), _shield(job.setting, folder)
     embed = _extractor() if job.setting.guard == "image" else None
-    call: Any = pipe if shield is None else guide(pipe, SPELL(batch=False, memory=False), shield=shield, embed=embed)
+    call: Any = (
+        pipe
+        if shield is None
+        else guide(pipe, SPELL(batch=False, memory=False), shield=shield, embed=embed)
+    )
     generators = [torch.Generator().manual_seed(i) for i in range(job.images)]
     started = time.perf_counter()
     refused: list[int] = []
@@ -134,9 +138,15 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
     if setting.guard == "image":
         points = _extractor().features(load_images().float() / 255)
         space = f"{_extractor().fingerprint}/{points.shape[1]}"
-        return Shield(points, space=space, radius=setting.radius, ids=[names()[i] for i in range(len(points))])
+        return Shield(
+            points, space=space, radius=setting.radius, ids=[names()[i] for i in range(len(points))]
+        )
     made = _made(setting)
-    unchecked = Unchecked(torch.from_numpy(next(iter(made.vectors.blocks(len(made))))[1]), space=made.space, radius=made.radius)
+    unchecked = Unchecked(
+        torch.from_numpy(next(iter(made.vectors.blocks(len(made))))[1]),
+        space=made.space,
+        radius=made.radius,
+    )
     unchecked.shape, unchecked.probes = made.shape, setting.probes
     _ivf(unchecked)  # built now, not when the clock runs
     return unchecked
@@ -145,7 +155,12 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
 def _made(setting: Setting) -> Shield:
     chosen, latents = numbers(setting.protected), _encoded()
     space = latent_space(latent_model(_pipe()), tuple(latents.shape[1:]))
-    return Shield(latents[chosen], space=space, radius=setting.radius, ids=[names()[i] for i in chosen.tolist()])
+    return Shield(
+        latents[chosen],
+        space=space,
+        radius=setting.radius,
+        ids=[names()[i] for i in chosen.tolist()],
+    )
 
 
 @cache
@@ -178,7 +193,9 @@ def _protected(protected: str) -> Tensor:
     chosen = load_images()[numbers(protected)].float() / 255
     with torch.no_grad():
         vae = _pipe().vae
-        encoded = torch.cat([vae.encode(part * 2 - 1).latent_dist.mode() for part in chosen.split(8)])
+        encoded = torch.cat(
+            [vae.encode(part * 2 - 1).latent_dist.mode() for part in chosen.split(8)]
+        )
     return (encoded * vae.config.scaling_factor).flatten(1)
 
 
@@ -198,13 +215,20 @@ def _judged(pipe: Any, latents: Tensor, prompt: str) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def decoded(pipe: Any, latents: Tensor) -> Tensor:
     """The images (n, 3, 64, 64) in [0, 1] of final latents."""
-    pixels = torch.cat([pipe.vae.decode(part / pipe.vae.config.scaling_factor).sample for part in latents.split(32)])
+    pixels = torch.cat(
+        [
+            pipe.vae.decode(part / pipe.vae.config.scaling_factor).sample
+            for part in latents.split(32)
+        ]
+    )
     return (pixels / 2 + 0.5).clamp(0, 1)
 
 
 def drawn_before(folder: Path, setting: str, prompt: str, seed: int) -> Tensor:
     """An image (3, 64, 64) of an earlier run, from its final latent."""
-    return decoded(_pipe(), load_file(_file(folder / "latents" / setting, prompt))["latents"][seed : seed + 1])[0]
+    return decoded(
+        _pipe(), load_file(_file(folder / "latents" / setting, prompt))["latents"][seed : seed + 1]
+    )[0]
 
 
 def picture(number: int) -> Tensor:

@@ -57,17 +57,36 @@ def copies_table(folder: Path) -> str:
     plain = chosen(rows, "none")
     base = sum(r["seconds"] for r in plain) / len(plain)
     lines = []
-    for radius in sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"}):
+    for radius in sorted(
+        {r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"}
+    ):
         own = chosen(rows, "exact", radius)
         before, after = (sum(r["distance"] < radius for r in part) for part in (plain, own))
         right = [f"{sum(r['right'] for r in part) / len(part):.1%}" for part in (plain, own)]
         seconds = sum(r["seconds"] for r in own) / len(own) / base - 1
-        lines.append([f"{radius:g}", f"{before / len(plain):.1%}", f"{after} of {len(own)}", *right, f"{seconds:+.1%}"])
-    head = ["radius", "inside without a shield", "inside with it", "right without", "right with it", "time per image"]
+        lines.append(
+            [
+                f"{radius:g}",
+                f"{before / len(plain):.1%}",
+                f"{after} of {len(own)}",
+                *right,
+                f"{seconds:+.1%}",
+            ]
+        )
+    head = [
+        "radius",
+        "inside without a shield",
+        "inside with it",
+        "right without",
+        "right with it",
+        "time per image",
+    ]
     return table(head, lines)
 
 
-def chosen(rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0, protected: str = "all") -> list[Row]:
+def chosen(
+    rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0, protected: str = "all"
+) -> list[Row]:
     """The rows of a setting."""
     setting = (guard, radius, probes, protected)
     return [r for r in rows if (r["guard"], r["radius"], r["probes"], r["protected"]) == setting]
@@ -76,7 +95,10 @@ def chosen(rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0
 def share(rows: Sequence[Row], value: Callable[[Row], float], form: str = "{:.2%}") -> str:
     """The mean over images of a value, with its interval over prompts."""
     prompts = list(dict.fromkeys(r["prompt"] for r in rows))
-    means = torch.tensor([[value(r) for r in rows if r["prompt"] == prompt] for prompt in prompts], dtype=torch.float64).mean(dim=1)
+    means = torch.tensor(
+        [[value(r) for r in rows if r["prompt"] == prompt] for prompt in prompts],
+        dtype=torch.float64,
+    ).mean(dim=1)
     low, high = interval(means)
     return f"{form.format(means.mean().item())} ({form.format(low)} to {form.format(high)})"
 
@@ -97,14 +119,25 @@ def _columns(own: Sequence[Row], plain: Sequence[Row], radius: float) -> list[st
     ]
 
 
-_HEAD = ["inside", "to the last bit", "encoded again", "guided", "moved at the end", "right", "shown", "time per image"]
+_HEAD = [
+    "inside",
+    "to the last bit",
+    "encoded again",
+    "guided",
+    "moved at the end",
+    "right",
+    "shown",
+    "time per image",
+]
 
 
 def _main(rows: Sequence[Row], radii: Sequence[float]) -> str:
     lines, plain = [], chosen(rows, "none")
     for radius in radii:
         lines.append([f"{radius:g}", "none", *_columns(plain, plain, radius)])
-        lines.append([f"{radius:g}", "exact", *_columns(chosen(rows, "exact", radius), plain, radius)])
+        lines.append(
+            [f"{radius:g}", "exact", *_columns(chosen(rows, "exact", radius), plain, radius)]
+        )
     return table(["radius", "shield", *_HEAD], lines)
 
 
@@ -119,7 +152,11 @@ def _image(rows: Sequence[Row]) -> str:
     plain, exact = chosen(few, "none"), chosen(few, "exact", radius)
     lines = [
         [name, *_columns(part, plain, radius)[:-1]]
-        for name, part in (("none", plain), ("exact, in latent space", exact), ("of the finished image", kept))
+        for name, part in (
+            ("none", plain),
+            ("exact, in latent space", exact),
+            ("of the finished image", kept),
+        )
     ]
     return (
         f"A shield of the finished image, `--space latents:emoji`, holds there too: of {len(own)} images at radius {radius:g} "
@@ -136,14 +173,24 @@ def _compared(rows: Sequence[Row], radii: Sequence[float]) -> str:
     for radius in radii:
         lines.append([f"{radius:g}", "none", *_columns(plain, plain, radius)])
         for probes in sorted({r["probes"] for r in few if r["guard"] == "ivf"}):
-            lines.append([f"{radius:g}", f"IVF, {probes} probed", *_columns(chosen(few, "ivf", radius, probes), plain, radius)])
-        lines.append([f"{radius:g}", "exact", *_columns(chosen(few, "exact", radius), plain, radius)])
+            lines.append(
+                [
+                    f"{radius:g}",
+                    f"IVF, {probes} probed",
+                    *_columns(chosen(few, "ivf", radius, probes), plain, radius),
+                ]
+            )
+        lines.append(
+            [f"{radius:g}", "exact", *_columns(chosen(few, "exact", radius), plain, radius)]
+        )
     return table(["radius", "shield", *_HEAD], lines)
 
 
 def _overlap(folder: Path, radii: Sequence[float]) -> str:
     gaps = torch.tensor([row["distance"] for row in read_rows(folder / GAPS)], dtype=torch.float64)
-    shares = ", ".join(f"{(gaps < 2 * radius).double().mean().item():.0%} at radius {radius:g}" for radius in radii)
+    shares = ", ".join(
+        f"{(gaps < 2 * radius).double().mean().item():.0%} at radius {radius:g}" for radius in radii
+    )
     return f"of the {len(gaps)} pictures so many have a neighbour whose ball meets their own: {shares}."
 
 
@@ -152,7 +199,10 @@ def _verified(folder: Path) -> str:
     if not path.exists():
         return ""
     found = json.loads(path.read_text("utf-8"))
-    lines = [[name, r["images"], r["inside"], f"{r['nearest']:.6f}", f"{r['radius']:g}"] for name, r in found.items()]
+    lines = [
+        [name, r["images"], r["inside"], f"{r['nearest']:.6f}", f"{r['radius']:g}"]
+        for name, r in found.items()
+    ]
     return (
         "`benchmarks/brute_force.py`, which shares no code with the package and compares each final latent with each protected vector in "
         "float64, says of the images drawn beside the exact shields:\n\n"
@@ -170,9 +220,7 @@ def _flags(rows: Sequence[Row]) -> str:
     others = [r for r in own if r not in flags]
     radius = own[0]["radius"]
     kept = sum(r in same for r in others)
-    text = (
-        f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of other prompts are the same bit by bit"
-    )
+    text = f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of other prompts are the same bit by bit"
     if flags:
         text += (
             f", and of the {len(flags)} images of flags {sum(r in same for r in flags)} are; "
@@ -191,9 +239,19 @@ def draw_distances(rows: Sequence[Row], folder: Path) -> None:
             distances = torch.tensor([r["distance"] for r in own]).sort().values
             heights = torch.arange(1, len(own) + 1) / len(own)
             label = f"shield of radius {radius:g}" if radius else "no shield"
-            panel.step(distances, heights, where="post", color=COLOURS[i], label=label, linestyle=("-", "--", "-.", ":")[i % 4])
+            panel.step(
+                distances,
+                heights,
+                where="post",
+                color=COLOURS[i],
+                label=label,
+                linestyle=("-", "--", "-.", ":")[i % 4],
+            )
         panel.set_xlim(0, 15)
-        panel.set(xlabel="distance to the nearest training picture (latents)", ylabel="share of images nearer")
+        panel.set(
+            xlabel="distance to the nearest training picture (latents)",
+            ylabel="share of images nearer",
+        )
         panel.legend(loc="lower right")
 
 
@@ -204,18 +262,29 @@ def draw_pairs(rows: Sequence[Row], folder: Path) -> None:
     radii = sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"})
     plain = sorted(chosen(rows, "none"), key=lambda r: r["distance"])
     prompts = list(dict.fromkeys(r["prompt"] for r in plain))
-    spread = [prompts[i * len(prompts) // min(PAIRS, len(prompts))] for i in range(min(PAIRS, len(prompts)))]
+    spread = [
+        prompts[i * len(prompts) // min(PAIRS, len(prompts))]
+        for i in range(min(PAIRS, len(prompts)))
+    ]
     first = [next(r for r in plain if r["prompt"] == prompt) for prompt in spread]
     names = ["no shield", "training picture", *(f"radius {radius:g}" for radius in radii)]
     with drawn(folder / "pairs.png", 1.15 * len(first) + 1.2, 1.2 * len(names) + 0.2) as figure:
         panels = figure.subplots(len(names), len(first), squeeze=False)
         for k, row in enumerate(first):
-            own = [drawn_before(folder, "none-all-0-0", row["prompt"], row["seed"]), picture(row["nearest"])]
-            own += [drawn_before(folder, f"exact-all-{radius:g}-0", row["prompt"], row["seed"]) for radius in radii]
+            own = [
+                drawn_before(folder, "none-all-0-0", row["prompt"], row["seed"]),
+                picture(row["nearest"]),
+            ]
+            own += [
+                drawn_before(folder, f"exact-all-{radius:g}-0", row["prompt"], row["seed"])
+                for radius in radii
+            ]
             for panel, image in zip(panels[:, k], own, strict=True):
                 panel.imshow(image.permute(1, 2, 0).numpy())
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)
-            panels[0][k].set_title(row["prompt"] if len(row["prompt"]) < 18 else row["prompt"][:16] + "…", fontsize=7)
+            panels[0][k].set_title(
+                row["prompt"] if len(row["prompt"]) < 18 else row["prompt"][:16] + "…", fontsize=7
+            )
         for panel, name in zip(panels[:, 0], names, strict=True):
             panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)

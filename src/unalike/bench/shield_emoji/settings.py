@@ -63,7 +63,13 @@ class Size:
         exact = [Setting("exact", radius) for radius in self.radii]
         ivf = [Setting("ivf", radius, probes) for radius in self.radii for probes in self.probes]
         middle = self.radii[len(self.radii) // 2]
-        return [Setting("none"), *exact, Setting("exact", middle, protected="flags"), Setting("image", middle), *ivf]
+        return [
+            Setting("none"),
+            *exact,
+            Setting("exact", middle, protected="flags"),
+            Setting("image", middle),
+            *ivf,
+        ]
 
     def prompts(self) -> list[str]:
         """Full names at even steps through all pictures, then head words."""
@@ -94,5 +100,7 @@ def jobs(size: Size) -> list[Job]:
         Job(setting, prompt, size.images_again if setting.guard == "image" else size.images)
         for i, prompt in enumerate(size.prompts())
         for setting in size.settings()
-        if i % size.fewer == 0 or setting.guard == "none" or (setting.guard == "exact" and (setting.protected == "all" or "flag" in prompt))
+        if i % size.fewer == 0
+        or setting.guard == "none"
+        or (setting.guard == "exact" and (setting.protected == "all" or "flag" in prompt))
     ]

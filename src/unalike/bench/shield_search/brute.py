@@ -10,7 +10,9 @@ from torch import Tensor
 
 from unalike.shields.vectors import Vectors
 
-_ROUNDING = 5e-4  # of ||x||² + ||z||²: twice the most that a float32 sum of 4,096 products can be off by
+_ROUNDING = (
+    5e-4  # of ||x||² + ||z||²: twice the most that a float32 sum of 4,096 products can be off by
+)
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,18 @@ class Brute:
         queries, x32 = torch.from_numpy(x), torch.from_numpy(x).float()
         squares = x32.square().sum(1, keepdim=True)
         within: list[list[np.ndarray]] = [[] for _ in x]
-        nearest, distance = torch.zeros(len(x), dtype=torch.int64), torch.full((len(x),), torch.inf, dtype=torch.float64)
+        nearest, distance = (
+            torch.zeros(len(x), dtype=torch.int64),
+            torch.full((len(x),), torch.inf, dtype=torch.float64),
+        )
         for first, block in self._vectors.blocks():
             rows = torch.from_numpy(np.asarray(block, dtype=np.float32))
             total = squares + rows.square().sum(1)
             lower = total - 2 * (x32 @ rows.T) - _ROUNDING * total
             # What can be inside; and what can be nearer than all before, for which it must be below the smallest that is certain here.
-            limit = torch.minimum(distance.square().float() * (1 + 1e-6), (lower + 2 * _ROUNDING * total).amin(1)).clamp_min(radius**2)
+            limit = torch.minimum(
+                distance.square().float() * (1 + 1e-6), (lower + 2 * _ROUNDING * total).amin(1)
+            ).clamp_min(radius**2)
             for query in (lower < limit[:, None]).any(1).nonzero().flatten().tolist():
                 chosen = (lower[query] <= limit[query]).nonzero().flatten()
                 apart = (rows[chosen].double() - queries[query]).norm(dim=1)
@@ -68,7 +75,9 @@ class Brute:
                 best = int(apart.argmin())
                 if apart[best] < distance[query]:
                     nearest[query], distance[query] = first + chosen[best], apart[best]
-        found = [np.concatenate(parts) if parts else np.empty(0, dtype=np.int64) for parts in within]
+        found = [
+            np.concatenate(parts) if parts else np.empty(0, dtype=np.int64) for parts in within
+        ]
         return Found(found, nearest.numpy(), distance.numpy())
 
 

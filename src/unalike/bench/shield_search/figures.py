@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.bench.base import read_rows
 from unalike.bench.figure import COLOURS, MARKERS, drawn
-from unalike.bench.shield_search.results import ANEW, FLAT, OURS, PROBES, QUERIES, RIVAL, SPECTRUM, STEPS, Summary, ivf_name, summaries
+from unalike.bench.shield_search.results import (
+    ANEW,
+    FLAT,
+    OURS,
+    PROBES,
+    QUERIES,
+    RIVAL,
+    SPECTRUM,
+    STEPS,
+    Summary,
+    ivf_name,
+    summaries,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +37,9 @@ def draw_figures(folder: Path) -> None:
     count = found[0].vectors
     _recall(folder / RECALL, [s for s in found if s.vectors == count])
     own = [row for row in read_rows(folder / STEPS) if row["vectors"] == count]
-    _along(folder / ALONG, own, [row for row in read_rows(folder / QUERIES) if row["vectors"] == count])
+    _along(
+        folder / ALONG, own, [row for row in read_rows(folder / QUERIES) if row["vectors"] == count]
+    )
 
 
 def _spectra(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -39,10 +53,23 @@ def _spectra(path: Path, rows: Sequence[dict[str, Any]]) -> None:
                 rest.append(100 * max(left, 0.0))
             label = {"encoded": "encoded pictures", "set": "protected set"}[name]
             at = range(1, 1 + len(own))
-            shares.loglog(at, [100 * max(s, 1e-9) for s in own], color=COLOURS[i], linestyle="-" if i else "--", linewidth=1.4, label=label)
-            remaining.semilogx(at, rest, color=COLOURS[i], linestyle="-" if i else "--", linewidth=1.4)
-        shares.set(xlabel="principal component", ylabel="share of the variance, %", ylim=(1e-4, 100))
-        remaining.set(xlabel="principal components", ylabel="variance beyond them, %", ylim=(0, 100))
+            shares.loglog(
+                at,
+                [100 * max(s, 1e-9) for s in own],
+                color=COLOURS[i],
+                linestyle="-" if i else "--",
+                linewidth=1.4,
+                label=label,
+            )
+            remaining.semilogx(
+                at, rest, color=COLOURS[i], linestyle="-" if i else "--", linewidth=1.4
+            )
+        shares.set(
+            xlabel="principal component", ylabel="share of the variance, %", ylim=(1e-4, 100)
+        )
+        remaining.set(
+            xlabel="principal components", ylabel="variance beyond them, %", ylim=(0, 100)
+        )
         shares.legend()
 
 
@@ -54,9 +81,19 @@ def _recall(path: Path, found: Sequence[Summary]) -> None:
             for s in (s for s in found if s.factor == factor):
                 i = _NAMES.index(s.search)
                 panel.plot(
-                    1e3 * s.per_step, 100 * s.recall, color=COLOURS[i], marker=MARKERS[i], markersize=7, linestyle="", label=s.search
+                    1e3 * s.per_step,
+                    100 * s.recall,
+                    color=COLOURS[i],
+                    marker=MARKERS[i],
+                    markersize=7,
+                    linestyle="",
+                    label=s.search,
                 )
-            panel.set(xscale="log", xlabel="milliseconds a step", title=f"radius {found[0].radius / found[0].factor * factor:.1f}")
+            panel.set(
+                xscale="log",
+                xlabel="milliseconds a step",
+                title=f"radius {found[0].radius / found[0].factor * factor:.1f}",
+            )
         panels[0].set_ylabel("found of what is within, %")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
 
@@ -87,8 +124,18 @@ def _along(path: Path, rows: Sequence[dict[str, Any]], queries: Sequence[dict[st
 def _distances(panel: Axes, queries: Sequence[dict[str, Any]]) -> None:
     at = sorted({row["step"] for row in queries})
     columns = [sorted(row["distance"] for row in queries if row["step"] == step) for step in at]
-    panel.fill_between(at, [c[0] for c in columns], [c[-1] for c in columns], color=COLOURS[0], alpha=0.25, linewidth=0, label="all images")
+    panel.fill_between(
+        at,
+        [c[0] for c in columns],
+        [c[-1] for c in columns],
+        color=COLOURS[0],
+        alpha=0.25,
+        linewidth=0,
+        label="all images",
+    )
     panel.plot(at, [median(c) for c in columns], color=COLOURS[0], linewidth=1.4, label="median")
-    panel.axhline(queries[0]["radius"], color="#000000", linestyle=":", linewidth=1.2, label="radius")
+    panel.axhline(
+        queries[0]["radius"], color="#000000", linestyle=":", linewidth=1.2, label="radius"
+    )
     panel.set(xlabel="step", ylabel="distance to the nearest protected vector", ylim=(0, None))
     panel.legend()

@@ -37,7 +37,9 @@ def encoded(folder: Path, size: SetSize, progress: Progress) -> Tensor:
     The encoder runs in bfloat16, for speed: what it gives is the set, whatever its rounding.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [(kind, number) for kind, count in size.kinds.counts().items() for number in range(count)]
+    wanted = [
+        (kind, number) for kind, count in size.kinds.counts().items() for number in range(count)
+    ]
     parts, pipe = [], None
     for i, first in enumerate(range(0, len(wanted), _PART)):
         own = wanted[first : first + _PART]
@@ -57,7 +59,9 @@ def _encode(pipe: object, pictures: list[tuple[str, int]]) -> Tensor:
     found = []
     for first in range(0, len(pictures), 10):
         pixels = torch.stack([picture(*which) for which in pictures[first : first + 10]])
-        found.append(vae.encode((2 * pixels - 1).bfloat16()).latent_dist.mode() * vae.config.scaling_factor)
+        found.append(
+            vae.encode((2 * pixels - 1).bfloat16()).latent_dist.mode() * vae.config.scaling_factor
+        )
     return torch.cat(found).flatten(1).half()
 
 
@@ -95,10 +99,13 @@ def collages(base: Tensor, count: int, *, seed: int) -> Tensor:
     for number, (cut, across, mirrored) in enumerate(_forms()):
         own = (form == number).nonzero().flatten()
         one, other = (
-            grid[chosen[own]].flip(-1) if flip else grid[chosen[own]] for chosen, flip in zip((first, second), mirrored, strict=True)
+            grid[chosen[own]].flip(-1) if flip else grid[chosen[own]]
+            for chosen, flip in zip((first, second), mirrored, strict=True)
         )
         axis = 3 if across else 2
-        made[own] = torch.cat([one.narrow(axis, 0, cut), other.narrow(axis, cut, SHAPE[-1] - cut)], dim=axis)
+        made[own] = torch.cat(
+            [one.narrow(axis, 0, cut), other.narrow(axis, cut, SHAPE[-1] - cut)], dim=axis
+        )
     return made.flatten(1)
 
 

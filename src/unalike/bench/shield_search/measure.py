@@ -15,7 +15,15 @@ from unalike.bench.base import Progress, read_rows, write_rows
 from unalike.bench.shield_search.brute import Brute, Found, sample
 from unalike.bench.shield_search.latents import SetSize, encoded, shards
 from unalike.bench.shield_search.pictures import Kinds
-from unalike.bench.shield_search.results import BUILDS, PICTURES, PROBES, QUERIES, RADII, SPECTRUM, STEPS
+from unalike.bench.shield_search.results import (
+    BUILDS,
+    PICTURES,
+    PROBES,
+    QUERIES,
+    RADII,
+    SPECTRUM,
+    STEPS,
+)
 from unalike.bench.shield_search.rivals import Rivals, timed
 from unalike.bench.shield_search.trajectories import Recorded, record
 from unalike.bench.shield_search.wide import measure_wide
@@ -87,7 +95,10 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
     set_threads(torch.get_num_threads())
     data = scratch(folder)
     base = encoded(data, size.pictures, _part(progress, 0, 0.1))
-    write_rows(folder / PICTURES, [{"kind": kind, "count": count} for kind, count in size.pictures.kinds.counts().items()])
+    write_rows(
+        folder / PICTURES,
+        [{"kind": kind, "count": count} for kind, count in size.pictures.kinds.counts().items()],
+    )
     sets = [
         _prepared(folder, data, base, size, count, _part(progress, low, low + 0.3))
         for count, low in ((size.compared, 0.1), (size.alone, 0.4))
@@ -95,7 +106,10 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
     settings = [(which, factor) for which in sets for factor in which.factors]
     for i, (which, factor) in enumerate(settings):
         progress(0.7 + 0.25 * i / len(settings))
-        if not any((row["vectors"], row["factor"]) == (which.vectors.count, factor) for row in read_rows(folder / STEPS)):
+        if not any(
+            (row["vectors"], row["factor"]) == (which.vectors.count, factor)
+            for row in read_rows(folder / STEPS)
+        ):
             measure_radius(folder, which, factor)
     progress(0.95)
     compared = sets[0]
@@ -126,7 +140,14 @@ class Prepared:
     def recorded(self, factor: float) -> Recorded:
         """The trajectories of a radius, drawn where the scratch folder lacks them."""
         path, size = self._file("trajectories", factor), self.size
-        return record(path, self.rivals.ours(self.radius), factor * self.radius, size.prompts, images=size.images, steps=size.steps)
+        return record(
+            path,
+            self.rivals.ours(self.radius),
+            factor * self.radius,
+            size.prompts,
+            images=size.images,
+            steps=size.steps,
+        )
 
     def truth(self, factor: float) -> list[list[Found]]:
         """What is within the radius at each step of each trajectory, found where the scratch folder lacks it."""
@@ -137,14 +158,18 @@ class Prepared:
         return self.data / f"{what}-{self.vectors.count}-{factor * self.radius:.4f}.safetensors"
 
 
-def _prepared(folder: Path, data: Path, base: Tensor, size: Size, count: int, progress: Progress) -> Prepared:
+def _prepared(
+    folder: Path, data: Path, base: Tensor, size: Size, count: int, progress: Progress
+) -> Prepared:
     """Everything that takes long and is not timed, so that what is timed is timed in one go."""
     vectors = shards(data, base, count, size.pictures, _part(progress, 0, 0.2))
     if count == size.compared:
         measure_spectrum(folder, base, vectors)
     rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
     factors = size.factors if count == size.compared else (1.0,)
-    prepared = Prepared(vectors, rivals, radius_of(folder, vectors, size.sampled), factors, data, size)
+    prepared = Prepared(
+        vectors, rivals, radius_of(folder, vectors, size.sampled), factors, data, size
+    )
     for i, factor in enumerate(factors):
         progress(0.4 + 0.6 * i / len(factors))
         prepared.truth(factor)
@@ -161,9 +186,14 @@ def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
     if not any(row["vectors"] == vectors.count for row in rows):
         own = sample(vectors.count, sampled, seed=1)
         found = nearest_distances(vectors.rows(own).astype(np.float64), vectors, own=own)
-        rows += [{"vectors": vectors.count, "nearest": d, "nearest_fifty": mean} for d, mean in found.tolist()]
+        rows += [
+            {"vectors": vectors.count, "nearest": d, "nearest_fifty": mean}
+            for d, mean in found.tolist()
+        ]
         write_rows(folder / RADII, rows)
-    distances = [[row["nearest"], row["nearest_fifty"]] for row in rows if row["vectors"] == vectors.count]
+    distances = [
+        [row["nearest"], row["nearest_fifty"]] for row in rows if row["vectors"] == vectors.count
+    ]
     return 2 * automatic_radius(torch.tensor(distances, dtype=torch.float64)).radius
 
 
@@ -177,7 +207,10 @@ def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
         centred = latents.float() - latents.float().mean(0)
         gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
         variance = torch.linalg.eigvalsh(gram.double()).flip(0).clamp_min(0)
-        rows += [{"latents": name, "component": i + 1, "share": s} for i, s in enumerate((variance / variance.sum()).tolist())]
+        rows += [
+            {"latents": name, "component": i + 1, "share": s}
+            for i, s in enumerate((variance / variance.sum()).tolist())
+        ]
     write_rows(folder / SPECTRUM, rows)
 
 

@@ -61,7 +61,8 @@ def page(folder: Path) -> str:
         f"Measured on {machine['processor']}, torch {machine['torch']}. Compare only figures of one run.",
         _findings(folder, found),
         _SET.format(
-            pictures=f"{sum(kinds.values()):,}", kinds=", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+            pictures=f"{sum(kinds.values()):,}",
+            kinds=", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count),
         ).replace("\n", " "),
         f"![Spectrum of the set and of the encoded pictures]({_LINK}/spectrum.png)",
         _spectrum(folder),
@@ -96,7 +97,10 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
         f"- Recall of ours: {there - missed:,} of {there:,} vectors found ({wrong:,} others): {'1.0' if not missed else 'below 1'}."
     )
     pairs = [
-        (s, t) for s in found for t in found if (s.search, t.search) == (OURS, RIVAL) and (s.vectors, s.factor) == (t.vectors, t.factor)
+        (s, t)
+        for s in found
+        for t in found
+        if (s.search, t.search) == (OURS, RIVAL) and (s.vectors, s.factor) == (t.vectors, t.factor)
     ]
     if pairs:
         ratios = [s.per_step / t.per_step for s, t in pairs]
@@ -107,7 +111,9 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
         n = pairs[0][0].vectors
         mine, theirs = resident(folder, n, OURS), resident(folder, n, RIVAL)
         if mine and theirs:
-            lines.append(f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} of it (goal: at most 1/20).")
+            lines.append(
+                f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} of it (goal: at most 1/20)."
+            )
     rival = [t for _, t in pairs if t.there]
     if rival:
         lines.append(
@@ -123,10 +129,17 @@ def _spectrum(folder: Path) -> str:
     lines = []
     for components in (1, 8, 32, 128, 512, 2048):
         shares = [
-            sum(row["share"] for row in rows if row["latents"] == name and row["component"] <= components) for name in ("encoded", "set")
+            sum(
+                row["share"]
+                for row in rows
+                if row["latents"] == name and row["component"] <= components
+            )
+            for name in ("encoded", "set")
         ]
         lines.append([components, *(f"{share:.1%}" for share in shares)])
-    return table(["principal components", "share of the variance, encoded pictures", "protected set"], lines)
+    return table(
+        ["principal components", "share of the variance, encoded pictures", "protected set"], lines
+    )
 
 
 def _rivals(folder: Path, found: Sequence[Summary]) -> str:
@@ -185,7 +198,15 @@ def _layers(found: Sequence[Summary]) -> str:
 
 def _builds(folder: Path) -> str:
     rows = read_rows(folder / BUILDS)
-    lines = [[f"{row['vectors']:,}", row["search"], f"{row['seconds']:,.0f}", _size(row["resident_bytes"])] for row in rows]
+    lines = [
+        [
+            f"{row['vectors']:,}",
+            row["search"],
+            f"{row['seconds']:,.0f}",
+            _size(row["resident_bytes"]),
+        ]
+        for row in rows
+    ]
     return table(["vectors", "search", "seconds", "resident"], lines)
 
 

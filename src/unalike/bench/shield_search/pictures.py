@@ -32,7 +32,12 @@ class Kinds:
     def counts(self) -> dict[str, int]:
         """Name → number, in the order in which they are made; no crops where scikit-learn, which brings the photographs, is missing."""
         crops = self.crops if find_spec("sklearn") else 0
-        return {"glyphs": self.glyphs, "mosaics": self.mosaics, "leaves": self.leaves, "crops": crops}
+        return {
+            "glyphs": self.glyphs,
+            "mosaics": self.mosaics,
+            "leaves": self.leaves,
+            "crops": crops,
+        }
 
 
 def picture(kind: str, number: int) -> Tensor:
@@ -45,7 +50,10 @@ def picture(kind: str, number: int) -> Tensor:
       model of natural images with their statistics at all scales (Lee, Mumford & Huang 2001, "Occlusion Models for Natural Images").
     - `crops`: squares of 128 to 384 pixels at a random place of the two photographs that scikit-learn brings, mirrored at random.
     """
-    return _MAKERS[kind](number, torch.Generator().manual_seed(_SEED + 1_000_003 * list(_MAKERS).index(kind) + number))
+    return _MAKERS[kind](
+        number,
+        torch.Generator().manual_seed(_SEED + 1_000_003 * list(_MAKERS).index(kind) + number),
+    )
 
 
 def _glyph(number: int, generator: torch.Generator) -> Tensor:
@@ -66,7 +74,9 @@ def _mosaic(number: int, generator: torch.Generator) -> Tensor:
 @cache
 def _shuffled() -> list[int]:
     """The numbers of all glyphs: no two mosaics of one glyph are the same."""
-    return torch.randperm(len(load_images()), generator=torch.Generator().manual_seed(_SEED)).tolist()
+    return torch.randperm(
+        len(load_images()), generator=torch.Generator().manual_seed(_SEED)
+    ).tolist()
 
 
 def _leaves(number: int, generator: torch.Generator) -> Tensor:
@@ -74,13 +84,22 @@ def _leaves(number: int, generator: torch.Generator) -> Tensor:
     # The inverse of the distribution of a density r⁻³ between the two radii.
     u = torch.rand(_DISCS, generator=generator)
     radii = (_SMALLEST**-2 - u * (_SMALLEST**-2 - _LARGEST**-2)).rsqrt().tolist()
-    places = (torch.rand(_DISCS, 2, generator=generator) * (SIDE + 2 * _LARGEST) - _LARGEST).tolist()
+    places = (
+        torch.rand(_DISCS, 2, generator=generator) * (SIDE + 2 * _LARGEST) - _LARGEST
+    ).tolist()
     colours = _colours(generator)
-    glyph = torch.where(torch.rand(_DISCS, generator=generator) < _GLYPHS_AMONG, 1, 0) * torch.randint(
-        1, 1 + len(load_images()), (_DISCS,), generator=generator
-    )
+    glyph = torch.where(
+        torch.rand(_DISCS, generator=generator) < _GLYPHS_AMONG, 1, 0
+    ) * torch.randint(1, 1 + len(load_images()), (_DISCS,), generator=generator)
     for i, number_of_glyph in enumerate(glyph.tolist()):
-        _lay(scene, bare, places[i], radii[i], colours[i], number_of_glyph - 1 if radii[i] >= 8 else -1)
+        _lay(
+            scene,
+            bare,
+            places[i],
+            radii[i],
+            colours[i],
+            number_of_glyph - 1 if radii[i] >= 8 else -1,
+        )
         if not bare.any():
             break
     scene[:, bare] = colours[0][:, None]
@@ -94,10 +113,17 @@ def _colours(generator: torch.Generator) -> Tensor:
     return (own + 0.15 * torch.randn(_DISCS, 3, generator=generator)).clamp(0, 1)
 
 
-def _lay(scene: Tensor, bare: Tensor, place: list[float], radius: float, colour: Tensor, glyph: int) -> None:
+def _lay(
+    scene: Tensor, bare: Tensor, place: list[float], radius: float, colour: Tensor, glyph: int
+) -> None:
     """Puts a leaf under those that lie there already: it shows where the scene is still bare."""
     (x, y), r = place, int(radius) + 1
-    left, right, top, bottom = max(0, int(x) - r), min(SIDE, int(x) + r + 1), max(0, int(y) - r), min(SIDE, int(y) + r + 1)
+    left, right, top, bottom = (
+        max(0, int(x) - r),
+        min(SIDE, int(x) + r + 1),
+        max(0, int(y) - r),
+        min(SIDE, int(y) + r + 1),
+    )
     if left >= right or top >= bottom:
         return
     down, across = torch.arange(top, bottom)[:, None] - y, torch.arange(left, right)[None, :] - x
@@ -118,7 +144,10 @@ def _lay(scene: Tensor, bare: Tensor, place: list[float], radius: float, colour:
 def _crop(number: int, generator: torch.Generator) -> Tensor:
     photograph = _photographs()[number % len(_photographs())]
     side = int(torch.randint(SIDE, 3 * SIDE + 1, (), generator=generator))
-    top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in photograph.shape[1:])
+    top, left = (
+        int(torch.randint(length - side + 1, (), generator=generator))
+        for length in photograph.shape[1:]
+    )
     crop = _resized(photograph[:, top : top + side, left : left + side], SIDE)
     return crop.flip(-1) if torch.rand((), generator=generator) < 0.5 else crop
 
@@ -127,11 +156,21 @@ def _crop(number: int, generator: torch.Generator) -> Tensor:
 def _photographs() -> list[Tensor]:
     from sklearn.datasets import load_sample_images
 
-    return [torch.from_numpy(photograph.copy()).permute(2, 0, 1) / 255 for photograph in load_sample_images().images]
+    return [
+        torch.from_numpy(photograph.copy()).permute(2, 0, 1) / 255
+        for photograph in load_sample_images().images
+    ]
 
 
 def _resized(image: Tensor, side: int) -> Tensor:
-    return interpolate(image[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    return interpolate(
+        image[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False
+    )[0].clamp(0, 1)
 
 
-_MAKERS: dict[str, Callable[[int, torch.Generator], Tensor]] = {"glyphs": _glyph, "mosaics": _mosaic, "leaves": _leaves, "crops": _crop}
+_MAKERS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "glyphs": _glyph,
+    "mosaics": _mosaic,
+    "leaves": _leaves,
+    "crops": _crop,
+}

@@ -10,7 +10,8 @@ from typing import Any
 from unalike.bench.base import read_rows
 
 PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS, WIDE = (
-    f"{name}.parquet" for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps", "wide")
+    f"{name}.parquet"
+    for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps", "wide")
 )
 OURS, ANEW, FLAT, IVF = "ours", "ours, every step anew", "Faiss flat", "Faiss IVF"
 PROBES = (1, 2, 3, 5, 10)
@@ -87,7 +88,10 @@ def _summary(rows: Sequence[dict[str, Any]], steps: int) -> Summary:
         per_step=per_step,
         busy=sum(row["busy"] for row in rows) / len(rows),
         per_trajectory=per_step * steps,
-        **{key: sum(row[key] for row in rows) for key in ("there", "found", "wrong", "inside", "unseen")},
+        **{
+            key: sum(row[key] for row in rows)
+            for key in ("there", "found", "wrong", "inside", "unseen")
+        },
         skipped=sum(row["skipped"] for row in rows) / searches,
         seen={tier: sum(row[tier] for row in rows) for tier in TIERS},
         searches=searches,
@@ -97,4 +101,11 @@ def _summary(rows: Sequence[dict[str, Any]], steps: int) -> Summary:
 def resident(folder: Path, vectors: int, search: str) -> int | None:
     """Bytes that a search keeps in memory; None where it was not built."""
     name = OURS if search == ANEW else IVF if search.startswith(IVF) else search
-    return next((row["resident_bytes"] for row in read_rows(folder / BUILDS) if (row["vectors"], row["search"]) == (vectors, name)), None)
+    return next(
+        (
+            row["resident_bytes"]
+            for row in read_rows(folder / BUILDS)
+            if (row["vectors"], row["search"]) == (vectors, name)
+        ),
+        None,
+    )

@@ -49,7 +49,9 @@ class Rivals:
             if not path.is_file():
                 start = time.perf_counter()
                 index = build(self.vectors, radius)
-                tensorfile.write(path, *_INDEX, {"seconds": time.perf_counter() - start}, index.tensors())
+                tensorfile.write(
+                    path, *_INDEX, {"seconds": time.perf_counter() - start}, index.tensors()
+                )
             header, tensors = tensorfile.read(path, *_INDEX)
             self._layered = Layered(self.vectors, Index.from_tensors(tensors))
             self._built(OURS, header["seconds"], self._layered.resident_bytes)
@@ -78,7 +80,12 @@ class Rivals:
         """The rows so far, and one for each search of this set that is not among them."""
         known = {(row["vectors"], row["search"]) for row in earlier}
         own = [
-            {"vectors": self.vectors.count, "search": name, "seconds": seconds, "resident_bytes": self._resident[name]}
+            {
+                "vectors": self.vectors.count,
+                "search": name,
+                "seconds": seconds,
+                "resident_bytes": self._resident[name],
+            }
             for name, seconds in self._seconds.items()
         ]
         return [*earlier, *(row for row in own if (row["vectors"], row["search"]) not in known)]
@@ -87,7 +94,9 @@ class Rivals:
 Within = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Found]], *, flat_every: int) -> list[dict[str, Any]]:
+def timed(
+    rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Found]], *, flat_every: int
+) -> list[dict[str, Any]]:
     """A row a rival, trajectory and step: seconds, those of processor time (`busy`), what was found of what is there, what ours counted.
 
     The rivals take turns, trajectory by trajectory, so that a busy moment hits all alike.
@@ -111,7 +120,13 @@ def timed(rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Fo
     if rivals.probes:
         flat, t = rivals.flat(), _fullest(there)
         some = slice(None, None, flat_every)
-        of_flat = _along(FLAT, t, recorded.x0[t].double().numpy()[some], there[t][some], lambda x: flat.within(x, r))
+        of_flat = _along(
+            FLAT,
+            t,
+            recorded.x0[t].double().numpy()[some],
+            there[t][some],
+            lambda x: flat.within(x, r),
+        )
         rows += [{**row, "step": row["step"] * flat_every} for row in of_flat]
     return rows
 
@@ -142,9 +157,13 @@ def _along(
         start, busy = time.perf_counter(), time.process_time()
         found = within(x)
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
-        counts = {tier: layered.counts[tier] - before.get(tier, 0) if layered else 0 for tier in TIERS}
+        counts = {
+            tier: layered.counts[tier] - before.get(tier, 0) if layered else 0 for tier in TIERS
+        }
         total = sum(len(there) for there in true.within)
-        right = [len(np.intersect1d(own, there)) for own, there in zip(found, true.within, strict=True)]
+        right = [
+            len(np.intersect1d(own, there)) for own, there in zip(found, true.within, strict=True)
+        ]
         rows.append(
             {
                 "search": name,
@@ -158,7 +177,9 @@ def _along(
                 "found": sum(right),
                 "wrong": sum(len(own) for own in found) - sum(right),
                 "inside": sum(len(there) > 0 for there in true.within),
-                "unseen": sum(len(there) > 0 and not k for there, k in zip(true.within, right, strict=True)),
+                "unseen": sum(
+                    len(there) > 0 and not k for there, k in zip(true.within, right, strict=True)
+                ),
                 "skipped": (run.skipped - skipped) if run else 0,
                 **counts,
             }

@@ -42,7 +42,9 @@ class Repelled(Method):
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The correction (B, …); None where no ball is touched."""
         self.seen.append(x0.flatten(1).float().clone())
-        return SPELL(batch=False, memory=False).x0_delta(x0, replace(context, shield=self.run, state={}))
+        return SPELL(batch=False, memory=False).x0_delta(
+            x0, replace(context, shield=self.run, state={})
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Recorded:
     x0: Tensor
 
 
-def record(path: Path, search: Search, radius: float, prompts: Sequence[str], *, images: int, steps: int) -> Recorded:
+def record(
+    path: Path, search: Search, radius: float, prompts: Sequence[str], *, images: int, steps: int
+) -> Recorded:
     """The trajectories in the file; drawn and written first where it is not there.
 
     All prompts are drawn in one call, which is the same as one call for each: no image repels another.
@@ -70,14 +74,21 @@ def record(path: Path, search: Search, radius: float, prompts: Sequence[str], *,
         pipe.set_progress_bar_config(disable=True)
         method = Repelled(run=Trajectory(search, radius))
         _draw(pipe, method, [prompt for prompt in prompts for _ in range(images)], steps)
-        x0 = torch.stack(method.seen).view(steps, len(prompts), images, -1).transpose(0, 1).contiguous()
+        x0 = (
+            torch.stack(method.seen)
+            .view(steps, len(prompts), images, -1)
+            .transpose(0, 1)
+            .contiguous()
+        )
         tensorfile.write(path, *_KIND, {"radius": radius, "prompts": list(prompts)}, {"x0": x0})
     header, tensors = tensorfile.read(path, *_KIND)
     return Recorded(header["radius"], header["prompts"], tensors["x0"])
 
 
 def _draw(pipe: Any, method: Method, prompts: Sequence[str], steps: int) -> Any:
-    from unalike.attach import guide  # with diffusers, for which a list of the benchmarks should not wait
+    from unalike.attach import (
+        guide,
+    )  # with diffusers, for which a list of the benchmarks should not wait
 
     return guide(pipe, method)(
         prompt=list(prompts),

@@ -45,9 +45,20 @@ def measure_wide(folder: Path, data: Path, vectors: Mapped, count: int, recorded
                 before, start = dict(search.counts), time.perf_counter()
                 run.within(x)
                 seconds = time.perf_counter() - start
-                counts = {tier: search.counts[tier] - before.get(tier, 0) for tier in ("first", "second", "full")}
-                row = {"dimension": own.dimension, "vectors": count, "trajectory": t, "step": step, "images": len(x)}
-                rows.append({**row, "seconds": seconds, "resident_bytes": search.resident_bytes, **counts})
+                counts = {
+                    tier: search.counts[tier] - before.get(tier, 0)
+                    for tier in ("first", "second", "full")
+                }
+                row = {
+                    "dimension": own.dimension,
+                    "vectors": count,
+                    "trajectory": t,
+                    "step": step,
+                    "images": len(x),
+                }
+                rows.append(
+                    {**row, "seconds": seconds, "resident_bytes": search.resident_bytes, **counts}
+                )
     write_rows(folder / WIDE, rows)
 
 
@@ -58,7 +69,9 @@ def enlarged(rows: np.ndarray, scale: int) -> np.ndarray:
         >>> enlarged(np.arange(4096.0)[None], 4).shape
         (1, 65536)
     """
-    return rows.reshape(-1, *SHAPE).repeat(scale, axis=2).repeat(scale, axis=3).reshape(len(rows), -1)
+    return (
+        rows.reshape(-1, *SHAPE).repeat(scale, axis=2).repeat(scale, axis=3).reshape(len(rows), -1)
+    )
 
 
 def _written(folder: Path, vectors: Vectors, count: int, scale: int) -> Mapped:
@@ -76,16 +89,24 @@ def _written(folder: Path, vectors: Vectors, count: int, scale: int) -> Mapped:
 
 def _parts(folder: Path, count: int) -> Iterator[tuple[Path, np.ndarray]]:
     for first in range(0, count, _SHARD):
-        yield folder / f"vectors-{first:06d}.safetensors", np.arange(first, min(count, first + _SHARD))
+        yield (
+            folder / f"vectors-{first:06d}.safetensors",
+            np.arange(first, min(count, first + _SHARD)),
+        )
 
 
 def projection(folder: Path) -> str:
     """A paragraph: the share of SDXL's published time of a step that the search takes, from what was measured."""
-    rows, all_steps = read_rows(folder / WIDE), [row for row in read_rows(folder / STEPS) if row["search"] == OURS]
+    rows, all_steps = (
+        read_rows(folder / WIDE),
+        [row for row in read_rows(folder / STEPS) if row["search"] == OURS],
+    )
     if not rows or not all_steps:
         return ""
     narrow, wide = min(row["dimension"] for row in rows), max(row["dimension"] for row in rows)
-    seconds = {d: _mean(row["seconds"] for row in rows if row["dimension"] == d) for d in (narrow, wide)}
+    seconds = {
+        d: _mean(row["seconds"] for row in rows if row["dimension"] == d) for d in (narrow, wide)
+    }
     largest = max(row["vectors"] for row in all_steps)
     measured = _mean(row["seconds"] for row in all_steps if row["vectors"] == largest)
     images = all_steps[0]["images"]

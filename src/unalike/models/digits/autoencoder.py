@@ -38,7 +38,9 @@ def build(channels: int = 1) -> Any:
         norm_num_groups=CONFIG["norm_num_groups"],
         sample_size=SIDE,
     )
-    with torch.no_grad():  # begin nearly deterministic: at the default variance of 1 the posterior collapses
+    with (
+        torch.no_grad()
+    ):  # begin nearly deterministic: at the default variance of 1 the posterior collapses
         model.quant_conv.bias[CONFIG["latent_channels"] :] = CONFIG["initial_logvar"]
     return model
 
@@ -79,7 +81,13 @@ def train(work: Path, device: str, minutes: float) -> None:
     """Train from the checkpoint on."""
     model = build().to(device)
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
-    fit(model, _loss(model, pictures(), recipe), recipe, Checkpoint(work / "autoencoder.safetensors"), minutes=minutes)
+    fit(
+        model,
+        _loss(model, pictures(), recipe),
+        recipe,
+        Checkpoint(work / "autoencoder.safetensors"),
+        minutes=minutes,
+    )
 
 
 def _loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
@@ -93,21 +101,33 @@ def _loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]
         x = images[recipe.epoch_batch(step, len(images))].to(model.device)
         posterior = model.encode(x).latent_dist
         mean, std = posterior.mean, posterior.std
-        amount = CONFIG["latent_noise"] * torch.rand(len(x), 1, 1, 1, generator=generator).to(x) * mean.detach().std()
+        amount = (
+            CONFIG["latent_noise"]
+            * torch.rand(len(x), 1, 1, 1, generator=generator).to(x)
+            * mean.detach().std()
+        )
         noise = torch.randn(mean.shape, generator=generator).to(x)
         error = model.decode(mean + (std.square() + amount.square()).sqrt() * noise).sample - x
         kl = 0.5 * (mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        return error.abs().mean() + CONFIG["mse_weight"] * error.square().mean() + CONFIG["kl_weight"] * kl
+        return (
+            error.abs().mean()
+            + CONFIG["mse_weight"] * error.square().mean()
+            + CONFIG["kl_weight"] * kl
+        )
 
     return loss_at
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long"
+    )
     arguments = parser.parse_args()
     train(arguments.work, arguments.device, arguments.minutes)
 

@@ -31,16 +31,25 @@ def build(out: Path) -> None:
     rows = -(-len(pictures) // COLUMNS)
     sheet = np.full((rows * COLUMNS, SIDE, SIDE), WHITE, np.uint8)
     sheet[: len(pictures)] = pictures
-    sheet = sheet.reshape(rows, COLUMNS, SIDE, SIDE).transpose(0, 2, 1, 3).reshape(rows * SIDE, COLUMNS * SIDE)
+    sheet = (
+        sheet.reshape(rows, COLUMNS, SIDE, SIDE)
+        .transpose(0, 2, 1, 3)
+        .reshape(rows * SIDE, COLUMNS * SIDE)
+    )
     labels = "".join(str(label) for label in originals["target"])
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(out / "images.png", optimize=True)
-    (out / "labels.txt").write_text("\n".join(labels[i : i + COLUMNS] for i in range(0, len(labels), COLUMNS)) + "\n", encoding="utf-8")
+    (out / "labels.txt").write_text(
+        "\n".join(labels[i : i + COLUMNS] for i in range(0, len(labels), COLUMNS)) + "\n",
+        encoding="utf-8",
+    )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     build(parser.parse_args().out)
 

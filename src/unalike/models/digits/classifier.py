@@ -36,12 +36,18 @@ class Classifier(nn.Module):
         layers: list[nn.Module] = []
         before = 1
         for width, stride in CONFIG["convolutions"]:
-            layers += [nn.Conv2d(before, width, 3, stride=stride, padding=1), nn.GroupNorm(8, width), nn.SiLU()]
+            layers += [
+                nn.Conv2d(before, width, 3, stride=stride, padding=1),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
+            ]
             before = width
         side = SIDE
         for _, stride in CONFIG["convolutions"]:
             side //= stride
-        self.embed = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side * side, CONFIG["features"]), nn.SiLU())
+        self.embed = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(before * side * side, CONFIG["features"]), nn.SiLU()
+        )
         self.classes = nn.Linear(CONFIG["features"], CLASSES + 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +93,9 @@ def check(images: Tensor) -> Tensor:
         OptionError: for another shape than (n, 3, 16, 16) or values outside [0, 1].
     """
     if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
-        raise OptionError(f"images has shape {tuple(images.shape)}; allowed: (n, 3, {SIDE}, {SIDE})")
+        raise OptionError(
+            f"images has shape {tuple(images.shape)}; allowed: (n, 3, {SIDE}, {SIDE})"
+        )
     if len(images) and not (images.min() >= 0 and images.max() <= 1):
         raise OptionError("images has values outside [0, 1]; divide 8-bit pixels by 255 first")
     return images
@@ -104,7 +112,12 @@ def shipped() -> Classifier:
     """The classifier that comes with the package: images (n, 3, 16, 16) in [0, 1] to features (n, 64) and scores (n, 11)."""
     model = Classifier().eval()
     with resources.as_file(resources.files("unalike.models.digits").joinpath(_FILE)) as path:
-        model.load_state_dict({name: values.float() for name, values in tensorfile.read(path, _KIND, _VERSION)[1].items()})
+        model.load_state_dict(
+            {
+                name: values.float()
+                for name, values in tensorfile.read(path, _KIND, _VERSION)[1].items()
+            }
+        )
     return model
 
 
@@ -115,14 +128,23 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
     """Slightly changed pictures, all of which still show their digit: turned, scaled, moved, paler, softer, noisy."""
     n = len(images)
-    moved = damage.turned(images, _uniform(generator, -12, 12, n), _uniform(generator, 0.88, 1.1, n), _uniform(generator, -1.2, 1.2, n, 2))
+    moved = damage.turned(
+        images,
+        _uniform(generator, -12, 12, n),
+        _uniform(generator, 0.88, 1.1, n),
+        _uniform(generator, -1.2, 1.2, n, 2),
+    )
     softness = _uniform(generator, 0, 1, n, 1, 1, 1)
     soft = torch.lerp(moved, damage.blurred(moved, 0.7), softness)
     amount = _uniform(generator, 0, 0.3, n, 1, 1, 1)
     light = soft + amount * (1 - soft)
     noise = torch.randn(n, 1, SIDE, SIDE, generator=generator)
     coarse = damage.blurred(torch.randn(n, 1, SIDE, SIDE, generator=generator), 1.0) / 0.28
-    return (light + _uniform(generator, 0, 0.06, n, 1, 1, 1) * noise + _uniform(generator, 0, 0.05, n, 1, 1, 1) * coarse).clamp(0, 1)
+    return (
+        light
+        + _uniform(generator, 0, 0.06, n, 1, 1, 1) * noise
+        + _uniform(generator, 0, 0.05, n, 1, 1, 1) * coarse
+    ).clamp(0, 1)
 
 
 def spoilt(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -134,18 +156,28 @@ def spoilt(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor
     partner = torch.randperm(n, generator=generator)
     others, alike = images[partner], labels[partner] == labels
     weight = _uniform(generator, 0.38, 0.62, n, 1, 1, 1)
-    blurs = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, damage.blurred(images, 1.7), damage.blurred(images, 2.5))
+    blurs = torch.where(
+        torch.rand(n, 1, 1, 1, generator=generator) < 0.5,
+        damage.blurred(images, 1.7),
+        damage.blurred(images, 2.5),
+    )
     crossed = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
     kinds = [
         damage.blended(images, others, weight),
         damage.blended(images, others, weight),
         damage.overlaid(images, others),
-        torch.where(crossed, damage.halved(images, others), damage.halved(images, others, across=True)),
+        torch.where(
+            crossed, damage.halved(images, others), damage.halved(images, others, across=True)
+        ),
         blurs,
         damage.noisy(images, 0.3, generator),
         damage.smudged(images, 0.3, generator),
         damage.smudged(damage.paler(images, 0.8), 0.1, generator),
-        damage.blended(images, torch.where(crossed, damage.shifted(images, 1, 4), damage.shifted(images, 4, -1)), 0.5),
+        damage.blended(
+            images,
+            torch.where(crossed, damage.shifted(images, 1, 4), damage.shifted(images, 4, -1)),
+            0.5,
+        ),
     ]
     kind = torch.randint(len(kinds), (n,), generator=generator)
     result = torch.stack(kinds)[kind, torch.arange(n)]
@@ -156,7 +188,13 @@ def train(work: Path, minutes: float) -> Classifier:
     """Train on the pictures that are not held out, from the checkpoint on."""
     model = Classifier()
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
-    fit(model, _loss(model, recipe), recipe, Checkpoint(work / "classifier.safetensors"), minutes=minutes)
+    fit(
+        model,
+        _loss(model, recipe),
+        recipe,
+        Checkpoint(work / "classifier.safetensors"),
+        minutes=minutes,
+    )
     return model.eval()
 
 
@@ -169,22 +207,39 @@ def _loss(model: Classifier, recipe: Recipe) -> Callable[[int], Tensor]:
         generator = recipe.generator(step)
         chosen = recipe.epoch_batch(step, len(labels))
         good, others = chosen.chunk(2)
-        x = torch.cat([varied(images[good], generator), spoilt(varied(images[others], generator), labels[others], generator)])
+        x = torch.cat(
+            [
+                varied(images[good], generator),
+                spoilt(varied(images[others], generator), labels[others], generator),
+            ]
+        )
         y = torch.cat([labels[good], torch.full((len(others),), NONE)])
-        return nn.functional.cross_entropy(model(x)[1], y, label_smoothing=CONFIG["label_smoothing"])
+        return nn.functional.cross_entropy(
+            model(x)[1], y, label_smoothing=CONFIG["label_smoothing"]
+        )
 
     return loss_at
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / _FILE)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long"
+    )
     arguments = parser.parse_args()
     model = train(arguments.work, arguments.minutes)
-    tensorfile.write(arguments.out, _KIND, _VERSION, {}, {name: values.half() for name, values in model.state_dict().items()})
+    tensorfile.write(
+        arguments.out,
+        _KIND,
+        _VERSION,
+        {},
+        {name: values.half() for name, values in model.state_dict().items()},
+    )
 
 
 if __name__ == "__main__":

@@ -60,15 +60,24 @@ def overlaid(images: Tensor, others: Tensor) -> Tensor:
 def halved(images: Tensor, others: Tensor, *, across: bool = False) -> Tensor:
     """The left half of `images` and the right one of `others`; with `across`, the upper and the lower one."""
     middle, axis = SIDE // 2, 2 if across else 3
-    return torch.cat([images.narrow(axis, 0, middle), others.narrow(axis, middle, middle)], dim=axis)
+    return torch.cat(
+        [images.narrow(axis, 0, middle), others.narrow(axis, middle, middle)], dim=axis
+    )
 
 
-def turned(images: Tensor, degrees: float | Tensor, scale: float | Tensor = 1.0, shift: Tensor | float = 0.0) -> Tensor:
+def turned(
+    images: Tensor,
+    degrees: float | Tensor,
+    scale: float | Tensor = 1.0,
+    shift: Tensor | float = 0.0,
+) -> Tensor:
     """Rotated about the middle, enlarged by `scale` and moved by `shift` (n, 2) pixels; a number or one for each image."""
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=images.dtype)).expand(len(images))
     size = torch.as_tensor(scale, dtype=images.dtype).expand(len(images))
     offset = torch.as_tensor(shift, dtype=images.dtype).expand(len(images), 2) * (2 / SIDE)
     cos, sin = angle.cos() / size, angle.sin() / size
-    matrix = torch.stack([torch.stack([cos, -sin, -offset[:, 0]], 1), torch.stack([sin, cos, -offset[:, 1]], 1)], 1)
+    matrix = torch.stack(
+        [torch.stack([cos, -sin, -offset[:, 0]], 1), torch.stack([sin, cos, -offset[:, 1]], 1)], 1
+    )
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return 1 - F.grid_sample(1 - images, grid, mode="bicubic", align_corners=False).clamp(0, 1)

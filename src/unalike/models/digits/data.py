@@ -23,17 +23,26 @@ HELD_OUT = 5
 @cache
 def load_images() -> Tensor:
     """All pictures as uint8 (1797, 3, 16, 16), dark on white, grey: the three channels are equal."""
-    with resources.files("unalike.models.digits").joinpath("dataset/images.png").open("rb") as f, Image.open(f) as sheet:
+    with (
+        resources.files("unalike.models.digits").joinpath("dataset/images.png").open("rb") as f,
+        Image.open(f) as sheet,
+    ):
         pixels = np.asarray(sheet)
     rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    tiles = pixels.reshape(rows, SIDE, columns, SIDE).transpose(0, 2, 1, 3).reshape(-1, 1, SIDE, SIDE)
+    tiles = (
+        pixels.reshape(rows, SIDE, columns, SIDE).transpose(0, 2, 1, 3).reshape(-1, 1, SIDE, SIDE)
+    )
     return torch.from_numpy(np.ascontiguousarray(tiles[: len(load_labels())])).expand(-1, 3, -1, -1)
 
 
 @cache
 def load_labels() -> Tensor:
     """The digit of each picture, (1797,) int64."""
-    text = resources.files("unalike.models.digits").joinpath("dataset/labels.txt").read_text(encoding="utf-8")
+    text = (
+        resources.files("unalike.models.digits")
+        .joinpath("dataset/labels.txt")
+        .read_text(encoding="utf-8")
+    )
     return torch.tensor([int(digit) for digit in "".join(text.split())])
 
 
@@ -60,7 +69,9 @@ def class_index(label: int | str) -> int:
     if text not in known or isinstance(label, bool):
         near = difflib.get_close_matches(text, NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise OptionError(f"label {label!r} is no class of the digits; {hint}Allowed: 0 to {CLASSES - 1}, or {', '.join(NAMES)}")
+        raise OptionError(
+            f"label {label!r} is no class of the digits; {hint}Allowed: 0 to {CLASSES - 1}, or {', '.join(NAMES)}"
+        )
     return known[text]
 
 

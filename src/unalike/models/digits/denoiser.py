@@ -35,7 +35,9 @@ def build() -> Any:
         for block in model.transformer_blocks:
             block.norm1.linear.weight.zero_()
             block.norm1.linear.bias.zero_()
-            block.attn1.set_processor(AttnProcessor())  # on 16 tokens plain attention trains twice as fast as the fused kernel
+            block.attn1.set_processor(
+                AttnProcessor()
+            )  # on 16 tokens plain attention trains twice as fast as the fused kernel
         for layer in (model.proj_out_1, model.proj_out_2):
             layer.weight.zero_()
             layer.bias.zero_()
@@ -43,12 +45,16 @@ def build() -> Any:
             if isinstance(part, LabelEmbedding):
                 part.embedding_table.weight.mul_(0.02)
                 part.embedding_table.weight[CLASSES:NULL] = 0  # labels that do not exist
-    return model.eval()  # so that the label embedding drops none by itself, from the global generator
+    return (
+        model.eval()
+    )  # so that the label embedding drops none by itself, from the global generator
 
 
 def scheduler() -> Any:
     """The noise schedule of training and sampling."""
-    return diffusers.DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing")
+    return diffusers.DDIMScheduler(
+        **CONFIG["scheduler"], set_alpha_to_one=True, timestep_spacing="trailing"
+    )
 
 
 class Variational:
@@ -72,7 +78,8 @@ class Variational:
         """The terms (n,) for predictions (n, c, h, w) at levels (n,)."""
         share = (v + 1) / 2
         low, high, weight = (
-            values.to(v)[timesteps].view(-1, 1, 1, 1) for values in (self._log_posterior, self._log_beta, self._noise_in_mean)
+            values.to(v)[timesteps].view(-1, 1, 1, 1)
+            for values in (self._log_posterior, self._log_beta, self._noise_in_mean)
         )
         logvar = share * high + (1 - share) * low
         squared = (weight * (noise - predicted)).square()
@@ -111,11 +118,15 @@ def _loss(model: Any, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callabl
         label = torch.where(unlabelled, NULL, labels[chosen])
         x0 = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
-        spread = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch  # every batch has all levels
+        spread = (
+            torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
+        ) / batch  # every batch has all levels
         timesteps = (spread * levels).long()
         noisy, noise = noise_schedule.add_noise(x0, noise, timesteps).to(device), noise.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            output = model(noisy, timestep=timesteps.to(device), class_labels=label.to(device)).sample
+            output = model(
+                noisy, timestep=timesteps.to(device), class_labels=label.to(device)
+            ).sample
         predicted, v = output.float().chunk(2, dim=1)
         variance = bound.term(noise, predicted.detach(), v, timesteps.to(device)).mean()
         return (predicted - noise).square().mean() + weight * variance
@@ -125,10 +136,14 @@ def _loss(model: Any, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callabl
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long"
+    )
     arguments = parser.parse_args()
     train(arguments.work, arguments.device, arguments.minutes)
 

@@ -25,7 +25,9 @@ def assemble(work: Path) -> Any:
     """The pipeline with the averaged weights of the latest checkpoints in `work`, in float32."""
     transformer = build()
     Checkpoint(work / "denoiser.safetensors").load_average(transformer)
-    return diffusers.DiTPipeline(transformer=transformer, vae=frozen(work), scheduler=scheduler(), id2label=ID2LABEL)
+    return diffusers.DiTPipeline(
+        transformer=transformer, vae=frozen(work), scheduler=scheduler(), id2label=ID2LABEL
+    )
 
 
 def export(work: Path, out: Path) -> int:
@@ -34,7 +36,9 @@ def export(work: Path, out: Path) -> int:
     if out.exists():
         shutil.rmtree(out)
     pipe.save_pretrained(out)
-    index = out / "model_index.json"  # DiTPipeline reads the names of the classes from there, and does not write them
+    index = (
+        out / "model_index.json"
+    )  # DiTPipeline reads the names of the classes from there, and does not write them
     content = json.loads(index.read_text("utf-8")) | {"id2label": ID2LABEL}
     index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

@@ -67,7 +67,10 @@ def nearest(images: Tensor, *, confidence: float = CONFIDENCE, distance: float =
         (tensor([0, 1, 2]), tensor([10, 11, 12]))
     """
     probability, label = classify(check(images)).max(1)
-    found = [_nearest(part.float(), own) for part, own in zip(images.split(64), label.split(64), strict=True)]
+    found = [
+        _nearest(part.float(), own)
+        for part, own in zip(images.split(64), label.split(64), strict=True)
+    ]
     index, away = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
     return Match(label, probability, index, away, (probability >= confidence) & (away <= distance))
 
@@ -86,14 +89,18 @@ def count(images: Tensor, label: int | str) -> Counts:
     """
     right, match = truth(label), nearest(images)
     hit = match.shown & torch.isin(match.index, right)
-    return Counts(len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right)))
+    return Counts(
+        len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right))
+    )
 
 
 def _nearest(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     best = torch.full((len(images), len(load_labels())), torch.inf)
     for dy in range(-REACH, REACH + 1):
         for dx in range(-REACH, REACH + 1):
-            best = torch.minimum(best, torch.cdist(shifted(images, dy, dx).mean(1).flatten(1), _references()))
+            best = torch.minimum(
+                best, torch.cdist(shifted(images, dy, dx).mean(1).flatten(1), _references())
+            )
     best[labels[:, None] != load_labels()] = torch.inf
     closest, index = best.min(1)
     return index, closest / _references().shape[1] ** 0.5

@@ -28,14 +28,27 @@ SCALES = (1.0, 2.0, 4.0)
 
 
 def draw(
-    call: Callable[..., Any], labels: Sequence[int], *, seed: int, guidance_scale: float, steps: int = 25, batch: int = 32, **more: Any
+    call: Callable[..., Any],
+    labels: Sequence[int],
+    *,
+    seed: int,
+    guidance_scale: float,
+    steps: int = 25,
+    batch: int = 32,
+    **more: Any,
 ) -> Tensor:
     """Samples (n, 3, 16, 16) in [0, 1], one a label; sample `i` comes from a generator of its own with the seed `seed + i`."""
     parts = []
     for begin in range(0, len(labels), batch):
         part = list(labels[begin : begin + batch])
         generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part))]
-        arguments = {"class_labels": part, "generator": generators, "guidance_scale": guidance_scale, "num_inference_steps": steps, **more}
+        arguments = {
+            "class_labels": part,
+            "generator": generators,
+            "guidance_scale": guidance_scale,
+            "num_inference_steps": steps,
+            **more,
+        }
         parts.append(call(**arguments, output_type="pt").images.float().cpu().clamp(0, 1))
     return torch.cat(parts)
 
@@ -43,7 +56,10 @@ def draw(
 @torch.no_grad()
 def reconstructed(vae: Any, images: Tensor) -> Tensor:
     """Images (n, 3, 16, 16) in [0, 1], encoded to the posterior mean and decoded."""
-    parts = [vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample / 2 + 0.5 for x in images.to(vae.device).split(64)]
+    parts = [
+        vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+        for x in images.to(vae.device).split(64)
+    ]
     return torch.cat(parts).clamp(0, 1).cpu()
 
 
@@ -57,7 +73,10 @@ def classifier_accuracy() -> dict[str, float]:
     """On the held-out pictures: the share whose digit is the most probable of the ten, and how many there are."""
     chosen = held_out()
     named = classify(load_images()[chosen] / 255).argmax(1)
-    return {"pictures": int(chosen.sum()), "accuracy": (named == load_labels()[chosen]).float().mean().item()}
+    return {
+        "pictures": int(chosen.sum()),
+        "accuracy": (named == load_labels()[chosen]).float().mean().item(),
+    }
 
 
 def partners(labels: Tensor, generator: torch.Generator, *, alike: bool) -> Tensor:
@@ -103,38 +122,70 @@ def judged(vae: Any) -> list[dict[str, Any]]:
     chosen = held_out()
     images, labels = load_images()[chosen] / 255, load_labels()[chosen]
     rows = []
-    for what, changed in {**damaged(images, labels), "reconstructed by the autoencoder": reconstructed(vae, images)}.items():
+    for what, changed in {
+        **damaged(images, labels),
+        "reconstructed by the autoencoder": reconstructed(vae, images),
+    }.items():
         match = nearest(changed.clamp(0, 1))
         right = match.shown & (match.label == labels)
-        rows.append({"damage": what, "right": right.float().mean().item(), "wrong": (match.shown & ~right).float().mean().item()})
+        rows.append(
+            {
+                "damage": what,
+                "right": right.float().mean().item(),
+                "wrong": (match.shown & ~right).float().mean().item(),
+            }
+        )
     return rows
 
 
-def per_class(pipe: Any, *, scales: Sequence[float], samples: int, steps: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def per_class(
+    pipe: Any, *, scales: Sequence[float], samples: int, steps: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A record a class and guidance scale, of `Counts` and how many samples the classifier names rightly; and how near the samples of
     each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together.
     """
     records, sets = [], []
     real, labels = features(load_images() / 255), load_labels()
     for scale in track(scales, description="classes"):
-        drawn = {label: draw(pipe, [label] * samples, seed=0, guidance_scale=scale, steps=steps) for label in range(CLASSES)}
+        drawn = {
+            label: draw(pipe, [label] * samples, seed=0, guidance_scale=scale, steps=steps)
+            for label in range(CLASSES)
+        }
         for label, images in drawn.items():
             named = int((classify(images).argmax(1) == label).sum())
-            records.append({"label": label, "guidance_scale": scale, "named": named, **asdict(count(images, label))})
-        made, groups = features(torch.cat(list(drawn.values()))), torch.arange(CLASSES).repeat_interleave(samples)
-        each = [asdict(m) for m in by_group(lambda g, r: manifolds(r, g), groups, made, (real, labels)).values()]
+            records.append(
+                {
+                    "label": label,
+                    "guidance_scale": scale,
+                    "named": named,
+                    **asdict(count(images, label)),
+                }
+            )
+        made, groups = (
+            features(torch.cat(list(drawn.values()))),
+            torch.arange(CLASSES).repeat_interleave(samples),
+        )
+        each = [
+            asdict(m)
+            for m in by_group(lambda g, r: manifolds(r, g), groups, made, (real, labels)).values()
+        ]
         means = {name: sum(m[name] for m in each) / len(each) for name in each[0]}
         sets.append({"guidance_scale": scale, **means, "frechet": frechet_distance(real, made)})
     return records, sets
 
 
-def overall(records: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def overall(
+    records: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """A row a guidance scale: class accuracy by the classifier, what `counts.summary` says, and the figures of the sets."""
     rows = []
     for row, own in zip(summary(records), sets, strict=True):
         of_scale = [r for r in records if r["guidance_scale"] == row["guidance_scale"]]
         named = sum(r["named"] for r in of_scale) / sum(r["samples"] for r in of_scale)
-        figures = {("feature_precision" if name == "precision" else name): value for name, value in own.items()}
+        figures = {
+            ("feature_precision" if name == "precision" else name): value
+            for name, value in own.items()
+        }
         rows.append({**figures, **row, "accuracy": named})
     return rows
 
@@ -143,7 +194,9 @@ def main() -> None:
     """The command line."""
     from unalike.pipelines.loading import load
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="digits", help="a folder instead of the shipped model")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--samples", type=int, default=64)
@@ -162,7 +215,9 @@ def main() -> None:
         "classes": records,
         "summary": overall(records, sets),
     }
-    arguments.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    arguments.out.write_text(
+        json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -47,14 +47,22 @@ def build() -> Any:
 def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
     """L1 + MSE + L1 of the horizontal and vertical differences, for images in [-1, 1]."""
     error = y - x
-    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    return error.abs().mean() + CONFIG["mse_weight"] * error.pow(2).mean() + CONFIG["edge_weight"] * edges
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
+    return (
+        error.abs().mean()
+        + CONFIG["mse_weight"] * error.pow(2).mean()
+        + CONFIG["edge_weight"] * edges
+    )
 
 
 @torch.no_grad()
 def encode(model: Any, images: Tensor, batch: int = 64) -> Tensor:
     """Posterior means (n, channels, 8, 8) of images (n, 3, 64, 64) in [-1, 1], not yet scaled by `scaling_factor`."""
-    return torch.cat([model.encode(_on_device(x, model)).latent_dist.mean.cpu() for x in images.split(batch)])
+    return torch.cat(
+        [model.encode(_on_device(x, model)).latent_dist.mean.cpu() for x in images.split(batch)]
+    )
 
 
 def train(stage: str, work: Path, device: str, minutes: float) -> float:
@@ -67,8 +75,19 @@ def train(stage: str, work: Path, device: str, minutes: float) -> float:
         model.quant_conv.requires_grad_(False)
     model.to(device)
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG[stage])
-    loss_at = _joint_loss(model, images, recipe) if stage == "joint" else _decoder_loss(model, images, recipe)
-    fit(model, loss_at, recipe, Checkpoint(work / f"autoencoder-{stage}.safetensors"), minutes=minutes, save_every=250)
+    loss_at = (
+        _joint_loss(model, images, recipe)
+        if stage == "joint"
+        else _decoder_loss(model, images, recipe)
+    )
+    fit(
+        model,
+        loss_at,
+        recipe,
+        Checkpoint(work / f"autoencoder-{stage}.safetensors"),
+        minutes=minutes,
+        save_every=250,
+    )
     return autoencoder_psnr(model)
 
 
@@ -79,7 +98,15 @@ def _joint_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], T
             posterior = model.encode(x).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=recipe.generator(step)).to(x)
             y = model.decode(posterior.mean + posterior.std * noise).sample
-        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        kl = (
+            0.5
+            * (
+                posterior.mean.float().square()
+                + posterior.var.float()
+                - 1
+                - posterior.logvar.float()
+            ).mean()
+        )
         return reconstruction_loss(y.float(), x) + CONFIG["kl_weight"] * kl
 
     return loss_at
@@ -96,7 +123,9 @@ def _decoder_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int],
     def loss_at(step: int) -> Tensor:
         index, generator = recipe.epoch_batch(step, len(images)), recipe.generator(step)
         x, z = _on_device(images[index], model), latents[index]
-        z = z + amount * torch.rand(len(z), 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
+        z = z + amount * torch.rand(len(z), 1, 1, 1, generator=generator) * torch.randn(
+            z.shape, generator=generator
+        )
         with torch.autocast(model.device.type, torch.bfloat16):
             y = model.decode(z.to(x)).sample
         return reconstruction_loss(y.float(), x)
@@ -114,7 +143,9 @@ def main() -> None:
     parser.add_argument("stage", choices=["joint", "decoder"])
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long"
+    )
     arguments = parser.parse_args()
     value = train(arguments.stage, arguments.work, arguments.device, arguments.minutes)
     print(f"PSNR of the averaged weights: {value:.2f} dB")

@@ -18,7 +18,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
-COLUMNS, SIDE, STRIKE = 60, 64, 109  # 109 is the one size in which the font holds its bitmaps, 136×128 each
+COLUMNS, SIDE, STRIKE = (
+    60,
+    64,
+    109,
+)  # 109 is the one size in which the font holds its bitmaps, 136×128 each
 CANVAS = 136
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 HAIR = ("blond hair", "red hair", "curly hair", "white hair", "bald")
@@ -37,7 +41,12 @@ def read_emoji_test(path: Path) -> Iterator[dict[str, str]]:
             subgroup = line.removeprefix("# subgroup: ")
         elif match := LINE.match(line):
             text = "".join(chr(int(c, 16)) for c in match[1].split())
-            yield {"text": text, "name": match[3].replace("’", "'"), "group": group, "subgroup": subgroup}
+            yield {
+                "text": text,
+                "name": match[3].replace("’", "'"),
+                "group": group,
+                "subgroup": subgroup,
+            }
 
 
 def read_keywords(*paths: Path) -> dict[str, list[str]]:
@@ -46,7 +55,9 @@ def read_keywords(*paths: Path) -> dict[str, list[str]]:
     for path in paths:
         for node in ElementTree.parse(path).iter("annotation"):
             if node.get("type") != "tts" and node.text:
-                keywords[node.attrib["cp"]] = [k.strip().replace("’", "'") for k in node.text.split("|")]
+                keywords[node.attrib["cp"]] = [
+                    k.strip().replace("’", "'") for k in node.text.split("|")
+                ]
     return keywords
 
 
@@ -89,7 +100,9 @@ def render(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
     """
     left, top, right, bottom = font.getbbox(text)
     if right - left > CANVAS:
-        raise SystemExit(f"{text!r} is wider than one glyph: this font or Pillow's Raqm does not join the sequence")
+        raise SystemExit(
+            f"{text!r} is wider than one glyph: this font or Pillow's Raqm does not join the sequence"
+        )
     image = Image.new("RGB", (CANVAS, CANVAS), "white")
     corner = ((CANVAS - (right - left)) / 2 - left, (CANVAS - (bottom - top)) / 2 - top)
     ImageDraw.Draw(image).text(corner, text, font=font, embedded_color=True)
@@ -99,7 +112,9 @@ def render(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) -> None:
     """Render every emoji and write both files."""
     if not features.check("raqm"):
-        raise SystemExit("this Pillow has no Raqm, without which joined emoji fall apart: install libraqm and a Pillow built with it")
+        raise SystemExit(
+            "this Pillow has no Raqm, without which joined emoji fall apart: install libraqm and a Pillow built with it"
+        )
     font = ImageFont.truetype(str(font_path), STRIKE, layout_engine=ImageFont.Layout.RAQM)
     rows, keywords = list(read_emoji_test(test_path)), read_keywords(*annotations)
     names = {row["name"] for row in rows}
@@ -112,10 +127,16 @@ def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) 
             seen[digest] = len(pictures)
             pictures.append(picture)
         words = keywords.get(row["text"].replace("\ufe0f", ""), [])
-        entries.append(row | structure(row["name"], names) | {"keywords": words, "image": seen[digest]})
+        entries.append(
+            row | structure(row["name"], names) | {"keywords": words, "image": seen[digest]}
+        )
     sheet = np.full((-(-len(pictures) // COLUMNS) * COLUMNS, SIDE, SIDE, 3), 255, np.uint8)
     sheet[: len(pictures)] = np.stack(pictures)
-    sheet = sheet.reshape(-1, COLUMNS, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(-1, COLUMNS * SIDE, 3)
+    sheet = (
+        sheet.reshape(-1, COLUMNS, SIDE, SIDE, 3)
+        .transpose(0, 2, 1, 3, 4)
+        .reshape(-1, COLUMNS * SIDE, 3)
+    )
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(out / "images.webp", lossless=True, quality=100, method=6)
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
@@ -125,10 +146,21 @@ def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) 
 def main() -> None:
     """The command line."""
     cldr = Path("/usr/share/unicode/cldr/common")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--font", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
-    parser.add_argument("--emoji-test", type=Path, default=Path("/usr/share/unicode/emoji/emoji-test.txt"))
-    parser.add_argument("--annotations", type=Path, nargs="+", default=[cldr / "annotations/en.xml", cldr / "annotationsDerived/en.xml"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--font", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+    )
+    parser.add_argument(
+        "--emoji-test", type=Path, default=Path("/usr/share/unicode/emoji/emoji-test.txt")
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        default=[cldr / "annotations/en.xml", cldr / "annotationsDerived/en.xml"],
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     build(arguments.font, arguments.emoji_test, arguments.annotations, arguments.out)

@@ -72,10 +72,17 @@ def normalised(prompt: str) -> str:
 @cache
 def load_images() -> Tensor:
     """All distinct pictures as uint8 (3650, 3, 64, 64), in the order of `Entry.image`."""
-    with resources.files("unalike.models.emoji").joinpath("dataset/images.webp").open("rb") as f, Image.open(f) as sheet:
+    with (
+        resources.files("unalike.models.emoji").joinpath("dataset/images.webp").open("rb") as f,
+        Image.open(f) as sheet,
+    ):
         pixels = np.asarray(sheet.convert("RGB"))
     rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    tiles = pixels.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE)
+    tiles = (
+        pixels.reshape(rows, SIDE, columns, SIDE, 3)
+        .transpose(0, 2, 4, 1, 3)
+        .reshape(-1, 3, SIDE, SIDE)
+    )
     count = 1 + max(entry.image for entry in entries())
     return torch.from_numpy(np.ascontiguousarray(tiles[:count]))
 
@@ -84,7 +91,9 @@ def load_images() -> Tensor:
 def entries() -> tuple[Entry, ...]:
     """The records of all 3,664 emoji, in Unicode's order."""
     records: list[dict[str, Any]] = json.loads(
-        resources.files("unalike.models.emoji").joinpath("dataset/entries.json").read_text(encoding="utf-8")
+        resources.files("unalike.models.emoji")
+        .joinpath("dataset/entries.json")
+        .read_text(encoding="utf-8")
     )
     for record in records:
         record |= {"tones": tuple(record["tones"]), "keywords": tuple(record["keywords"])}
@@ -100,7 +109,11 @@ def concepts() -> dict[str, frozenset[str]]:
     Raises:
         OptionError: where the table names something that does not exist.
     """
-    table: dict[str, list[str]] = json.loads(resources.files("unalike.models.emoji").joinpath("concepts.json").read_text(encoding="utf-8"))
+    table: dict[str, list[str]] = json.loads(
+        resources.files("unalike.models.emoji")
+        .joinpath("concepts.json")
+        .read_text(encoding="utf-8")
+    )
     names = {entry.toneless for entry in entries()}
     found: dict[str, frozenset[str]] = {}
     for word, rules in table.items():
@@ -113,7 +126,9 @@ def concepts() -> dict[str, frozenset[str]]:
             else:
                 matched = names & {rule.removeprefix("-")}
             if not matched:
-                raise OptionError(f"concepts.json: {word!r} lists {rule!r}, which matches no emoji name or subgroup")
+                raise OptionError(
+                    f"concepts.json: {word!r} lists {rule!r}, which matches no emoji name or subgroup"
+                )
             members = members - matched if rule.startswith("-") else members | matched
         found[word] = frozenset(members)
     return found
@@ -129,15 +144,21 @@ def captions() -> tuple[Captions, ...]:
     for word, members in concepts().items():
         for name in members:
             by_name.setdefault(name, []).append(word)
-    reserved = {normalised(text) for entry in entries() for text in (entry.name, entry.toneless, entry.base)}
+    reserved = {
+        normalised(text) for entry in entries() for text in (entry.name, entry.toneless, entry.base)
+    }
     reserved |= {normalised(word) for word in concepts()}
     result = []
     for entry in entries():
         varied = tones[entry.toneless] > 1
-        keywords = (k for k in entry.keywords if "skin tone" not in k and normalised(k) not in reserved)
+        keywords = (
+            k for k in entry.keywords if "skin tone" not in k and normalised(k) not in reserved
+        )
         result.append(
             Captions(
-                full=f"{entry.name}{',' if ': ' in entry.name else ':'} yellow skin tone" if varied and not entry.tones else entry.name,
+                full=f"{entry.name}{',' if ': ' in entry.name else ':'} yellow skin tone"
+                if varied and not entry.tones
+                else entry.name,
                 toneless=(entry.toneless,) if varied else (),
                 neutral=(entry.base,) if entry.gender and entry.base != entry.toneless else (),
                 concepts=tuple(word for word in by_name.get(entry.toneless, ())),
@@ -152,7 +173,14 @@ def _images_by_caption() -> dict[str, frozenset[int]]:
     """Normalised caption → images. Keywords stand apart in their own captions: they never equal a name or a head word."""
     found: dict[str, set[int]] = {}
     for entry, own in zip(entries(), captions(), strict=True):
-        for text in (entry.name, own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords):
+        for text in (
+            entry.name,
+            own.full,
+            *own.toneless,
+            *own.neutral,
+            *own.concepts,
+            *own.keywords,
+        ):
             found.setdefault(normalised(text), set()).add(entry.image)
         if entry.gender == "neutral" and own.toneless:
             found.setdefault(normalised(entry.base), set()).add(entry.image)
@@ -175,6 +203,10 @@ def truth(prompt: str) -> Tensor:
     images = known.get(normalised(prompt))
     if images is None:
         near = difflib.get_close_matches(normalised(prompt), known, n=5, cutoff=0.5)
-        hint = f"closest: {', '.join(near)}" if near else "examples: heart, clock, person running, flag: France"
+        hint = (
+            f"closest: {', '.join(near)}"
+            if near
+            else "examples: heart, clock, person running, flag: France"
+        )
         raise OptionError(f"prompt {prompt!r} is no emoji name, head word or keyword; {hint}")
     return torch.tensor(sorted(images))

@@ -44,8 +44,12 @@ class Denoiser(nn.Module):
                 projection_dim=CONFIG["text_width"],
             )
         )
-        self.unet: Any = diffusers.UNet2DConditionModel(cross_attention_dim=CONFIG["text_width"], sample_size=8, **CONFIG["unet"])
-        self.text.set_attn_implementation("eager")  # on sequences this short plain attention trains faster than the fused kernel
+        self.unet: Any = diffusers.UNet2DConditionModel(
+            cross_attention_dim=CONFIG["text_width"], sample_size=8, **CONFIG["unet"]
+        )
+        self.text.set_attn_implementation(
+            "eager"
+        )  # on sequences this short plain attention trains faster than the fused kernel
         self.unet.set_attn_processor(AttnProcessor())
         self.unet.to(memory_format=torch.channels_last)
 
@@ -87,30 +91,45 @@ def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of all pictures."""
     model = frozen_autoencoder(work)
     images = load_images().float().div(127.5).sub(1)
-    posteriors = [model.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist for x in images.split(64)]
+    posteriors = [
+        model.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
+        for x in images.split(64)
+    ]
     return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
 
 def train(work: Path, device: str, minutes: float) -> None:
     """Train from the checkpoint on."""
-    folder = work / "tokenizer"  # learnt once: between equally frequent pairs the order of merges is not the same each time
+    folder = (
+        work / "tokenizer"
+    )  # learnt once: between equally frequent pairs the order of merges is not the same each time
     if (folder / "vocab.json").exists():
         tokenizer = CLIPTokenizer.from_pretrained(folder)
     else:
-        tokenizer = train_tokenizer(folder, vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"])
+        tokenizer = train_tokenizer(
+            folder, vocabulary=CONFIG["vocabulary"], length=CONFIG["text_length"]
+        )
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
     model = Denoiser(tokenizer).to(device)
     loss_at = _loss(model, tokenizer, cached_latents(work), recipe)
     fit(model, loss_at, recipe, Checkpoint(work / "denoiser.safetensors"), minutes=minutes)
 
 
-def _loss(model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callable[[int], Tensor]:
+def _loss(
+    model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tensor], recipe: Recipe
+) -> Callable[[int], Tensor]:
     """Mean squared error of the predicted velocity, with captions, latents, noise and noise levels drawn afresh at each step."""
     sampler = CaptionSampler(CONFIG["captions"])
-    tokens = tokenizer(sampler.all_texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tokens = tokenizer(
+        sampler.all_texts, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     image_of = torch.tensor([entry.image for entry in entries()])
     noise_schedule, weights, (mean, std) = scheduler(), entry_weights(**CONFIG["weights"]), latents
-    levels, batch, device = noise_schedule.config["num_train_timesteps"], recipe.batch, next(model.parameters()).device
+    levels, batch, device = (
+        noise_schedule.config["num_train_timesteps"],
+        recipe.batch,
+        next(model.parameters()).device,
+    )
 
     def loss_at(step: int) -> Tensor:
         generator = recipe.generator(step)
@@ -119,9 +138,15 @@ def _loss(model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tens
         image = image_of[chosen]
         x0 = mean[image] + std[image] * torch.randn(mean[image].shape, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
-        spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # stratified: every batch sees all noise levels
+        spread = (
+            torch.arange(batch) + torch.rand(batch, generator=generator)
+        ) / batch  # stratified: every batch sees all noise levels
         timesteps = (spread ** CONFIG["noise_skew"] * levels).long()
-        noisy = noise_schedule.add_noise(x0, noise, timesteps).to(device).contiguous(memory_format=torch.channels_last)
+        noisy = (
+            noise_schedule.add_noise(x0, noise, timesteps)
+            .to(device)
+            .contiguous(memory_format=torch.channels_last)
+        )
         target = noise_schedule.get_velocity(x0, noise, timesteps).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             velocity = model(noisy, timesteps.to(device), text)
@@ -135,7 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop, with a checkpoint, after this long"
+    )
     arguments = parser.parse_args()
     train(arguments.work, arguments.device, arguments.minutes)
 

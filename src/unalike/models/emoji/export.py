@@ -22,13 +22,20 @@ def assemble(work: Path) -> Any:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     model = Denoiser(tokenizer)
     Checkpoint(work / "denoiser.safetensors").load_average(model)
-    pipeline: Any = diffusers.StableDiffusionPipeline  # its annotations ask for parts that it does without
+    pipeline: Any = (
+        diffusers.StableDiffusionPipeline
+    )  # its annotations ask for parts that it does without
     return pipeline(
         vae=frozen_autoencoder(work),
         text_encoder=model.text.eval(),
         tokenizer=tokenizer,
         unet=model.unet.eval(),
-        scheduler=diffusers.DDIMScheduler(**CONFIG["scheduler"], set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing"),
+        scheduler=diffusers.DDIMScheduler(
+            **CONFIG["scheduler"],
+            set_alpha_to_one=True,
+            steps_offset=1,
+            timestep_spacing="trailing",
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -41,7 +48,9 @@ def export(work: Path, out: Path) -> int:
     if out.exists():
         shutil.rmtree(out)
     pipe.save_pretrained(out)
-    (out / "tokenizer" / "tokenizer.json").unlink()  # says the same as the two smaller files that every CLIP tokenizer reads
+    (
+        out / "tokenizer" / "tokenizer.json"
+    ).unlink()  # says the same as the two smaller files that every CLIP tokenizer reads
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(work / "tokenizer" / name, out / "tokenizer" / name)
     return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

@@ -35,5 +35,7 @@ class Emoji(Extractor):
         """The batch's vectors, (n, 3073), all of length `unit`."""
         pixels = squared(images, SIDE)
         known, flat = features(pixels), pixels.flatten(1)
-        plain = (flat.amax(dim=1, keepdim=True) - flat.amin(dim=1, keepdim=True) < 2 / 255).to(known)
+        plain = (flat.amax(dim=1, keepdim=True) - flat.amin(dim=1, keepdim=True) < 2 / 255).to(
+            known
+        )
         return self.unit * torch.cat([known * (1 - plain), plain], dim=1)

@@ -65,7 +65,9 @@ def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
         True
     """
     if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
-        raise OptionError(f"images has shape {tuple(images.shape)}; allowed: (n, 3, {SIDE}, {SIDE})")
+        raise OptionError(
+            f"images has shape {tuple(images.shape)}; allowed: (n, 3, {SIDE}, {SIDE})"
+        )
     if len(images) and not (images.min() >= 0 and images.max() <= 1):
         raise OptionError("images has values outside [0, 1]; divide 8-bit pixels by 255 first")
     matches = [_nearest(part.float()) for part in images.split(64)]
@@ -89,7 +91,9 @@ def features(images: Tensor) -> Tensor:
         >>> features(load_images()[:2] / 255).norm(dim=1).round(decimals=3)
         tensor([1., 1.])
     """
-    small = F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1), 2)
+    small = F.avg_pool2d(
+        F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1), 2
+    )
     flat = (small - small.mean(dim=(1, 2, 3), keepdim=True)).flatten(1)
     return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-6)
 

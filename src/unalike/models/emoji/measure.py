@@ -49,18 +49,33 @@ def count(images: Tensor, prompt: str) -> Counts:
     """
     right, match = truth(prompt), nearest(images)
     hit = match.shown & torch.isin(match.index, right)
-    return Counts(len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right)))
+    return Counts(
+        len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right))
+    )
 
 
 def draw(
-    call: Callable[..., Any], prompts: Sequence[str], *, seed: int, guidance_scale: float, steps: int = 25, batch: int = 32, **more: Any
+    call: Callable[..., Any],
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    guidance_scale: float,
+    steps: int = 25,
+    batch: int = 32,
+    **more: Any,
 ) -> Tensor:
     """Samples (n, 3, 64, 64) in [0, 1], one a prompt; sample `i` comes from a generator of its own with the seed `seed + i`."""
     parts = []
     for begin in range(0, len(prompts), batch):
         part = list(prompts[begin : begin + batch])
         generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part))]
-        arguments = {"prompt": part, "generator": generators, "guidance_scale": guidance_scale, "num_inference_steps": steps, **more}
+        arguments = {
+            "prompt": part,
+            "generator": generators,
+            "guidance_scale": guidance_scale,
+            "num_inference_steps": steps,
+            **more,
+        }
         parts.append(call(**arguments, output_type="pt").images.float().cpu().clamp(0, 1))
     return torch.cat(parts)
 
@@ -88,29 +103,50 @@ def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) 
     called = _found(pipe, full, images, guidance_scale=guidance_scale, steps=steps)
     short = [i for i, name in enumerate(names) if normalised(name) != normalised(full[i])]
     by_name = called.clone()
-    by_name[short] = _found(pipe, [names[i] for i in short], images[short], guidance_scale=guidance_scale, steps=steps)
+    by_name[short] = _found(
+        pipe, [names[i] for i in short], images[short], guidance_scale=guidance_scale, steps=steps
+    )
     rows = {"named": called, "named_by_cldr": by_name}
     result = {what: found[:, 0].float().mean().item() for what, found in rows.items()}
-    return result | {f"{what}_and_shown": found[:, 1].float().mean().item() for what, found in rows.items()}
+    return result | {
+        f"{what}_and_shown": found[:, 1].float().mean().item() for what, found in rows.items()
+    }
 
 
-def _found(pipe: Any, prompts: Sequence[str], images: Tensor, *, guidance_scale: float, steps: int) -> Tensor:
+def _found(
+    pipe: Any, prompts: Sequence[str], images: Tensor, *, guidance_scale: float, steps: int
+) -> Tensor:
     """Whether each prompt's sample is nearest to its picture, and whether the judge accepts it as that too: (n, 2) bool."""
     parts = [torch.zeros(0, 2, dtype=torch.bool)]
     for begin in track(range(0, len(prompts), 32), description="full names"):
-        drawn = draw(pipe, prompts[begin : begin + 32], seed=begin, guidance_scale=guidance_scale, steps=steps)
+        drawn = draw(
+            pipe,
+            prompts[begin : begin + 32],
+            seed=begin,
+            guidance_scale=guidance_scale,
+            steps=steps,
+        )
         match = nearest(drawn)
         right = match.index == images[begin : begin + 32]
         parts.append(torch.stack([right, right & match.shown], dim=1))
     return torch.cat(parts)
 
 
-def one_to_many(pipe: Any, *, scales: Sequence[float], samples: int, steps: int, prompts: Sequence[str] = PROMPTS) -> list[dict[str, Any]]:
+def one_to_many(
+    pipe: Any,
+    *,
+    scales: Sequence[float],
+    samples: int,
+    steps: int,
+    prompts: Sequence[str] = PROMPTS,
+) -> list[dict[str, Any]]:
     """A record a prompt and guidance scale, of `Counts` without guidance."""
     records = []
     for prompt in track(prompts, description="one-to-many"):
         for scale in scales:
-            counts = count(draw(pipe, [prompt] * samples, seed=0, guidance_scale=scale, steps=steps), prompt)
+            counts = count(
+                draw(pipe, [prompt] * samples, seed=0, guidance_scale=scale, steps=steps), prompt
+            )
             records.append({"prompt": prompt, "guidance_scale": scale, **asdict(counts)})
     return records
 
@@ -119,7 +155,9 @@ def main() -> None:
     """The command line."""
     from unalike.pipelines.loading import load
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="emoji", help="a folder instead of the shipped model")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--samples", type=int, default=32)
@@ -135,9 +173,13 @@ def main() -> None:
         "scheduler": type(pipe.scheduler).__name__,
         "autoencoder_psnr": autoencoder_psnr(pipe.vae),
     }
-    record["prompts"] = one_to_many(pipe, scales=(1.0, 3.0, 7.5), samples=arguments.samples, steps=arguments.steps)
+    record["prompts"] = one_to_many(
+        pipe, scales=(1.0, 3.0, 7.5), samples=arguments.samples, steps=arguments.steps
+    )
     record["summary"] = summary(record["prompts"])
-    record["full_names"] = full_names(pipe, guidance_scale=3.0, steps=arguments.steps, every=arguments.every)
+    record["full_names"] = full_names(
+        pipe, guidance_scale=3.0, steps=arguments.steps, every=arguments.every
+    )
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -19,7 +19,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokenizer:
     """A CLIP tokenizer (lower-case byte-pair encoding) learnt from all captions, written to `folder` and returned."""
-    pattern = CLIPTokenizer()._tokenizer  # its normaliser and word splitting are the ones that the finished tokenizer will apply
+    pattern = (
+        CLIPTokenizer()._tokenizer
+    )  # its normaliser and word splitting are the ones that the finished tokenizer will apply
     trainer = BpeTrainer(
         vocab_size=vocabulary - 2,
         end_of_word_suffix="</w>",
@@ -27,7 +29,11 @@ def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokeni
         show_progress=False,
         special_tokens=[],
     )
-    texts = [text for own in captions() for text in (own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords)]
+    texts = [
+        text
+        for own in captions()
+        for text in (own.full, *own.toneless, *own.neutral, *own.concepts, *own.keywords)
+    ]
     pattern.train_from_iterator(texts, trainer)
     learnt = json.loads(pattern.to_str())["model"]
     vocab = dict(learnt["vocab"]) | {START: len(learnt["vocab"]), END: len(learnt["vocab"]) + 1}
@@ -35,7 +41,9 @@ def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokeni
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
     tokenizer.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8"
+    )
     return tokenizer
 
 
@@ -51,9 +59,14 @@ class CaptionSampler:
     def __init__(self, probabilities: dict[str, float]) -> None:
         self.probabilities = probabilities
         self.captions = captions()
-        self.all_texts = sorted({"", *(t for own in self.captions for kind in self._texts(own).values() for t in kind)})
+        self.all_texts = sorted(
+            {"", *(t for own in self.captions for kind in self._texts(own).values() for t in kind)}
+        )
         index = {text: i for i, text in enumerate(self.all_texts)}
-        self._choices = [{kind: [index[t] for t in texts] for kind, texts in self._texts(own).items()} for own in self.captions]
+        self._choices = [
+            {kind: [index[t] for t in texts] for kind, texts in self._texts(own).items()}
+            for own in self.captions
+        ]
 
     @staticmethod
     def _texts(own: Captions) -> dict[str, list[str]]:
@@ -86,4 +99,6 @@ class CaptionSampler:
 def entry_weights(*, exponent: float, groups: dict[str, float]) -> torch.Tensor:
     """Sampling weight (3664,) of each entry: `n^exponent` for one of `n` skin tones of an emoji, times the factor of its group, if any."""
     tones = Counter(entry.toneless for entry in entries())
-    return torch.tensor([tones[entry.toneless] ** exponent * groups.get(entry.group, 1.0) for entry in entries()])
+    return torch.tensor(
+        [tones[entry.toneless] ** exponent * groups.get(entry.group, 1.0) for entry in entries()]
+    )

@@ -43,7 +43,9 @@ class Estimate:
         return cls(values.mean().item(), values - values.mean(), of_reference=of_reference)
 
 
-def interval(estimate: Estimate, units: Tensor | None, *, draws: int, seed: int) -> tuple[float, float] | None:
+def interval(
+    estimate: Estimate, units: Tensor | None, *, draws: int, seed: int
+) -> tuple[float, float] | None:
     """The central 95% of the figure over `draws` bootstrap redraws; None where there is nothing to redraw.
 
     Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife" (Annals of Statistics 7), and his infinitesimal jackknife of the
@@ -87,4 +89,6 @@ def _by_unit(influence: Tensor, units: Tensor | None) -> tuple[Tensor, Tensor]:
     _, index = units.unique(return_inverse=True)
     size = int(index.max()) + 1
     zeros = influence.new_zeros(size)
-    return zeros.index_add(0, index, influence), zeros.index_add(0, index, torch.ones_like(influence))
+    return zeros.index_add(0, index, influence), zeros.index_add(
+        0, index, torch.ones_like(influence)
+    )

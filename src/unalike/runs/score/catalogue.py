@@ -28,11 +28,37 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "vendi": Metric(
-        "Vendi score", "diversity", "larger", "effective number of different images, 1 (all alike) to the number of images", 1, None
+        "Vendi score",
+        "diversity",
+        "larger",
+        "effective number of different images, 1 (all alike) to the number of images",
+        1,
+        None,
     ),
-    "rke": Metric("RKE score", "diversity", "larger", "the Vendi score of order 2: the same, with less weight on rare images", 1, None),
-    "vendi_inf": Metric("Vendi score, order ∞", "diversity", "larger", "the same for the most frequent kind of image alone", 1, None),
-    "similarity": Metric("in-batch similarity", "diversity", "smaller", "mean cosine between the features of different images", -1, 1),
+    "rke": Metric(
+        "RKE score",
+        "diversity",
+        "larger",
+        "the Vendi score of order 2: the same, with less weight on rare images",
+        1,
+        None,
+    ),
+    "vendi_inf": Metric(
+        "Vendi score, order ∞",
+        "diversity",
+        "larger",
+        "the same for the most frequent kind of image alone",
+        1,
+        None,
+    ),
+    "similarity": Metric(
+        "in-batch similarity",
+        "diversity",
+        "smaller",
+        "mean cosine between the features of different images",
+        -1,
+        1,
+    ),
     "conditional_vendi": Metric(
         "Conditional-Vendi score",
         "prompts",
@@ -42,19 +68,69 @@ METRICS: dict[str, Metric] = {
         None,
     ),
     "information_vendi": Metric(
-        "information part of Vendi", "prompts", "", "diversity that comes from differing prompts; Vendi is the product of both", 1, None
+        "information part of Vendi",
+        "prompts",
+        "",
+        "diversity that comes from differing prompts; Vendi is the product of both",
+        1,
+        None,
     ),
-    "clip_score": Metric("CLIPScore", "prompts", "larger", "fit of images to their prompts: 100 times the mean cosine", 0, 100),
-    "precision": Metric("precision", "reference", "larger", "share of images that lie among the reference images", 0, 1),
-    "recall": Metric("recall", "reference", "larger", "share of reference images that lie among the images", 0, 1),
+    "clip_score": Metric(
+        "CLIPScore",
+        "prompts",
+        "larger",
+        "fit of images to their prompts: 100 times the mean cosine",
+        0,
+        100,
+    ),
+    "precision": Metric(
+        "precision",
+        "reference",
+        "larger",
+        "share of images that lie among the reference images",
+        0,
+        1,
+    ),
+    "recall": Metric(
+        "recall", "reference", "larger", "share of reference images that lie among the images", 0, 1
+    ),
     "density": Metric(
-        "density", "reference", "larger", "how densely reference images surround the images; about 1 where both are alike", 0
+        "density",
+        "reference",
+        "larger",
+        "how densely reference images surround the images; about 1 where both are alike",
+        0,
     ),
-    "coverage": Metric("coverage", "reference", "larger", "share of reference images with an image near them", 0, 1),
-    "frechet_distance": Metric("Fréchet distance", "reference", "smaller", "between normal distributions fitted to both sets", 0),
-    "kernel_distance": Metric("kernel distance", "reference", "smaller", "between both distributions; about 0 where they are equal"),
-    "nearest_distance": Metric("distance to the nearest", "reference", "", "mean distance of an image to its nearest reference image", 0),
-    "smallest_distance": Metric("smallest distance", "reference", "", "distance of the image that comes closest to the reference", 0),
+    "coverage": Metric(
+        "coverage", "reference", "larger", "share of reference images with an image near them", 0, 1
+    ),
+    "frechet_distance": Metric(
+        "Fréchet distance",
+        "reference",
+        "smaller",
+        "between normal distributions fitted to both sets",
+        0,
+    ),
+    "kernel_distance": Metric(
+        "kernel distance",
+        "reference",
+        "smaller",
+        "between both distributions; about 0 where they are equal",
+    ),
+    "nearest_distance": Metric(
+        "distance to the nearest",
+        "reference",
+        "",
+        "mean distance of an image to its nearest reference image",
+        0,
+    ),
+    "smallest_distance": Metric(
+        "smallest distance",
+        "reference",
+        "",
+        "distance of the image that comes closest to the reference",
+        0,
+    ),
     "auth_pct": Metric(
         "AuthPct",
         "reference",
@@ -63,7 +139,18 @@ METRICS: dict[str, Metric] = {
         0,
         100,
     ),
-    "share_inside": Metric("share inside the radius", "reference", "", "share of images closer than the radius to a reference image", 0, 1),
+    "share_inside": Metric(
+        "share inside the radius",
+        "reference",
+        "",
+        "share of images closer than the radius to a reference image",
+        0,
+        1,
+    ),
 }
 
-GROUPS: dict[str, str] = {"diversity": "Diversity", "prompts": "Given the prompts", "reference": "Against the reference"}
+GROUPS: dict[str, str] = {
+    "diversity": "Diversity",
+    "prompts": "Given the prompts",
+    "reference": "Against the reference",
+}

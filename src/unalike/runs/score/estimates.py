@@ -35,7 +35,9 @@ def similarity(features: Tensor) -> Estimate:
     return Estimate(value.item(), 2 * (others - value))
 
 
-def given_prompts(features: Tensor, kernel: Kernel, groups: Tensor, prompt_gram: Tensor | None) -> dict[str, Estimate]:
+def given_prompts(
+    features: Tensor, kernel: Kernel, groups: Tensor, prompt_gram: Tensor | None
+) -> dict[str, Estimate]:
     """Conditional-Vendi score and information part, of order 1.
 
     Args:
@@ -60,7 +62,9 @@ def given_prompts(features: Tensor, kernel: Kernel, groups: Tensor, prompt_gram:
 
 def clip_fit(images: Tensor, prompts: Tensor) -> Estimate:
     """CLIPScore of image embeddings (n, d) and those of their prompts."""
-    return Estimate.mean(100 * (unit_rows(images.double()) * unit_rows(prompts.double())).sum(dim=1).clamp_min(0))
+    return Estimate.mean(
+        100 * (unit_rows(images.double()) * unit_rows(prompts.double())).sum(dim=1).clamp_min(0)
+    )
 
 
 def neighbourhood(real: Tensor, generated: Tensor, k: int) -> dict[str, Estimate]:
@@ -78,10 +82,15 @@ def neighbourhood(real: Tensor, generated: Tensor, k: int) -> dict[str, Estimate
     }
 
 
-def copying(real: Tensor, generated: Tensor, *, unit: float, radius: float | None) -> dict[str, Estimate]:
+def copying(
+    real: Tensor, generated: Tensor, *, unit: float, radius: float | None
+) -> dict[str, Estimate]:
     """Nearest distances divided by `unit`, AuthPct where there are two real samples, and the share inside the radius if there is one."""
     distances = nearest_distances(generated, real)[0] / unit
-    found = {"nearest_distance": Estimate.mean(distances), "smallest_distance": Estimate(distances.min().item(), None)}
+    found = {
+        "nearest_distance": Estimate.mean(distances),
+        "smallest_distance": Estimate(distances.min().item(), None),
+    }
     if len(real) >= 2:
         found["auth_pct"] = Estimate.mean(100 * authentic(generated, real).double())
     if radius is not None:
@@ -104,7 +113,12 @@ def kernel(real: Tensor, generated: Tensor) -> Estimate:
 
 def _kernel_means(a: Tensor, b: Tensor) -> Tensor:
     """The mean of `k(a_i, b_j) = (<a_i, b_j> / d + 1)³` over `j`, (n,)."""
-    return torch.cat([((rows @ b.T / a.shape[1] + 1) ** 3).mean(dim=1) for rows in a.split(max(1, BLOCK // len(b)))])
+    return torch.cat(
+        [
+            ((rows @ b.T / a.shape[1] + 1) ** 3).mean(dim=1)
+            for rows in a.split(max(1, BLOCK // len(b)))
+        ]
+    )
 
 
 def frechet(real: Tensor, generated: Tensor) -> Estimate:

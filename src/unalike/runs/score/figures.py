@@ -106,7 +106,9 @@ def compute(
     if reference is not None:
         whole |= _against(task, generated, reference, notes)
     tick(0.6)
-    figures = [_figure(task, name, estimate, generated, reference) for name, estimate in _ordered(whole)]
+    figures = [
+        _figure(task, name, estimate, generated, reference) for name, estimate in _ordered(whole)
+    ]
     each: dict[int, dict[str, Estimate]] = {}
     if generated.groups is not None:
         for number in range(len(task.prompts)):
@@ -116,7 +118,10 @@ def compute(
         notes += _on_prompts(each, generated, reference)
         for number, own in each.items():
             images = len(generated.of(number))
-            figures += [_prompt_figure(task, name, estimate, number, images) for name, estimate in _ordered(own)]
+            figures += [
+                _prompt_figure(task, name, estimate, number, images)
+                for name, estimate in _ordered(own)
+            ]
     return figures, notes
 
 
@@ -149,17 +154,26 @@ def _whole(task: Task, generated: FeatureSet, notes: list[str]) -> dict[str, Est
 
 def _sample(features: Tensor, task: Task, *, joint: bool = False) -> Tensor | None:
     """Which images the eigenvalues are computed of; None for all. The cosine alone needs no larger matrix than there are features."""
-    size, small = len(features), isinstance(task.kernel, Cosine) and features.shape[1] <= SPECTRAL_LIMIT and not joint
+    size, small = (
+        len(features),
+        isinstance(task.kernel, Cosine) and features.shape[1] <= SPECTRAL_LIMIT and not joint,
+    )
     if size <= SPECTRAL_LIMIT or small:
         return None
-    return torch.randperm(size, generator=torch.Generator().manual_seed(task.seed))[:SPECTRAL_LIMIT].sort().values
+    return (
+        torch.randperm(size, generator=torch.Generator().manual_seed(task.seed))[:SPECTRAL_LIMIT]
+        .sort()
+        .values
+    )
 
 
 def _located(found: Mapping[str, Estimate], rows: Tensor | None) -> dict[str, Estimate]:
     return {name: Estimate(e.value, e.influence, log=e.log, rows=rows) for name, e in found.items()}
 
 
-def _against(task: Task, generated: FeatureSet, reference: FeatureSet, notes: list[str]) -> dict[str, Estimate]:
+def _against(
+    task: Task, generated: FeatureSet, reference: FeatureSet, notes: list[str]
+) -> dict[str, Estimate]:
     """The figures of all images against the whole reference."""
     real, drawn = reference.features, generated.features
     found: dict[str, Estimate] = {}
@@ -167,10 +181,14 @@ def _against(task: Task, generated: FeatureSet, reference: FeatureSet, notes: li
     if task.k < smaller:
         found |= estimates.neighbourhood(real, drawn, task.k)
     else:
-        notes.append(f"Precision, recall, density and coverage need more than k = {task.k} images a side; there are {smaller}.")
+        notes.append(
+            f"Precision, recall, density and coverage need more than k = {task.k} images a side; there are {smaller}."
+        )
     if smaller >= 2:
         if min(len(real) + len(drawn), numbers) > FRECHET_LIMIT:
-            notes.append(f"The Fréchet distance is left out for features of more than {FRECHET_LIMIT} numbers and as many images.")
+            notes.append(
+                f"The Fréchet distance is left out for features of more than {FRECHET_LIMIT} numbers and as many images."
+            )
         else:
             found["frechet_distance"] = estimates.frechet(real, drawn)
             if smaller <= numbers:
@@ -183,7 +201,11 @@ def _against(task: Task, generated: FeatureSet, reference: FeatureSet, notes: li
 
 
 def _of_prompt(
-    task: Task, generated: FeatureSet, reference: FeatureSet | None, whole: Mapping[str, Estimate], number: int
+    task: Task,
+    generated: FeatureSet,
+    reference: FeatureSet | None,
+    whole: Mapping[str, Estimate],
+    number: int,
 ) -> dict[str, Estimate]:
     """The figures of one prompt's images.
 
@@ -192,25 +214,33 @@ def _of_prompt(
     """
     features = generated.of(number)
     sample = _sample(features, task)
-    found = _located(estimates.diversity(features if sample is None else features[sample], task.kernel), sample)
+    found = _located(
+        estimates.diversity(features if sample is None else features[sample], task.kernel), sample
+    )
     if len(features) >= 2:
         found["similarity"] = estimates.similarity(features)
     if task.prompt_features is not None:
-        found["clip_score"] = estimates.clip_fit(features, task.prompt_features[number].expand(len(features), -1))
+        found["clip_score"] = estimates.clip_fit(
+            features, task.prompt_features[number].expand(len(features), -1)
+        )
     if reference is None:
         return found
     if reference.groups is None:
         assert generated.groups is not None
         for name in ("precision", "density", "nearest_distance", "auth_pct", "share_inside"):
             if name in whole:
-                found[name] = Estimate.mean(whole[name].value + _influence(whole[name])[generated.groups == number])
+                found[name] = Estimate.mean(
+                    whole[name].value + _influence(whole[name])[generated.groups == number]
+                )
         return found
     real = reference.of(number)
     if task.k < min(len(real), len(features)):
         found |= estimates.neighbourhood(real, features, task.k)
     if min(len(real), len(features)) >= 2:
         found["kernel_distance"] = estimates.kernel(real, features)
-    return found | (estimates.copying(real, features, unit=task.unit, radius=task.radius) if len(real) else {})
+    return found | (
+        estimates.copying(real, features, unit=task.unit, radius=task.radius) if len(real) else {}
+    )
 
 
 def _influence(estimate: Estimate) -> Tensor:
@@ -218,19 +248,34 @@ def _influence(estimate: Estimate) -> Tensor:
     return estimate.influence
 
 
-def _figure(task: Task, name: str, estimate: Estimate, generated: FeatureSet, reference: FeatureSet | None) -> Figure:
+def _figure(
+    task: Task, name: str, estimate: Estimate, generated: FeatureSet, reference: FeatureSet | None
+) -> Figure:
     """A figure of all images; whole prompts are redrawn where there are several."""
-    groups = reference.groups if estimate.of_reference and reference is not None else generated.groups
+    groups = (
+        reference.groups if estimate.of_reference and reference is not None else generated.groups
+    )
     side = "reference " if estimate.of_reference else ""
     several = groups is not None and len(groups.unique()) > 1
     units = groups if several else None
     if units is not None and estimate.rows is not None:
         units = units[estimate.rows]
     images = len(generated.features if estimate.rows is None else estimate.rows)
-    return _with_interval(task, name, "all", None, estimate, units, side + ("prompts" if several else "images"), images)
+    return _with_interval(
+        task,
+        name,
+        "all",
+        None,
+        estimate,
+        units,
+        side + ("prompts" if several else "images"),
+        images,
+    )
 
 
-def _means(task: Task, each: Mapping[int, Mapping[str, Estimate]], generated: FeatureSet) -> list[Figure]:
+def _means(
+    task: Task, each: Mapping[int, Mapping[str, Estimate]], generated: FeatureSet
+) -> list[Figure]:
     """Means over those prompts that have the figure."""
     found = []
     for name in METRICS:
@@ -238,7 +283,11 @@ def _means(task: Task, each: Mapping[int, Mapping[str, Estimate]], generated: Fe
         if values:
             estimate = Estimate.mean(torch.tensor(list(values.values()), dtype=torch.float64))
             images = sum(len(generated.of(number)) for number in values)
-            found.append(_with_interval(task, name, "mean", None, estimate, None, "prompts", images, prompts=len(values)))
+            found.append(
+                _with_interval(
+                    task, name, "mean", None, estimate, None, "prompts", images, prompts=len(values)
+                )
+            )
     return found
 
 
@@ -263,17 +312,36 @@ def _with_interval(
     low, high = ends if ends is not None else (None, None)
     if low is not None and high is not None:
         largest = METRICS[name].largest
-        low, high = max(low, METRICS[name].smallest), min(high, math.inf if largest is None and scope == "mean" else largest or images)
+        low, high = (
+            max(low, METRICS[name].smallest),
+            min(high, math.inf if largest is None and scope == "mean" else largest or images),
+        )
         low, high = min(low, estimate.value), max(high, estimate.value)
-    return Figure(name, scope, prompt, estimate.value, low, high, None if ends is None else resampled, images, prompts)
+    return Figure(
+        name,
+        scope,
+        prompt,
+        estimate.value,
+        low,
+        high,
+        None if ends is None else resampled,
+        images,
+        prompts,
+    )
 
 
-def _on_prompts(each: Mapping[int, Mapping[str, Estimate]], generated: FeatureSet, reference: FeatureSet | None) -> list[str]:
+def _on_prompts(
+    each: Mapping[int, Mapping[str, Estimate]], generated: FeatureSet, reference: FeatureSet | None
+) -> list[str]:
     notes = []
     if len(each) == 1:
-        notes.append("There is one prompt: intervals redraw its images, and means over prompts have none.")
+        notes.append(
+            "There is one prompt: intervals redraw its images, and means over prompts have none."
+        )
     elif len(each) < FEW_PROMPTS:
-        notes.append(f"Intervals redraw {len(each)} prompts; of fewer than about {FEW_PROMPTS} they come out too narrow.")
+        notes.append(
+            f"Intervals redraw {len(each)} prompts; of fewer than about {FEW_PROMPTS} they come out too narrow."
+        )
     if reference is None:
         return notes
     if reference.groups is None:

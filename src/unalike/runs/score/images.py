@@ -39,7 +39,14 @@ class ImageSet:
         return len(self.files)
 
 
-def extract(folder: Path, files: Sequence[str], extractor: Extractor, *, skip_bad: bool, tick: Callable[[], None]) -> ImageSet:
+def extract(
+    folder: Path,
+    files: Sequence[str],
+    extractor: Extractor,
+    *,
+    skip_bad: bool,
+    tick: Callable[[], None],
+) -> ImageSet:
     """Features of images of any sizes; images of one size are embedded together.
 
     Args:
@@ -63,7 +70,9 @@ def extract(folder: Path, files: Sequence[str], extractor: Extractor, *, skip_ba
             skipped.append((file, reason(error, folder / file)))
         else:
             sizes[image.size] += 1
-            if skip_bad or not skipped:  # after a refusal the rest is only read to list what else is bad
+            if (
+                skip_bad or not skipped
+            ):  # after a refusal the rest is only read to list what else is bad
                 batches.add(number, file, image)
         tick()
     if skipped and (not skip_bad or len(skipped) == len(files)):

@@ -89,16 +89,37 @@ def _summary(figures: Sequence[Figure], record: Mapping[str, Any]) -> str:
     means = {f.metric: f for f in figures if f.scope == "mean"}
     parts = ["<h2>Figures</h2>"]
     if record["settings"]["bootstrap"]:
-        redrawn = " and ".join(dict.fromkeys(f.resampled for f in [*whole.values(), *means.values()] if f.resampled))
+        redrawn = " and ".join(
+            dict.fromkeys(f.resampled for f in [*whole.values(), *means.values()] if f.resampled)
+        )
         parts.append(
             f'<p class="note">In brackets: 95% bootstrap intervals of {record["settings"]["bootstrap"]} redraws of {escape(redrawn)}.</p>'
         )
     for group, heading in GROUPS.items():
-        names = [n for n, metric in METRICS.items() if metric.group == group and (n in whole or n in means)]
+        names = [
+            n
+            for n, metric in METRICS.items()
+            if metric.group == group and (n in whole or n in means)
+        ]
         if names:
-            head = ["figure", "all images", *(["mean over prompts"] if means else []), "what it says"]
-            rows = [[METRICS[n].title, _unbroken(whole.get(n)), *([_unbroken(means.get(n))] if means else []), _meaning(n)] for n in names]
-            parts.append(f"<h3>{escape(heading)}</h3>\n{table(_caption(group, record), head, rows, numbers_from=len(head))}")
+            head = [
+                "figure",
+                "all images",
+                *(["mean over prompts"] if means else []),
+                "what it says",
+            ]
+            rows = [
+                [
+                    METRICS[n].title,
+                    _unbroken(whole.get(n)),
+                    *([_unbroken(means.get(n))] if means else []),
+                    _meaning(n),
+                ]
+                for n in names
+            ]
+            parts.append(
+                f"<h3>{escape(heading)}</h3>\n{table(_caption(group, record), head, rows, numbers_from=len(head))}"
+            )
     return "\n".join(parts)
 
 
@@ -126,7 +147,8 @@ def _notes(record: Mapping[str, Any]) -> str:
     notes = list(record["notes"])
     if skipped:
         notes.append(
-            f"{len(skipped)} images could not be read and are left out: " + ", ".join(f"{s['file']} ({s['reason']})" for s in skipped)
+            f"{len(skipped)} images could not be read and are left out: "
+            + ", ".join(f"{s['file']} ({s['reason']})" for s in skipped)
         )
     if not notes:
         return ""
@@ -140,25 +162,49 @@ def _thumbnail(images: ImageSet, index: int) -> Image.Image:
     return image
 
 
-def _alike(record: Mapping[str, Any], images: ImageSet, prompts: Sequence[str] | None, pairs: Sequence[Pair]) -> str:
+def _alike(
+    record: Mapping[str, Any],
+    images: ImageSet,
+    prompts: Sequence[str] | None,
+    pairs: Sequence[Pair],
+) -> str:
     shown = []
     for p in pairs:
         both = [images.files[p.first], images.files[p.second]]
-        asked = "" if prompts is None else " · " + " / ".join(dict.fromkeys(prompts[i] for i in (p.first, p.second)))
-        shown.append(pair([(_thumbnail(images, i), f) for i, f in zip((p.first, p.second), both, strict=True)], f"{p.value:.3f}{asked}"))
+        asked = (
+            ""
+            if prompts is None
+            else " · " + " / ".join(dict.fromkeys(prompts[i] for i in (p.first, p.second)))
+        )
+        shown.append(
+            pair(
+                [
+                    (_thumbnail(images, i), f)
+                    for i, f in zip((p.first, p.second), both, strict=True)
+                ],
+                f"{p.value:.3f}{asked}",
+            )
+        )
     return (
         '<h2>Most alike</h2>\n<p class="note">The pairs of this set that are most alike, each image in one pair at most. The number is '
         f'their similarity by the same kernel as the scores: 1 for equal features.</p>\n<ul class="pairs">\n{"".join(shown)}</ul>'
     )
 
 
-def _nearest(record: Mapping[str, Any], images: ImageSet, reference: ImageSet | None, pairs: Sequence[Pair]) -> str:
+def _nearest(
+    record: Mapping[str, Any], images: ImageSet, reference: ImageSet | None, pairs: Sequence[Pair]
+) -> str:
     if reference is None:
         return ""
     shown = []
     for p in pairs:
-        both = [(_thumbnail(images, p.first), images.files[p.first]), (_thumbnail(reference, p.second), reference.files[p.second])]
-        shown.append(pair(both, f"{p.value:.3g} · {images.files[p.first]}, {reference.files[p.second]}"))
+        both = [
+            (_thumbnail(images, p.first), images.files[p.first]),
+            (_thumbnail(reference, p.second), reference.files[p.second]),
+        ]
+        shown.append(
+            pair(both, f"{p.value:.3g} · {images.files[p.first]}, {reference.files[p.second]}")
+        )
     return (
         '<h2>Nearest to the reference</h2>\n<p class="note">Left an image of the set, right the reference image that it is nearest to, the '
         f'closest first. The number is the {escape(record["features"]["unit"])}.</p>\n<ul class="pairs">\n{"".join(shown)}</ul>'
@@ -174,14 +220,29 @@ def _prompts(figures: Sequence[Figure]) -> str:
         return ""
     names = [n for n in METRICS if any(n in own for own in rows.values())]
     cells = [
-        [prompt, str(own["vendi"].images), *(number(own[n].value) if n in own else "" for n in names)]
+        [
+            prompt,
+            str(own["vendi"].images),
+            *(number(own[n].value) if n in own else "" for n in names),
+        ]
         for prompt, own in list(rows.items())[:PROMPTS_LISTED]
     ]
-    left = "" if len(rows) <= PROMPTS_LISTED else f" The first {PROMPTS_LISTED} of {len(rows)} prompts are listed."
+    left = (
+        ""
+        if len(rows) <= PROMPTS_LISTED
+        else f" The first {PROMPTS_LISTED} of {len(rows)} prompts are listed."
+    )
     charted = sorted(rows.items(), key=lambda row: row[1]["vendi"].value)[:PROMPTS_CHARTED]
-    which = "" if len(rows) <= PROMPTS_CHARTED else f", the {PROMPTS_CHARTED} least varied prompts of {len(rows)}"
+    which = (
+        ""
+        if len(rows) <= PROMPTS_CHARTED
+        else f", the {PROMPTS_CHARTED} least varied prompts of {len(rows)}"
+    )
     chart = dot_chart(
-        [(prompt, own["vendi"].value, own["vendi"].low, own["vendi"].high) for prompt, own in charted],
+        [
+            (prompt, own["vendi"].value, own["vendi"].low, own["vendi"].high)
+            for prompt, own in charted
+        ],
         title="Vendi score of each prompt with its interval; the table below has the numbers",
         start=1,
     )
@@ -198,7 +259,10 @@ def _grid(images: ImageSet, prompts: Sequence[str] | None) -> str:
     panels, shown = [], 0
     for heading, chosen in groups.items():
         pictures = [_thumbnail(images, i) for i in chosen]
-        items = [figure(p, f"{heading or 'image'}: {images.files[i]}", images.files[i]) for p, i in zip(pictures, chosen, strict=True)]
+        items = [
+            figure(p, f"{heading or 'image'}: {images.files[i]}", images.files[i])
+            for p, i in zip(pictures, chosen, strict=True)
+        ]
         panels.append(panel(heading, items))
         shown += len(items)
     if shown == len(images):

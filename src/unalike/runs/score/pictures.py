@@ -29,7 +29,9 @@ class Pair:
     value: float
 
 
-def alike_pairs(features: Tensor, kernel: Kernel, *, seed: int, count: int = PAIRS_SHOWN) -> list[Pair]:
+def alike_pairs(
+    features: Tensor, kernel: Kernel, *, seed: int, count: int = PAIRS_SHOWN
+) -> list[Pair]:
     """The pairs of largest kernel value, the most alike first, no image in two of them; at least 2 images.
 
     Cost: O(n² d) in blocks, n at most `PAIR_LIMIT`.
@@ -41,9 +43,18 @@ def alike_pairs(features: Tensor, kernel: Kernel, *, seed: int, count: int = PAI
     """
     chosen = torch.arange(len(features))
     if len(features) > PAIR_LIMIT:
-        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:PAIR_LIMIT].sort().values
+        chosen = (
+            torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[
+                :PAIR_LIMIT
+            ]
+            .sort()
+            .values
+        )
     rows = features[chosen].double()
-    values, others = torch.empty(len(rows), dtype=torch.float64), torch.empty(len(rows), dtype=torch.int64)
+    values, others = (
+        torch.empty(len(rows), dtype=torch.float64),
+        torch.empty(len(rows), dtype=torch.int64),
+    )
     step = max(1, BLOCK // len(rows))
     for start in range(0, len(rows), step):
         gram = kernel(rows[start : start + step], rows)
@@ -61,10 +72,15 @@ def alike_pairs(features: Tensor, kernel: Kernel, *, seed: int, count: int = PAI
     return pairs
 
 
-def nearest_pairs(generated: Tensor, reference: Tensor, *, unit: float, count: int = PAIRS_SHOWN) -> list[Pair]:
+def nearest_pairs(
+    generated: Tensor, reference: Tensor, *, unit: float, count: int = PAIRS_SHOWN
+) -> list[Pair]:
     """The images closest to the reference, each with the reference image that it is closest to, the closest first."""
     distances, others = nearest_distances(generated, reference)
-    return [Pair(i, int(others[i]), distances[i].item() / unit) for i in distances.argsort(stable=True)[:count].tolist()]
+    return [
+        Pair(i, int(others[i]), distances[i].item() / unit)
+        for i in distances.argsort(stable=True)[:count].tolist()
+    ]
 
 
 def chosen_for_grid(images: ImageSet, prompts: Sequence[str] | None) -> dict[str, list[int]]:

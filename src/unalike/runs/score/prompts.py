@@ -37,17 +37,27 @@ def read_prompts(path: Path) -> dict[str, str]:
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, OptionError):
             raise
-        reason = f"it is not there ({path})" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
-        raise OptionError(f"prompts is {path.name!r}, which cannot be read: {reason}; allowed: {_FORMATS}") from error
+        reason = (
+            f"it is not there ({path})"
+            if isinstance(error, FileNotFoundError)
+            else " ".join(str(error).split())
+        )
+        raise OptionError(
+            f"prompts is {path.name!r}, which cannot be read: {reason}; allowed: {_FORMATS}"
+        ) from error
     found: dict[str, str] = {}
     for file, prompt in pairs:
-        if not (isinstance(file, str) and isinstance(prompt, str) and file.strip() and prompt.strip()):
+        if not (
+            isinstance(file, str) and isinstance(prompt, str) and file.strip() and prompt.strip()
+        ):
             raise OptionError(
                 f"prompts is {path.name!r}, which has the entry {file!r}: {prompt!r}; each needs a file and a prompt, both text"
             )
         name = _normalised(file)
         if found.setdefault(name, prompt.strip()) != prompt.strip():
-            raise OptionError(f"prompts is {path.name!r}, which has two prompts for {name!r}; keep one of them")
+            raise OptionError(
+                f"prompts is {path.name!r}, which has two prompts for {name!r}; keep one of them"
+            )
     if not found:
         raise OptionError(f"prompts is {path.name!r}, which has no entry; allowed: {_FORMATS}")
     return found
@@ -77,7 +87,9 @@ def read_run(folder: Path) -> dict[str, str] | None:
             "copy its images into another folder to score them by themselves"
         ) from error
     found = {row[column]: row["prompt"] for row in rows for column in columns if row.get(column)}
-    return {name.partition("/")[2] if run != folder else name: prompt for name, prompt in found.items()}
+    return {
+        name.partition("/")[2] if run != folder else name: prompt for name, prompt in found.items()
+    }
 
 
 def matched(files: Sequence[str], prompts: Mapping[str, str], source: str) -> list[str]:
@@ -104,31 +116,45 @@ def _pairs(path: Path) -> Iterable[tuple[Any, Any]]:
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         with path.open(encoding="utf-8-sig", newline="") as f:
-            return _of_rows(list(csv.DictReader(f, delimiter="," if kind == ".csv" else "\t")), path)
+            return _of_rows(
+                list(csv.DictReader(f, delimiter="," if kind == ".csv" else "\t")), path
+            )
     if kind == ".parquet":
         return _of_rows(_parquet(path), path)
     if kind == ".json":
         content = json.loads(path.read_text("utf-8-sig"))
         return content.items() if isinstance(content, dict) else _of_rows(content, path)
     if kind == ".txt":
-        return [_line(line, i, path) for i, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1) if line.strip()]
+        return [
+            _line(line, i, path)
+            for i, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1)
+            if line.strip()
+        ]
     raise OptionError(f"prompts is {path.name!r}; allowed: {_FORMATS}")
 
 
 def _of_rows(rows: Any, path: Path) -> list[tuple[Any, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise OptionError(f"prompts is {path.name!r}, which is neither an object nor a list of objects; allowed: {_FORMATS}")
+        raise OptionError(
+            f"prompts is {path.name!r}, which is neither an object nor a list of objects; allowed: {_FORMATS}"
+        )
     names = {str(name) for row in rows for name in row}
-    chosen = [next((c for c in columns if c in names), None) for columns in (FILE_COLUMNS, PROMPT_COLUMNS)]
+    chosen = [
+        next((c for c in columns if c in names), None) for columns in (FILE_COLUMNS, PROMPT_COLUMNS)
+    ]
     if rows and None in chosen:
-        raise OptionError(f"prompts is {path.name!r}, which has the columns {', '.join(sorted(names))}; it needs file and prompt")
+        raise OptionError(
+            f"prompts is {path.name!r}, which has the columns {', '.join(sorted(names))}; it needs file and prompt"
+        )
     return [(row.get(chosen[0]), row.get(chosen[1])) for row in rows]
 
 
 def _line(line: str, number: int, path: Path) -> tuple[str, str]:
     file, tab, prompt = line.partition("\t")
     if not tab:
-        raise OptionError(f"prompts is {path.name!r}, whose line {number} has no tab between a file and a prompt: {line[:60]!r}")
+        raise OptionError(
+            f"prompts is {path.name!r}, whose line {number} has no tab between a file and a prompt: {line[:60]!r}"
+        )
     return file, prompt
 
 
@@ -137,7 +163,11 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
     names = {*FILE_COLUMNS, *PROMPT_COLUMNS, "unguided_image"}
     own = [name for name in pq.read_schema(path).names if name in names]
-    return pq.read_table(path, columns=own).to_pylist() if own else [dict.fromkeys(pq.read_schema(path).names)]
+    return (
+        pq.read_table(path, columns=own).to_pylist()
+        if own
+        else [dict.fromkeys(pq.read_schema(path).names)]
+    )
 
 
 def _is_run(folder: Path) -> bool:

@@ -23,7 +23,11 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 
 
 def score_record(
-    settings: ScoreSettings, extractor: Extractor, images: ImageSet, reference: ImageSet | None, prompts: Mapping[str, Any] | None
+    settings: ScoreSettings,
+    extractor: Extractor,
+    images: ImageSet,
+    reference: ImageSet | None,
+    prompts: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything but the figures.
 
@@ -47,9 +51,15 @@ def score_record(
             "resizing": extractor.resizing,
             "unit": extractor.unit_name,
         },
-        "settings": {name: getattr(settings, name) for name in ("k", "radius", "seed", "bootstrap", "batch_size")},
+        "settings": {
+            name: getattr(settings, name)
+            for name in ("k", "radius", "seed", "bootstrap", "batch_size")
+        },
         "interval": LEVEL,
-        "libraries": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
+        "libraries": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
     }
 
 
@@ -58,7 +68,10 @@ def set_record(images: ImageSet) -> dict[str, Any]:
     return {
         "name": images.folder.resolve().name,
         "count": len(images),
-        "sizes": [{"width": w, "height": h, "count": count} for (w, h), count in images.sizes.most_common()],
+        "sizes": [
+            {"width": w, "height": h, "count": count}
+            for (w, h), count in images.sizes.most_common()
+        ],
         "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
     }
 
@@ -85,7 +98,14 @@ def command_line(settings: ScoreSettings) -> str:
         words += [] if path is None else [option, path.resolve().name]
     words += ["--features", public_features(settings.features), "--k", settings.k]
     words += [] if settings.radius is None else ["--radius", settings.radius]
-    words += ["--bootstrap", settings.bootstrap, "--seed", settings.seed, "--batch-size", settings.batch_size]
+    words += [
+        "--bootstrap",
+        settings.bootstrap,
+        "--seed",
+        settings.seed,
+        "--batch-size",
+        settings.batch_size,
+    ]
     words += ["--skip-bad"] if settings.skip_bad else []
     return shlex.join(str(word) for word in words)
 

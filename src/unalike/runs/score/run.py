@@ -61,14 +61,20 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
     tell = progress or (lambda share: None)
     plan = _Plan.of(settings.folder, settings.prompts)
     real = _Plan.of(settings.reference, settings.reference_prompts) if settings.reference else None
-    folder = ScoreFolder.claim(settings.out or free_folder(f"score {plan.name}", Path.cwd()), overwrite=settings.overwrite)
+    folder = ScoreFolder.claim(
+        settings.out or free_folder(f"score {plan.name}", Path.cwd()), overwrite=settings.overwrite
+    )
     try:
         started = time.perf_counter()
         own = extractor(settings.features, device=settings.device, batch_size=settings.batch_size)
         images, reference = _read(settings, own, plan, real, tell)
         if len(images) < 2:
-            raise OptionError(f"there is one image in {str(settings.folder)!r}; at least 2 are needed to compare them")
-        record, figures, page = _scored(settings, own, (plan, images), (real, reference), tell, started)
+            raise OptionError(
+                f"there is one image in {str(settings.folder)!r}; at least 2 are needed to compare them"
+            )
+        record, figures, page = _scored(
+            settings, own, (plan, images), (real, reference), tell, started
+        )
         folder.write(record, score_table(figures), page)
     except BaseException:
         folder.abandon()
@@ -92,8 +98,14 @@ class _Plan:
         files = sorted(run) if run and inside else find_images(folder)
         if prompts is None and run is None:
             return cls(folder, files, None, None)
-        found, source = (read_prompts(prompts), prompts.name) if prompts is not None else (run or {}, "samples.parquet")
-        return cls(folder, files, dict(zip(files, matched(files, found, source), strict=True)), source)
+        found, source = (
+            (read_prompts(prompts), prompts.name)
+            if prompts is not None
+            else (run or {}, "samples.parquet")
+        )
+        return cls(
+            folder, files, dict(zip(files, matched(files, found, source), strict=True)), source
+        )
 
     @property
     def name(self) -> str:
@@ -103,7 +115,9 @@ class _Plan:
         return None if self.prompts is None else [self.prompts[file] for file in images.files]
 
 
-def _read(settings: ScoreSettings, own: Extractor, plan: _Plan, real: _Plan | None, tell: Progress) -> tuple[ImageSet, ImageSet | None]:
+def _read(
+    settings: ScoreSettings, own: Extractor, plan: _Plan, real: _Plan | None, tell: Progress
+) -> tuple[ImageSet, ImageSet | None]:
     total, done = len(plan.files) + (len(real.files) if real else 0), 0
 
     def tick() -> None:
@@ -111,7 +125,10 @@ def _read(settings: ScoreSettings, own: Extractor, plan: _Plan, real: _Plan | No
         done += 1
         tell(_READING * done / total)
 
-    images, reference = (extract(p.folder, p.files, own, skip_bad=settings.skip_bad, tick=tick) if p else None for p in (plan, real))
+    images, reference = (
+        extract(p.folder, p.files, own, skip_bad=settings.skip_bad, tick=tick) if p else None
+        for p in (plan, real)
+    )
     assert images is not None
     return images, reference
 
@@ -129,20 +146,43 @@ def _scored(
     prompts = plan.prompts_of(images)
     texts = list(dict.fromkeys(prompts or []))
     embedded = own.prompt_features(texts) if texts else None
-    task = Task(own.kernel, own.unit, texts, embedded, settings.k, settings.radius, settings.bootstrap, settings.seed)
+    task = Task(
+        own.kernel,
+        own.unit,
+        texts,
+        embedded,
+        settings.k,
+        settings.radius,
+        settings.bootstrap,
+        settings.seed,
+    )
     generated = FeatureSet(images.features, _numbers(prompts, texts))
     protected = (
-        FeatureSet(reference.features, _numbers(real.prompts_of(reference), texts) if texts else None) if real and reference else None
+        FeatureSet(
+            reference.features, _numbers(real.prompts_of(reference), texts) if texts else None
+        )
+        if real and reference
+        else None
     )
-    figures, notes = compute(task, generated, protected, lambda share: tell(_READING + (0.95 - _READING) * share))
-    if len(images.sizes) > 1 or (reference is not None and set(reference.sizes) != set(images.sizes)):
-        notes.insert(0, f"The images have different sizes; each is {own.resizing} before it is compared.")
+    figures, notes = compute(
+        task, generated, protected, lambda share: tell(_READING + (0.95 - _READING) * share)
+    )
+    if len(images.sizes) > 1 or (
+        reference is not None and set(reference.sizes) != set(images.sizes)
+    ):
+        notes.insert(
+            0, f"The images have different sizes; each is {own.resizing} before it is compared."
+        )
     if len(images) > PAIR_LIMIT:
-        notes.append(f"The most alike pairs are those of {PAIR_LIMIT} images, drawn with the seed {settings.seed}.")
+        notes.append(
+            f"The most alike pairs are those of {PAIR_LIMIT} images, drawn with the seed {settings.seed}."
+        )
     alike = alike_pairs(images.features, own.kernel, seed=settings.seed)
     nearest = nearest_pairs(images.features, reference.features, unit=own.unit) if reference else []
     kernel = (
-        "1 for the same prompt, 0 for others" if embedded is None else f"Gaussian of bandwidth {PROMPT_BANDWIDTH} on CLIP's unit embeddings"
+        "1 for the same prompt, 0 for others"
+        if embedded is None
+        else f"Gaussian of bandwidth {PROMPT_BANDWIDTH} on CLIP's unit embeddings"
     )
     asked = {"source": plan.source, "count": len(texts), "kernel": kernel} if texts else None
     record = score_record(settings, own, images, reference, asked)
@@ -151,7 +191,9 @@ def _scored(
         "notes": notes,
         "figures": [f.to_dict() for f in figures],
         "most_alike": [_named(p, images, images, "similarity") for p in alike],
-        "nearest_reference": [_named(p, images, reference, "distance") for p in nearest] if reference else None,
+        "nearest_reference": [_named(p, images, reference, "distance") for p in nearest]
+        if reference
+        else None,
     }
     return record, figures, score_page(record, figures, images, reference, prompts, alike, nearest)
 

@@ -57,18 +57,32 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         parse(self.features)
-        for name, least, example in (("seed", 0, 0), ("bootstrap", 0, 1000), ("k", 1, 5), ("batch_size", 1, 32)):
+        for name, least, example in (
+            ("seed", 0, 0),
+            ("bootstrap", 0, 1000),
+            ("k", 1, 5),
+            ("batch_size", 1, 32),
+        ):
             value = getattr(self, name)
             if value < least:
-                raise OptionError(f"{name} is {value}; it must be a whole number of at least {least}, as in {name}={example}")
+                raise OptionError(
+                    f"{name} is {value}; it must be a whole number of at least {least}, as in {name}={example}"
+                )
         if self.seed >= 2**63:
             raise OptionError(f"seed is {self.seed}; it must be below 2**63, as in seed=0")
         if 0 < self.bootstrap < 100:
-            raise OptionError(f"bootstrap is {self.bootstrap}; a 95% interval needs at least 100 redraws, as in bootstrap=1000, or none: 0")
+            raise OptionError(
+                f"bootstrap is {self.bootstrap}; a 95% interval needs at least 100 redraws, as in bootstrap=1000, or none: 0"
+            )
         if self.radius is not None and not (math.isfinite(self.radius) and self.radius > 0):
-            raise OptionError(f"radius is {self.radius}; it must be a finite number above 0, as in radius=0.1")
+            raise OptionError(
+                f"radius is {self.radius}; it must be a finite number above 0, as in radius=0.1"
+            )
         if self.reference is None:
-            for name, what in (("radius", "to measure distances to"), ("reference_prompts", "that they could belong to")):
+            for name, what in (
+                ("radius", "to measure distances to"),
+                ("reference_prompts", "that they could belong to"),
+            ):
                 if getattr(self, name) is not None:
                     raise OptionError(
                         f"{name} is {getattr(self, name)}, and there is no reference {what}; add reference, a folder of images"

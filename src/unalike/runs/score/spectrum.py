@@ -69,7 +69,10 @@ def of_features(features: Tensor, kernel: Kernel) -> Spectrum:
 
     Cost: O(n² d + n³), or O(n d² + d³) for the cosine where d is below n.
     """
-    return Spectrum(len(features), [_block(torch.arange(len(features)), features.double(), kernel, len(features))])
+    return Spectrum(
+        len(features),
+        [_block(torch.arange(len(features)), features.double(), kernel, len(features))],
+    )
 
 
 def of_gram(gram: Tensor) -> Spectrum:
@@ -80,7 +83,9 @@ def of_gram(gram: Tensor) -> Spectrum:
 def within_groups(features: Tensor, kernel: Kernel, groups: Tensor) -> Spectrum:
     """The spectrum of `K_X ∘ K_Y` where `K_Y` is 1 for samples of the same group and 0 for others: a block a group."""
     rows = [(groups == g).nonzero()[:, 0] for g in groups.unique()]
-    return Spectrum(len(features), [_block(r, features[r].double(), kernel, len(features)) for r in rows])
+    return Spectrum(
+        len(features), [_block(r, features[r].double(), kernel, len(features)) for r in rows]
+    )
 
 
 def of_groups(groups: Tensor) -> Spectrum:
@@ -89,7 +94,9 @@ def of_groups(groups: Tensor) -> Spectrum:
     for group in groups.unique():
         rows = (groups == group).nonzero()[:, 0]
         ones = torch.ones(len(rows), 1, dtype=torch.float64)
-        blocks.append(Block(rows, torch.tensor([len(rows) / len(groups)], dtype=torch.float64), ones))
+        blocks.append(
+            Block(rows, torch.tensor([len(rows) / len(groups)], dtype=torch.float64), ones)
+        )
     return Spectrum(len(groups), blocks)
 
 

@@ -20,7 +20,9 @@ class Found:
     rows: tuple[int, ...]
 
 
-def nearest(points: np.ndarray, vectors: Vectors, *, relative: float, absolute: float = 0.0) -> list[Found]:
+def nearest(
+    points: np.ndarray, vectors: Vectors, *, relative: float, absolute: float = 0.0
+) -> list[Found]:
     """The nearest vector of each point, and those that are as near but for `relative · distance + absolute`.
 
     A product of matrices says which vectors of a block could be among those, given its rounding error; they are measured by differences.
@@ -48,12 +50,15 @@ def nearest(points: np.ndarray, vectors: Vectors, *, relative: float, absolute: 
         rough = own[:, None] - 2 * points @ block.T + sizes
         slack = _ROUNDING * np.finfo(np.float64).eps * points.shape[1] * (own + sizes.max())
         for i, row in enumerate(rough):
-            limit = min(best[i], np.sqrt(max(row.min(), 0.0) + slack[i])) * (1 + relative) + absolute
+            limit = (
+                min(best[i], np.sqrt(max(row.min(), 0.0) + slack[i])) * (1 + relative) + absolute
+            )
             candidates = np.flatnonzero(row - slack[i] <= limit**2)
             distances = np.linalg.norm(block[candidates] - points[i], axis=1)
             near[i] |= dict(zip((first + candidates).tolist(), distances.tolist(), strict=True))
             best[i] = min(best[i], distances.min(initial=np.inf))
     limits = best * (1 + relative) + absolute
     return [
-        Found(float(d), tuple(sorted(k for k, v in rows.items() if v <= limit))) for d, rows, limit in zip(best, near, limits, strict=True)
+        Found(float(d), tuple(sorted(k for k, v in rows.items() if v <= limit)))
+        for d, rows, limit in zip(best, near, limits, strict=True)
     ]

@@ -47,7 +47,13 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The manifest with what was done, ready for JSON."""
         skipped = [{"image": name, "reason": why} for name, why in self.skipped]
-        return {"out": str(self.folder), "inputs": self.inputs, "added": self.added, "skipped": skipped, **self.manifest.to_dict()}
+        return {
+            "out": str(self.folder),
+            "inputs": self.inputs,
+            "added": self.added,
+            "skipped": skipped,
+            **self.manifest.to_dict(),
+        }
 
 
 def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
@@ -69,10 +75,21 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
     tell = progress or (lambda share: None)
     sources = find_sources(settings.images)
     require_free(settings.out)
-    encoder = open_encoder(settings.space, settings.model, size=settings.size, device=settings.device, batch_size=settings.batch_size)
+    encoder = open_encoder(
+        settings.space,
+        settings.model,
+        size=settings.size,
+        device=settings.device,
+        batch_size=settings.batch_size,
+    )
     require_shapes(sources, encoder)
     with Writer.begin(
-        settings.out, space=encoder.space, shape=encoder.shape, dtype=settings.dtype, size=encoder.size, embedding=encoder.embedding
+        settings.out,
+        space=encoder.space,
+        shape=encoder.shape,
+        dtype=settings.dtype,
+        size=encoder.size,
+        embedding=encoder.embedding,
     ) as writer:
         skipped = _fill(writer, sources, encoder, settings.batch_size, settings.skip_bad, tell)
         radius, source = settings.radius, None
@@ -96,13 +113,21 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
     tell = progress or (lambda share: None)
     sources = find_sources(settings.images)
     base = base_of(settings.folder)
-    encoder = encoder_of(base, settings.model, settings.space, device=settings.device, batch_size=settings.batch_size)
+    encoder = encoder_of(
+        base, settings.model, settings.space, device=settings.device, batch_size=settings.batch_size
+    )
     require_shapes(sources, encoder)
     with Writer.append(settings.folder) as writer:
         skipped = _fill(writer, sources, encoder, settings.batch_size, settings.skip_bad, tell)
         manifest = writer.finish()
     tell(1.0)
-    return Outcome(settings.folder, manifest, len(set(all_names(sources))), manifest.count - base.count, skipped)
+    return Outcome(
+        settings.folder,
+        manifest,
+        len(set(all_names(sources))),
+        manifest.count - base.count,
+        skipped,
+    )
 
 
 def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
@@ -113,12 +138,19 @@ def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
         StoreError: when nothing was interrupted.
     """
     if images:
-        raise OptionError(f"images are given ({images[0]}), and what is begun is to be discarded; leave one of the two out")
+        raise OptionError(
+            f"images are given ({images[0]}), and what is begun is to be discarded; leave one of the two out"
+        )
     return discard(folder)
 
 
 def _fill(
-    writer: Writer, sources: Sequence[Source | LatentFile], encoder: Encoder, batch_size: int, skip_bad: bool, tell: Progress
+    writer: Writer,
+    sources: Sequence[Source | LatentFile],
+    encoder: Encoder,
+    batch_size: int,
+    skip_bad: bool,
+    tell: Progress,
 ) -> Skipped:
     writer.expected = len(writer.done | set(all_names(sources)))
     return encode_all(
@@ -132,15 +164,21 @@ def _fill(
     )
 
 
-def _measured(writer: Writer, settings: BuildSettings, encoder: Encoder, tell: Progress) -> tuple[float, dict[str, Any]]:
+def _measured(
+    writer: Writer, settings: BuildSettings, encoder: Encoder, tell: Progress
+) -> tuple[float, dict[str, Any]]:
     """The automatic radius, and what it was found from."""
     if not writer.count:
         raise OptionError("the protected set is empty; give at least one image or latent")
     vectors, half = writer.vectors(), (1 - _ENCODING) / 3
-    apart = protected_distances(vectors, seed=settings.seed, tell=lambda share: tell(_ENCODING + half * share))
+    apart = protected_distances(
+        vectors, seed=settings.seed, tell=lambda share: tell(_ENCODING + half * share)
+    )
     generated, how = None, None
     if settings.prompts:
-        points, how = unguided_points(settings, encoder, lambda share: tell(_ENCODING + half * (1 + share)))
+        points, how = unguided_points(
+            settings, encoder, lambda share: tell(_ENCODING + half * (1 + share))
+        )
         generated = nearest_distances(points, vectors)
     found = automatic_radius(apart, generated)
     explanation = {"method": "auto", **found.explanation}

@@ -90,7 +90,8 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
     sources = find_sources(settings.images)
     finished(settings.folder)
     folder = CheckFolder.claim(
-        settings.out or free_folder(f"check {Path(settings.images[0]).stem}", Path.cwd()), overwrite=settings.overwrite
+        settings.out or free_folder(f"check {Path(settings.images[0]).stem}", Path.cwd()),
+        overwrite=settings.overwrite,
     )
     try:
         shield = Shield.open(settings.folder)
@@ -100,7 +101,14 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
         def take(points: torch.Tensor, names: list[str]) -> None:
             found.extend(_checked(shield, points, names))
 
-        skipped = encode_all(sources, encoder, take, batch_size=settings.batch_size, skip_bad=settings.skip_bad, tell=tell)
+        skipped = encode_all(
+            sources,
+            encoder,
+            take,
+            batch_size=settings.batch_size,
+            skip_bad=settings.skip_bad,
+            tell=tell,
+        )
         found.sort(key=lambda c: (c.margin, c.image))
         record = _record(settings, shield, found, skipped)
         folder.write(record, check_table(found, shield.radius), check_page(record, found))
@@ -132,7 +140,9 @@ def _encoder(settings: CheckSettings) -> Encoder:
     model = settings.model
     if model is None and manifest.embedding is None:
         model = next((name for name in map(_model_of, settings.images) if name), None)
-    return encoder_of(manifest, model, settings.space, device=settings.device, batch_size=settings.batch_size)
+    return encoder_of(
+        manifest, model, settings.space, device=settings.device, batch_size=settings.batch_size
+    )
 
 
 def _model_of(folder: str) -> str | None:
@@ -147,14 +157,18 @@ def _model_of(folder: str) -> str | None:
 def _checked(shield: Shield, points: torch.Tensor, names: Sequence[str]) -> list[Checked]:
     bad = (~torch.isfinite(points.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
     if bad:
-        raise OptionError(f"{names[bad[0]]!r} has NaN or infinite values; what is checked must be finite")
+        raise OptionError(
+            f"{names[bad[0]]!r} has NaN or infinite values; what is checked must be finite"
+        )
     index, distance = shield.nearest(points.reshape(len(points), *shield.shape))
     margins = (distance - shield.reach).tolist()
     rows = zip(names, map(int, index), distance.tolist(), margins, strict=True)
     return [Checked(name, shield.ids[i], d, margin, margin < 0) for name, i, d, margin in rows]
 
 
-def _record(settings: CheckSettings, shield: Shield, found: Sequence[Checked], skipped: Skipped) -> dict[str, Any]:
+def _record(
+    settings: CheckSettings, shield: Shield, found: Sequence[Checked], skipped: Skipped
+) -> dict[str, Any]:
     return {
         "tool": "unalike",
         "version": unalike.__version__,

@@ -36,11 +36,15 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
     own = shield.embedding
     if own is None:
         if space is not None:
-            raise OptionError(f"shield_space is {space!r} and the protected set is one of latents, which needs none; leave it out")
+            raise OptionError(
+                f"shield_space is {space!r} and the protected set is one of latents, which needs none; leave it out"
+            )
         return None
     kind = own.partition(":")[0]
     if space is not None and space.partition(":")[0] != kind:
-        raise OptionError(f"shield_space is {space!r} and the protected set is one of {own}; give that, or leave it out")
+        raise OptionError(
+            f"shield_space is {space!r} and the protected set is one of {own}; give that, or leave it out"
+        )
     try:
         return extractor(space or own, device=device)
     except OptionError as error:

@@ -53,7 +53,9 @@ class LatentEncoder:
 
     embedding: str | None = None
 
-    def __init__(self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto"
+    ) -> None:
         self._pipe: Any = load(model)
         self.size: tuple[int, int] | None = image_size(self._pipe, size)
         if getattr(self._pipe, "vae", None) is not None:
@@ -89,7 +91,9 @@ class FeatureEncoder:
             groups.setdefault(image.size, []).append(i)
         found = torch.empty(0)
         for own in groups.values():
-            pixels = [torch.from_numpy(np.array(images[i].convert("RGB"))).permute(2, 0, 1) for i in own]
+            pixels = [
+                torch.from_numpy(np.array(images[i].convert("RGB"))).permute(2, 0, 1) for i in own
+            ]
             rows = self._extractor.features(torch.stack(pixels).float() / 255)
             found = found if len(found) else rows.new_empty(len(images), rows.shape[1])
             found[own] = rows
@@ -97,7 +101,12 @@ class FeatureEncoder:
 
 
 def open_encoder(
-    space: str, model: str | None, *, size: tuple[int, int] | None = None, device: str = "auto", batch_size: int = 32
+    space: str,
+    model: str | None,
+    *,
+    size: tuple[int, int] | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
 ) -> Encoder:
     """The encoder into a space, its network loaded.
 
@@ -114,11 +123,15 @@ def open_encoder(
     if space != LATENT:
         return FeatureEncoder(space, device=device, batch_size=batch_size)
     if model is None:
-        raise OptionError("model is missing: the set is one of latents; name the model that they are of, as in --model emoji")
+        raise OptionError(
+            "model is missing: the set is one of latents; name the model that they are of, as in --model emoji"
+        )
     return LatentEncoder(model, size=size, device=device)
 
 
-def encoder_of(manifest: Manifest, model: str | None, space: str | None, *, device: str, batch_size: int) -> Encoder:
+def encoder_of(
+    manifest: Manifest, model: str | None, space: str | None, *, device: str, batch_size: int
+) -> Encoder:
     """The encoder into the space of a protected set.
 
     Args:
@@ -135,9 +148,15 @@ def encoder_of(manifest: Manifest, model: str | None, space: str | None, *, devi
     if space is not None and (space.partition(":")[0] != own.partition(":")[0]):
         raise OptionError(f"space is {space!r}, and the set is one of {own}; leave it out")
     if model is not None and own != LATENT:
-        raise OptionError(f"model is {model!r}, and the set is one of {own}, which needs none; leave it out")
-    encoder = open_encoder(space or own, model, size=manifest.size, device=device, batch_size=batch_size)
+        raise OptionError(
+            f"model is {model!r}, and the set is one of {own}, which needs none; leave it out"
+        )
+    encoder = open_encoder(
+        space or own, model, size=manifest.size, device=device, batch_size=batch_size
+    )
     if encoder.space != manifest.space:
         what = f"the model {model!r}" if own == LATENT else repr(space or own)
-        raise StoreError(f"the set protects {manifest.space!r} and {what} makes {encoder.space!r}; give the one that it was built with")
+        raise StoreError(
+            f"the set protects {manifest.space!r} and {what} makes {encoder.space!r}; give the one that it was built with"
+        )
     return encoder

@@ -27,7 +27,15 @@ Row = Mapping[str, Any]
 """A row of `samples.parquet`."""
 Encode: TypeAlias = "Callable[[Image.Image], np.ndarray | str]"
 """An image into a point (d,), or why that is not possible."""
-_COLUMNS = ("index", "image", "image_sha256", "refused", "certificate_moved", "certificate_checksum", "certificate_decoded_distance")
+_COLUMNS = (
+    "index",
+    "image",
+    "image_sha256",
+    "refused",
+    "certificate_moved",
+    "certificate_checksum",
+    "certificate_decoded_distance",
+)
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -38,9 +46,13 @@ def read_record(run: Path) -> dict[str, Any]:
     """
     record = RunFolder(run, created=False).earlier_record()
     if record is None:
-        raise StoreError(f"{str(run)!r} is no output folder of `unalike generate`: its run.json is missing or not one; check the path")
+        raise StoreError(
+            f"{str(run)!r} is no output folder of `unalike generate`: its run.json is missing or not one; check the path"
+        )
     if not record.get("shield"):
-        raise StoreError(f"the run {run.name!r} was drawn without a protected set, so it has no certificates to verify")
+        raise StoreError(
+            f"the run {run.name!r} was drawn without a protected set, so it has no certificates to verify"
+        )
     return record
 
 
@@ -70,14 +82,20 @@ def read_rows(run: Path) -> list[Row]:
         table = pq.read_table(run / SAMPLES)
     except (OSError, ValueError) as error:
         why = " ".join(str(error).replace(str(run), run.name).split())
-        raise StoreError(f"{SAMPLES} of the run {run.name!r} is missing or damaged ({why}); use a backup") from error
+        raise StoreError(
+            f"{SAMPLES} of the run {run.name!r} is missing or damaged ({why}); use a backup"
+        ) from error
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
-        raise StoreError(f"{SAMPLES} of the run {run.name!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again")
+        raise StoreError(
+            f"{SAMPLES} of the run {run.name!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again"
+        )
     return table.to_pylist()
 
 
-def read_latents(run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None) -> np.ndarray | None:
+def read_latents(
+    run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None
+) -> np.ndarray | None:
     """The final latents (m, d) of the images, in their order; None where the file holds those of others.
 
     Args:
@@ -92,16 +110,25 @@ def read_latents(run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None) 
         return np.empty((0, 1)) if not (run / LATENTS).exists() else None
     _, tensors = tensorfile.read(run / LATENTS, LATENTS_KIND, LATENTS_VERSION)
     latents, index = tensors.get("latents"), tensors.get("index")
-    if latents is None or index is None or len(latents) != len(index) or index.tolist() != [row["index"] for row in kept]:
+    if (
+        latents is None
+        or index is None
+        or len(latents) != len(index)
+        or index.tolist() != [row["index"] for row in kept]
+    ):
         return None
     if shape is not None and tuple(latents.shape[1:]) != shape:
         return None
     if not torch.isfinite(latents).all():
-        raise StoreError(f"{LATENTS} of the run {run.name!r} has NaN or infinite values, which no run writes; use a backup")
+        raise StoreError(
+            f"{LATENTS} of the run {run.name!r} has NaN or infinite values, which no run writes; use a backup"
+        )
     return latents.flatten(1).double().numpy()
 
 
-def latent_encoder(record: Mapping[str, Any], model: str | None, device: str, protected: Shield) -> Encode | None:
+def latent_encoder(
+    record: Mapping[str, Any], model: str | None, device: str, protected: Shield
+) -> Encode | None:
     """What turns an image into a latent of the run's model; None for one without an encoder.
 
     Raises:
@@ -112,7 +139,9 @@ def latent_encoder(record: Mapping[str, Any], model: str | None, device: str, pr
     try:
         pipe = load(name, dtype=getattr(torch, dtype) if dtype in DTYPES else torch.float32)
     except OptionError as error:
-        raise OptionError(f"the model of the run cannot be loaded: {error}. Give its folder or hub id with --model") from error
+        raise OptionError(
+            f"the model of the run cannot be loaded: {error}. Give its folder or hub id with --model"
+        ) from error
     own = latent_space(latent_model(pipe), protected.shape)
     if own != protected.space:
         raise StoreError(

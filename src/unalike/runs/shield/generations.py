@@ -18,7 +18,9 @@ from unalike.runs.shield.encoders import Encoder
 from unalike.runs.shield.settings import GENERATIONS, BuildSettings
 
 
-def unguided_points(settings: BuildSettings, encoder: Encoder, tell: Callable[[float], None]) -> tuple[np.ndarray, dict]:
+def unguided_points(
+    settings: BuildSettings, encoder: Encoder, tell: Callable[[float], None]
+) -> tuple[np.ndarray, dict]:
     """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was drawn.
 
     In a latent space they are the final latents themselves, otherwise the encoded images.

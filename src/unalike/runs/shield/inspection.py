@@ -34,7 +34,12 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The manifest with the folder, ready for JSON."""
         entries = self.manifest.to_dict()
-        return {"folder": str(self.folder), "inputs": self.inputs, **entries, "index": {**entries["index"], **self.index}}
+        return {
+            "folder": str(self.folder),
+            "inputs": self.inputs,
+            **entries,
+            "index": {**entries["index"], **self.index},
+        }
 
 
 def inspect(folder: Path) -> Outcome:
@@ -66,21 +71,35 @@ def words(outcome: Outcome) -> list[tuple[str, str]]:
     again = outcome.inputs - m.count
     lines = [
         ("vectors", f"{m.count:,} of {shape} numbers in {m.dtype}, {size(stored)} in {files}"),
-        ("inputs", f"{outcome.inputs:,}" + (f", {again:,} of them duplicates of others" if again else ", no two of them equal")),
+        (
+            "inputs",
+            f"{outcome.inputs:,}"
+            + (f", {again:,} of them duplicates of others" if again else ", no two of them equal"),
+        ),
         ("space", f"{m.space}" + ("" if m.embedding is None else f" (features {m.embedding})")),
     ]
     if m.size is not None:
         lines.append(("images", f"resized to {m.size[0]} × {m.size[1]} pixels (height × width)"))
     lines += [("radius", radius_in_words(m.radius, m.radius_source)), ("rounding", _rounding(m))]
-    second = {"coordinates": "further coordinates one by one", "signs": "the signs of all components"}[index["second"]]
+    second = {
+        "coordinates": "further coordinates one by one",
+        "signs": "the signs of all components",
+    }[index["second"]]
     excluded = index["excluded"].get(index["second"])
     lines += [
         ("index", f"{index['coordinates']} principal coordinates, then {second}"),
-        ("memory", f"{size(index['resident_bytes'])} stay in memory, {index['share']:.1%} of the vectors in float16"),
+        (
+            "memory",
+            f"{size(index['resident_bytes'])} stay in memory, {index['share']:.1%} of the vectors in float16",
+        ),
     ]
     if excluded is not None:
         lines.append(("bounds", f"exclude {excluded:.1%} of sampled vectors without reading them"))
-    made = "as built" if not m.generation else f"after {m.generation} addition{'s' if m.generation > 1 else ''}"
+    made = (
+        "as built"
+        if not m.generation
+        else f"after {m.generation} addition{'s' if m.generation > 1 else ''}"
+    )
     return [*lines, ("checksum", f"{m.checksum} ({made}; all files fit theirs)")]
 
 

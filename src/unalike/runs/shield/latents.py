@@ -34,9 +34,13 @@ class LatentFile:
         try:
             shape, kind = self._open()
         except (OSError, ValueError, EOFError, SafetensorError) as error:
-            raise OptionError(f"{str(path)!r} cannot be read as latents: {' '.join(str(error).split())}") from error
+            raise OptionError(
+                f"{str(path)!r} cannot be read as latents: {' '.join(str(error).split())}"
+            ) from error
         if "float" not in kind.lower() or len(shape) < 2 or 0 in shape:
-            raise OptionError(f"{str(path)!r} holds {kind} of shape {tuple(shape)}; allowed: floating point numbers (m, …), m at least 1")
+            raise OptionError(
+                f"{str(path)!r} holds {kind} of shape {tuple(shape)}; allowed: floating point numbers (m, …), m at least 1"
+            )
         self.shape = tuple(shape[1:])
         self.names: Sequence[str] = [f"{path.as_posix()}#{i}" for i in range(shape[0])]
 
@@ -47,9 +51,14 @@ class LatentFile:
         self._array = None
         with safe_open(self.path, framework="pt") as file:
             tensors = list(file.keys())
-            self._tensor = next((name for name in _TENSORS if name in tensors), tensors[0] if len(tensors) == 1 else "")
+            self._tensor = next(
+                (name for name in _TENSORS if name in tensors),
+                tensors[0] if len(tensors) == 1 else "",
+            )
             if not self._tensor:
-                raise OptionError(f"{str(self.path)!r} has the tensors {', '.join(tensors)}; call that of the latents {_TENSORS[0]!r}")
+                raise OptionError(
+                    f"{str(self.path)!r} has the tensors {', '.join(tensors)}; call that of the latents {_TENSORS[0]!r}"
+                )
             part = file.get_slice(self._tensor)
             return part.get_shape(), str(part[:0].dtype)
 

@@ -87,7 +87,14 @@ class _Job:
     """One pass over the inputs: images that wait for their batch, and what is done."""
 
     def __init__(
-        self, encoder: Encoder, take: Take, total: int, done: int, batch_size: int, skip_bad: bool, tell: Callable[[float], None]
+        self,
+        encoder: Encoder,
+        take: Take,
+        total: int,
+        done: int,
+        batch_size: int,
+        skip_bad: bool,
+        tell: Callable[[float], None],
     ) -> None:
         self.bad: Skipped = []
         self._encoder = encoder
@@ -104,7 +111,9 @@ class _Job:
         if image is None:
             self.bad.append((name, reason))
             self._advance(1)
-        elif self._skip_bad or not self.bad:  # after a refusal the rest is only read to list what else is bad
+        elif (
+            self._skip_bad or not self.bad
+        ):  # after a refusal the rest is only read to list what else is bad
             self._names.append(name)
             self._images.append(image)
             if len(self._images) == self._batch_size:

@@ -61,24 +61,40 @@ class BuildSettings:
         require_images(self.images)
         require_space(self.space)
         if self.model is None and self.space == LATENT:
-            raise OptionError("model is missing: latents belong to one; name it, as in --model emoji, or choose another --space")
+            raise OptionError(
+                "model is missing: latents belong to one; name it, as in --model emoji, or choose another --space"
+            )
         if self.model is not None and self.space != LATENT and not self.prompts:
             raise OptionError(
                 f"model is {self.model!r}, and the space {self.space!r} needs none; leave it out, or draw with it by --prompt"
             )
         if self.model is None and self.prompts:
-            raise OptionError("prompts are given and no model to draw them with; name it, as in --model emoji")
+            raise OptionError(
+                "prompts are given and no model to draw them with; name it, as in --model emoji"
+            )
         if self.size is not None and self.space != LATENT:
-            raise OptionError(f"size is {self.size[0]} {self.size[1]}, and the features {self.space!r} resize by themselves; leave it out")
+            raise OptionError(
+                f"size is {self.size[0]} {self.size[1]}, and the features {self.space!r} resize by themselves; leave it out"
+            )
         if self.radius is not None and not (math.isfinite(self.radius) and self.radius > 0):
-            raise OptionError(f"radius is {self.radius:g}; allowed: a finite number above 0, or auto, as in --radius 20")
+            raise OptionError(
+                f"radius is {self.radius:g}; allowed: a finite number above 0, or auto, as in --radius 20"
+            )
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         if self.radius is not None and self.prompts:
-            raise OptionError(f"prompts are given, and with radius {self.radius:g} nothing is measured on them; leave one of the two out")
+            raise OptionError(
+                f"prompts are given, and with radius {self.radius:g} nothing is measured on them; leave one of the two out"
+            )
         if self.generations is not None and not self.prompts:
-            raise OptionError(f"generations is {self.generations}, and there is no prompt to draw them of; add one with --prompt")
-        for name, value, least in (("generations", self.generations, 1), ("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
+            raise OptionError(
+                f"generations is {self.generations}, and there is no prompt to draw them of; add one with --prompt"
+            )
+        for name, value, least in (
+            ("generations", self.generations, 1),
+            ("batch_size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
             require_least(name, value, least)
 
 
@@ -132,7 +148,9 @@ def require_images(images: tuple[str, ...]) -> None:
         OptionError: otherwise.
     """
     if not images or not all(images):
-        raise OptionError("there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`")
+        raise OptionError(
+            "there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`"
+        )
 
 
 def require_space(space: str) -> None:
@@ -146,7 +164,9 @@ def require_space(space: str) -> None:
     try:
         parse(space)
     except OptionError as error:
-        raise OptionError(f"space is {space!r}; allowed: {LATENT}, {', '.join(spellings())}") from error
+        raise OptionError(
+            f"space is {space!r}; allowed: {LATENT}, {', '.join(spellings())}"
+        ) from error
 
 
 def require_least(name: str, value: int | None, least: int) -> None:
@@ -174,4 +194,6 @@ def parse_radius(text: str) -> float | None:
     try:
         return float(text)
     except ValueError as error:
-        raise OptionError(f"radius is {text!r}; allowed: a finite number above 0, or auto, as in --radius 20") from error
+        raise OptionError(
+            f"radius is {text!r}; allowed: a finite number above 0, or auto, as in --radius 20"
+        ) from error

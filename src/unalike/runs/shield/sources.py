@@ -83,11 +83,15 @@ class TarImages(Source):
         self.path = path
         try:
             with tarfile.open(path) as tar:
-                members = [m.name for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+                members = [
+                    m.name for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES
+                ]
         except (tarfile.TarError, OSError, EOFError) as error:
             raise _unreadable(path, "a tar file", error) from error
         if not members:
-            raise OptionError(f"{str(path)!r} has no image; allowed are {', '.join(SUFFIXES)} in a tar file")
+            raise OptionError(
+                f"{str(path)!r} has no image; allowed are {', '.join(SUFFIXES)} in a tar file"
+            )
         self.names = _distinct(path, members)
 
     def read(self, wanted: Set[str]) -> Iterator[Read]:
@@ -123,7 +127,9 @@ class ParquetImages(Source):
         self.names = _distinct(path, own)
 
     def _own_names(self, schema: pa.Schema) -> list[Any]:
-        column = next((name for name in _NAME_COLUMNS if name in schema.names and name != self._column), None)
+        column = next(
+            (name for name in _NAME_COLUMNS if name in schema.names and name != self._column), None
+        )
         kind = schema.field(self._column).type
         if column is not None:
             return self._file.read(columns=[column])[column].to_pylist()
@@ -139,7 +145,9 @@ class ParquetImages(Source):
             names = self.names[first : first + self._file.metadata.row_group(group).num_rows]
             first += len(names)
             if not wanted.isdisjoint(names):
-                batches = self._file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[self._column])
+                batches = self._file.iter_batches(
+                    batch_size=_ROWS, row_groups=[group], columns=[self._column]
+                )
                 values = (value for batch in batches for value in batch.column(0))
                 for name, value in zip(names, values, strict=True):
                     if name in wanted:
@@ -172,10 +180,15 @@ def find_sources(images: Iterable[str]) -> list[Source | LatentFile]:
 
 def find_pictures(names: Sequence[str]) -> dict[str, Image.Image]:
     """The images of these names, as far as they can still be read from here."""
-    plain = [name for name in names if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file()]
+    plain = [
+        name for name in names if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file()
+    ]
     sources: dict[Path, Source] = {}
     for name in set(names) - set(plain):
-        path = next((Path(name[:i]) for i, c in enumerate(name) if c == "#" and Path(name[:i]).is_file()), None)
+        path = next(
+            (Path(name[:i]) for i, c in enumerate(name) if c == "#" and Path(name[:i]).is_file()),
+            None,
+        )
         if path is not None and path not in sources:
             try:
                 found = _container(path)
@@ -183,7 +196,9 @@ def find_pictures(names: Sequence[str]) -> dict[str, Image.Image]:
                 continue  # it was replaced by something else
             if isinstance(found, Source):
                 sources[path] = found
-    read = (item for source in (Files(plain), *sources.values()) for item in source.read(set(names)))
+    read = (
+        item for source in (Files(plain), *sources.values()) for item in source.read(set(names))
+    )
     return {item.name: item.image for item in read if item.image is not None}
 
 
@@ -194,7 +209,9 @@ def _paths(given: str) -> list[Path]:
         raise OptionError(f"{given!r} is not there; give folders, files or patterns of images")
     found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - pathlib's has no absolute patterns
     if not found:
-        raise OptionError(f"the pattern {given!r} fits no file; give folders, files or patterns of images")
+        raise OptionError(
+            f"the pattern {given!r} fits no file; give folders, files or patterns of images"
+        )
     return [Path(path) for path in found]
 
 
@@ -219,20 +236,38 @@ def _image_column(path: Path, schema: pa.Schema) -> str:
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     found = [field.name for field in schema if holds_bytes(field.type)]
-    chosen = next((name for name in _IMAGE_COLUMNS if name in found), None) if len(found) > 1 else next(iter(found), None)
+    chosen = (
+        next((name for name in _IMAGE_COLUMNS if name in found), None)
+        if len(found) > 1
+        else next(iter(found), None)
+    )
     if chosen is None:
-        state = f"several columns of bytes ({', '.join(found)})" if found else f"no column of bytes but {', '.join(schema.names)}"
-        raise OptionError(f"{str(path)!r} has {state}; name the one of the images {_IMAGE_COLUMNS[0]!r}")
+        state = (
+            f"several columns of bytes ({', '.join(found)})"
+            if found
+            else f"no column of bytes but {', '.join(schema.names)}"
+        )
+        raise OptionError(
+            f"{str(path)!r} has {state}; name the one of the images {_IMAGE_COLUMNS[0]!r}"
+        )
     return chosen
 
 
 def _distinct(path: Path, own: Sequence[Any]) -> list[str]:
     """`PATH#NAME`, with the number of the row where there is no name or it is not the only one."""
     times = Counter(own)
-    names = [f"{path.as_posix()}#{i}" if name in (None, "") else f"{path.as_posix()}#{name}" for i, name in enumerate(own)]
-    names = [f"{name}#{i}" if own[i] not in (None, "") and times[own[i]] > 1 else name for i, name in enumerate(names)]
+    names = [
+        f"{path.as_posix()}#{i}" if name in (None, "") else f"{path.as_posix()}#{name}"
+        for i, name in enumerate(own)
+    ]
+    names = [
+        f"{name}#{i}" if own[i] not in (None, "") and times[own[i]] > 1 else name
+        for i, name in enumerate(names)
+    ]
     if len(set(names)) < len(names):
-        raise OptionError(f"{str(path)!r} has images whose names cannot be told apart; give each row a name of its own")
+        raise OptionError(
+            f"{str(path)!r} has images whose names cannot be told apart; give each row a name of its own"
+        )
     return names
 
 

@@ -13,7 +13,15 @@ import numpy as np
 
 from unalike.runs.folder import IMAGES, LATENTS, SAMPLES
 from unalike.runs.shield.brute_force import Found, nearest
-from unalike.runs.shield.evidence import Row, encoded, feature_encoder, latent_encoder, read_latents, read_record, read_rows
+from unalike.runs.shield.evidence import (
+    Row,
+    encoded,
+    feature_encoder,
+    latent_encoder,
+    read_latents,
+    read_record,
+    read_rows,
+)
 from unalike.shields import Shield
 
 LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
@@ -91,15 +99,29 @@ def verify(
         differences += _of_rows(run, record, rows)
         latents = read_latents(run, kept, None if protected.embedding else protected.shape)
         if latents is None:
-            differences.append(f"{LATENTS} does not hold one latent for each image, in the order of {SAMPLES}")
+            differences.append(
+                f"{LATENTS} does not hold one latent for each image, in the order of {SAMPLES}"
+            )
         elif protected.embedding is None:
-            of_latents = _nearest(dict(zip((row["index"] for row in kept), latents, strict=True)), protected, LATENT_TOLERANCE)
-        encode = feature_encoder(protected, space, device) if protected.embedding else latent_encoder(record, model, device, protected)
+            of_latents = _nearest(
+                dict(zip((row["index"] for row in kept), latents, strict=True)),
+                protected,
+                LATENT_TOLERANCE,
+            )
+        encode = (
+            feature_encoder(protected, space, device)
+            if protected.embedding
+            else latent_encoder(record, model, device, protected)
+        )
         points = dict(encoded(run, kept, encode, progress)) if encode is not None else {}
         differences += [f"image {i}: {why}" for i, why in points.items() if isinstance(why, str)]
         measured = {i: point for i, point in points.items() if not isinstance(point, str)}
-        of_images = _nearest(measured, protected, DECODED_TOLERANCE, DECODED_TOLERANCE * protected.reach)
-    final, tolerance = (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
+        of_images = _nearest(
+            measured, protected, DECODED_TOLERANCE, DECODED_TOLERANCE * protected.reach
+        )
+    final, tolerance = (
+        (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
+    )
     for row in kept:
         differences += _of_final(row, final.get(row["index"]), protected, tolerance)
         differences += _of_image(row, of_images.get(row["index"]), protected)
@@ -114,14 +136,25 @@ def verify(
     )
 
 
-def _nearest(points: Mapping[int, np.ndarray], protected: Shield, relative: float, absolute: float = 0.0) -> dict[int, Found]:
-    found = nearest(np.array(list(points.values())), protected.vectors, relative=relative, absolute=absolute) if points else []
+def _nearest(
+    points: Mapping[int, np.ndarray], protected: Shield, relative: float, absolute: float = 0.0
+) -> dict[int, Found]:
+    found = (
+        nearest(
+            np.array(list(points.values())), protected.vectors, relative=relative, absolute=absolute
+        )
+        if points
+        else []
+    )
     return dict(zip(points, found, strict=True))
 
 
 def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -> Iterator[str]:
     """What says that the run was drawn with another protected set."""
-    for where, claimed in [("run.json", record["shield"].get("checksum")), *((_name(r), r["certificate_checksum"]) for r in rows)]:
+    for where, claimed in [
+        ("run.json", record["shield"].get("checksum")),
+        *((_name(r), r["certificate_checksum"]) for r in rows),
+    ]:
         if claimed != protected.checksum:
             yield f"{where}: the certificates are of the protected set {claimed} and the given one is {protected.checksum}"
             return
@@ -154,9 +187,14 @@ def _of_final(row: Row, found: Found | None, protected: Shield, tolerance: float
     if found.distance < protected.reach:
         yield f"{_name(row)}: it is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
     yield from _unlike(row, "certificate_distance", found.distance, tolerance)
-    yield from _unlike(row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance)
+    yield from _unlike(
+        row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance
+    )
     yield from _nearest_unlike(row, "certificate_nearest", found, protected)
-    for name, true in (("certificate_radius", protected.radius), ("certificate_space", protected.space)):
+    for name, true in (
+        ("certificate_radius", protected.radius),
+        ("certificate_space", protected.space),
+    ):
         if row.get(name) != true:
             yield f"{_name(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} in the protected set"
 
@@ -165,14 +203,18 @@ def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]
     if found is None:
         return
     slack = DECODED_TOLERANCE * protected.reach
-    yield from _unlike(row, "certificate_decoded_distance", found.distance, DECODED_TOLERANCE, slack)
+    yield from _unlike(
+        row, "certificate_decoded_distance", found.distance, DECODED_TOLERANCE, slack
+    )
     yield from _nearest_unlike(row, "certificate_decoded_nearest", found, protected)
     claimed = row["certificate_decoded_distance"]
     if claimed is not None and row.get("certificate_decoded_inside") != (claimed < protected.reach):
         yield f"{_name(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, which is {claimed!r}"
 
 
-def _unlike(row: Row, name: str, computed: float, relative: float, absolute: float = 0.0) -> Iterator[str]:
+def _unlike(
+    row: Row, name: str, computed: float, relative: float, absolute: float = 0.0
+) -> Iterator[str]:
     claimed = row.get(name)
     if claimed is None or not math.isclose(claimed, computed, rel_tol=relative, abs_tol=absolute):
         yield f"{_name(row)}: {name} is {claimed!r} in {SAMPLES}, and {computed!r} computed again"

@@ -44,7 +44,9 @@ class Looks(Method):
         self.see(mask, context.step)
 
 
-def maps(pipe: Any, arguments: dict[str, Any], words: list[str], *, append: bool) -> dict[str, Tensor]:
+def maps(
+    pipe: Any, arguments: dict[str, Any], words: list[str], *, append: bool
+) -> dict[str, Tensor]:
     """What was added up during a call."""
     tokens, prompts = word_tokens(pipe, arguments, words, append=append), Prompts(pipe, arguments)
     with WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts) as found, prompts:
@@ -60,10 +62,20 @@ class Kept(AttnProcessor):
         self.kept = kept
         self.tokens = tokens
 
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         if encoder_hidden_states is not None:
             tokens = encoder_hidden_states if self.tokens is None else self.tokens
-            q, k = attn.head_to_batch_dim(attn.to_q(hidden_states)), attn.head_to_batch_dim(attn.to_k(tokens))
+            q, k = (
+                attn.head_to_batch_dim(attn.to_q(hidden_states)),
+                attn.head_to_batch_dim(attn.to_k(tokens)),
+            )
             self.kept.append(attn.get_attention_scores(q, k).unflatten(0, (-1, attn.heads)))
         plain: Any = super().__call__
         return plain(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
@@ -85,7 +97,9 @@ def averaged(kept: list[Tensor], tokens: list[list[int]]) -> Tensor:
     """The map (B, 8, 8) of four images, two of each prompt, from the attention of positive rows, which are the last four."""
     layers = []
     for attention in kept:
-        own = torch.stack([a[..., tokens[i // 2]].mean((0, -1)) for i, a in enumerate(attention[-4:])])
+        own = torch.stack(
+            [a[..., tokens[i // 2]].mean((0, -1)) for i, a in enumerate(attention[-4:])]
+        )
         side = round(own.shape[1] ** 0.5)
         layers.append(interpolate(own.view(4, 1, side, side), size=(8, 8), mode="bilinear")[:, 0])
     return torch.stack(layers).mean(0)
@@ -137,22 +151,34 @@ def grid_of_tokens(attention: list[Tensor], tokens: list[list[int]]) -> Tensor:
     return interpolate(means.view(4, 1, 4, 4), size=(8, 8), mode="bilinear")[:, 0]
 
 
-def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_image_first(pipelines: Pipelines):
+def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_image_first(
+    pipelines: Pipelines,
+):
     pipe, arguments = pipelines("sd3"), prompted("sd3", ["a cat", "cat dog"], 2)
     attn = pipe.transformer.transformer_blocks[0].attn
     with outputs(q=attn.to_q, k=attn.add_k_proj) as made:
         pipe(**arguments, generator=seeded(4))
-    seen = [of_text(*(x.unflatten(-1, (attn.heads, -1)) for x in pair)) for pair in zip(made["q"], made["k"], strict=True)]
+    seen = [
+        of_text(*(x.unflatten(-1, (attn.heads, -1)) for x in pair))
+        for pair in zip(made["q"], made["k"], strict=True)
+    ]
     found = maps(pipe, arguments, ["cat"], append=False)["cat"]
     expected = grid_of_tokens(seen, [[2, 3, 4, 15, 16, 17], [1, 2, 3, 13, 14, 15]])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
-def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_text_first(pipelines: Pipelines):
+def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_text_first(
+    pipelines: Pipelines,
+):
     pipe, arguments = pipelines("flux"), prompted("flux", ["a cat", "cat dog"], 2)
-    double, single = pipe.transformer.transformer_blocks[0].attn, pipe.transformer.single_transformer_blocks[0].attn
+    double, single = (
+        pipe.transformer.transformer_blocks[0].attn,
+        pipe.transformer.single_transformer_blocks[0].attn,
+    )
     rope = pipe.transformer.pos_embed
-    with outputs(q=double.norm_q, k=double.norm_added_k, one_q=single.norm_q, one_k=single.norm_k, rope=rope) as made:
+    with outputs(
+        q=double.norm_q, k=double.norm_added_k, one_q=single.norm_q, one_k=single.norm_k, rope=rope
+    ) as made:
         pipe(**arguments, generator=seeded(4))
     cos, sin = made["rope"][0]
 
@@ -161,11 +187,16 @@ def test_map_is_the_attention_to_the_text_when_the_transformer_has_the_text_firs
         return torch.as_tensor(apply_rotary_emb(x, by, sequence_dim=1))
 
     text, image = slice(0, 12), slice(12, None)
-    seen = [of_text(turned(q, image), turned(k, text)) for q, k in zip(made["q"], made["k"], strict=True)]
+    seen = [
+        of_text(turned(q, image), turned(k, text))
+        for q, k in zip(made["q"], made["k"], strict=True)
+    ]
     both = zip(made["one_q"], made["one_k"], strict=True)
     seen += [of_text(turned(q[:, image], image), turned(k[:, text], text)) for q, k in both]
     found = maps(pipe, arguments, ["cat"], append=False)["cat"]
-    torch.testing.assert_close(found, grid_of_tokens(seen, [[3, 4, 5], [1, 2, 3]]), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        found, grid_of_tokens(seen, [[3, 4, 5], [1, 2, 3]]), atol=1e-6, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", [*CROSS, *JOINT])
@@ -201,7 +232,9 @@ def left_cat(pipelines: Pipelines) -> Iterator[Any]:
     wanted[2:5] = 1
     direction = torch.linalg.lstsq(tokens[0].double(), wanted.double()).solution.float()
     assert torch.allclose(tokens[0] @ direction, wanted, atol=1e-3)
-    parts: list[Any] = [m for m in pipe.unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
+    parts: list[Any] = [
+        m for m in pipe.unet.modules() if isinstance(m, Attention) and m.is_cross_attention
+    ]
     before = [(m.to_q, m.to_k) for m in parts]
     for m in parts:
         m.to_q = Sides(m.inner_dim)
@@ -225,7 +258,10 @@ def test_region_is_the_left_half_when_the_word_is_attended_there(left_cat: Any):
 def test_region_is_the_right_half_when_the_rest_of_the_prompt_is_attended_there(left_cat: Any):
     seen: list[Tensor] = []
     both: list[Tensor] = []
-    methods = Looks(region="a", see=lambda mask, _: seen.append(mask)), Looks(region=["cat", "a"], see=lambda mask, _: both.append(mask))
+    methods = (
+        Looks(region="a", see=lambda mask, _: seen.append(mask)),
+        Looks(region=["cat", "a"], see=lambda mask, _: both.append(mask)),
+    )
     guide(left_cat, *methods)(**prompted("sd", ["a cat"], 1), generator=seeded(1))
     assert seen[0][..., 4:].all()
     assert not seen[0][..., :4].any()
@@ -235,14 +271,21 @@ def test_region_is_the_right_half_when_the_rest_of_the_prompt_is_attended_there(
 def test_negative_prompt_has_no_say_when_it_has_the_word_too(left_cat: Any):
     seen: dict[str, Tensor] = {}
     for negative in ("cat", "owl"):
-        guided = guide(left_cat, Looks(region="cat", see=lambda mask, step, own=negative: seen.setdefault(own, mask)))
+        guided = guide(
+            left_cat,
+            Looks(region="cat", see=lambda mask, step, own=negative: seen.setdefault(own, mask)),
+        )
         guided(**prompted("sd", ["a cat"], 1), negative_prompt=[negative], generator=seeded(1))
     assert torch.equal(seen["cat"], seen["owl"])
 
 
 def test_words_are_looked_for_with_the_prompt_itself_when_a_method_anneals_it(left_cat: Any):
     seen: list[Tensor] = []
-    guided = guide(left_cat, CADS(noise_scale=1.0), Looks(region="cat", see=lambda mask, step: seen.append(mask)))
+    guided = guide(
+        left_cat,
+        CADS(noise_scale=1.0),
+        Looks(region="cat", see=lambda mask, step: seen.append(mask)),
+    )
     guided(**prompted("sd", ["a cat"], 1), generator=seeded(1))
     assert seen[0][..., :4].all()
     assert not seen[0][..., 4:].any()
@@ -257,24 +300,34 @@ def test_map_is_an_average_over_the_steps_so_far(pipelines: Pipelines):
         so_far.append(found.maps["cat"])
         return {}
 
-    with WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts) as found, prompts, probabilities(pipe.unet) as kept:
+    with (
+        WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts) as found,
+        prompts,
+        probabilities(pipe.unet) as kept,
+    ):
         pipe(**arguments, generator=seeded(1), callback_on_step_end=look)
     layers = len(kept) // 4
     for step, mean in enumerate(so_far, 1):
         own = [
-            interpolate(a[-1:, :, :, 2:5].mean((1, 3)).view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[:, 0] for a in kept[: step * layers]
+            interpolate(
+                a[-1:, :, :, 2:5].mean((1, 3)).view(1, 1, 4, 4), size=(8, 8), mode="bilinear"
+            )[:, 0]
+            for a in kept[: step * layers]
         ]
         torch.testing.assert_close(mean, torch.stack(own).mean(0), atol=1e-6, rtol=1e-4)
     assert not torch.equal(so_far[0], so_far[3])
 
 
 @pytest.mark.parametrize("name", JOINT)
-def test_error_lists_the_words_of_the_prompt_when_joint_attention_is_asked_for_another(pipelines: Pipelines, name: str):
+def test_error_lists_the_words_of_the_prompt_when_joint_attention_is_asked_for_another(
+    pipelines: Pipelines, name: str
+):
     pipe, calls = pipelines(name), []
     handle = pipe.transformer.register_forward_pre_hook(lambda module, args: calls.append(1))
     try:
         with pytest.raises(
-            OptionError, match=r"the word 'owl', which is not among the tokens of the prompt 'a cat'; its words are a, cat;"
+            OptionError,
+            match=r"the word 'owl', which is not among the tokens of the prompt 'a cat'; its words are a, cat;",
         ):
             guide(pipe, Looks(region=["cat", "owl"]))(**prompted(name, ["a cat"], 1))
     finally:
@@ -284,23 +337,33 @@ def test_error_lists_the_words_of_the_prompt_when_joint_attention_is_asked_for_a
 
 def test_error_says_so_when_there_is_no_room_for_the_word(pipelines: Pipelines):
     pipe = pipelines("sd")
-    with pytest.raises(OptionError, match="the word 'abcdefghijklm', which is not among the tokens"):
+    with pytest.raises(
+        OptionError, match="the word 'abcdefghijklm', which is not among the tokens"
+    ):
         guide(pipe, Looks(region="abcdefghijklm"))(**prompted("sd", ["cat"], 1))
 
 
 def test_words_are_refused_when_there_is_no_prompt(pipelines: Pipelines, pixel_pipe: Any):
-    with pytest.raises(UnsupportedError, match="DDIMPipeline has UNet2DModel, whose attention to words is not known here"):
+    with pytest.raises(
+        UnsupportedError,
+        match="DDIMPipeline has UNet2DModel, whose attention to words is not known here",
+    ):
         guide(pixel_pipe, Looks(region="cat"))(num_inference_steps=2)
     with pytest.raises(UnsupportedError, match="DiTPipeline has DiTTransformer2DModel"):
         guide(pipelines("dit"), Looks(region="cat"))(**prompted("dit", ["cat"], 1))
     embeddings = torch.zeros(1, 12, 16)
-    with pytest.raises(OptionError, match="names the words 'cat', and this call has no prompt as text"):
+    with pytest.raises(
+        OptionError, match="names the words 'cat', and this call has no prompt as text"
+    ):
         guide(pipelines("sd"), Looks(region="cat"))(prompt_embeds=embeddings, guidance_scale=1.0)
 
 
 def test_words_are_refused_when_the_denoiser_is_compiled(tiny_sd: Any):
     tiny_sd.unet.compile(backend="eager")
-    with pytest.raises(UnsupportedError, match=r"the denoiser of StableDiffusionPipeline is compiled.*give a mask or a box as region"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"the denoiser of StableDiffusionPipeline is compiled.*give a mask or a box as region",
+    ):
         guide(tiny_sd, Looks(region="cat"))(**prompted("sd", ["cat"], 1))
 
 
@@ -313,7 +376,9 @@ def test_words_are_refused_when_no_method_named_them_before_the_call(pipelines: 
             assert context.masks is not None
             context.masks("cat")
 
-    with pytest.raises(OptionError, match="names the words 'cat', which no method of this call has as its region"):
+    with pytest.raises(
+        OptionError, match="names the words 'cat', which no method of this call has as its region"
+    ):
         guide(pipelines("sd"), Asks())(**prompted("sd", ["cat"], 1))
 
 

@@ -22,7 +22,9 @@ SIDES = st.integers(1, 9)
         ((0.99, 0.99, 1.0, 1.0), range(3, 4), range(7, 8)),
     ],
 )
-def test_cells_of_a_box_are_those_between_its_edges(box: tuple[float, ...], rows: range, columns: range):
+def test_cells_of_a_box_are_those_between_its_edges(
+    box: tuple[float, ...], rows: range, columns: range
+):
     expected = torch.zeros(1, 4, 8, dtype=torch.bool)
     expected[:, rows.start : rows.stop, columns.start : columns.stop] = True
     assert torch.equal(box_cells(box, 4, 8), expected)
@@ -35,7 +37,9 @@ def test_cells_of_a_box_are_those_between_its_edges(box: tuple[float, ...], rows
     st.integers(1, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_box_has_a_cell_wherever_it_is(corner: tuple[float, float], size: tuple[float, float], height: int, width: int):
+def test_a_box_has_a_cell_wherever_it_is(
+    corner: tuple[float, float], size: tuple[float, float], height: int, width: int
+):
     left, top = corner
     right, bottom = min(1.0, left + size[0]), min(1.0, top + size[1])
     cells = box_cells((left, top, right, bottom), height, width)
@@ -49,18 +53,29 @@ def test_a_box_has_a_cell_wherever_it_is(corner: tuple[float, float], size: tupl
 def by_counting(pixels: Tensor, height: int, width: int) -> Tensor:
     """The share of each cell that is inside, by so many dots that every pixel and every cell has a whole number of them."""
     down, across = math.lcm(pixels.shape[1], height), math.lcm(pixels.shape[2], width)
-    dots = pixels.repeat_interleave(down // pixels.shape[1], 1).repeat_interleave(across // pixels.shape[2], 2)
+    dots = pixels.repeat_interleave(down // pixels.shape[1], 1).repeat_interleave(
+        across // pixels.shape[2], 2
+    )
     return dots.double().unflatten(2, (width, -1)).unflatten(1, (height, -1)).mean((2, 4))
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
-def test_a_cell_is_inside_when_half_of_it_is(tall: int, wide: int, height: int, width: int, seed: int):
+def test_a_cell_is_inside_when_half_of_it_is(
+    tall: int, wide: int, height: int, width: int, seed: int
+):
     pixels = torch.rand(2, tall, wide, generator=torch.Generator().manual_seed(seed)) > 0.5
     share, cells = by_counting(pixels, height, width), mask_cells(pixels, height, width)
     for one, own, found in zip(pixels, share, cells, strict=True):
         half = own >= 0.5 - 1e-9
-        assert torch.equal(found, half if half.any() else own >= own.max() - 1e-9 if one.any() else torch.zeros_like(half))
+        assert torch.equal(
+            found,
+            half
+            if half.any()
+            else own >= own.max() - 1e-9
+            if one.any()
+            else torch.zeros_like(half),
+        )
 
 
 def test_cells_are_the_mask_itself_when_it_has_their_size():

@@ -65,7 +65,13 @@ class WordMaps:
     Cost: for each image and layer one matrix product of its queries with the keys, and its softmax in float32.
     """
 
-    def __init__(self, pipe: Any, tokens: Tokens, cells: Callable[[Tensor], tuple[int, int]], prompts: Prompts) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        tokens: Tokens,
+        cells: Callable[[Tensor], tuple[int, int]],
+        prompts: Prompts,
+    ) -> None:
         self._denoisers = list(denoisers(pipe).values())
         self._joint = not any(_cross(module) for module in self._denoisers)
         self._tokens = tokens
@@ -85,7 +91,10 @@ class WordMaps:
         for module in self._denoisers:
             self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
             self._hooks.append(module.register_forward_hook(self._after, always_call=True))
-            self._hooks += [part.register_forward_pre_hook(self._attends, with_kwargs=True) for part in _cross(module)]
+            self._hooks += [
+                part.register_forward_pre_hook(self._attends, with_kwargs=True)
+                for part in _cross(module)
+            ]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,25 +117,44 @@ class WordMaps:
             )
         return dict(zip(self._tokens.words, self._sum / self._evaluations, strict=True))
 
-    def _before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         arguments = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
-        sample = next((arguments[n] for n in ("sample", "hidden_states") if isinstance(arguments.get(n), Tensor)), None)
+        sample = next(
+            (
+                arguments[n]
+                for n in ("sample", "hidden_states")
+                if isinstance(arguments.get(n), Tensor)
+            ),
+            None,
+        )
         tokens, positive = arguments.get("encoder_hidden_states"), self._prompts.positive
         self._seen, self._rows = {}, None
-        if not isinstance(tokens, Tensor) or not isinstance(positive, Tensor) or tokens.shape[1:] != positive.shape[1:]:
+        if (
+            not isinstance(tokens, Tensor)
+            or not isinstance(positive, Tensor)
+            or tokens.shape[1:] != positive.shape[1:]
+        ):
             return  # empty prompts that have a call and a length of their own; where nothing else comes, `maps` says so
         images = len(positive) if sample is None else self._prompts.images(sample)
         found = positive_rows(tokens, positive, rows=len(tokens), images=images)
         if found is None or not found.any():
             return
         rows = found[:, 0].nonzero().flatten()
-        if sample is None or len(sample) != len(tokens) or (self._joint and tokens.shape[1] != self._tokens.length):
+        if (
+            sample is None
+            or len(sample) != len(tokens)
+            or (self._joint and tokens.shape[1] != self._tokens.length)
+        ):
             raise UnsupportedError(
                 f"{type(module).__name__} is not called with a sample and the tokens of the prompt for each image, so that words cannot be "
                 f"found; {_HINT}"
             )
         if len(rows) % self._tokens.prompts:
-            raise UnsupportedError(f"{len(rows)} images are drawn of {self._tokens.prompts} prompts, so words cannot be found; {_HINT}")
+            raise UnsupportedError(
+                f"{len(rows)} images are drawn of {self._tokens.prompts} prompts, so words cannot be found; {_HINT}"
+            )
         self._rows, self._grid, self._text = rows, self._cells(sample), tokens.shape[1]
         if self._joint:
             self._mode = _Watch(self._attends_jointly)
@@ -135,14 +163,25 @@ class WordMaps:
             self._keys = _projected(module, self._tokens.embeddings.to(tokens))
 
     def _attends(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = {**dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)), **kwargs}
+        named = {
+            **dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)),
+            **kwargs,
+        }
         hidden, others = named["hidden_states"], named.get("encoder_hidden_states")
-        if self._rows is None or self._keys is None or others is None or others is hidden or hidden.ndim != 3:
+        if (
+            self._rows is None
+            or self._keys is None
+            or others is None
+            or others is hidden
+            or hidden.ndim != 3
+        ):
             return
         factor = self._factor(hidden.shape[1])
         if factor is None:
             return
-        keys = self._keys if not module.norm_cross else module.norm_encoder_hidden_states(self._keys)
+        keys = (
+            self._keys if not module.norm_cross else module.norm_encoder_hidden_states(self._keys)
+        )
         k = module.to_k(keys).unflatten(-1, (module.heads, -1)).transpose(1, 2)
         q = module.to_q(hidden[self._rows]).unflatten(-1, (module.heads, -1)).transpose(1, 2)
         each = len(q) // len(k)
@@ -152,12 +191,27 @@ class WordMaps:
     def _attends_jointly(self, q: Tensor, k: Tensor, scale: float | None) -> None:
         """One call of `scaled_dot_product_attention` with queries and keys (R, heads, tokens, d)."""
         image = q.shape[-2] - self._text
-        if self._rows is None or q.shape != k.shape or image < 1 or (factor := self._factor(image)) is None:
+        if (
+            self._rows is None
+            or q.shape != k.shape
+            or image < 1
+            or (factor := self._factor(image)) is None
+        ):
             return
         first = _TEXT_FIRST[type(self._denoisers[0]).__name__]
-        text, places = (slice(0, self._text), slice(self._text, None)) if first else (slice(image, None), slice(0, image))
-        each, by = len(self._rows) // self._tokens.prompts, q.shape[-1] ** -0.5 if scale is None else scale
-        maps = [self._map(q[row, :, places], k[row, :, text], by, i // each) for i, row in enumerate(self._rows.tolist())]
+        text, places = (
+            (slice(0, self._text), slice(self._text, None))
+            if first
+            else (slice(image, None), slice(0, image))
+        )
+        each, by = (
+            len(self._rows) // self._tokens.prompts,
+            q.shape[-1] ** -0.5 if scale is None else scale,
+        )
+        maps = [
+            self._map(q[row, :, places], k[row, :, text], by, i // each)
+            for i, row in enumerate(self._rows.tolist())
+        ]
         self._seen.setdefault(factor, []).append(torch.stack(maps, dim=1))
 
     def _map(self, q: Tensor, k: Tensor, scale: float, prompt: int) -> Tensor:
@@ -166,12 +220,16 @@ class WordMaps:
         if self._tokens.padded is not None:
             scores = scores.masked_fill(self._tokens.padded[prompt].to(q.device), -torch.inf)
         attention = scores.softmax(-1).mean(0)
-        return torch.stack([attention[:, rows[prompt]].mean(-1) for rows in self._tokens.words.values()])
+        return torch.stack(
+            [attention[:, rows[prompt]].mean(-1) for rows in self._tokens.words.values()]
+        )
 
     def _factor(self, cells: int) -> int | None:
         """How many cells of the latents, along a side, are one of that many; None where they are no grid of the image."""
         height, width = self._grid
-        return next((f for f in _FACTORS if -(-height // f) * -(-width // f) == cells and cells > 1), None)
+        return next(
+            (f for f in _FACTORS if -(-height // f) * -(-width // f) == cells and cells > 1), None
+        )
 
     def _after(self, *_: object) -> None:
         self._unwatch()
@@ -187,7 +245,11 @@ class WordMaps:
         """Maps (words, B, cells) of a layer on the grid of the latents: (words, B, height, width)."""
         height, width = self._grid
         coarse = maps.unflatten(-1, (-(-height // factor), -(-width // factor)))
-        return coarse if factor == 1 else interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        return (
+            coarse
+            if factor == 1
+            else interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        )
 
     def _unwatch(self) -> None:
         if self._mode is not None:
@@ -218,7 +280,9 @@ def attends(pipe: Any) -> str:
     """
     name, found = type(pipe).__name__, list(denoisers(pipe).values())
     if any(is_compiled(part) for module in found for part in module.modules()):
-        raise UnsupportedError(f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}")
+        raise UnsupportedError(
+            f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}"
+        )
     if draws_videos(pipe):
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
     if found and all(_cross(module) for module in found):
@@ -239,7 +303,10 @@ def _cross(module: torch.nn.Module) -> list[Attention]:
         for part in module.modules()
         if isinstance(part, Attention)
         and part.is_cross_attention
-        and all(getattr(part, name, None) is None for name in ("added_kv_proj_dim", "norm_q", "norm_k", "group_norm", "spatial_norm"))
+        and all(
+            getattr(part, name, None) is None
+            for name in ("added_kv_proj_dim", "norm_q", "norm_k", "group_norm", "spatial_norm")
+        )
     ]
 
 
@@ -249,6 +316,8 @@ def _projected(module: torch.nn.Module, tokens: Tensor) -> Tensor:
     kind = config.get("encoder_hid_dim_type")
     for name in _PROJECTIONS:
         part = getattr(module, name, None)
-        if isinstance(part, torch.nn.Module) and not (name == "encoder_hid_proj" and kind not in (None, "text_proj")):
+        if isinstance(part, torch.nn.Module) and not (
+            name == "encoder_hid_proj" and kind not in (None, "text_proj")
+        ):
             tokens = part(tokens)
     return tokens

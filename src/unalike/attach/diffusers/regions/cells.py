@@ -57,7 +57,10 @@ def mask_cells(pixels: Tensor, height: int, width: int) -> Tensor:
 
 def _overlap(pixels: int, cells: int) -> Tensor:
     """Which share of each cell each pixel is, along one side: (cells, pixels), float64."""
-    edges, marks = torch.arange(cells + 1).double() / cells, torch.arange(pixels + 1).double() / pixels
+    edges, marks = (
+        torch.arange(cells + 1).double() / cells,
+        torch.arange(pixels + 1).double() / pixels,
+    )
     low = torch.maximum(edges[:-1, None], marks[None, :-1])
     high = torch.minimum(edges[1:, None], marks[None, 1:])
     return (high - low).clamp_min(0) * cells
@@ -86,7 +89,9 @@ def separated(maps: Tensor) -> Tensor:
     means = sums / inside
     others = (total - sums)[..., :-1] / (count - inside[:-1])
     gain = inside[:-1] * (count - inside[:-1]) * (means[..., :-1] - others) ** 2
-    gain = gain.masked_fill(ordered[..., :-1] == ordered[..., 1:], -1)  # no cut runs between equal values
+    gain = gain.masked_fill(
+        ordered[..., :-1] == ordered[..., 1:], -1
+    )  # no cut runs between equal values
     flatness = (ordered[..., :1] - ordered[..., -1:]) <= _SLACK * flat.abs().amax(-1, keepdim=True)
     everything = torch.where(flatness, torch.inf, -0.5)
     best = torch.cat([gain, everything], dim=-1).argmax(-1, keepdim=True)

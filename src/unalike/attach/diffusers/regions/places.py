@@ -49,7 +49,11 @@ class Grid:
             UnsupportedError: as `pixels`.
         """
         latents = latent_size(self._pipe, self.pixels)
-        return {"the images": self.pixels} if latents is None else {"the images": self.pixels, "their latents": latents}
+        return (
+            {"the images": self.pixels}
+            if latents is None
+            else {"the images": self.pixels, "their latents": latents}
+        )
 
     def require(self) -> None:
         """Refuses pipelines whose latents have no places, or places that are not known here.
@@ -59,7 +63,9 @@ class Grid:
         """
         name = type(self._pipe).__name__
         if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
-            raise UnsupportedError(f"{name} makes sound, which has no places in an image; leave region out")
+            raise UnsupportedError(
+                f"{name} makes sound, which has no places in an image; leave region out"
+            )
         if self._packed and not packs_as_images(self._pipe):
             raise UnsupportedError(
                 f"{name} packs its latents in a way that is not known here, so that a region cannot be found in them; leave region out"
@@ -81,7 +87,11 @@ class Grid:
         factor, (height, width) = 2 * self._pipe.vae_scale_factor, self.pixels
         cells = 2 * (height // factor), 2 * (width // factor)
         channels, rest = divmod(latents[0].numel(), max(1, cells[0] * cells[1]))
-        if rest or not channels or self._pack(torch.empty(1, channels, *cells)).shape[1:] != latents.shape[1:]:
+        if (
+            rest
+            or not channels
+            or self._pack(torch.empty(1, channels, *cells)).shape[1:] != latents.shape[1:]
+        ):
             raise UnsupportedError(
                 f"{type(self._pipe).__name__} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
@@ -114,25 +124,35 @@ class Places:
         UnsupportedError: for a pipeline whose latents have no places, and for words where the denoiser's attention cannot be read.
     """
 
-    def __init__(self, pipe: Any, arguments: dict[str, Any], methods: Sequence[Method], prompts: Prompts) -> None:
+    def __init__(
+        self, pipe: Any, arguments: dict[str, Any], methods: Sequence[Method], prompts: Prompts
+    ) -> None:
         self._pipe = pipe
         self._arguments = arguments
         self._prompts = prompts
         self._grid = Grid(pipe, arguments)
         self._words: list[str] = []
         self._found: WordMaps | None = None
-        asked = [checked(region, type(m).__name__) for m in methods if (region := getattr(m, "region", None)) is not None]
+        asked = [
+            checked(region, type(m).__name__)
+            for m in methods
+            if (region := getattr(m, "region", None)) is not None
+        ]
         if asked:
             self._grid.require()
         for region in asked:
             if isinstance(region, Tensor):
-                _require_fitting(region, self._grid.sizes, prompts.asked or arguments.get("batch_size"))
+                _require_fitting(
+                    region, self._grid.sizes, prompts.asked or arguments.get("batch_size")
+                )
             self._words += [word for word in _words(region) if word not in self._words]
         self._attends = attends(pipe) if self._words else ""
 
     def __enter__(self) -> Places:
         if self._words:
-            tokens = word_tokens(self._pipe, self._arguments, self._words, append=self._attends == "cross")
+            tokens = word_tokens(
+                self._pipe, self._arguments, self._words, append=self._attends == "cross"
+            )
             self._found = WordMaps(self._pipe, tokens, self._grid.cells, self._prompts).__enter__()
         return self
 
@@ -167,7 +187,9 @@ class Places:
             if tuple(region.shape[-2:]) != (height, width):
                 sizes = {"the images": self._grid.pixels, **sizes}
             _require_fitting(region, sizes, len(latents))
-            return mask_cells(region.cpu() if region.ndim == 3 else region.cpu()[None], height, width)
+            return mask_cells(
+                region.cpu() if region.ndim == 3 else region.cpu()[None], height, width
+            )
         words = _words(region)
         if words:
             return self._cells_of(words)
@@ -187,19 +209,27 @@ class Places:
 def _words(region: Region | None) -> tuple[str, ...]:
     if isinstance(region, str):
         return (region,)
-    return tuple(part for part in region if isinstance(part, str)) if isinstance(region, tuple) else ()
+    return (
+        tuple(part for part in region if isinstance(part, str)) if isinstance(region, tuple) else ()
+    )
 
 
 def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: int | None) -> None:
     """Refuses a mask (h, w) or (b, h, w) with nothing inside, of other sizes than these, or with as many as there are not images."""
     if not mask.any():
-        raise OptionError("region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0")
+        raise OptionError(
+            "region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0"
+        )
     if tuple(mask.shape[-2:]) not in sizes.values():
-        allowed = " or ".join(f"{height}×{width} of {what}" for what, (height, width) in sizes.items())
+        allowed = " or ".join(
+            f"{height}×{width} of {what}" for what, (height, width) in sizes.items()
+        )
         height, width = next(iter(sizes.values()))
         raise OptionError(
             f"region is a mask of {mask.shape[-2]}×{mask.shape[-1]} (height × width); allowed: {allowed}; resize it, as in "
             f"region=image.resize(({width}, {height}))"
         )
     if mask.ndim == 3 and images is not None and len(mask) not in (1, images):
-        raise OptionError(f"region has {len(mask)} masks and this call makes {images} images; give one mask for all, or one for each image")
+        raise OptionError(
+            f"region has {len(mask)} masks and this call makes {images} images; give one mask for all, or one for each image"
+        )

@@ -45,7 +45,9 @@ class Tokens:
         return self.embeddings.shape[1]
 
 
-def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool) -> Tokens:
+def word_tokens(
+    pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool
+) -> Tokens:
     """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
 
     Case does not matter, and a word may be several ("red hair"). All of its occurrences count. Where the appended words are cut off, for
@@ -67,12 +69,25 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
     texts = {name: prompt_texts(arguments.get(name)) for name in _PROMPTS}
     prompts = texts["prompt"]
     if prompts is None:
-        raise OptionError(f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box")
-    asked = {name: [_with(words, text) for text in column] if append else column for name, column in texts.items() if column is not None}
+        raise OptionError(
+            f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box"
+        )
+    asked = {
+        name: [_with(words, text) for text in column] if append else column
+        for name, column in texts.items()
+        if column is not None
+    }
     tokens = _tokens(pipe, arguments, words, asked)
-    if append and any(not row for rows in tokens.words.values() for row in rows):  # cut off where the encoder's length ends
-        lost = [i for i in range(len(prompts)) if any(not rows[i] for rows in tokens.words.values())]
-        asked = {name: [_with(words, "") if i in lost else t for i, t in enumerate(column)] for name, column in asked.items()}
+    if append and any(
+        not row for rows in tokens.words.values() for row in rows
+    ):  # cut off where the encoder's length ends
+        lost = [
+            i for i in range(len(prompts)) if any(not rows[i] for rows in tokens.words.values())
+        ]
+        asked = {
+            name: [_with(words, "") if i in lost else t for i, t in enumerate(column)]
+            for name, column in asked.items()
+        }
         tokens = _tokens(pipe, arguments, words, asked)
     for word, rows in tokens.words.items():
         for row, prompt in zip(rows, asked["prompt"], strict=True):
@@ -85,20 +100,41 @@ def word_tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, a
     return tokens
 
 
-def _tokens(pipe: Any, arguments: dict[str, Any], words: Sequence[str], prompts: dict[str, list[str]]) -> Tokens:
+def _tokens(
+    pipe: Any, arguments: dict[str, Any], words: Sequence[str], prompts: dict[str, list[str]]
+) -> Tokens:
     """The tokens of prompts, with no numbers for the words that are not among them."""
     encoded, ids = _encoded(pipe, arguments, prompts)
-    parts, count = encoded if isinstance(encoded, list | tuple) else [encoded], len(prompts["prompt"])
+    parts, count = (
+        encoded if isinstance(encoded, list | tuple) else [encoded],
+        len(prompts["prompt"]),
+    )
     embeddings = parts[0]
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != count:
-        raise UnsupportedError(f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region")
-    padded = next((p for p in parts[1:] if isinstance(p, Tensor) and p.shape == embeddings.shape[:2] and not p.is_floating_point()), None)
-    found = {word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(count)] for word in words}
+        raise UnsupportedError(
+            f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region"
+        )
+    padded = next(
+        (
+            p
+            for p in parts[1:]
+            if isinstance(p, Tensor)
+            and p.shape == embeddings.shape[:2]
+            and not p.is_floating_point()
+        ),
+        None,
+    )
+    found = {
+        word: [_places(pipe, ids, row, word, embeddings.shape[1]) for row in range(count)]
+        for word in words
+    }
     return Tokens(embeddings, None if padded is None else padded == 0, found)
 
 
 def _with(words: Sequence[str], prompt: str) -> str:
-    return " ".join([prompt, *(word for word in words if not _pattern(word).search(prompt))]).strip()
+    return " ".join(
+        [prompt, *(word for word in words if not _pattern(word).search(prompt))]
+    ).strip()
 
 
 def _pattern(word: str) -> re.Pattern[str]:
@@ -109,16 +145,32 @@ def _pattern(word: str) -> re.Pattern[str]:
     return re.compile(before + r"\s*".join(map(re.escape, parts)) + after, re.IGNORECASE)
 
 
-def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]) -> tuple[Any, dict[str, Tensor]]:
+def _encoded(
+    pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]
+) -> tuple[Any, dict[str, Tensor]]:
     """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder read."""
     encode = getattr(pipe, "encode_prompt", None)
     if encode is None:
-        raise UnsupportedError(f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region")
+        raise UnsupportedError(
+            f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region"
+        )
     accepted = inspect.signature(encode).parameters
-    usual = {name: p.default for name, p in inspect.signature(own_call(pipe)).parameters.items() if p.default is not p.empty}
-    shared = {name: value for name, value in {**usual, **arguments}.items() if name in accepted and _concerns_text(name)}
+    usual = {
+        name: p.default
+        for name, p in inspect.signature(own_call(pipe)).parameters.items()
+        if p.default is not p.empty
+    }
+    shared = {
+        name: value
+        for name, value in {**usual, **arguments}.items()
+        if name in accepted and _concerns_text(name)
+    }
     own = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
-    fixed = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1, "device": getattr(pipe, "_execution_device", None)}
+    fixed = {
+        "do_classifier_free_guidance": False,
+        "num_images_per_prompt": 1,
+        "device": getattr(pipe, "_execution_device", None),
+    }
     ids: dict[str, Tensor] = {}
 
     def read(name: str) -> Any:
@@ -133,11 +185,21 @@ def _encoded(pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]
         for name in _encoders(pipe):
             handle = getattr(pipe, name).register_forward_pre_hook(read(name), with_kwargs=True)
             stack.callback(handle.remove)
-        return encode(**{**shared, **own, **{name: value for name, value in fixed.items() if name in accepted}}), ids
+        return encode(
+            **{
+                **shared,
+                **own,
+                **{name: value for name, value in fixed.items() if name in accepted},
+            }
+        ), ids
 
 
 def _concerns_text(name: str) -> bool:
-    return name not in _PROMPTS and not name.startswith(("negative", "num_", "do_")) and not name.endswith(("embeds", "mask"))
+    return (
+        name not in _PROMPTS
+        and not name.startswith(("negative", "num_", "do_"))
+        and not name.endswith(("embeds", "mask"))
+    )
 
 
 def _encoders(pipe: Any) -> list[str]:
@@ -160,14 +222,22 @@ def _places(pipe: Any, ids: dict[str, Tensor], row: int, word: str, length: int)
     for names in _sequences(pipe):
         read = {name: ids[name] for name in names if name in ids}
         for name, rows in read.items():
-            dropped = max(0, begin + rows.shape[1] - length)  # of a template that stands before the prompt
-            if len(rows) <= row or dropped != (getattr(pipe, "prompt_template_encode_start_idx", 0) if dropped else 0):
+            dropped = max(
+                0, begin + rows.shape[1] - length
+            )  # of a template that stands before the prompt
+            if len(rows) <= row or dropped != (
+                getattr(pipe, "prompt_template_encode_start_idx", 0) if dropped else 0
+            ):
                 raise UnsupportedError(
                     f"{type(pipe).__name__} gives its denoiser {length} tokens of a prompt, which are not those that its {name} reads "
                     f"({rows.shape[1]}), so that words cannot be found; give a mask or a box as region"
                 )
             tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
-            found |= {begin + place - dropped for place in tokens_of(tokenizer, rows[row].tolist(), word) if place >= dropped}
+            found |= {
+                begin + place - dropped
+                for place in tokens_of(tokenizer, rows[row].tolist(), word)
+                if place >= dropped
+            }
         begin += max((rows.shape[1] for rows in read.values()), default=0)
     return sorted(found)
 
@@ -182,10 +252,14 @@ def tokens_of(tokenizer: Any, ids: Sequence[int], word: str) -> list[int]:
     """
     special = set(tokenizer.all_special_ids)
     kept = [place for place, token in enumerate(ids) if token not in special]
-    texts = [tokenizer.decode([ids[p] for p in kept[:n]], clean_up_tokenization_spaces=False) for n in range(len(kept) + 1)]
+    texts = [
+        tokenizer.decode([ids[p] for p in kept[:n]], clean_up_tokenization_spaces=False)
+        for n in range(len(kept) + 1)
+    ]
     spans = [match.span() for match in _pattern(word).finditer(texts[-1])]
     return [
         place
         for place, before, upto in zip(kept, texts, texts[1:], strict=False)
-        if any(len(before) < end and len(upto) > start for start, end in spans) and texts[-1][len(before) : len(upto)].strip()
+        if any(len(before) < end and len(upto) > start for start, end in spans)
+        and texts[-1][len(before) : len(upto)].strip()
     ]
