@@ -1,7 +1,8 @@
-"""Is any latent inside a protected ball? Reads the files alone, and shares no code with the package: see `--help`.
+"""Is any latent inside a protected ball? Reads the files alone, and shares no code with the
+package: see `--help`.
 
-Every latent is compared with every protected vector, by differences in float64. Where the set is stored in float16, the largest rounding
-error that its manifest states is added to the radius.
+Every latent is compared with every protected vector, by differences in float64. Where the set is
+stored in float16, the largest rounding error that its manifest states is added to the radius.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""Writes what the documentation takes from the code and from measurements: `python docs/generate.py`.
+"""Writes what the documentation takes from the code and from measurements: `python
+docs/generate.py`.
 
-`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the benchmarks, `docs/pipelines.md` from the
-families of pipelines that the tests run. Between `<!-- name -->` and `<!-- end name -->` the other pages have tables of measurements that
-are in the repository.
+`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the
+benchmarks, `docs/pipelines.md` from the families of pipelines that the tests run. Between `<!--
+name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the
+repository.
 """
 
 import json
@@ -196,7 +198,9 @@ def models_page() -> str:
 
 
 def benchmarks_page() -> str:
-    """The page of benchmarks as Markdown: what they have in common, then a section for each whose results are in the repository."""
+    """The page of benchmarks as Markdown: what they have in common, then a section for each whose
+    results are in the repository.
+    """
     measured = [name for name in available() if (RESULTS / name).is_dir()]
     return (
         "\n\n".join(
@@ -207,7 +211,9 @@ def benchmarks_page() -> str:
 
 
 def pipelines_page() -> str:
-    """The page of pipelines as Markdown: the table of families, and under it the limits that it has numbers for."""
+    """The page of pipelines as Markdown: the table of families, and under it the limits that it has
+    numbers for.
+    """
     sys.path.insert(0, str(ROOT))
     from tests.hosts.families import FAMILIES
 
@@ -239,7 +245,9 @@ def _table(rows: Iterable[Field[Any]]) -> list[str]:
 
 
 def emoji_summary(record: Mapping[str, Any]) -> str:
-    """What was measured, in words, and precision and distinct right pictures over the forty prompts, a row a guidance scale."""
+    """What was measured, in words, and precision and distinct right pictures over the forty
+    prompts, a row a guidance scale.
+    """
     names = record["full_names"]
     which = "Every full name" if record["every"] == 1 else f"Every {record['every']}th full name"
     lines = [
@@ -279,7 +287,9 @@ def emoji_prompts(record: Mapping[str, Any]) -> str:
 
 
 def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of the card of the digits: what the judge accepts, the samples over all classes, and each class by itself."""
+    """The tables of the card of the digits: what the judge accepts, the samples over all classes,
+    and each class by itself.
+    """
     classifier = record["classifier"]
     judge = [
         f"| of {classifier['pictures']} held-out pictures | accepted as their digit | as another |",
@@ -340,7 +350,9 @@ def feature_table() -> str:
 
 
 def cost_tables() -> dict[str, str]:
-    """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none before `unalike bench cost` has run."""
+    """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none
+    before `unalike bench cost` has run.
+    """
     folder = RESULTS / "cost"
     return {"cost": readme_table(folder)} if folder.exists() else {}
 

@@ -1,4 +1,5 @@
-"""Draws the pictures of the README and of the models' cards: `python docs/pictures.py`, two minutes on two cores.
+"""Draws the pictures of the README and of the models' cards: `python docs/pictures.py`, two minutes
+on two cores.
 
 None of the samples is picked: the seeds are the first ones.
 """
@@ -51,7 +52,9 @@ def names(pipe: Any) -> Image.Image:
 
 
 def handwriting(pipe: Any) -> Image.Image:
-    """The first six real pictures of each digit, and six samples at each of three guidance scales, enlarged three times."""
+    """The first six real pictures of each digit, and six samples at each of three guidance scales,
+    enlarged three times.
+    """
     side, columns, head = 48, 6, 30
     scales = (1.0, 2.0, 4.0)
     page = Image.new("RGB", ((side * columns + 12) * (1 + len(scales)), head + side * 10), "white")

@@ -1,4 +1,6 @@
-"""Images of one prompt that are made to differ in one region: in a box, or where a word of the prompt is."""
+"""Images of one prompt that are made to differ in one region: in a box, or where a word of the
+prompt is.
+"""
 
 import torch
 

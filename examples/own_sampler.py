@@ -1,4 +1,6 @@
-"""Guidance where there is no pipeline: a denoiser D(x, sigma), a sampler of one's own, and a memory from batch to batch."""
+"""Guidance where there is no pipeline: a denoiser D(x, sigma), a sampler of one's own, and a memory
+from batch to batch.
+"""
 
 from itertools import pairwise
 

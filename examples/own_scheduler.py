@@ -1,4 +1,6 @@
-"""A scheduler that the package does not know: say what its call means, and every method works with it."""
+"""A scheduler that the package does not know: say what its call means, and every method works with
+it.
+"""
 
 from diffusers import DDIMScheduler
 
@@ -17,7 +19,9 @@ class MyScheduler(DDIMScheduler):
 
 
 def my_level(scheduler, timestep):
-    """The level of the current call, and what the model's output says about the clean latent (here v-prediction)."""
+    """The level of the current call, and what the model's output says about the clean latent (here
+    v-prediction).
+    """
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     here, there = int(timestep), int(timestep) - stride
     alpha, sigma = (

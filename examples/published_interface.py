@@ -1,4 +1,6 @@
-"""The interface of the published SPARKE pipelines, on a shipped model: series of calls whose images are unlike all before."""
+"""The interface of the published SPARKE pipelines, on a shipped model: series of calls whose images
+are unlike all before.
+"""
 
 import torch
 

@@ -13,7 +13,9 @@ from unalike.cli.app import main
 
 @pytest.fixture(scope="session")
 def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion pipeline of a few thousand random weights that draws 16×16 images, in diffusers' layout."""
+    """A Stable Diffusion pipeline of a few thousand random weights that draws 16×16 images, in
+    diffusers' layout.
+    """
     return tiny.write("sd", tmp_path_factory.mktemp("tiny"))
 
 

@@ -1,4 +1,6 @@
-"""What the README and the pages of docs say is so: their programs run, their commands work, their links and tables are right."""
+"""What the README and the pages of docs say is so: their programs run, their commands work, their
+links and tables are right.
+"""
 
 import re
 import runpy

@@ -67,7 +67,9 @@ FILES = sorted(
 
 
 def layer(module: str) -> int:
-    """The number of the layer of `unalike.NAME…`; 0 for the package itself, which imports nothing by itself."""
+    """The number of the layer of `unalike.NAME…`; 0 for the package itself, which imports nothing
+    by itself.
+    """
     names = module.split(".")
     return (
         0 if len(names) == 1 else next(i for i, level in enumerate(LAYERS, 1) if names[1] in level)

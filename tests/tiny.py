@@ -1,4 +1,6 @@
-"""Tiny pipelines of the real classes with random weights, written to disk in diffusers' layout and read back by `from_pretrained`."""
+"""Tiny pipelines of the real classes with random weights, written to disk in diffusers' layout and
+read back by `from_pretrained`.
+"""
 
 import json
 import string

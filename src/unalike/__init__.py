@@ -1,6 +1,8 @@
-"""Makes the samples of a diffusion model unlike each other and unlike a protected set, without training.
+"""Makes the samples of a diffusion model unlike each other and unlike a protected set, without
+training.
 
-Names are imported when they are first used, so that `import unalike` and the command line's help stay quick.
+Names are imported when they are first used, so that `import unalike` and the command line's help
+stay quick.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@
 UnalikeError
 ├── OptionError (ValueError)        an argument, option or setting that is not allowed
 ├── UnsupportedError                a pipeline, scheduler or combination that cannot be guided
-├── AttachmentError (RuntimeError)  attached twice, scheduler replaced meanwhile, stepped outside a call
-├── StoreError                      a memory, shield or run folder that is damaged, of another kind, or in the way
-├── NumericsError (ArithmeticError) the model or the guidance produced NaN or infinity
-└── ShieldError                     an image cannot be brought outside the protected set
-    └── RefusedError                images of a call are inside the protected set, so they are not returned
+├── AttachmentError (RuntimeError)  attached twice, scheduler replaced meanwhile, stepped outside a
+call ├── StoreError                      a memory, shield or run folder that is damaged, of another
+kind, or in the way ├── NumericsError (ArithmeticError) the model or the guidance produced NaN or
+infinity └── ShieldError                     an image cannot be brought outside the protected set
+    └── RefusedError                images of a call are inside the protected set, so they are not
+    returned
 ```
 
 Each message says what was wrong, what is allowed and how to mend it.
@@ -28,7 +29,9 @@ class OptionError(UnalikeError, ValueError):
 
 
 class UnsupportedError(UnalikeError):
-    """A pipeline, scheduler or combination that cannot be guided; the message says how to add it where that is possible."""
+    """A pipeline, scheduler or combination that cannot be guided; the message says how to add it
+    where that is possible.
+    """
 
 
 class AttachmentError(UnalikeError, RuntimeError):
@@ -48,7 +51,8 @@ class ShieldError(UnalikeError):
 
 
 class RefusedError(ShieldError):
-    """Images of a call that are inside the protected set, so they are not returned; the others are, with this error.
+    """Images of a call that are inside the protected set, so they are not returned; the others are,
+    with this error.
 
     Attributes:
         output: what the pipeline returned, the refused images blank in it.

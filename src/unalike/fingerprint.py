@@ -1,4 +1,6 @@
-"""Names for networks that tell one from every other, so that vectors that different ones made are never compared."""
+"""Names for networks that tell one from every other, so that vectors that different ones made are
+never compared.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ _SAMPLED = 64
 def fingerprint(module: torch.nn.Module) -> str:
     """Ten hexadecimal digits that tell a model's configuration and weights from any other's.
 
-    Of each weight matrix the signs of its first 64 numbers are read: they are the same on every device and in every precision.
+    Of each weight matrix the signs of its first 64 numbers are read: they are the same on every
+    device and in every precision.
 
     Raises:
         UnsupportedError: when the weights are not in memory.

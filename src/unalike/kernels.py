@@ -1,7 +1,8 @@
 """Kernels on row vectors, normalised so that `k(a, a) = 1`.
 
-A kernel object called on `(n, d)` and `(m, d)` gives the `(n, m)` Gram matrix. The product of two Gram matrices entry by entry, of samples
-and of their prompts, is the Gram matrix of the pairs: that is how entropies are conditioned on prompts.
+A kernel object called on `(n, d)` and `(m, d)` gives the `(n, m)` Gram matrix. The product of two
+Gram matrices entry by entry, of samples and of their prompts, is the Gram matrix of the pairs: that
+is how entropies are conditioned on prompts.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) between the rows of `(n, d)` and `(m, d)`, never negative, exactly 0 on the diagonal of `a, a`.
+    """Squared Euclidean distances (n, m) between the rows of `(n, d)` and `(m, d)`, never negative,
+    exactly 0 on the diagonal of `a, a`.
 
-    One matrix product on rows centred at the mean of `b`, so that a common offset costs no digits. O(n m d).
+    One matrix product on rows centred at the mean of `b`, so that a common offset costs no digits.
+    O(n m d).
 
     Example:
         >>> import torch

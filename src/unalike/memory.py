@@ -21,14 +21,17 @@ _COLUMNS = ("latents", "prompts", "order")
 
 
 class Memory:
-    """The final latents of earlier generations with the embeddings of their prompts, kept apart by the space they live in.
+    """The final latents of earlier generations with the embeddings of their prompts, kept apart by
+    the space they live in.
 
-    Holds at most `capacity` samples over all spaces together; when more come, the oldest go first, whatever their space. Adding a batch
-    costs O(B d) on average: rows are appended to a buffer that doubles when it is full, and evicted by moving its beginning.
+    Holds at most `capacity` samples over all spaces together; when more come, the oldest go first,
+    whatever their space. Adding a batch costs O(B d) on average: rows are appended to a buffer that
+    doubles when it is full, and evicted by moving its beginning.
 
     Args:
         capacity: the most samples it holds.
-        dtype: "float32", or "float16" for half the space; what is compared is float32 in both cases.
+        dtype: "float32", or "float16" for half the space; what is compared is float32 in both
+            cases.
 
     Raises:
         OptionError: for a capacity below 1 or another dtype.
@@ -78,7 +81,8 @@ class Memory:
         Args:
             space: names the latent space and that of the prompt embeddings.
             latents: final clean latents (B, …).
-            prompts: embeddings (B, p) of their prompts, or None; the same choice for all of a space.
+            prompts: embeddings (B, p) of their prompts, or None; the same choice for all of a
+                space.
             texts: the prompts themselves, for people to read.
             seeds: the seeds they were made from.
 
@@ -115,7 +119,8 @@ class Memory:
     def view(self, space: str) -> References | None:
         """The samples of a space, oldest first, in float32; None where it has none.
 
-        With float32 storage nothing is copied, and later additions do not change what was handed out.
+        With float32 storage nothing is copied, and later additions do not change what was handed
+        out.
         """
         bank = self._banks.get(space)
         if bank is None:
@@ -136,7 +141,9 @@ class Memory:
         return [] if bank is None else bank.seeds[bank.start :]
 
     def numbers(self, space: str) -> list[int]:
-        """How many samples were added before each of a space's samples, in the order of `view`: a name for each that stays its own."""
+        """How many samples were added before each of a space's samples, in the order of `view`: a
+        name for each that stays its own.
+        """
         bank = self._banks.get(space)
         return [] if bank is None else bank.rows("order").tolist()
 
@@ -162,7 +169,8 @@ class Memory:
                 del self._banks[space]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one safetensors file with a manifest in its header, replacing what was there in one go or not at all.
+        """Writes one safetensors file with a manifest in its header, replacing what was there in
+        one go or not at all.
 
         Raises:
             StoreError: when the file cannot be written.
@@ -186,7 +194,8 @@ class Memory:
         """The memory that `save` wrote to `path`.
 
         Raises:
-            StoreError: when there is no such file, it is damaged, or it is something else than a memory.
+            StoreError: when there is no such file, it is damaged, or it is something else than a
+                memory.
         """
         path = Path(path)
         manifest, tensors = tensorfile.read(path, _KIND, _VERSION)
@@ -207,7 +216,9 @@ class Memory:
 
 @dataclass
 class _Bank:
-    """The samples of one space: buffers whose rows `start:stop` are alive; texts and seeds are lists of the same layout."""
+    """The samples of one space: buffers whose rows `start:stop` are alive; texts and seeds are
+    lists of the same layout.
+    """
 
     shape: tuple[int, ...]
     buffers: dict[str, Tensor] = field(default_factory=dict)
@@ -251,7 +262,9 @@ class _Bank:
         self.seeds.extend(seeds if seeds is not None else [None] * count)
 
     def _make_room(self, count: int, like: dict[str, Tensor]) -> None:
-        """Moves what is alive to new buffers of twice the size, so that views of the old ones stay as they are."""
+        """Moves what is alive to new buffers of twice the size, so that views of the old ones stay
+        as they are.
+        """
         alive, size = len(self), max(8, 2 * (len(self) + count))
         for name, values in like.items():
             buffer = (

@@ -1,4 +1,6 @@
-"""One safetensors file with a JSON manifest in its header: written whole or not at all, and checked when it is read."""
+"""One safetensors file with a JSON manifest in its header: written whole or not at all, and checked
+when it is read.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _KEY = "unalike"
 def write(
     path: Path, kind: str, version: int, manifest: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Writes the file, replacing what was there in one go; what was there stays when anything fails.
+    """Writes the file, replacing what was there in one go; what was there stays when anything
+    fails.
 
     Args:
         path: the file; its folder must exist.
@@ -63,7 +66,8 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
     """The manifest and the tensors of a file that `write` wrote.
 
     Raises:
-        StoreError: when there is no such file, it is of another kind or a later version, or it is damaged.
+        StoreError: when there is no such file, it is of another kind or a later version, or it is
+            damaged.
     """
     what = kind.removeprefix("unalike.")
     if not path.is_file():

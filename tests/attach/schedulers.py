@@ -1,4 +1,6 @@
-"""Every built-in scheduler setting with a model that knows one image only, written without the maps that are tested."""
+"""Every built-in scheduler setting with a model that knows one image only, written without the maps
+that are tested.
+"""
 
 import copy
 import math
@@ -146,7 +148,9 @@ _PREPARED: dict[str, Any] = {}
 
 
 def prepared(setting: Setting) -> Any:
-    """The scheduler at the beginning of a run; making the schedule is slow for some, so it is made once."""
+    """The scheduler at the beginning of a run; making the schedule is slow for some, so it is made
+    once.
+    """
     if setting.id not in _PREPARED:
         _PREPARED[setting.id] = _made(setting)
     return copy.deepcopy(_PREPARED[setting.id])

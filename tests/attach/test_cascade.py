@@ -1,4 +1,6 @@
-"""Stable Cascade's two stages, whose scheduler is stepped with a share of the schedule for each image."""
+"""Stable Cascade's two stages, whose scheduler is stepped with a share of the schedule for each
+image.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,9 @@ def built(stage: str, folder: Path) -> DiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Both stages; diffusers cannot read its own PaellaVQModel back from where it wrote it, so nothing is written."""
+    """Both stages; diffusers cannot read its own PaellaVQModel back from where it wrote it, so
+    nothing is written.
+    """
     made = {}
     for stage in ("prior", "decoder"):
         with torch.random.fork_rng():

@@ -125,7 +125,9 @@ def test_shield_holds_in_half_precision(fresh: Fresh, dtype: torch.dtype) -> Non
 
 
 def offloaded(pipe: Any, how: str) -> Any:
-    """The pipeline, its models brought to where they run and taken away again by accelerate's hooks; here both is the CPU."""
+    """The pipeline, its models brought to where they run and taken away again by accelerate's
+    hooks; here both is the CPU.
+    """
     if how == "model":
         pipe.enable_model_cpu_offload(device="cpu")
     else:  # what enable_sequential_cpu_offload does: weights are where they run only while they are needed
@@ -159,7 +161,9 @@ def test_images_are_the_same_when_models_are_offloaded(fresh: Fresh, how: str) -
 
 
 def test_no_other_model_runs_between_the_steps_when_latents_are_guided(fresh: Fresh) -> None:
-    """Each model that runs sends the one before it away, so the denoiser would have to come back at each step."""
+    """Each model that runs sends the one before it away, so the denoiser would have to come back at
+    each step.
+    """
     pipe, ran = fresh("sd"), []
     shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1.0)
     memory = Memory()

@@ -7,7 +7,9 @@ from unalike.bench.fronts import hypervolume, undominated
 
 
 def sets():
-    """Two hundred sets of up to six points with small whole coordinates, so that many are equal in one or both."""
+    """Two hundred sets of up to six points with small whole coordinates, so that many are equal in
+    one or both.
+    """
     chance = random.Random(0)
     return [
         [(chance.randint(0, 6), chance.randint(0, 6)) for _ in range(chance.randint(1, 6))]

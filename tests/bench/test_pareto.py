@@ -1,4 +1,6 @@
-"""Variety against fidelity: what is chosen, what the tables say, and a small run through the command line."""
+"""Variety against fidelity: what is chosen, what the tables say, and a small run through the
+command line.
+"""
 
 import json
 from pathlib import Path

@@ -25,7 +25,9 @@ BENCHMARK = Benchmark(name="counting", run=run, page=page)
 
 @pytest.fixture
 def counting(tmp_path, monkeypatch):
-    """A benchmark that counts to four, and stops at two where a file `interrupt` stands beside its folder."""
+    """A benchmark that counts to four, and stops at two where a file `interrupt` stands beside its
+    folder.
+    """
     (tmp_path / "counting_benchmark.py").write_text(COUNTING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(BENCHMARKS, "counting", Row("counting_benchmark", "How far does it count?"))

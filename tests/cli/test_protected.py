@@ -11,7 +11,9 @@ from unalike.shields import Shield
 
 @pytest.fixture
 def generate(unalike, tiny_sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`unalike generate` with the tiny model and the set `shield` around the image of seed 0, in a folder of its own."""
+    """`unalike generate` with the tiny model and the set `shield` around the image of seed 0, in a
+    folder of its own.
+    """
     common = (
         "generate",
         "--model",

@@ -267,7 +267,9 @@ def test_command_that_installs_it_is_named_when_torch_fidelity_is_missing(monkey
 
 @pytest.fixture
 def torch_fidelity(monkeypatch):
-    """The real module of the network; the rest of the package is not imported, because that needs torchvision, which is not installed."""
+    """The real module of the network; the rest of the package is not imported, because that needs
+    torchvision, which is not installed.
+    """
     spec = importlib.util.find_spec("torch_fidelity")
     if spec is None:
         pytest.skip("torch-fidelity is not installed")

@@ -1,4 +1,5 @@
-"""What every guidance method has to do, whatever it computes, shown on a sampler whose denoiser is exact.
+"""What every guidance method has to do, whatever it computes, shown on a sampler whose denoiser is
+exact.
 
 Subclass `MethodConformance` and give `method`, `active` and `idle`; pytest then runs all of it.
 """
@@ -28,7 +29,9 @@ PATHS = ("vp", "ve", "flow")
 
 
 def level(path: str, step: int) -> tuple[float, float]:
-    """`alpha, sigma` before the step, from nearly pure noise (pure noise on the flow path) to none at all."""
+    """`alpha, sigma` before the step, from nearly pure noise (pure noise on the flow path) to none
+    at all.
+    """
     time = 1 - step / STEPS
     if path == "vp":
         return (math.cos(1.5 * time), math.sin(1.5 * time))
@@ -73,7 +76,9 @@ def sample(
     masks: Callable[[Any], Tensor] | None = None,
     path: str = "vp",
 ) -> Sampled:
-    """Deterministic sampling from `noise` (B, …), in its dtype, with the methods' corrections added to the exact prediction."""
+    """Deterministic sampling from `noise` (B, …), in its dtype, with the methods' corrections added
+    to the exact prediction.
+    """
     groups = torch.zeros(len(noise), dtype=torch.int64) if groups is None else groups
     generators = [
         torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise
@@ -105,7 +110,9 @@ def sample(
 
 
 def scene(batch: int = 4) -> dict[str, Any]:
-    """Noise for images of two prompts with their embeddings, a memory of three earlier images of each, and what knows places and images."""
+    """Noise for images of two prompts with their embeddings, a memory of three earlier images of
+    each, and what knows places and images.
+    """
     generator = torch.Generator().manual_seed(3)
     embeddings = torch.randn(2, 5, generator=generator)
     groups = torch.arange(batch) // 2 % 2
@@ -183,7 +190,8 @@ class OptionConformance:
 class MethodConformance(OptionConformance):
     """For methods that correct x0.
 
-    `active` are settings that change every image of `scene` at every step, `idle` settings (one or several) that change none.
+    `active` are settings that change every image of `scene` at every step, `idle` settings (one or
+    several) that change none.
     """
 
     idle: ClassVar[tuple[dict[str, Any], ...]]
@@ -305,7 +313,9 @@ class RegionConformance(MethodConformance):
 
 
 class MemoryConformance(MethodConformance):
-    """What every method that sees a memory too has to do; it has the options `batch` and `memory`."""
+    """What every method that sees a memory too has to do; it has the options `batch` and
+    `memory`.
+    """
 
     def test_result_changes_when_alone_with_a_memory(self) -> None:
         assert not torch.equal(sample(self.build(), **scene(1)).images, sample(**scene(1)).images)

@@ -1,4 +1,6 @@
-"""Where regions are in the latents of the tests, and images that they decode to: small, but real torch code that can be differentiated."""
+"""Where regions are in the latents of the tests, and images that they decode to: small, but real
+torch code that can be differentiated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def at(x_t: Tensor, **settings: Any) -> Context:
-    """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit of x0, unless levels are given."""
+    """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit
+    of x0, unless levels are given.
+    """
     levels = {"alpha": 1.0, "sigma": 1.0, "next_alpha": 1.0, "next_sigma": 0.0}
     groups = torch.zeros(len(x_t), dtype=torch.int64)
     return Context(**{"step": 0, "steps": 1, "x_t": x_t, "groups": groups, **levels, **settings})
@@ -42,7 +46,8 @@ def masks_of(mask: Tensor) -> Callable[[Any], Tensor]:
 
 
 class Decoded:
-    """Predictions and a memory as images (n, 3, 2, 2) in [0, 1], by a linear decoder; it counts what it did.
+    """Predictions and a memory as images (n, 3, 2, 2) in [0, 1], by a linear decoder; it counts
+    what it did.
 
     `decoded` has for each call the number of images and whether gradients were asked for.
     """

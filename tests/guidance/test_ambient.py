@@ -1,4 +1,6 @@
-"""Guidance among embeddings of images, through a decoder and an embedding that torch differentiates."""
+"""Guidance among embeddings of images, through a decoder and an embedding that torch
+differentiates.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""The step that SPARKE and Vendi guidance share: regions, targets, reference sets and the regulariser, against scores written out here."""
+"""The step that SPARKE and Vendi guidance share: regions, targets, reference sets and the
+regulariser, against scores written out here.
+"""
 
 import math
 from typing import Any
@@ -41,7 +43,9 @@ def gram(kernel: str, a: Tensor, bandwidth: float) -> Tensor:
 
 
 def score(kind: str, kernel: str, z: Tensor, y: Tensor) -> Tensor:
-    """What the method ascends over all samples `z` (n, e) with prompts `y` (n, p), the moved one first, from whole Gram matrices."""
+    """What the method ascends over all samples `z` (n, e) with prompts `y` (n, p), the moved one
+    first, from whole Gram matrices.
+    """
     k = gram(kernel, z, 0.8)
     if kind.startswith("cond"):
         k = k * gram(kernel, y, 0.35)
@@ -354,9 +358,11 @@ def test_noisy_latents_ascend_the_score_among_clean_ones_when_they_are_the_targe
 
 
 def unit(kind: str, kernel: str, z: Tensor, y: Tensor) -> float:
-    """What the slope of the score in the first sample is multiplied by to be the mean of unit vectors that the method has.
+    """What the slope of the score in the first sample is multiplied by to be the mean of unit
+    vectors that the method has.
 
-    A kernel's slope is `(f_i - f) k / σ²` or `f_i`, each of its values stands in the Gram matrix twice, and is squared at order 2.
+    A kernel's slope is `(f_i - f) k / σ²` or `f_i`, each of its values stands in the Gram matrix
+    twice, and is squared at order 2.
     """
     k, k_y = (
         gram(kernel, z, 0.8)[0, 1:],

@@ -32,7 +32,9 @@ def at(
     next_alpha: float = 1.0,
     next_sigma: float = 0.0,
 ) -> Context:
-    """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit of x0, unless levels are given."""
+    """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit
+    of x0, unless levels are given.
+    """
     return Context(
         step=0,
         steps=1,
@@ -52,7 +54,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def directions(delta: Tensor | None, x: Tensor, strength: float) -> Tensor:
-    """The unit directions of corrections made with that strength to latents `x`, which is what losses are compared with."""
+    """The unit directions of corrections made with that strength to latents `x`, which is what
+    losses are compared with.
+    """
     assert delta is not None
     return delta / (strength * x.norm(dim=1, keepdim=True))
 
@@ -67,7 +71,9 @@ def gram(kernel: str, a: Tensor, b: Tensor, bandwidth: float) -> Tensor:
 
 
 def loss(kernel: str, z: Tensor, y: Tensor | None) -> Tensor:
-    """`||K_Z / n||_F²` or `||K_Z ∘ K_Y||_F² / ||K_Y||_F²` of all samples at once, from whole Gram matrices."""
+    """`||K_Z / n||_F²` or `||K_Z ∘ K_Y||_F² / ||K_Y||_F²` of all samples at once, from whole Gram
+    matrices.
+    """
     k_z = gram(kernel, z, z, 0.8)
     if y is None:
         return (k_z / len(z)).square().sum()
@@ -327,7 +333,9 @@ def test_result_is_the_same_when_the_memory_comes_in_blocks(kernel, spread, monk
 
 
 def log_sums(x: Tensor, sets: list[tuple[Tensor, float]], kernel: str) -> Tensor:
-    """What is descended with several sets: `σ²/2 · log Σ k_Z²` (Gaussian) or half the mean of `k_Z²` (cosine), with a weight each."""
+    """What is descended with several sets: `σ²/2 · log Σ k_Z²` (Gaussian) or half the mean of
+    `k_Z²` (cosine), with a weight each.
+    """
     total = x.new_zeros(())
     for rows, weight in sets:
         squared = gram(kernel, x, rows, 0.8).square()

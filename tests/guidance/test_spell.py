@@ -292,7 +292,9 @@ def test_error_names_both_sizes_when_something_stored_is_of_another_model():
 
 
 def by_hand_inside(x0: Tensor, centres: Tensor, radius: float, mask: Tensor) -> Tensor:
-    """The sum for one image `x0` (d,) that moves inside of a mask (d,) only, each length found by bisection along the way."""
+    """The sum for one image `x0` (d,) that moves inside of a mask (d,) only, each length found by
+    bisection along the way.
+    """
     total = torch.zeros_like(x0)
     for z in centres:
         a = torch.where(mask, x0 - z, 0)

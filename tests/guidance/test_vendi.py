@@ -35,7 +35,9 @@ def context(x0: Tensor, prompts: Tensor | None = None, memory: References | None
 
 
 def score(z: Tensor, y: Tensor | None, order: int = 1) -> Tensor:
-    """The Vendi score, at order 2 the RKE score, of latents scaled to norm 1, bandwidths 0.7 and 0.9, written out pair by pair."""
+    """The Vendi score, at order 2 the RKE score, of latents scaled to norm 1, bandwidths 0.7 and
+    0.9, written out pair by pair.
+    """
 
     def gram(x: Tensor, bandwidth: float) -> Tensor:
         f = x / x.norm(dim=1, keepdim=True)

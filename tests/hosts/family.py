@@ -1,4 +1,6 @@
-"""What is claimed of a family of pipelines: the tests hold it, and the table in the documentation says it."""
+"""What is claimed of a family of pipelines: the tests hold it, and the table in the documentation
+says it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ MIXED = (
     "Several prompts with several images each are mixed up by the pipeline itself, which gives an image the attention mask of another "
     "prompt: repeat each prompt instead, one image a prompt."
 )
-"""The limit of pipelines that lay embeddings out prompt by prompt and attention masks image by image."""
+"""The limit of pipelines that lay embeddings out prompt by prompt and attention masks image by
+image.
+"""
 ONE_EACH = "One image a prompt; repeat the prompt for more."
 """The limit of pipelines that take no number of images for a prompt, or ignore it."""
 POOLED = (
@@ -43,7 +47,9 @@ def several_prompts(prompts: list[str], each: int) -> dict[str, Any]:
 
 
 def repeated_prompts(prompts: list[str], each: int) -> dict[str, Any]:
-    """The same for pipelines that make one image of a prompt, or mix them up when they make several."""
+    """The same for pipelines that make one image of a prompt, or mix them up when they make
+    several.
+    """
     return {"prompt": [prompt for prompt in prompts for _ in range(each)]}
 
 
@@ -53,7 +59,9 @@ def class_labels(prompts: list[str], each: int) -> dict[str, Any]:
 
 
 def with_negative_prompts(prompts: list[str], each: int) -> dict[str, Any]:
-    """As `several_prompts`, for pipelines that guide only where there is a negative prompt, and take one for each prompt."""
+    """As `several_prompts`, for pipelines that guide only where there is a negative prompt, and
+    take one for each prompt.
+    """
     return {**several_prompts(prompts, each), "negative_prompt": [" "] * len(prompts)}
 
 
@@ -72,17 +80,22 @@ class Family:
         build: from a scratch folder to the tiny pipeline, from seed 0 and not yet saved.
         sample: what the scheduler sees, such as "(B, C, H, W)".
         arguments: of every call, besides prompts, steps and generators.
-        ask: how prompts are asked for; `repeated_prompts` where several images of each prompt cannot be had at once.
+        ask: how prompts are asked for; `repeated_prompts` where several images of each prompt
+            cannot be had at once.
         steps: of every call.
         load: from the folder to the pipeline; `from_pretrained` unless something else is needed.
-        limits: what does not work or only in part, and why, in sentences for the documentation; each is held by a test.
-        exact_batches: whether an image is the same in a batch as alone, as far as the unguided pipeline keeps that.
+        limits: what does not work or only in part, and why, in sentences for the documentation;
+            each is held by a test.
+        exact_batches: whether an image is the same in a batch as alone, as far as the unguided
+            pipeline keeps that.
         generators: whether the call takes one generator an image.
         prompted: whether there are prompts or classes at all.
-        prompt_methods: whether methods that act on prompts (CADS) work; interval guidance too where there is `guidance`.
+        prompt_methods: whether methods that act on prompts (CADS) work; interval guidance too where
+            there is `guidance`.
         guidance: whether there is classifier-free guidance.
         without_guidance: the arguments that leave it out.
-        decodes: whether `Decoder` makes its images from final latents, and `encode_images` the way back, for shields of what images show.
+        decodes: whether `Decoder` makes its images from final latents, and `encode_images` the way
+            back, for shields of what images show.
         output: of the call, from its result to a tensor (B, …); the first field unless given.
     """
 
@@ -121,7 +134,9 @@ class Family:
     def call(
         self, pipe: Any, prompts: list[str], each: int, *, seed: int = 0, **arguments: Any
     ) -> Tensor:
-        """The images (B, …) of a call with the seeds `seed`, `seed + 1`, …; `arguments` come before the family's own."""
+        """The images (B, …) of a call with the seeds `seed`, `seed + 1`, …; `arguments` come before
+        the family's own.
+        """
         seeds = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts) * each)]
         generator: Any = seeds if self.generators else seeds[0]
         asked = {**self.arguments, **self.ask(prompts, each), **arguments}

@@ -75,7 +75,9 @@ def inpaint(folder: Path) -> Any:
 
 
 def controlled(pipe: Any, kind: type) -> Any:
-    """A pipeline with a control network beside its UNet, which has learned something: it begins with zeros."""
+    """A pipeline with a control network beside its UNet, which has learned something: it begins
+    with zeros.
+    """
     net = ControlNetModel.from_unet(
         pipe.unet, conditioning_embedding_out_channels=(4, 4), load_weights_from_unet=False
     )

@@ -1,4 +1,6 @@
-"""Regions in every family of pipelines: boxes, and words where the denoiser's attention can be read."""
+"""Regions in every family of pipelines: boxes, and words where the denoiser's attention can be
+read.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,7 +96,9 @@ def test_words_are_refused_when_the_attention_cannot_be_read(family: Family, rea
 
 
 class Products(TorchFunctionMode):
-    """Keeps the attention of fewer or more queries than there are keys, of as many keys as there are tokens."""
+    """Keeps the attention of fewer or more queries than there are keys, of as many keys as there
+    are tokens.
+    """
 
     def __init__(self, prompts: Prompts) -> None:
         super().__init__()

@@ -61,7 +61,9 @@ def several_videos(prompts: list[str], each: int) -> dict[str, Any]:
 
 
 def several_guided_videos(prompts: list[str], each: int) -> dict[str, Any]:
-    """The same for pipelines that guide only where there is a negative prompt, and take one for each prompt."""
+    """The same for pipelines that guide only where there is a negative prompt, and take one for
+    each prompt.
+    """
     return {**several_videos(prompts, each), "negative_prompt": ["bad"] * len(prompts)}
 
 

@@ -1,4 +1,6 @@
-"""The digits data set: what is in it, what is held out, and which pictures are right for a class."""
+"""The digits data set: what is in it, what is held out, and which pictures are right for a
+class.
+"""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The judge and the classifier on pictures whose right verdict is known: held-out pictures, damaged in ways that a person sees."""
+"""The judge and the classifier on pictures whose right verdict is known: held-out pictures, damaged
+in ways that a person sees.
+"""
 
 import pytest
 import torch
@@ -30,7 +32,9 @@ def unseen() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def verdicts(unseen: tuple[Tensor, Tensor]) -> dict[str, tuple[Match, Tensor]]:
-    """Damage → what the judge makes of every third held-out picture damaged so, and their digits."""
+    """Damage → what the judge makes of every third held-out picture damaged so, and their
+    digits.
+    """
     images, labels = unseen[0][::3], unseen[1][::3]
     return {
         what: (nearest(changed.clamp(0, 1)), labels)

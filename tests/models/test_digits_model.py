@@ -1,4 +1,6 @@
-"""The shipped model of digits: what it weighs, what loads it, what it draws, and that guidance reaches it."""
+"""The shipped model of digits: what it weighs, what loads it, what it draws, and that guidance
+reaches it.
+"""
 
 from importlib import resources
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The judge on renderings whose right verdict is known: degraded pictures are to be recognised, blends and mixtures refused."""
+"""The judge on renderings whose right verdict is known: degraded pictures are to be recognised,
+blends and mixtures refused.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""Prompts of class-conditional pipelines: which class each names, and what is said where it names none."""
+"""Prompts of class-conditional pipelines: which class each names, and what is said where it names
+none.
+"""
 
 from types import SimpleNamespace
 

@@ -398,7 +398,9 @@ def test_pipeline_is_refused_when_it_takes_neither_prompts_nor_classes(settings,
 
 
 def named_classes(folder: Path) -> Path:
-    """The folder of a DiTPipeline, which reads the names of its classes from the index and does not write them there."""
+    """The folder of a DiTPipeline, which reads the names of its classes from the index and does not
+    write them there.
+    """
     index = folder / "model_index.json"
     index.write_text(
         json.dumps(

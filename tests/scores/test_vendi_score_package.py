@@ -1,4 +1,6 @@
-"""Our scores beside those of the authors' own package, vendi-score 0.0.3: equal where that one is right, and what it gets wrong."""
+"""Our scores beside those of the authors' own package, vendi-score 0.0.3: equal where that one is
+right, and what it gets wrong.
+"""
 
 import math
 from typing import Any

@@ -1,4 +1,6 @@
-"""Layered, dense and along a trajectory: each search against brute force, with the cases that bounds get wrong if they are wrong."""
+"""Layered, dense and along a trajectory: each search against brute force, with the cases that
+bounds get wrong if they are wrong.
+"""
 
 import numpy as np
 import pytest

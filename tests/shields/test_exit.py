@@ -48,7 +48,9 @@ def test_exit_is_the_first_way_out_when_the_ray_is_scanned(
 
 
 def exit_is_a_touch(x: Tensor, u: Tensor, exit: float, centres: Tensor) -> bool:
-    """Whether another ball begins right where the exit is, so that only the very point is outside."""
+    """Whether another ball begins right where the exit is, so that only the very point is
+    outside.
+    """
     return not inside(x + exit * u, centres, 1.0 - 1e-12)
 
 

@@ -21,7 +21,9 @@ from unalike.shields.writer import Writer
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
-    """No test here cuts the power, and nothing else can tell what has reached the disk from what is on its way."""
+    """No test here cuts the power, and nothing else can tell what has reached the disk from what is
+    on its way.
+    """
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -257,7 +259,9 @@ def test_build_goes_on_to_the_same_set_when_it_was_cut_off_anywhere(tmp_path):
 
 
 def shards_of(folder: Path) -> dict:
-    """The entries of a manifest that may differ where a file of vectors was closed early: their division into files."""
+    """The entries of a manifest that may differ where a file of vectors was closed early: their
+    division into files.
+    """
     entries = Manifest.read(folder).to_dict()
     return {"shards": entries["shards"], "checksum": entries["checksum"]}
 

@@ -1,6 +1,8 @@
-"""Guidance for diffusers pipelines and for code without diffusers: attach it, and read what it did from the report.
+"""Guidance for diffusers pipelines and for code without diffusers: attach it, and read what it did
+from the report.
 
-Names are imported when they are first used, so that `guide_denoiser` and `denoised_fn` work where there is no diffusers.
+Names are imported when they are first used, so that `guide_denoiser` and `denoised_fn` work where
+there is no diffusers.
 """
 
 from __future__ import annotations

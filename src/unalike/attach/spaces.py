@@ -1,4 +1,6 @@
-"""Names for the spaces that latents and prompt embeddings live in, so that vectors of different models are never compared."""
+"""Names for the spaces that latents and prompt embeddings live in, so that vectors of different
+models are never compared.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from unalike.fingerprint import fingerprint
 
 
 def latent_model(pipe: Any) -> str:
-    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels" where there is none.
+    """The autoencoder that the pipeline's latents belong to: its class and a fingerprint; "pixels"
+    where there is none.
 
-    A number follows where the scheduler's latents are that many times those of other pipelines with this autoencoder.
+    A number follows where the scheduler's latents are that many times those of other pipelines with
+    this autoencoder.
     """
     vae, scale = autoencoder(pipe)[1], latent_scale(pipe)
     own = "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
@@ -20,7 +24,9 @@ def latent_model(pipe: Any) -> str:
 
 
 def prompt_model(pipe: Any, encoder: Any = None) -> str:
-    """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text encoders by their fingerprints."""
+    """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text
+    encoders by their fingerprints.
+    """
     if encoder is not None:
         return embedding_model(encoder)
     names = sorted(
@@ -33,7 +39,8 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
 
 
 def embedding_model(embed: Any) -> str:
-    """What embeds images or prompts: the fingerprint of an extractor; of a function its name, of a network its class and fingerprint.
+    """What embeds images or prompts: the fingerprint of an extractor; of a function its name, of a
+    network its class and fingerprint.
 
     Example:
         >>> def brightness(images): ...
@@ -49,7 +56,9 @@ def embedding_model(embed: Any) -> str:
 
 
 def latent_space(model: str, shape: tuple[int, ...]) -> str:
-    """The name of a latent space: the model's and the shape of one sample, such as `AutoencoderKL-1c0ffee5/4x64x64`."""
+    """The name of a latent space: the model's and the shape of one sample, such as
+    `AutoencoderKL-1c0ffee5/4x64x64`.
+    """
     return f"{model}/{'x'.join(str(n) for n in shape)}"
 
 
@@ -59,7 +68,9 @@ def memory_space(latent: str, prompts: str, size: int | None) -> str:
 
 
 def autoencoder(pipe: Any) -> tuple[str, Any]:
-    """The name and the module of the pipeline's autoencoder; an empty name and None where there is none."""
+    """The name and the module of the pipeline's autoencoder; an empty name and None where there is
+    none.
+    """
     for name in ("vae", "vqvae", "vqgan", "movq"):
         module = getattr(pipe, "components", {}).get(name) or getattr(pipe, name, None)
         if module is not None:
@@ -68,7 +79,9 @@ def autoencoder(pipe: Any) -> tuple[str, Any]:
 
 
 def latent_scale(pipe: Any) -> float:
-    """What the scheduler's latents are multiples of, in units of those that the autoencoder's own scaling gives: σ_data of SCM, or 1."""
+    """What the scheduler's latents are multiples of, in units of those that the autoencoder's own
+    scaling gives: σ_data of SCM, or 1.
+    """
     scheduler: Any = getattr(pipe, "scheduler", None)
     known = any(
         parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__

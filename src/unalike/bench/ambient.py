@@ -1,4 +1,6 @@
-"""What SPARKE gains by comparing images in the place of latents, its ambient variant, and what that costs."""
+"""What SPARKE gains by comparing images in the place of latents, its ambient variant, and what that
+costs.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ class Clocked(SPARKE):
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
-    """Measure what the folder lacks: trials on validation prompts, the chosen ones on test prompts, then the time of a step."""
+    """Measure what the folder lacks: trials on validation prompts, the chosen ones on test prompts,
+    then the time of a step.
+    """
     require_matplotlib()
     quieten_hosts(downloads=True)
     size = SMOKE if smoke else Size()
@@ -139,7 +143,9 @@ def one_thread() -> Iterator[None]:
 def _chosen_and_tested(
     folder: Path, pipe: Any, size: Size, progress: Progress
 ) -> list[dict[str, Any]]:
-    """All rows, those of the validation prompts first; prompt by prompt, so that what disturbs the machine disturbs all ways alike."""
+    """All rows, those of the validation prompts first; prompt by prompt, so that what disturbs the
+    machine disturbs all ways alike.
+    """
     rows, embed = read_rows(folder / ROWS), extractor("emoji", device="cpu").embed
     trials, done = size.trials(), 0
     for split, prompts in ((VALIDATION, size.validation), (TEST, size.test)):
@@ -157,7 +163,9 @@ def _chosen_and_tested(
 
 
 def measured(pipe: Any, trial: Trial, embed: Embed, prompt: str, size: Size) -> dict[str, Any]:
-    """How many images of a prompt are right, how many right ones are different, and the processor time of the call."""
+    """How many images of a prompt are right, how many right ones are different, and the processor
+    time of the call.
+    """
     call = _guided(pipe, None if trial.way == UNGUIDED else _sparke(trial, embed))
     begun = time.process_time()
     images = emoji.draw(
@@ -181,7 +189,9 @@ def _guided(pipe: Any, method: SPARKE | None) -> Any:
 
 
 def _timed(folder: Path, pipe: Any, size: Size, progress: Progress) -> None:
-    """The time of a guided step, in rounds of all ways one after the other; a first round that is not kept prepares what is made once."""
+    """The time of a guided step, in rounds of all ways one after the other; a first round that is
+    not kept prepares what is made once.
+    """
     rows = read_rows(folder / STEPS)
     begin = 1 + max((row["round"] for row in rows), default=-1)
     if begin >= size.rounds:
@@ -205,7 +215,9 @@ def _timed(folder: Path, pipe: Any, size: Size, progress: Progress) -> None:
 
 
 def _step(pipe: Any, way: str, embed: Embed | None, size: Size) -> dict[str, Any]:
-    """Processor time of a step of all images, without decoding the last, and of the correction in it."""
+    """Processor time of a step of all images, without decoding the last, and of the correction in
+    it.
+    """
     method = None if way == UNGUIDED else Clocked(strength=0.1, embed=embed)
     call = _guided(pipe, method)
     generators = [torch.Generator().manual_seed(i) for i in range(size.images)]

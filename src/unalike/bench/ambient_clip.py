@@ -1,4 +1,6 @@
-"""CLIP ViT-B/32 as an embedding to measure time with: its real size, and weights drawn at random, which the time does not depend on."""
+"""CLIP ViT-B/32 as an embedding to measure time with: its real size, and weights drawn at random,
+which the time does not depend on.
+"""
 
 from __future__ import annotations
 

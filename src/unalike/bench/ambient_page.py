@@ -1,4 +1,6 @@
-"""What the benchmark of the ambient variant shows: fidelity and variety beside time, and the time of one guided step."""
+"""What the benchmark of the ambient variant shows: fidelity and variety beside time, and the time
+of one guided step.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _SETTING = ("way", "strength", "stop")
 
 
 def best(rows: Sequence[Row], way: str) -> dict[str, Any]:
-    """The setting of a way with most distinct right images on the validation prompts, as a share of the possible; then of precision."""
+    """The setting of a way with most distinct right images on the validation prompts, as a share of
+    the possible; then of precision.
+    """
     own = [r for r in rows if r["split"] == VALIDATION and r["way"] == way]
     settings = list(dict.fromkeys(tuple(r[name] for name in _SETTING) for r in own))
     chosen = max(
@@ -35,7 +39,9 @@ def _of(rows: Sequence[Row], setting: tuple[Any, ...]) -> list[Row]:
 
 
 def _measures(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """By prompt: precision, distinct right images as a share of the possible, and seconds an image."""
+    """By prompt: precision, distinct right images as a share of the possible, and seconds an
+    image.
+    """
     columns = (
         [r["right"] / r["samples"], r["distinct"] / r["possible"], r["seconds"] / r["samples"]]
         for r in rows

@@ -1,4 +1,6 @@
-"""The prompt awareness benchmark: what SPARKE's two objectives do to a prompt when the memory holds images of unrelated ones."""
+"""The prompt awareness benchmark: what SPARKE's two objectives do to a prompt when the memory holds
+images of unrelated ones.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,11 @@ class Condition:
     """What the guidance of a batch sees.
 
     Args:
-        objective: SPARKE's; "none" for the empty memory, where all images are of one prompt and both objectives are the same.
+        objective: SPARKE's; "none" for the empty memory, where all images are of one prompt and
+            both objectives are the same.
         stored: number of unrelated samples in the memory.
-        alone: whether the images of the batch do not see each other, so that unrelated ones are all that there is.
+        alone: whether the images of the batch do not see each other, so that unrelated ones are all
+            that there is.
     """
 
     objective: str
@@ -96,7 +100,9 @@ def conditions(size: Size) -> Iterator[Condition]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Observed(SPARKE):
-    """SPARKE, and at each step how far the memory moves its correction, as a share of a whole one (`strength · ||x0||`)."""
+    """SPARKE, and at each step how far the memory moves its correction, as a share of a whole one
+    (`strength · ||x0||`).
+    """
 
     from_memory: list[Tensor] = field(default_factory=list, repr=False)
 
@@ -144,7 +150,9 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
 
 
 def _toy(seed: int, prompt: int, size: Size) -> Iterator[dict[str, Any]]:
-    """A row a condition, of samples of one prompt of a world beside samples of its other prompts."""
+    """A row a condition, of samples of one prompt of a world beside samples of its other
+    prompts.
+    """
     world = Mixtures.random(seed)
     others = torch.tensor([p for p in range(PROMPTS) if p != prompt]).repeat(
         -(-max(size.stored) // (PROMPTS - 1))

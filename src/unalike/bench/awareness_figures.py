@@ -1,4 +1,6 @@
-"""What the prompt awareness benchmark shows: means with intervals over prompts, their figure, and pictures to look at."""
+"""What the prompt awareness benchmark shows: means with intervals over prompts, their figure, and
+pictures to look at.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Estimate:
 def summarised(
     rows: Sequence[dict[str, Any]], model: str, objective: str, stored: int, alone: bool
 ) -> dict[str, Estimate]:
-    """Estimates over the prompts of a model under one condition; changes are against the empty memory, prompt by prompt."""
+    """Estimates over the prompts of a model under one condition; changes are against the empty
+    memory, prompt by prompt.
+    """
     chosen = {
         r["prompt"]: r
         for r in rows
@@ -76,7 +80,9 @@ def summarised(
 
 
 def draw_figure(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write `awareness.png`: a row of panels a model, each measure against the number of unrelated samples in the memory."""
+    """Write `awareness.png`: a row of panels a model, each measure against the number of unrelated
+    samples in the memory.
+    """
     models = list(dict.fromkeys(r["model"] for r in rows))[::-1]
     with drawn(folder / "awareness.png", 11, 2.6 * len(models)) as figure:
         panels = figure.subplots(len(models), len(_PANELS), squeeze=False)
@@ -118,7 +124,9 @@ def draw_figure(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 def draw_pictures(
     shown: Sequence[tuple[str, int, bool, Tensor]], prompt: str, folder: Path
 ) -> None:
-    """Write `pictures.png`: the first images (n, 3, h, w) of each objective, number of unrelated ones and whether the batch is blind."""
+    """Write `pictures.png`: the first images (n, 3, h, w) of each objective, number of unrelated
+    ones and whether the batch is blind.
+    """
     columns = min(10, len(shown[0][3]))
     with drawn(folder / "pictures.png", 2.2 + 0.75 * columns, 0.85 * len(shown) + 0.3) as figure:
         panels = figure.subplots(len(shown), columns, squeeze=False)

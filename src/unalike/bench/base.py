@@ -1,4 +1,6 @@
-"""What a benchmark is, the folder that it measures into, and what all of them write: rows, the machine, tables, intervals."""
+"""What a benchmark is, the folder that it measures into, and what all of them write: rows, the
+machine, tables, intervals.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ class Benchmark:
 
     Args:
         name: what the command line and the folder of its results call it.
-        run: `run(folder, smoke, progress)` measures what the folder lacks, at a size of seconds with `smoke`, and draws the figures anew.
-        page: `page(folder)` is its section of the documentation in Markdown, from what is in the folder alone.
+        run: `run(folder, smoke, progress)` measures what the folder lacks, at a size of seconds
+            with `smoke`, and draws the figures anew.
+        page: `page(folder)` is its section of the documentation in Markdown, from what is in the
+            folder alone.
     """
 
     name: str
@@ -58,15 +62,18 @@ def machine() -> dict[str, Any]:
 
 
 def claim(folder: Path, name: str, *, smoke: bool) -> None:
-    """Make sure that this benchmark may measure into the folder, and say in `environment.json` that it does.
+    """Make sure that this benchmark may measure into the folder, and say in `environment.json` that
+    it does.
 
     Args:
-        folder: made with its parents if it is not there. One with an earlier run of the same benchmark and size is gone on with.
+        folder: made with its parents if it is not there. One with an earlier run of the same
+            benchmark and size is gone on with.
         name: the benchmark's.
         smoke: whether this run is of the small size.
 
     Raises:
-        StoreError: for a folder that has files of something else, holds another benchmark or a run of the other size, or cannot be written.
+        StoreError: for a folder that has files of something else, holds another benchmark or a run
+            of the other size, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +105,8 @@ def finish(folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """What `environment.json` says: the benchmark, `smoke`, `finished`, and the machine that the run began on (see `machine`).
+    """What `environment.json` says: the benchmark, `smoke`, `finished`, and the machine that the
+    run began on (see `machine`).
 
     Raises:
         StoreError: where there is none, or something else wrote it.
@@ -167,11 +175,13 @@ def interval(
     statistic: Callable[[Tensor], Tensor] = lambda drawn: drawn.mean(dim=1),
     draws: int = 2000,
 ) -> tuple[float, float]:
-    """The 95% interval of a statistic by the percentile bootstrap: units (prompts, seeds) are drawn anew with replacement.
+    """The 95% interval of a statistic by the percentile bootstrap: units (prompts, seeds) are drawn
+    anew with replacement.
 
     Args:
         units: (n, …), what was measured of each unit.
-        statistic: from drawn units (draws, n, …) to the statistic of each draw (draws,); the mean by default.
+        statistic: from drawn units (draws, n, …) to the statistic of each draw (draws,); the mean
+            by default.
         draws: how many; they are the same at each call.
 
     Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".

@@ -1,4 +1,6 @@
-"""Reading a table of images and their captions, `url TAB caption`, in memory that its repeated captions set, not its rows."""
+"""Reading a table of images and their captions, `url TAB caption`, in memory that its repeated
+captions set, not its rows.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Progress = Callable[[float], None]
 
 @dataclass
 class Group:
-    """The images of one caption: their rows in the table, from 1, and URLs; how many there are, and no more of them, beyond `most`."""
+    """The images of one caption: their rows in the table, from 1, and URLs; how many there are, and
+    no more of them, beyond `most`.
+    """
 
     images: int = 0
     rows: list[int] = field(default_factory=list)
@@ -38,7 +42,9 @@ class Table:
         self.first: list[str] = []
 
     def read(self, progress: Progress) -> Iterator[tuple[int, str, str]]:
-        """Row, URL and caption of each row that has them; the others are counted at the first time."""
+        """Row, URL and caption of each row that has them; the others are counted at the first
+        time.
+        """
         again, good, done, size = (
             self.good > 0 or bool(self.bad),
             0,
@@ -99,7 +105,9 @@ def _digest(caption: str) -> bytes:
 def repeated_captions(
     rows: Iterator[tuple[int, str, str]], least: int
 ) -> tuple[frozenset[bytes], int]:
-    """The digests of captions that occur `least` times or more, and the number of different captions, in 9 bytes a row."""
+    """The digests of captions that occur `least` times or more, and the number of different
+    captions, in 9 bytes a row.
+    """
     digests = bytearray()
     for _, _, caption in rows:
         digests += _digest(caption)

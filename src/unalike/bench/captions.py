@@ -1,7 +1,8 @@
-"""Captions with several images each, from a table of images and their captions: `python -m unalike.bench.captions TABLE --out DIR`.
+"""Captions with several images each, from a table of images and their captions: `python -m
+unalike.bench.captions TABLE --out DIR`.
 
-The table has a line an image, `url TAB caption`, without a header, as that of CC12M. What comes out is for measuring diversity against the
-images that really belong to a caption.
+The table has a line an image, `url TAB caption`, without a header, as that of CC12M. What comes out
+is for measuring diversity against the images that really belong to a caption.
 """
 
 from __future__ import annotations
@@ -45,9 +46,12 @@ class CaptionFilters:
 
     Args:
         least, most: how many images a caption may have.
-        domain: what makes two images come from one place, "site" (`example.com`, whatever stands before it) or "suffix" (`com`).
-        domain_share: captions are left out where that share of their images or more comes from one place; above 1 none is.
-        validation: how many captions are split off at random for validation; the others are for the test.
+        domain: what makes two images come from one place, "site" (`example.com`, whatever stands
+            before it) or "suffix" (`com`).
+        domain_share: captions are left out where that share of their images or more comes from one
+            place; above 1 none is.
+        validation: how many captions are split off at random for validation; the others are for the
+            test.
         seed: of that split.
 
     Raises:
@@ -90,11 +94,14 @@ def build_captions(
     skip_bad: bool = False,
     progress: Progress = lambda share: None,
 ) -> dict[str, Any]:
-    """Captions with several images each; into a folder, with what each filter left. Returns what is in its `captions.json`.
+    """Captions with several images each; into a folder, with what each filter left. Returns what is
+    in its `captions.json`.
 
-    Images are grouped by their caption, letter by letter; kept are captions of 4 to 128 images, then those of which no site has half of
-    the images or more (albums under one title), then those without a string that software wrote, then those without a person's name, which
-    CC12M replaced by `<PERSON>`. What is left is split at random. Images are never filtered: copies belong to the distribution.
+    Images are grouped by their caption, letter by letter; kept are captions of 4 to 128 images,
+    then those of which no site has half of the images or more (albums under one title), then those
+    without a string that software wrote, then those without a person's name, which CC12M replaced
+    by `<PERSON>`. What is left is split at random. Images are never filtered: copies belong to the
+    distribution.
 
     ```
     OUT/captions.parquet   caption, split, images, urls, rows (from 1, in the table)
@@ -102,22 +109,26 @@ def build_captions(
     OUT/skipped.tsv        row and reason of rows left out, where there were any
     ```
 
-    Source: Kirchhof et al. 2025, "Shielded Diffusion" (arXiv:2410.06025), Appendix E: 5,554 captions from CC12M, 554 for validation.
-    Departures: the share of the domain filter is ours, as the text at hand lacks the paper's, and its "top-level domain" is read as the
-    site, since albums are what it is to find; `domain="suffix"` takes it by the letter.
+    Source: Kirchhof et al. 2025, "Shielded Diffusion" (arXiv:2410.06025), Appendix E: 5,554
+    captions from CC12M, 554 for validation. Departures: the share of the domain filter is ours, as
+    the text at hand lacks the paper's, and its "top-level domain" is read as the site, since albums
+    are what it is to find; `domain="suffix"` takes it by the letter.
 
     Args:
         table: UTF-8 text, a line an image: URL, tab, caption.
         out: a folder that is not there yet, or empty.
         filters: `CaptionFilters()` where none are given.
-        skip_bad: leave out rows that are no URL and caption, and list them, in place of refusing the table.
+        skip_bad: leave out rows that are no URL and caption, and list them, in place of refusing
+            the table.
         progress: called with the share of the work that is done.
 
     Raises:
-        StoreError: for a table that is not there, has such rows, or of which no caption is left, and for a folder that has files.
+        StoreError: for a table that is not there, has such rows, or of which no caption is left,
+            and for a folder that has files.
         OptionError: where not more captions are left than `validation`.
 
-    Cost: the table is read twice. Memory: about 9 bytes a row, and the rows of captions that occur `least` times or more.
+    Cost: the table is read twice. Memory: about 9 bytes a row, and the rows of captions that occur
+    `least` times or more.
 
     Example:
         >>> import tempfile
@@ -165,8 +176,8 @@ def build_captions(
 def place(url: str, domain: str) -> str:
     """What stands for where an image is from: its site, or the last part of it alone.
 
-    A site is the last two parts of the host, or three below the second-level domains of countries (`example.co.uk`); an address of numbers
-    is one as a whole.
+    A site is the last two parts of the host, or three below the second-level domains of countries
+    (`example.co.uk`); an address of numbers is one as a whole.
 
     Example:
         >>> place("https://img7.example.co.uk/kite.jpg", "site"), place("https://img7.example.co.uk/kite.jpg", "suffix")
@@ -215,7 +226,9 @@ def _counts(groups: Iterable[Group]) -> dict[str, int]:
 
 
 def _split(kept: Mapping[str, Group], filters: CaptionFilters) -> dict[str, str]:
-    """The split of each caption; it depends on the captions and the seed, not on the order of the table."""
+    """The split of each caption; it depends on the captions and the seed, not on the order of the
+    table.
+    """
     if not kept:
         raise StoreError(
             "no caption of the table passes the filters; take a larger table, or wider filters, such as least=2"
@@ -273,7 +286,9 @@ def _write(
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write to, which becomes `out` when all went well and is removed when not."""
+    """A folder beside `out` to write to, which becomes `out` when all went well and is removed when
+    not.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"output folder {str(out)!r} is not empty; choose another with out= (--out), or remove it first"

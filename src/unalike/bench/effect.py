@@ -1,4 +1,6 @@
-"""What methods that act on prompts do to the prediction of x0, which they never touch themselves."""
+"""What methods that act on prompts do to the prediction of x0, which they never touch
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from unalike.guidance.base import Context, Method, denoiser_step, per_image_norm
 
 
 class Unchanged:
-    """Context manager: knows what the denoiser of a Stable Diffusion pipeline would have predicted without the methods of a guided call.
+    """Context manager: knows what the denoiser of a Stable Diffusion pipeline would have predicted
+    without the methods of a guided call.
 
-    It remembers what the pipeline gives the denoiser before the methods change it, and asks the denoiser again with that.
+    It remembers what the pipeline gives the denoiser before the methods change it, and asks the
+    denoiser again with that.
 
     Args:
         pipe: the pipeline, which is to be called with a guidance scale above 1.
@@ -55,7 +59,8 @@ class Unchanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(Method):
-    """Corrects nothing, and keeps how far the prediction is from the unchanged one, as a share of the denoiser's own step.
+    """Corrects nothing, and keeps how far the prediction is from the unchanged one, as a share of
+    the denoiser's own step.
 
     To be given to `guide` after the methods whose effect it measures.
 

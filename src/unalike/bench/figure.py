@@ -1,4 +1,6 @@
-"""Figures: one look for all of them, legible in black and white and to the colour-blind; the only importer of matplotlib."""
+"""Figures: one look for all of them, legible in black and white and to the colour-blind; the only
+importer of matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ COLOURS = (
     "#7F7F7F",
     "#882255",
 )
-"""The palette of Okabe and Ito 2008 without its yellow, which is hard to see on white, then a brown, a grey and a wine red."""
+"""The palette of Okabe and Ito 2008 without its yellow, which is hard to see on white, then a
+brown, a grey and a wine red.
+"""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """One for each colour, so that colour is never the only difference."""
 
@@ -57,8 +61,8 @@ def require_matplotlib() -> None:
 
 @contextmanager
 def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of that size in inches, written to `path` as PNG when it is drawn: whole or not at all, the same bytes for the same
-    drawing.
+    """An empty figure of that size in inches, written to `path` as PNG when it is drawn: whole or
+    not at all, the same bytes for the same drawing.
 
     Raises:
         UnsupportedError: where matplotlib is not installed.

@@ -1,4 +1,6 @@
-"""Two measures at once, both better when larger: which settings are not beaten in both, and how much such a set reaches."""
+"""Two measures at once, both better when larger: which settings are not beaten in both, and how
+much such a set reaches.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from torch import Tensor
 
 
 def undominated(points: Tensor) -> Tensor:
-    """Which points (n, 2) no other point is at least as good as in both measures and better in one: (n,) bool.
+    """Which points (n, 2) no other point is at least as good as in both measures and better in one:
+    (n,) bool.
 
     Example:
         >>> import torch
@@ -19,12 +22,14 @@ def undominated(points: Tensor) -> Tensor:
 
 
 def hypervolume(points: Tensor) -> Tensor:
-    """The area (…,) that points (…, n, 2) dominate above the origin: of the union of the rectangles from 0 to each point.
+    """The area (…,) that points (…, n, 2) dominate above the origin: of the union of the rectangles
+    from 0 to each point.
 
-    Larger is better; for two shares, 1 is a single setting that is perfect in both. The order of the points does not matter, and a point
-    that another beats in both adds nothing.
+    Larger is better; for two shares, 1 is a single setting that is perfect in both. The order of
+    the points does not matter, and a point that another beats in both adds nothing.
 
-    Source: Zitzler and Thiele 1998, "Multiobjective Optimization Using Evolutionary Algorithms: A Comparative Case Study".
+    Source: Zitzler and Thiele 1998, "Multiobjective Optimization Using Evolutionary Algorithms: A
+    Comparative Case Study".
 
     Cost: that of sorting.
 

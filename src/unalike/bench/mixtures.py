@@ -1,7 +1,9 @@
-"""Two-dimensional mixtures of normal distributions: a text-to-image model in small, whose denoiser is exact.
+"""Two-dimensional mixtures of normal distributions: a text-to-image model in small, whose denoiser
+is exact.
 
-A prompt stands for a mixture of modes, a mode for a right image; some modes are right for two prompts. The model is given embeddings of
-prompts as a large one is, and what it makes of a blurred embedding is a blend of prompts.
+A prompt stands for a mixture of modes, a mode for a right image; some modes are right for two
+prompts. The model is given embeddings of prompts as a large one is, and what it makes of a blurred
+embedding is a blend of prompts.
 """
 
 from __future__ import annotations
@@ -44,10 +46,11 @@ class Mixtures:
 
     @classmethod
     def random(cls, seed: int) -> Mixtures:
-        """Four prompts of eight modes around the origin, of weights falling by 0.6, in an order of their own.
+        """Four prompts of eight modes around the origin, of weights falling by 0.6, in an order of
+        their own.
 
-        Directions from the origin tell the modes of a prompt apart, as methods need that look at directions alone. Each prompt has two of
-        its modes in common with other prompts.
+        Directions from the origin tell the modes of a prompt apart, as methods need that look at
+        directions alone. Each prompt has two of its modes in common with other prompts.
 
         Example:
             >>> world = Mixtures.random(0)
@@ -82,7 +85,9 @@ class Mixtures:
         )
 
     def blended(self, embeddings: Tensor) -> Tensor:
-        """What embeddings (B, p) mean: (B, M) weights, those of the prompts blended by a softmax of 20 times the cosine."""
+        """What embeddings (B, p) mean: (B, M) weights, those of the prompts blended by a softmax of
+        20 times the cosine.
+        """
         return (
             torch.softmax(
                 _SHARPNESS * unit_rows(embeddings.double()) @ unit_rows(self.embeddings).T, dim=1
@@ -91,10 +96,12 @@ class Mixtures:
         )
 
     def denoised(self, x_t: Tensor, alpha: float, sigma: float, weights: Tensor) -> Tensor:
-        """The exact denoiser `E[x0 | x_t]` (B, 2) of mixtures with the weights (B, M), for `x_t = alpha · x0 + sigma · noise`.
+        """The exact denoiser `E[x0 | x_t]` (B, 2) of mixtures with the weights (B, M), for `x_t =
+        alpha · x0 + sigma · noise`.
 
-        By Bayes' rule mode `k` has the posterior weight `w_k N(x_t; alpha μ_k, v_k I)`, `v_k = alpha² s_k² + sigma²`, and, given the
-        mode, `E[x0 | x_t, k] = μ_k + alpha s_k² / v_k · (x_t - alpha μ_k)`.
+        By Bayes' rule mode `k` has the posterior weight `w_k N(x_t; alpha μ_k, v_k I)`, `v_k =
+        alpha² s_k² + sigma²`, and, given the mode, `E[x0 | x_t, k] = μ_k + alpha s_k² / v_k · (x_t
+        - alpha μ_k)`.
         """
         variance = (alpha * self.deviations) ** 2 + sigma**2
         away = x_t.double()[:, None] - alpha * self.means
@@ -110,13 +117,16 @@ class Mixtures:
         return torch.logsumexp(self.weights[prompt].log() + each, dim=1)
 
     def hits(self, x: Tensor, prompt: int) -> Tensor:
-        """Whether each point (n, 2) lies within three standard deviations of each of the prompt's modes: (n, modes) bool."""
+        """Whether each point (n, 2) lies within three standard deviations of each of the prompt's
+        modes: (n, modes) bool.
+        """
         own = self.weights[prompt] > 0
         return (x.double()[:, None] - self.means[own]).norm(dim=2) <= 3 * self.deviations[own]
 
 
 def levels(steps: int) -> list[tuple[float, float]]:
-    """`alpha` and `sigma` before each step and after the last: variance preserving, from nearly all noise to none.
+    """`alpha` and `sigma` before each step and after the last: variance preserving, from nearly all
+    noise to none.
 
     Source: the cosine schedule of Nichol and Dhariwal 2021 (arXiv:2102.09672), without its offset.
     """
@@ -142,10 +152,12 @@ def draw(
     memory: References | None = None,
     steps: int = STEPS,
 ) -> Drawn:
-    """Draw a sample for each of the prompts (B,), by DDIM with classifier-free guidance and the methods.
+    """Draw a sample for each of the prompts (B,), by DDIM with classifier-free guidance and the
+    methods.
 
-    Sample `i` has a generator of its own with the seed `seed + i`, for its first noise and for methods that draw more. Guidance is
-    `D_u + scale · (D_c - D_u)` where `D_u` is that of the even mixture of all prompts.
+    Sample `i` has a generator of its own with the seed `seed + i`, for its first noise and for
+    methods that draw more. Guidance is `D_u + scale · (D_c - D_u)` where `D_u` is that of the even
+    mixture of all prompts.
 
     Source: Song et al. 2021, Eq. 12 (arXiv:2010.02502); Ho and Salimans 2022 (arXiv:2207.12598).
     """
@@ -193,7 +205,9 @@ class Quality:
 
 
 def quality(world: Mixtures, x: Tensor, prompts: Tensor) -> Quality:
-    """Coverage, precision and likelihood of samples (n, 2) for their prompts (n,), each a mean over prompts."""
+    """Coverage, precision and likelihood of samples (n, 2) for their prompts (n,), each a mean over
+    prompts.
+    """
     rows = []
     for prompt in prompts.unique().tolist():
         own = x[prompts == prompt]

@@ -1,4 +1,6 @@
-"""Whether guidance stays in the region that it was given: boxes, and words that the model's own attention finds in its picture."""
+"""Whether guidance stays in the region that it was given: boxes, and words that the model's own
+attention finds in its picture.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ NAMED = {
     "woman: red hair": "hair",
     "face": "hat",
 }
-"""Prompt → word; the last word is not in its prompt, so that the model's attention to it is all that there is."""
+"""Prompt → word; the last word is not in its prompt, so that the model's attention to it is all
+that there is.
+"""
 CASES = (
     *(Case("box", prompt, LEFT) for prompt in HALVED),
     *(Case("words", prompt, word) for prompt, word in NAMED.items()),
@@ -66,7 +70,9 @@ CASES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: which cases, how many images of each, drawn together, in how many steps, and what the figure shows."""
+    """How much is measured: which cases, how many images of each, drawn together, in how many
+    steps, and what the figure shows.
+    """
 
     cases: Sequence[Case] = CASES
     images: int = 8
@@ -87,7 +93,8 @@ SMOKE = Size(
 
 @dataclass(frozen=True, kw_only=True)
 class Seen(Method):
-    """Corrects nothing, and keeps at each step the predictions as the methods before it left them, and where the region is.
+    """Corrects nothing, and keeps at each step the predictions as the methods before it left them,
+    and where the region is.
 
     Args:
         region: one that another method of the call has.
@@ -120,7 +127,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Compared:
-    """The same seeds without guidance, guided everywhere, and guided in the region, with what was seen before and after each correction."""
+    """The same seeds without guidance, guided everywhere, and guided in the region, with what was
+    seen before and after each correction.
+    """
 
     unguided: Drawn
     everywhere: Drawn
@@ -198,9 +207,11 @@ class Model:
 
 
 def measured(case: Case, found: Compared) -> list[dict[str, Any]]:
-    """A row an image: what changed inside and outside of its region, against the same seed without guidance.
+    """A row an image: what changed inside and outside of its region, against the same seed without
+    guidance.
 
-    Changes of latents are root mean squares, of pixels means of absolute differences in [0, 1]; None where no place is outside.
+    Changes of latents are root mean squares, of pixels means of absolute differences in [0, 1];
+    None where no place is outside.
     """
     applied = (
         torch.stack([b - a for a, b in zip(found.before.x0, found.after.x0, strict=True)])

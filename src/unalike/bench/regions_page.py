@@ -1,4 +1,6 @@
-"""What the benchmark of regions shows: changes inside and outside by prompt, and pictures with the region's outline."""
+"""What the benchmark of regions shows: changes inside and outside by prompt, and pictures with the
+region's outline.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Shown:
 
     Args:
         title: what they are.
-        pictures: for each row its name and pictures (n, 3, h, w) in [0, 1]; the last row's get the outline.
+        pictures: for each row its name and pictures (n, 3, h, w) in [0, 1]; the last row's get the
+            outline.
         regions: (n, h, w) bool.
     """
 
@@ -160,7 +163,9 @@ def _family(name: str, rows: Sequence[Row]) -> str:
 
 
 def _summary(prompts: Sequence[Sequence[Row]]) -> str:
-    """Changes with the region as shares of those with guidance everywhere, and of the outside as a share of the inside."""
+    """Changes with the region as shares of those with guidance everywhere, and of the outside as a
+    share of the inside.
+    """
     values = {
         (how, what, side): torch.tensor(
             [_mean(own, f"{how}_{what}_{side}") for own in prompts], dtype=torch.float64

@@ -1,4 +1,6 @@
-"""How much and how often each method intervenes: figure 5 of Kirchhof et al. 2025 (arXiv:2410.06025), for all methods."""
+"""How much and how often each method intervenes: figure 5 of Kirchhof et al. 2025
+(arXiv:2410.06025), for all methods.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,16 @@ SETTINGS = (
     Setting("CADS", "cads"),
     Setting("IntervalGuidance", "interval"),
 )
-"""The methods as they are by default, and SPARKE and SPELL as they were tuned on this model and as published."""
+"""The methods as they are by default, and SPARKE and SPELL as they were tuned on this model and as
+published.
+"""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: which prompts, how many images of each, drawn together, and in how many steps."""
+    """How much is measured: which prompts, how many images of each, drawn together, and in how many
+    steps.
+    """
 
     prompts: Sequence[str] = PROMPTS[::3][:12]
     images: int = 8
@@ -112,7 +118,9 @@ def measure(folder: Path, size: Size, progress: Progress) -> None:
 
 
 def corrections(pipe: Any, setting: Setting, prompt: str, *, images: int, steps: int) -> Tensor:
-    """Per step and image (steps, B), how far the setting moves x0 as a share of the denoiser's own step, `||x0 - x_t / alpha||`."""
+    """Per step and image (steps, B), how far the setting moves x0 as a share of the denoiser's own
+    step, `||x0 - x_t / alpha||`.
+    """
     from unalike.attach import (
         guide,
     )  # with diffusers, for which a list of the benchmarks should not wait
@@ -150,7 +158,9 @@ def by_setting(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def draw_figure(folder: Path) -> None:
-    """A panel a setting: the size of the correction over the steps, median and quartiles, and the share of images that are corrected."""
+    """A panel a setting: the size of the correction over the steps, median and quartiles, and the
+    share of images that are corrected.
+    """
     sizes = by_setting(read_rows(folder / ROWS))
     columns, lines = 3, -(-len(sizes) // 3)
     with drawn(folder / FIGURE, 8.2, 0.6 + 2.0 * lines) as figure:
@@ -188,7 +198,9 @@ def _panel(panel: Axes, shares: Tensor, *, labelled: bool) -> None:
 
 
 def _quantile(shares: Tensor, q: float) -> Tensor:
-    """Of the corrected images at each step (steps,); NaN, which is not drawn, where there are none."""
+    """Of the corrected images at each step (steps,); NaN, which is not drawn, where there are
+    none.
+    """
     return torch.where(shares > ACTIVE, shares, torch.nan).nanquantile(q, dim=1)
 
 

@@ -66,7 +66,9 @@ BENCHMARKS: dict[str, Row] = {
         "What does comparing images in place of latents bring, and what does it cost?",
     ),
 }
-"""Name → module, imported when it is asked for, and question. A new benchmark is one file and one entry here."""
+"""Name → module, imported when it is asked for, and question. A new benchmark is one file and one
+entry here.
+"""
 
 
 def available() -> list[str]:

@@ -1,4 +1,6 @@
-"""The toy benchmark: all methods on mixtures with an exact denoiser, each over a sweep of the same number of trials."""
+"""The toy benchmark: all methods on mixtures with an exact denoiser, each over a sweep of the same
+number of trials.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ MEASURES = ("coverage", "precision", "log_likelihood")
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a method: the weight of classifier-free guidance and the options; no method where the name is empty."""
+    """One setting of a method: the weight of classifier-free guidance and the options; no method
+    where the name is empty.
+    """
 
     guidance_scale: float
     method: str = ""
@@ -50,7 +54,8 @@ class Family:
 
     Args:
         name: what tables call it.
-        memory: whether samples are drawn in batches of which later ones know the earlier, instead of all at once.
+        memory: whether samples are drawn in batches of which later ones know the earlier, instead
+            of all at once.
         trials: its sweep.
     """
 
@@ -81,9 +86,11 @@ SMOKE = Size(samples=8, batches=2, validation=(1000,), test=(0, 1), thin=8)
 
 
 def families() -> Iterator[Family]:
-    """The methods, each with 16 trials: four strengths, all or the first 70% of the steps, and two weights of classifier-free guidance.
+    """The methods, each with 16 trials: four strengths, all or the first 70% of the steps, and two
+    weights of classifier-free guidance.
 
-    Those without a strength have as many of their own: 16 weights, 16 intervals, and four sizes of noise at two places.
+    Those without a strength have as many of their own: 16 weights, 16 intervals, and four sizes of
+    noise at two places.
     """
     yield Family("independent", False, (Trial(CFG),))
     yield Family("lower CFG", False, tuple(Trial(1 + (CFG - 1) * i / 16) for i in range(16)))
@@ -213,7 +220,9 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
 def _measured(
     family: Family, size: Size, earlier: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row a trial and world: every trial on the validation worlds; on the test worlds those that are undominated on the former."""
+    """A row a trial and world: every trial on the validation worlds; on the test worlds those that
+    are undominated on the former.
+    """
     rows = [
         _row(family, i, "validation", size, seed)
         for i in range(len(family.trials))

@@ -101,7 +101,9 @@ def _panel(panel: Axes, world: Mixtures, x: torch.Tensor) -> None:
 
 
 def _fronts(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Two panels, without and with memory: the settings that were tested, and each method's front through them."""
+    """Two panels, without and with memory: the settings that were tested, and each method's front
+    through them.
+    """
     tested = [r for r in rows if r["role"] == "test"]
     names = list(dict.fromkeys(r["method"] for r in tested))
     with drawn(folder / "fronts.png", 9, 4.2) as figure:

@@ -29,8 +29,8 @@ def bench(
 ) -> None:
     """Measure what the methods do and what they cost.
 
-    The folder gets the measurements as Parquet, the figures, and environment.json. Ctrl-C ends with exit code 130; the same command goes
-    on from what was measured.
+    The folder gets the measurements as Parquet, the figures, and environment.json. Ctrl-C ends with
+    exit code 130; the same command goes on from what was measured.
     """
     from unalike.bench.table import BENCHMARKS, available, measure
 

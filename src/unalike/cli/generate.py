@@ -113,9 +113,10 @@ def generate(
 ) -> None:
     """Draw images that differ from each other, from earlier ones and from a protected set.
 
-    The output folder gets images/, run.json, samples.parquet, grid.png and report.html. Ctrl-C keeps the images that are finished, leaves
-    the memory file as it was, and ends with exit code 130. Images that are inside the protected set and could not be brought out are not
-    written; the others are, and the exit code is 1.
+    The output folder gets images/, run.json, samples.parquet, grid.png and report.html. Ctrl-C
+    keeps the images that are finished, leaves the memory file as it was, and ends with exit code
+    130. Images that are inside the protected set and could not be brought out are not written; the
+    others are, and the exit code is 1.
     """
     settings = GenerateSettings(
         prompts=tuple(prompts),

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(description: str, *, hidden: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on the standard error stream, gone when the work is done; call what it yields with the share of the work that is done."""
+    """A bar on the standard error stream, gone when the work is done; call what it yields with the
+    share of the work that is done.
+    """
     if hidden:
         yield lambda share: None
         return

@@ -79,9 +79,11 @@ def score(
         bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")
     ] = False,
 ) -> None:
-    """Score images: how diverse they are, how they fit their prompts, and how they lie to a reference.
+    """Score images: how diverse they are, how they fit their prompts, and how they lie to a
+    reference.
 
-    Writes score.json, scores.parquet and report.html. Ctrl-C writes nothing and ends with exit code 130.
+    Writes score.json, scores.parquet and report.html. Ctrl-C writes nothing and ends with exit code
+    130.
     """
     settings = ScoreSettings(
         folder=folder,

@@ -101,7 +101,8 @@ def build(
 ) -> None:
     """Build a protected set of images.
 
-    What is done is on disk at once: after Ctrl-C, a full disk or a crash the same command goes on. Ctrl-C ends with exit code 130.
+    What is done is on disk at once: after Ctrl-C, a full disk or a crash the same command goes on.
+    Ctrl-C ends with exit code 130.
     """
     settings = BuildSettings(
         images=tuple(images),
@@ -140,7 +141,8 @@ def add(
 ) -> None:
     """Add images to a protected set; until all are in, it stays as it was. The radius is kept.
 
-    After Ctrl-C, a full disk or a crash the same command goes on; --discard, without images, goes back.
+    After Ctrl-C, a full disk or a crash the same command goes on; --discard, without images, goes
+    back.
     """
     if discard:
         from unalike.runs.shield.build import discard_unfinished
@@ -260,9 +262,11 @@ def verify(
         bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")
     ] = False,
 ) -> None:
-    """Compute all certificates of a run again, from its images and latents and the protected images alone.
+    """Compute all certificates of a run again, from its images and latents and the protected images
+    alone.
 
-    Ends with exit code 1 when anything differs from what the run says, or is inside the protected set.
+    Ends with exit code 1 when anything differs from what the run says, or is inside the protected
+    set.
     """
     with progress_bar("verifying", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts

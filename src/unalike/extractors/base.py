@@ -1,4 +1,6 @@
-"""What every extractor is: a way from images to vectors, and what is to be known to read distances between them."""
+"""What every extractor is: a way from images to vectors, and what is to be known to read distances
+between them.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,16 @@ from unalike.kernels import Cosine, Kernel
 class Extractor(ABC):
     """A way from images to feature vectors.
 
-    A new extractor sets the four attributes, passes its network, if it has one, to `__init__`, and gives `embed`.
+    A new extractor sets the four attributes, passes its network, if it has one, to `__init__`, and
+    gives `embed`.
 
     Attributes:
         name: as in the table, such as "clip".
         basis: what the features are, in one sentence for reports.
         resizing: what happens to an image of another size or shape, likewise.
         kernel: the kernel whose Gram matrix the diversity scores are taken of.
-        unit: distances between features are reported divided by it, so that they mean something; 1 leaves them as they are.
+        unit: distances between features are reported divided by it, so that they mean something; 1
+            leaves them as they are.
         unit_name: what distances in that unit are.
 
     Args:
@@ -63,7 +67,9 @@ class Extractor(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """What to write into records: the name, and of a network its class and ten digits that change with its weights."""
+        """What to write into records: the name, and of a network its class and ten digits that
+        change with its weights.
+        """
         return (
             self.name
             if self.model is None
@@ -72,7 +78,8 @@ class Extractor(ABC):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The features (n, d) of images (n, 3, h, w) in [0, 1], in float32 on the CPU, `batch_size` images at a time.
+        """The features (n, d) of images (n, 3, h, w) in [0, 1], in float32 on the CPU, `batch_size`
+        images at a time.
 
         Raises:
             OptionError: for images of another shape or range.
@@ -105,7 +112,9 @@ class Extractor(ABC):
         return found
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor | None:
-        """Embeddings (n, d) of prompts in the same space as `features`, for CLIPScore; None where the extractor has no text encoder."""
+        """Embeddings (n, d) of prompts in the same space as `features`, for CLIPScore; None where
+        the extractor has no text encoder.
+        """
         return None
 
 

@@ -19,11 +19,12 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(Extractor):
-    """Embeddings of CLIP's image tower after its projection, not normalised; larger cosines mean that images are about the same thing.
+    """Embeddings of CLIP's image tower after its projection, not normalised; larger cosines mean
+    that images are about the same thing.
 
-    Source: Radford et al. 2021 (arXiv:2103.00020). The default is ViT-B/32, which CLIPScore (Hessel et al. 2021, arXiv:2104.08718) uses.
-    The preprocessing equals that of transformers' CLIPImageProcessor but for its rounding to whole numbers of 255, and gradients pass
-    through it.
+    Source: Radford et al. 2021 (arXiv:2103.00020). The default is ViT-B/32, which CLIPScore (Hessel
+    et al. 2021, arXiv:2104.08718) uses. The preprocessing equals that of transformers'
+    CLIPImageProcessor but for its rounding to whole numbers of 255, and gradients pass through it.
 
     Args:
         source: a folder that `CLIPModel.save_pretrained` wrote, or a hub id.
@@ -48,7 +49,9 @@ class Clip(Extractor):
         )
 
     def prepared(self, images: Tensor) -> Tensor:
-        """What the image tower is given for a batch: resized, cropped and normalised, (n, 3, side, side)."""
+        """What the image tower is given for a batch: resized, cropped and normalised, (n, 3, side,
+        side).
+        """
         pixels = cropped(images, self.side)
         mean, std = (torch.tensor(v).to(pixels).view(3, 1, 1) for v in (MEAN, STD))
         return (pixels - mean) / std
@@ -60,7 +63,9 @@ class Clip(Extractor):
 
     @torch.no_grad()
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
-        """The projected embeddings (n, d) of prompts, cut off at the text tower's length (77 tokens)."""
+        """The projected embeddings (n, d) of prompts, cut off at the text tower's length (77
+        tokens).
+        """
         parts = [
             self._text(prompts[i : i + self.batch_size])
             for i in range(0, len(prompts), self.batch_size)

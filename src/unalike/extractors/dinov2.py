@@ -19,9 +19,9 @@ STD = (0.229, 0.224, 0.225)
 class Dinov2(Extractor):
     """The class token of DINOv2 after its last normalisation.
 
-    Source: Oquab et al. 2023 (arXiv:2304.07193). The default is ViT-L/14, and images are squeezed to 224×224, both as in FD-DINOv2 (Stein
-    et al. 2023, arXiv:2306.04675), so that Fréchet distances compare with published ones; "dinov2:facebook/dinov2-base" is four times
-    smaller.
+    Source: Oquab et al. 2023 (arXiv:2304.07193). The default is ViT-L/14, and images are squeezed
+    to 224×224, both as in FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675), so that Fréchet
+    distances compare with published ones; "dinov2:facebook/dinov2-base" is four times smaller.
 
     Args:
         source: a folder that `Dinov2Model.save_pretrained` wrote, or a hub id.

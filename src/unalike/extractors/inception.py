@@ -12,12 +12,15 @@ _INSTALL = "pip install 'unalike[metrics]'"
 
 
 class Inception(Extractor):
-    """The 2048 features of Inception v3 before its classifier, with the weights and the resizing of the original FID, by torch-fidelity.
+    """The 2048 features of Inception v3 before its classifier, with the weights and the resizing of
+    the original FID, by torch-fidelity.
 
-    Images are rounded to 8 bits first, as FID is defined, so no gradient passes. torch-fidelity needs torchvision, which its installation
-    brings. It loads its weights from its own release page, once, into torch's cache.
+    Images are rounded to 8 bits first, as FID is defined, so no gradient passes. torch-fidelity
+    needs torchvision, which its installation brings. It loads its weights from its own release
+    page, once, into torch's cache.
 
-    Source: Heusel et al. 2017 (arXiv:1706.08500); weights of Szegedy et al. 2015 (arXiv:1512.00567).
+    Source: Heusel et al. 2017 (arXiv:1706.08500); weights of Szegedy et al. 2015
+    (arXiv:1512.00567).
 
     Raises:
         UnsupportedError: where torch-fidelity or torchvision is missing.

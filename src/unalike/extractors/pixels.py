@@ -10,13 +10,17 @@ from unalike.kernels import Gaussian
 
 SIDE = 32
 BANDWIDTH = 0.25
-"""Of the Gaussian kernel, as a root mean square difference of pixels in [0, 1]: what `unalike generate` reports is on the same scale."""
+"""Of the Gaussian kernel, as a root mean square difference of pixels in [0, 1]: what `unalike
+generate` reports is on the same scale.
+"""
 
 
 class Pixels(Extractor):
-    """The pixels themselves, averaged down to 32×32, from -1 to 1: colours and layout, and nothing of what an image shows.
+    """The pixels themselves, averaged down to 32×32, from -1 to 1: colours and layout, and nothing
+    of what an image shows.
 
-    Distances are reported as root mean square differences of pixels, 0 to 1; from about 0.05 two images look different at first glance.
+    Distances are reported as root mean square differences of pixels, 0 to 1; from about 0.05 two
+    images look different at first glance.
 
     Cost: next to nothing.
 

@@ -1,4 +1,6 @@
-"""Resizing of image batches (n, 3, h, w) in [0, 1] in plain torch, so that gradients pass through it."""
+"""Resizing of image batches (n, 3, h, w) in [0, 1] in plain torch, so that gradients pass through
+it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from torch import Tensor
 
 
 def squared(images: Tensor, side: int) -> Tensor:
-    """Images (n, 3, side, side) by bicubic interpolation that averages where it shrinks; other shapes than a square are squeezed.
+    """Images (n, 3, side, side) by bicubic interpolation that averages where it shrinks; other
+    shapes than a square are squeezed.
 
     Equal to Pillow's bicubic resizing but for its rounding to whole numbers of 255.
 
@@ -20,7 +23,8 @@ def squared(images: Tensor, side: int) -> Tensor:
 
 
 def cropped(images: Tensor, side: int) -> Tensor:
-    """Images (n, 3, side, side): the shorter edge resized to `side`, as in `squared`, and the middle cut out.
+    """Images (n, 3, side, side): the shorter edge resized to `side`, as in `squared`, and the
+    middle cut out.
 
     Example:
         >>> import torch

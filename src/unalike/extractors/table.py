@@ -1,4 +1,6 @@
-"""The extractors by name. Neither torch nor any of their libraries is imported until one is built."""
+"""The extractors by name. Neither torch nor any of their libraries is imported until one is
+built.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class Row:
     Args:
         summary: what it sees, in a line.
         home: module and class, as "module:Class".
-        source: where its network comes from if the name says nothing: a hub id or a shipped model; None where it needs none.
+        source: where its network comes from if the name says nothing: a hub id or a shipped model;
+            None where it needs none.
         named: whether another source may follow the name, as in "clip:FOLDER".
     """
 
@@ -99,14 +102,17 @@ def extractor(name: str, *, device: str = "auto", batch_size: int = 32) -> Extra
     """The extractor of this name, its network loaded.
 
     Args:
-        name: one of `EXTRACTORS`; for those with a network of one's choice also with a folder or hub id, as in "clip:FOLDER".
+        name: one of `EXTRACTORS`; for those with a network of one's choice also with a folder or
+            hub id, as in "clip:FOLDER".
         device: "auto", or a device of torch.
         batch_size: images embedded at a time.
 
     Raises:
-        OptionError: for an unknown name or device, or a network that is neither here nor on the hub.
+        OptionError: for an unknown name or device, or a network that is neither here nor on the
+            hub.
         StoreError: for a folder that cannot be loaded.
-        UnsupportedError: for a package that is missing, with the command that installs it, or a model without an autoencoder.
+        UnsupportedError: for a package that is missing, with the command that installs it, or a
+            model without an autoencoder.
 
     Example:
         >>> import torch

@@ -1,6 +1,8 @@
-"""Guidance methods: corrections of a sampler's predicted clean latents, or of what the model is told, that make images unlike each other.
+"""Guidance methods: corrections of a sampler's predicted clean latents, or of what the model is
+told, that make images unlike each other.
 
-`methods` is the table of all of them, `base` what a method is, `run` one guided generation on any host, and one file a method.
+`methods` is the table of all of them, `base` what a method is, `run` one guided generation on any
+host, and one file a method.
 """
 
 from unalike.guidance.auto import Auto

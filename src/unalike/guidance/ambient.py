@@ -1,4 +1,6 @@
-"""The ambient variant of guidance: predictions are compared as embeddings of the images that they decode to."""
+"""The ambient variant of guidance: predictions are compared as embeddings of the images that they
+decode to.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ class _Traced(NamedTuple):
 
 
 class Embedded:
-    """The embeddings `e` of a batch of predictions, and the way back from a direction among them to one among latents.
+    """The embeddings `e` of a batch of predictions, and the way back from a direction among them to
+    one among latents.
 
-    Gradients are taken image by image, so that the graph of one decoder is held at a time; an image alone is decoded once.
+    Gradients are taken image by image, so that the graph of one decoder is held at a time; an image
+    alone is decoded once.
 
     Args:
         x0: predictions (B, …), in float32 or better.
@@ -33,9 +37,11 @@ class Embedded:
         owner: the method, for messages.
 
     Raises:
-        OptionError: where the host has no images, and for an embedding that is not one vector an image.
+        OptionError: where the host has no images, and for an embedding that is not one vector an
+            image.
 
-    Cost: `B` images decoded and embedded, and where `B > 1` as many again with a backward pass each.
+    Cost: `B` images decoded and embedded, and where `B > 1` as many again with a backward pass
+    each.
     """
 
     def __init__(self, x0: Tensor, context: Context, embed: Embed, owner: str) -> None:
@@ -84,7 +90,8 @@ def embedded_rows(x0: Tensor | None, context: Context, embed: Embed, owner: str)
     """The embeddings (n, e) of latents (n, …), or for None of the whole memory, without gradients.
 
     Raises:
-        OptionError: where the host has no images, and for an embedding that is not one vector an image.
+        OptionError: where the host has no images, and for an embedding that is not one vector an
+            image.
     """
     images = _images(context, owner)
     if x0 is not None:

@@ -13,31 +13,40 @@ from unalike.guidance.sparke import SPARKE
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
-    """Decides early, and lets the model clean up: prompt-aware repulsion while noise prevails, and noise drawn anew at every step.
+    """Decides early, and lets the model clean up: prompt-aware repulsion while noise prevails, and
+    noise drawn anew at every step.
 
-    - While the step leads to a level with `next_sigma / next_alpha ≥ noise_to_signal`, where it is decided what an image shows, the
-      prediction moves as `SPARKE` moves it with `target="x0"`: away from the other images of the batch and from earlier ones, by how
-      similar their prompts are,
+    - While the step leads to a level with `next_sigma / next_alpha ≥ noise_to_signal`, where it is
+      decided what an image shows, the prediction moves as `SPARKE` moves it with `target="x0"`:
+      away from the other images of the batch and from earlier ones, by how similar their prompts
+      are,
 
           delta = strength · ||x0|| · direction(x0)
 
-      and never by more than `limit` of the denoiser's own step. Below that level nothing is pushed, since images that are pushed
-      off the model's manifold there are not brought back. Where steps are so few that already the first one leads below it, that one
-      alone pushes, by `strength` times the share of `noise_to_signal` that is left; the last step never does.
-    - At every step the noise is drawn anew as in ancestral sampling (see `unalike.guidance.base.renewed`). It brings back what was pushed
-      between two pictures, and lets images of almost equal predictions part. Only samplers of one deterministic step can do so (DDIM,
-      Euler, flow-matching Euler, samplers of one's own that say so); with others this part is left out, and the report says so.
+      and never by more than `limit` of the denoiser's own step. Below that level nothing is pushed,
+      since images that are pushed off the model's manifold there are not brought back. Where steps
+      are so few that already the first one leads below it, that one alone pushes, by `strength`
+      times the share of `noise_to_signal` that is left; the last step never does.
+    - At every step the noise is drawn anew as in ancestral sampling (see
+      `unalike.guidance.base.renewed`). It brings back what was pushed between two pictures, and
+      lets images of almost equal predictions part. Only samplers of one deterministic step can do
+      so (DDIM, Euler, flow-matching Euler, samplers of one's own that say so); with others this
+      part is left out, and the report says so.
 
-    An image without anything to be unlike, and a call without memory for one image, is drawn as in ancestral sampling.
+    An image without anything to be unlike, and a call without memory for one image, is drawn as in
+    ancestral sampling.
 
-    Source: SPARKE, Jalali et al. 2025 (arXiv:2506.10173); ancestral sampling as DDIM with η = 1, Song, Meng and Ermon 2021
-    (arXiv:2010.02502); that repulsion should end early and be followed by noise is ours, from `unalike bench pareto`.
+    Source: SPARKE, Jalali et al. 2025 (arXiv:2506.10173); ancestral sampling as DDIM with η = 1,
+    Song, Meng and Ermon 2021 (arXiv:2010.02502); that repulsion should end early and be followed by
+    noise is ours, from `unalike bench pareto`.
 
     Cost: that of SPARKE, at fewer steps.
 
     Args:
-        strength: size of a step of repulsion, as a share of the norm of x0; 0 turns the whole method off, noise included.
-        noise_to_signal: the noise level, in units of the data, down to which images are pushed apart; above 0.
+        strength: size of a step of repulsion, as a share of the norm of x0; 0 turns the whole
+            method off, noise included.
+        noise_to_signal: the noise level, in units of the data, down to which images are pushed
+            apart; above 0.
         renew: how much of the noise is drawn anew; 1 as in ancestral sampling.
         batch: whether the images of the batch are unlike each other.
         memory: whether they are unlike earlier generations.
@@ -77,7 +86,9 @@ class Auto(Method):
     )
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The repulsion (B, …); None below its noise level, and where there is nothing to be unlike."""
+        """The repulsion (B, …); None below its noise level, and where there is nothing to be
+        unlike.
+        """
         left = context.next_sigma / (self.noise_to_signal * context.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None

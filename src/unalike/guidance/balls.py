@@ -43,10 +43,11 @@ class Balls:
         return self.centres.square().sum(dim=1)
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Images of x0 (B, d), each with centres (k, d) that it may be inside of; all that it is inside of are among them.
+        """Images of x0 (B, d), each with centres (k, d) that it may be inside of; all that it is
+        inside of are among them.
 
-        The distances of one matrix product lose digits where latents are close, so they only exclude, with room for the rounding error
-        of reduced-precision matrix products too.
+        The distances of one matrix product lose digits where latents are close, so they only
+        exclude, with room for the rounding error of reduced-precision matrix products too.
 
         Raises:
             OptionError: for centres of another size.

@@ -1,9 +1,11 @@
 """What a guidance method is, what it sees at a step, and how its options are declared.
 
-A method is a frozen dataclass of options. At each step of the sampler it may return a correction of the model's prediction of the clean
-latent, `x0`; or, before the model is asked, other embeddings of the prompts, or that there be no classifier-free guidance. Everything else
-(schedulers, prompts, memory files) is the business of whoever calls it. Anything that a method has to remember between steps lives in
-`Context.state`, which the run owns, so that one method object serves any number of runs.
+A method is a frozen dataclass of options. At each step of the sampler it may return a correction of
+the model's prediction of the clean latent, `x0`; or, before the model is asked, other embeddings of
+the prompts, or that there be no classifier-free guidance. Everything else (schedulers, prompts,
+memory files) is the business of whoever calls it. Anything that a method has to remember between
+steps lives in `Context.state`, which the run owns, so that one method object serves any number of
+runs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from unalike.errors import OptionError
 
 @dataclass(frozen=True)
 class References:
-    """Stored clean latents (n, d) in float32, flattened, and the embeddings (n, p) of their prompts where those are known."""
+    """Stored clean latents (n, d) in float32, flattened, and the embeddings (n, p) of their prompts
+    where those are known.
+    """
 
     latents: Tensor
     prompts: Tensor | None = None
@@ -31,7 +35,9 @@ class References:
 
 
 class Protected(Protocol):
-    """Balls of one radius around protected points, however many they are and wherever they are kept."""
+    """Balls of one radius around protected points, however many they are and wherever they are
+    kept.
+    """
 
     @property
     def radius(self) -> float:
@@ -43,28 +49,38 @@ class Protected(Protocol):
         ...
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Images of x0 (B, d), each with centres (k, d) on its device, in one or several parts; all that it lies in are among them."""
+        """Images of x0 (B, d), each with centres (k, d) on its device, in one or several parts; all
+        that it lies in are among them.
+        """
         ...
 
 
 @runtime_checkable
 class Pushing(Protocol):
-    """Balls around protected points of another space than the latents', such as an embedding's, where the way out is no straight line."""
+    """Balls around protected points of another space than the latents', such as an embedding's,
+    where the way out is no straight line.
+    """
 
     def __len__(self) -> int:
         """How many balls there are."""
         ...
 
     def way_out(self, x0: Tensor, context: Context) -> Tensor | None:
-        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None where none lies in one."""
+        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None
+        where none lies in one.
+        """
         ...
 
 
 class Images(Protocol):
-    """Predictions and earlier generations as images, for methods that compare embeddings of those."""
+    """Predictions and earlier generations as images, for methods that compare embeddings of
+    those.
+    """
 
     def embedded(self, x0: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `embed` makes of the images (B, 3, h, w) in [0, 1] that predictions x0 (B, …) decode to: (B, e), with gradients."""
+        """What `embed` makes of the images (B, 3, h, w) in [0, 1] that predictions x0 (B, …) decode
+        to: (B, e), with gradients.
+        """
         ...
 
     def remembered(self, embed: Callable[[Tensor], Tensor]) -> Tensor:
@@ -74,7 +90,8 @@ class Images(Protocol):
 
 @dataclass
 class Context:
-    """What a method may read at one step. `x_t = alpha · x0 + sigma · noise`; `B` images, prompt embeddings of size `p`.
+    """What a method may read at one step. `x_t = alpha · x0 + sigma · noise`; `B` images, prompt
+    embeddings of size `p`.
 
     Attributes:
         step: index of this model evaluation, from 0.
@@ -87,11 +104,12 @@ class Context:
         memory: earlier generations, or None.
         shield: the protected set, or None.
         images: what turns predictions into embeddings of images; None where the host cannot.
-        masks: from a region, as methods are given one, to where it is: (B or 1, …) bool that broadcasts to x0; None where the host knows
-            no places.
+        masks: from a region, as methods are given one, to where it is: (B or 1, …) bool that
+            broadcasts to x0; None where the host knows no places.
         generators: where a method has to take its randomness from, one for each image; see `noise`.
-        one_step: whether the sampler goes straight from this `x_t` and x0 to the next noise level, without earlier predictions and without
-            noise of its own; only then noise can be drawn anew.
+        one_step: whether the sampler goes straight from this `x_t` and x0 to the next noise level,
+            without earlier predictions and without noise of its own; only then noise can be drawn
+            anew.
         state: this method's own, empty at the start of a run.
     """
 
@@ -113,7 +131,8 @@ class Context:
     state: dict[str, Any] = field(default_factory=dict)
 
     def noise(self, like: Tensor) -> Tensor:
-        """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from its own generator.
+        """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from
+        its own generator.
 
         So an image's noise does not depend on the others of its batch.
 
@@ -138,10 +157,12 @@ def option(
     high: float | None = None,
     choices: tuple[Any, ...] = (),
 ) -> Any:
-    """A dataclass field that carries its help text and its allowed values; `low`/`high` are included, `above` is not.
+    """A dataclass field that carries its help text and its allowed values; `low`/`high` are
+    included, `above` is not.
 
-    `choices` are allowed besides numbers in the range where a range is given, and are all that is allowed where none is.
-    Command-line flags, web forms and documentation tables are made from these.
+    `choices` are allowed besides numbers in the range where a range is given, and are all that is
+    allowed where none is. Command-line flags, web forms and documentation tables are made from
+    these.
     """
     metadata = {"help": help, "low": low, "above": above, "high": high, "choices": choices}
     return field(default=default, metadata=metadata)
@@ -149,16 +170,20 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of all guidance methods: a window in the schedule, a stride, and a limit on the size of a correction.
+    """Base of all guidance methods: a window in the schedule, a stride, and a limit on the size of
+    a correction.
 
     Args:
         start: fraction of the schedule at which the method begins to act.
-        stop: fraction at which it no longer acts; the step `i` of `n` is inside where `start <= i / n < stop`.
+        stop: fraction at which it no longer acts; the step `i` of `n` is inside where `start <= i /
+            n < stop`.
         every: act at each `every`-th step only, step 0 included.
-        limit: the largest correction allowed, as a share of the denoiser's own step `||x0 - x_t / alpha||` of that image; None for none.
+        limit: the largest correction allowed, as a share of the denoiser's own step `||x0 - x_t /
+            alpha||` of that image; None for none.
 
     Raises:
-        OptionError: for any option outside its allowed values, naming the option, the value and what is allowed.
+        OptionError: for any option outside its allowed values, naming the option, the value and
+            what is allowed.
     """
 
     name: ClassVar[str]
@@ -185,7 +210,9 @@ class Method:
         return self.start * steps <= step < self.stop * steps and step % self.every == 0
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None for none at all."""
+        """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None
+        for none at all.
+        """
         if not self.acts_on_prompts and type(self).renewal is Method.renewal:
             raise TypeError(
                 f"{type(self).__name__} does not say what it does: define x0_delta(x0, context), renewal(context), "
@@ -194,34 +221,46 @@ class Method:
         return None
 
     def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
-        """Other embeddings (B, …) of the prompts for the model at this step, in place of `embeddings` (B, …); None to leave them.
+        """Other embeddings (B, …) of the prompts for the model at this step, in place of
+        `embeddings` (B, …); None to leave them.
 
-        Called before the model, once for each tensor of embeddings that it takes (tokens, pooled, a class in each block). The context has
-        the model's own input as `x_t`, and neither memory nor shield.
+        Called before the model, once for each tensor of embeddings that it takes (tokens, pooled, a
+        class in each block). The context has the model's own input as `x_t`, and neither memory nor
+        shield.
         """
         return None
 
     def cfg_enabled(self, context: Context) -> bool:
-        """Whether classifier-free guidance is on at this step; the context is that of `condition`."""
+        """Whether classifier-free guidance is on at this step; the context is that of
+        `condition`.
+        """
         return True
 
     def renewal(self, context: Context) -> float:
-        """How much of the noise to draw anew at this step, from 0, none, to 1, as much as ancestral sampling does (see `renewed`)."""
+        """How much of the noise to draw anew at this step, from 0, none, to 1, as much as ancestral
+        sampling does (see `renewed`).
+        """
         return 0.0
 
     @property
     def acts_on_prompts(self) -> bool:
-        """Whether the method has a `condition` or a `cfg_enabled` of its own, for which the host has to be able to reach the prompts."""
+        """Whether the method has a `condition` or a `cfg_enabled` of its own, for which the host
+        has to be able to reach the prompts.
+        """
         own = type(self)
         return own.condition is not Method.condition or own.cfg_enabled is not Method.cfg_enabled
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the method has a setting that must first be measured on unguided samples (see `calibrated`)."""
+        """Whether the method has a setting that must first be measured on unguided samples (see
+        `calibrated`).
+        """
         return False
 
     def calibrated(self, latents: Tensor, groups: Tensor) -> Self:
-        """The same method with such settings measured on final, unguided latents (B, …) and their prompt groups (B,)."""
+        """The same method with such settings measured on final, unguided latents (B, …) and their
+        prompt groups (B,).
+        """
         return self
 
 
@@ -286,7 +325,8 @@ def limited(delta: Tensor, x0: Tensor, context: Context, limit: float | None) ->
 
 
 def denoiser_step(x0: Tensor, context: Context) -> Tensor:
-    """`||x0 - x_t / alpha||` (B,): how far the denoiser itself moves each image, in the units of `x0`.
+    """`||x0 - x_t / alpha||` (B,): how far the denoiser itself moves each image, in the units of
+    `x0`.
 
     Where alpha is 0 (pure noise) the norm of `x0` stands for it.
     """
@@ -296,16 +336,21 @@ def denoiser_step(x0: Tensor, context: Context) -> Tensor:
 
 
 def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
-    """The edit (B, …) of `x0` (B, …) by which a deterministic step of the sampler draws part of the noise anew.
+    """The edit (B, …) of `x0` (B, …) by which a deterministic step of the sampler draws part of the
+    noise anew.
 
-    The step goes from `x_t = alpha · x0 + sigma · e` to `next_alpha · x0 + next_sigma · e`. With fresh noise `z` it shall go to
+    The step goes from `x_t = alpha · x0 + sigma · e` to `next_alpha · x0 + next_sigma · e`. With
+    fresh noise `z` it shall go to
 
-        next_alpha · x0 + √(next_sigma² - s²) · e + s · z,    s = share · next_sigma · √(1 - (alpha · next_sigma / (next_alpha · sigma))²)
+        next_alpha · x0 + √(next_sigma² - s²) · e + s · z,    s = share · next_sigma · √(1 - (alpha
+        · next_sigma / (next_alpha · sigma))²)
 
-    which for `share = 1` is a draw of the noisier chain's posterior, ancestral sampling, and for 0 the deterministic step. An edit of x0
-    by `delta` moves the result by `(next_alpha - alpha · next_sigma / sigma) · delta`.
+    which for `share = 1` is a draw of the noisier chain's posterior, ancestral sampling, and for 0
+    the deterministic step. An edit of x0 by `delta` moves the result by `(next_alpha - alpha ·
+    next_sigma / sigma) · delta`.
 
-    Source: Song, Meng and Ermon 2021, Eq. 12 and 16, with η as `share` (arXiv:2010.02502), written for any alpha and sigma.
+    Source: Song, Meng and Ermon 2021, Eq. 12 and 16, with η as `share` (arXiv:2010.02502), written
+    for any alpha and sigma.
 
     Args:
         x0: the prediction, corrected.
@@ -313,8 +358,8 @@ def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
         context: the noise levels, the noisy latents and where randomness comes from.
 
     Returns:
-        None where nothing is drawn anew: at share 0, at the last step, where the noise level does not fall, and where the sampler is not
-        of one step.
+        None where nothing is drawn anew: at share 0, at the last step, where the noise level does
+        not fall, and where the sampler is not of one step.
 
     Example:
         >>> import torch
@@ -339,7 +384,9 @@ def renewed(x0: Tensor, share: float, context: Context) -> Tensor | None:
 
 
 def renewable(context: Context) -> bool:
-    """Whether noise can be drawn anew at this step: the sampler is of one step, and some noise is left after it, less than before."""
+    """Whether noise can be drawn anew at this step: the sampler is of one step, and some noise is
+    left after it, less than before.
+    """
     alpha, sigma, next_alpha, next_sigma = (
         context.alpha,
         context.sigma,
@@ -352,10 +399,12 @@ def renewable(context: Context) -> bool:
 
 
 def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:
-    """Stored latents (n, d) with the device and dtype of flattened latents `x` (B, d); the same tensor where they have them already.
+    """Stored latents (n, d) with the device and dtype of flattened latents `x` (B, d); the same
+    tensor where they have them already.
 
     Raises:
-        OptionError: where they are of another size, which means of another model or image size; `what` names them in the message.
+        OptionError: where they are of another size, which means of another model or image size;
+            `what` names them in the message.
     """
     if rows.ndim != 2 or rows.shape[1] != x.shape[1]:
         raise OptionError(

@@ -14,28 +14,34 @@ from unalike.guidance.base import Context, Method, option
 
 @dataclass(frozen=True, kw_only=True)
 class CADS(Method):
-    """Anneals the condition: the model is given `ŷ` in place of the embedding `y` of the prompt, with `n` standard normal noise,
+    """Anneals the condition: the model is given `ŷ` in place of the embedding `y` of the prompt,
+    with `n` standard normal noise,
 
-        ŷ = √γ y + s √(1 - γ) n,    γ = 1 for t ≤ tau_1,  0 for t ≥ tau_2,  (tau_2 - t) / (tau_2 - tau_1) between,
+        ŷ = √γ y + s √(1 - γ) n,    γ = 1 for t ≤ tau_1,  0 for t ≥ tau_2,  (tau_2 - t) / (tau_2 -
+        tau_1) between,
 
-    for time `t = 1 - step / steps`, from 1 at the first step towards 0. `ŷ` is then scaled to mean and standard deviation of `y` and mixed
-    with what it was by `mixing`. Each image has its own noise, from its own seed, new at each step. Embeddings that sum up a whole prompt
-    (pooled ones) and those of classes are treated alike; the embedding of the empty prompt is left as it is.
+    for time `t = 1 - step / steps`, from 1 at the first step towards 0. `ŷ` is then scaled to mean
+    and standard deviation of `y` and mixed with what it was by `mixing`. Each image has its own
+    noise, from its own seed, new at each step. Embeddings that sum up a whole prompt (pooled ones)
+    and those of classes are treated alike; the embedding of the empty prompt is left as it is.
 
-    Source: Sadat, Buhmann, Bradley, Hilliges and Weber 2024, Eq. 5 to 7 (arXiv:2310.17347). Departure: mean and standard deviation are
-    those of each image's own embedding, so that images of a batch do not depend on each other. The defaults are those of a widely
-    used implementation (v0xie, sd-webui-cads).
+    Source: Sadat, Buhmann, Bradley, Hilliges and Weber 2024, Eq. 5 to 7 (arXiv:2310.17347).
+    Departure: mean and standard deviation are those of each image's own embedding, so that images
+    of a batch do not depend on each other. The defaults are those of a widely used implementation
+    (v0xie, sd-webui-cads).
 
     Cost: that of drawing the noise.
 
     Args:
-        noise_scale: `s`; 0 leaves the embedding unchanged but for its fading, so it must be above 0 to do what the paper says.
+        noise_scale: `s`; 0 leaves the embedding unchanged but for its fading, so it must be above 0
+            to do what the paper says.
         tau_1: time at and after which, on the way to 0, the prompt is as it is.
         tau_2: time until which, from 1 on, there is nothing but noise.
         mixing: `ψ`, share of the rescaled embedding.
 
     Raises:
-        OptionError: for an option outside its allowed values, `tau_1` not below `tau_2`, or a `limit`, for x0 is not corrected.
+        OptionError: for an option outside its allowed values, `tau_1` not below `tau_2`, or a
+            `limit`, for x0 is not corrected.
 
     Example:
         >>> import torch

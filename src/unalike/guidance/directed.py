@@ -1,4 +1,6 @@
-"""What SPARKE and Vendi guidance share: one step of a given length, along a direction that is found among unit vectors."""
+"""What SPARKE and Vendi guidance share: one step of a given length, along a direction that is found
+among unit vectors.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _NEGLIGIBLE = 1e-8
 
 @dataclass(frozen=True)
 class Compared:
-    """What a direction is found among, in the space that is compared: flattened latents, or embeddings of images.
+    """What a direction is found among, in the space that is compared: flattened latents, or
+    embeddings of images.
 
     Attributes:
         f: unit vectors (B, e) of what is moved, 0 outside of the region.
@@ -42,28 +45,33 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Directed(Method, ABC):
-    """Base of methods that move each image by `strength · ||x||` along a direction `u` that they find on the unit sphere.
+    """Base of methods that move each image by `strength · ||x||` along a direction `u` that they
+    find on the unit sphere.
 
-    With `m` the region (1 everywhere without one), `x` what is moved and `f = m∘x / ||m∘x||`, a subclass gives `away(f)`, a weighted mean
-    of unit vectors; what is descended or ascended depends on `f` alone, so that the part of `away` along `f` is left out:
+    With `m` the region (1 everywhere without one), `x` what is moved and `f = m∘x / ||m∘x||`, a
+    subclass gives `away(f)`, a weighted mean of unit vectors; what is descended or ascended depends
+    on `f` alone, so that the part of `away` along `f` is left out:
 
         v = m∘away - <m∘away, f> f + regularizer · (d - 1 - ||m∘x||²) f,    d the numbers inside,
         delta = strength · ||m∘x|| · v / ||v||
 
     and nothing where `||v||` is below 1e-8, as published, or below the rounding error of the mean.
 
-    `target="x0"` moves the prediction. `target="x_t"` moves the noisy latent as published: `f` is that of `x_t`, and the correction is the
-    edit of x0 that moves the next latent as far as `x_t + delta`, with the model's output kept, would have (see `x0_edit`).
+    `target="x0"` moves the prediction. `target="x_t"` moves the noisy latent as published: `f` is
+    that of `x_t`, and the correction is the edit of x0 that moves the next latent as far as `x_t +
+    delta`, with the model's output kept, would have (see `x0_edit`).
 
-    With `embed` the direction is found among `f = e / ||e||`, the embeddings `e = embed(image)` of the images that predictions decode to,
-    and pulled back through encoder and decoder, for either target at the prediction x0, since noisy latents are no images:
+    With `embed` the direction is found among `f = e / ||e||`, the embeddings `e = embed(image)` of
+    the images that predictions decode to, and pulled back through encoder and decoder, for either
+    target at the prediction x0, since noisy latents are no images:
 
         v = m∘(||m∘x0|| · Jᵀ (away - <away, f> f) / ||e||) + regularizer · (…),    J = ∂e/∂x0
 
     Images are then compared as a whole, wherever the region is, and moved inside of it.
 
-    Source: the step is that of Jalali, Lei, Gohari and Farnia 2025 (arXiv:2506.10173), with latents or, in its ambient variant, decoded
-    images; the regulariser that of Eyring et al. 2024 (arXiv:2406.04312).
+    Source: the step is that of Jalali, Lei, Gohari and Farnia 2025 (arXiv:2506.10173), with latents
+    or, in its ambient variant, decoded images; the regulariser that of Eyring et al. 2024
+    (arXiv:2406.04312).
     """
 
     _prompted: ClassVar[str]  # how to have prompts count, and how not, for messages
@@ -106,14 +114,17 @@ class Directed(Method, ABC):
 
     @abstractmethod
     def away(self, compared: Compared, context: Context) -> tuple[Tensor, Tensor | float]:
-        """Where to go (B, e), for each set that there is a mean of unit vectors, the reference's times `reference_weight`.
+        """Where to go (B, e), for each set that there is a mean of unit vectors, the reference's
+        times `reference_weight`.
 
-        Its parts along `f` and outside of the region may be anything. With it the length, (B, 1) or one for all, below which the rest is
-        but rounding error. There is something to be unlike.
+        Its parts along `f` and outside of the region may be anything. With it the length, (B, 1) or
+        one for all, below which the rest is but rounding error. There is something to be unlike.
         """
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The correction (B, …); None where the strength is 0, there is nothing to be unlike, or the sampler does not move."""
+        """The correction (B, …); None where the strength is 0, there is nothing to be unlike, or
+        the sampler does not move.
+        """
         if self.strength == 0 or not self._has_others(len(x0), context):
             return None
         clean = x0.to(torch.promote_types(x0.dtype, torch.float32))
@@ -150,7 +161,9 @@ class Directed(Method, ABC):
         return shift if self.target == "x0" else x0_edit(shift, context)
 
     def _along(self, compared: Compared, context: Context) -> tuple[Tensor, Tensor]:
-        """The part of `away` (B, e) that is tangent to the sphere, and the length (1 or B, 1) below which it says nothing."""
+        """The part of `away` (B, e) that is tangent to the sphere, and the length (1 or B, 1) below
+        which it says nothing.
+        """
         away, rounding = self.away(compared, context)
         along = (away * compared.f).sum(dim=1, keepdim=True)
         return away - along * compared.f, torch.as_tensor(rounding).to(away).reshape(
@@ -164,7 +177,9 @@ class Directed(Method, ABC):
         mask: Tensor | None,
         context: Context,
     ) -> Tensor:
-        """The direction among embeddings as one among latents (B, d), in shares of the latents' norm; 0 where it says nothing."""
+        """The direction among embeddings as one among latents (B, d), in shares of the latents'
+        norm; 0 where it says nothing.
+        """
         images = Embedded(clean, context, embed, self._owner)
         e = images.vectors
         compared = Compared(
@@ -190,7 +205,9 @@ class Directed(Method, ABC):
         return remembered or (self.batch and batch > 1) or self.reference is not None
 
     def _memory(self, x0: Tensor, context: Context) -> References | None:
-        """Earlier generations in the space that is compared; None where there are none, or they do not count."""
+        """Earlier generations in the space that is compared; None where there are none, or they do
+        not count.
+        """
         memory = context.memory
         if not self.memory or memory is None or len(memory) == 0:
             return None
@@ -242,7 +259,9 @@ class Directed(Method, ABC):
         )
 
     def _require_whole_reference(self) -> None:
-        """Refuses a reference set that is malformed, or given in part so that something would be ignored."""
+        """Refuses a reference set that is malformed, or given in part so that something would be
+        ignored.
+        """
         owner, reference, prompts, weight = (
             self._owner,
             self.reference,
@@ -288,27 +307,32 @@ class Directed(Method, ABC):
 
 
 def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
-    """The edit of x0 that moves the next latent as far as adding `shift` to `x_t` before the step would, the model's output kept.
+    """The edit of x0 that moves the next latent as far as adding `shift` to `x_t` before the step
+    would, the model's output kept.
 
-    One deterministic step of the sampler takes `x0` and the noise `e` to `next_alpha · x0 + next_sigma · e`.
-    - `x_t + shift` with the predicted noise kept is `x0 + shift / alpha`, so the next latent moves by `shift · next_alpha / alpha`.
+    One deterministic step of the sampler takes `x0` and the noise `e` to `next_alpha · x0 +
+    next_sigma · e`.
+    - `x_t + shift` with the predicted noise kept is `x0 + shift / alpha`, so the next latent moves
+      by `shift · next_alpha / alpha`.
     - `x0 + delta` at the same `x_t` lowers the noise by `alpha / sigma · delta`, so it moves by
       `delta · (next_alpha - alpha · next_sigma / sigma)`.
 
-    Both agree for `delta = (next_alpha / alpha) · shift / (next_alpha - alpha · next_sigma / sigma)`. On straight paths
-    (`alpha + sigma = 1`, flow matching) the output kept is the velocity, and the shift arrives unchanged: 1 stands for
-    `next_alpha / alpha`. So it does at `alpha = 0`, pure noise, where no model can be predicting the noise. At `sigma = 0` there is no
-    noise to lower, and the second denominator is `next_alpha`.
+    Both agree for `delta = (next_alpha / alpha) · shift / (next_alpha - alpha · next_sigma /
+    sigma)`. On straight paths (`alpha + sigma = 1`, flow matching) the output kept is the velocity,
+    and the shift arrives unchanged: 1 stands for `next_alpha / alpha`. So it does at `alpha = 0`,
+    pure noise, where no model can be predicting the noise. At `sigma = 0` there is no noise to
+    lower, and the second denominator is `next_alpha`.
 
     Args:
         shift: (B, …), in the units of `x_t`.
         context: the noise levels of this step.
 
     Returns:
-        (B, …); None where the noise level does not fall, so that no edit of x0 would move the sample.
+        (B, …); None where the noise level does not fall, so that no edit of x0 would move the
+        sample.
 
-    Source: the published step is that of Jalali et al. 2025 (arXiv:2506.10173); the algebra is that of DDIM, Song et al. 2021, Eq. 12
-    (arXiv:2010.02502).
+    Source: the published step is that of Jalali et al. 2025 (arXiv:2506.10173); the algebra is that
+    of DDIM, Song et al. 2021, Eq. 12 (arXiv:2010.02502).
 
     Example:
         >>> import torch

@@ -11,26 +11,31 @@ from unalike.guidance.base import Context, Method, option
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalGuidance(Method):
-    """Leaves classifier-free guidance out, as at a guidance scale of 1, except where `sigma_low < σ / α ≤ sigma_high`.
+    """Leaves classifier-free guidance out, as at a guidance scale of 1, except where `sigma_low < σ
+    / α ≤ sigma_high`.
 
-    Guidance at high noise levels decides what is drawn, and so takes variety; at low ones it changes little. `σ / α` is the noise level in
-    units of the data, the σ of the variance exploding form `x0 + σ noise`, whatever the model's own schedule; infinite at pure noise.
+    Guidance at high noise levels decides what is drawn, and so takes variety; at low ones it
+    changes little. `σ / α` is the noise level in units of the data, the σ of the variance exploding
+    form `x0 + σ noise`, whatever the model's own schedule; infinite at pure noise.
 
-    Source: Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Eq. 5 and 6 (arXiv:2404.07724). Departure: the evaluation
-    without the prompt is still made, so that no time is saved. It needs a pipeline that evaluates the model with and without the prompt, at
-    a guidance scale above 1; without that there is nothing to leave out.
+    Source: Kynkäänniemi, Aittala, Karras, Laine, Aila and Lehtinen 2024, Eq. 5 and 6
+    (arXiv:2404.07724). Departure: the evaluation without the prompt is still made, so that no time
+    is saved. It needs a pipeline that evaluates the model with and without the prompt, at a
+    guidance scale above 1; without that there is nothing to leave out.
 
-    Published settings (section 4.3 and Table 1 there), as `(sigma_low, sigma_high]` and guidance scale: SD-XL, chosen by eye, (0.28, 5.42]
-    and 16; on ImageNet-512, best by FID, EDM2-S (0.28, 2.90] and 2.1, EDM2-XXL (0.19, 1.61] and 2.0, DiT-XL/2 (0.34, 1.02] and 2.5; best by
-    FD-DINOv2, EDM2-S and EDM2-XXL (0.60, 5.00] and 3.2 or 2.9, DiT-XL/2 (0.45, 1.23] and 4.0. The defaults are SD-XL's. A higher guidance
-    scale than usual belongs to an interval.
+    Published settings (section 4.3 and Table 1 there), as `(sigma_low, sigma_high]` and guidance
+    scale: SD-XL, chosen by eye, (0.28, 5.42] and 16; on ImageNet-512, best by FID, EDM2-S (0.28,
+    2.90] and 2.1, EDM2-XXL (0.19, 1.61] and 2.0, DiT-XL/2 (0.34, 1.02] and 2.5; best by FD-DINOv2,
+    EDM2-S and EDM2-XXL (0.60, 5.00] and 3.2 or 2.9, DiT-XL/2 (0.45, 1.23] and 4.0. The defaults are
+    SD-XL's. A higher guidance scale than usual belongs to an interval.
 
     Args:
         sigma_low: the noise level at and below which there is no guidance.
         sigma_high: the noise level above which there is none.
 
     Raises:
-        OptionError: for an option outside its allowed values, an empty interval, or a `limit`, for nothing here has a size.
+        OptionError: for an option outside its allowed values, an empty interval, or a `limit`, for
+            nothing here has a size.
 
     Example:
         >>> import torch

@@ -1,4 +1,6 @@
-"""The table of guidance methods, by name: what command-line flags, web forms and documentation tables are made from."""
+"""The table of guidance methods, by name: what command-line flags, web forms and documentation
+tables are made from.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ METHODS: dict[str, type[Method]] = {
 
 
 def options(method: type[Method]) -> list[Field[Any]]:
-    """The options of a method that a flag or a form can give, in the order of its declaration, those of every method last.
+    """The options of a method that a flag or a form can give, in the order of its declaration,
+    those of every method last.
 
-    Each is a dataclass field; `field.metadata["help"]` says what it is for and `unalike.guidance.base.allowed(field)` what it may be.
-    Options that take tensors or functions (`SPARKE.reference`, `SPARKE.region`, `SPARKE.embed`) are for Python and not among them.
+    Each is a dataclass field; `field.metadata["help"]` says what it is for and
+    `unalike.guidance.base.allowed(field)` what it may be. Options that take tensors or functions
+    (`SPARKE.reference`, `SPARKE.region`, `SPARKE.embed`) are for Python and not among them.
 
     Example:
         >>> [field.name for field in options(METHODS["spell"])][:3]
@@ -42,8 +46,9 @@ def options(method: type[Method]) -> list[Field[Any]]:
 def described(method: Method) -> dict[str, Any]:
     """Name and option values of a method, ready for JSON.
 
-    Of what only Python can give it says what it is: a region as it was given where it is words or a box, and "mask" otherwise; functions
-    by their names, extractors by their fingerprints; tensors by their shapes. `build` takes the others back as they are.
+    Of what only Python can give it says what it is: a region as it was given where it is words or a
+    box, and "mask" otherwise; functions by their names, extractors by their fingerprints; tensors
+    by their shapes. `build` takes the others back as they are.
 
     Example:
         >>> described(SPELL(radius=20.0))["options"]["radius"]
@@ -64,7 +69,8 @@ def build(name: str, /, **settings: Any) -> Method:
     """The method of that name with those options.
 
     Raises:
-        OptionError: for an unknown method or option, suggesting the closest, or an option outside its allowed values.
+        OptionError: for an unknown method or option, suggesting the closest, or an option outside
+            its allowed values.
 
     Example:
         >>> build("spell", radius=20.0).radius

@@ -1,4 +1,6 @@
-"""Particle guidance: the images of a batch repel each other through a joint potential, weighted by the noise level."""
+"""Particle guidance: the images of a batch repel each other through a joint potential, weighted by
+the noise level.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +19,39 @@ from unalike.kernels import squared_distances
 
 @dataclass(frozen=True, kw_only=True)
 class ParticleGuidance(Method):
-    """Adds the gradient of `-Σ_{i≠j} k(u_i, u_j)` to the score of the `m` images of each prompt, `k = exp(-||u_i - u_j||² / h)`.
+    """Adds the gradient of `-Σ_{i≠j} k(u_i, u_j)` to the score of the `m` images of each prompt, `k
+    = exp(-||u_i - u_j||² / h)`.
 
-    In latent space `u = x_t`, `h = median² / log m` with the median of the distances within the prompt, taken as constant, and by
-    Tweedie's formula a change of the score by `g` is one of x0 by `σ² / α · g`:
+    In latent space `u = x_t`, `h = median² / log m` with the median of the distances within the
+    prompt, taken as constant, and by Tweedie's formula a change of the score by `g` is one of x0 by
+    `σ² / α · g`:
 
         delta_i = strength · σ² / α · Σ_j 2 k(u_i, u_j) (u_i - u_j) / h
 
-    In feature space `u = features(x0)`, and the gradient is taken through `features` alone: x0 is held to move with x_t as `1 / α`, since
-    the denoiser is never differentiated. Images of different prompts do not see each other, and an image alone is left as it is, as is
-    everything at pure noise of a straight path (`α = 0`), where there is no score to add to.
+    In feature space `u = features(x0)`, and the gradient is taken through `features` alone: x0 is
+    held to move with x_t as `1 / α`, since the denoiser is never differentiated. Images of
+    different prompts do not see each other, and an image alone is left as it is, as is everything
+    at pure noise of a straight path (`α = 0`), where there is no score to add to.
 
-    Source: Corso, Xu, De Bortoli, Barzilay and Jaakkola 2024, fixed potential (arXiv:2310.13102), bandwidth rule of Liu and Wang 2016.
-    Departures: one median for each prompt in place of one for each image, which makes the potential symmetric, and `log m` in place of
-    `log (m - 1)`, which is 0 for two images.
-    The authors' code for Stable Diffusion 1.5 (gcorso/particle-guidance) draws four images a prompt in 30 steps and acts while `σ / α ≥ 1`
-    alone, which `stop` can do here; its weight is 0 unless one is given, so that the default of `strength` is ours.
+    Source: Corso, Xu, De Bortoli, Barzilay and Jaakkola 2024, fixed potential (arXiv:2310.13102),
+    bandwidth rule of Liu and Wang 2016. Departures: one median for each prompt in place of one for
+    each image, which makes the potential symmetric, and `log m` in place of `log (m - 1)`, which is
+    0 for two images. The authors' code for Stable Diffusion 1.5 (gcorso/particle-guidance) draws
+    four images a prompt in 30 steps and acts while `σ / α ≥ 1` alone, which `stop` can do here; its
+    weight is 0 unless one is given, so that the default of `strength` is ours.
 
-    Cost: O(B² d) per step in latent space; in feature space one forward and backward pass of `features` more.
+    Cost: O(B² d) per step in latent space; in feature space one forward and backward pass of
+    `features` more.
 
     Args:
-        strength: weight of the potential's gradient beside the score; about 10 to 100 for latents of some thousand numbers, for the sum
-            over latents falls as their size grows.
-        features: a differentiable function from predicted clean latents (m, …) to features (m, …), or None for latent space.
+        strength: weight of the potential's gradient beside the score; about 10 to 100 for latents
+            of some thousand numbers, for the sum over latents falls as their size grows.
+        features: a differentiable function from predicted clean latents (m, …) to features (m, …),
+            or None for latent space.
 
     Raises:
-        OptionError: for an option outside its allowed values, or features that are not one row an image.
+        OptionError: for an option outside its allowed values, or features that are not one row an
+            image.
 
     Example:
         >>> import torch
@@ -80,7 +89,9 @@ class ParticleGuidance(Method):
             )
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The correction (B, …); None where no prompt has two images, the strength is 0, or there is no signal yet."""
+        """The correction (B, …); None where no prompt has two images, the strength is 0, or there
+        is no signal yet.
+        """
         if self.strength == 0 or context.alpha == 0:
             return None
         clean = x0.to(torch.promote_types(x0.dtype, torch.float32))
@@ -112,7 +123,9 @@ class ParticleGuidance(Method):
 
 
 def _repulsion(u: Tensor) -> Tensor:
-    """`Σ_j 2 k(u_i, u_j) (u_i - u_j) / h` (m, d): the descent of the potential in each row, whose other rows are held."""
+    """`Σ_j 2 k(u_i, u_j) (u_i - u_j) / h` (m, d): the descent of the potential in each row, whose
+    other rows are held.
+    """
     squared = squared_distances(u, u)
     others = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     bandwidth = squared[others].quantile(0.5) / math.log(len(u))

@@ -30,21 +30,27 @@ class Picture(Protocol):
 
 
 Region: TypeAlias = str | Sequence[str] | Sequence[float] | Tensor | Picture
-"""A region as users give it; as methods keep it, and hosts are asked for it, a str, a tuple, or a mask (h, w) or (B, h, w) of bool."""
+"""A region as users give it; as methods keep it, and hosts are asked for it, a str, a tuple, or a
+mask (h, w) or (B, h, w) of bool.
+"""
 
 
 def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...] | Tensor | None:
-    """A region as users may give it, in the form that methods keep: lists as tuples, masks as bool tensors.
+    """A region as users may give it, in the form that methods keep: lists as tuples, masks as bool
+    tensors.
 
     Args:
-        region: None for everywhere; a word or phrase of the prompt, or a list of some; a box `(left, top, right, bottom)` of four numbers
-            in [0, 1], shares of width and height; or a mask, a PIL image or a tensor (h, w) or (B, h, w). Of a PIL image the luminance
-            counts, inside from 128; of floats what is above 0.5 is inside; whole numbers are 8-bit ones where any is above 1.
+        region: None for everywhere; a word or phrase of the prompt, or a list of some; a box
+            `(left, top, right, bottom)` of four numbers in [0, 1], shares of width and height; or a
+            mask, a PIL image or a tensor (h, w) or (B, h, w). Of a PIL image the luminance counts,
+            inside from 128; of floats what is above 0.5 is inside; whole numbers are 8-bit ones
+            where any is above 1.
         owner: whose region it is, for messages.
 
     Raises:
-        OptionError: for anything else, an empty word, a box that is empty or reaches beyond the image, and a mask of another number of
-            dimensions, without values, or with NaN or infinity.
+        OptionError: for anything else, an empty word, a box that is empty or reaches beyond the
+            image, and a mask of another number of dimensions, without values, or with NaN or
+            infinity.
 
     Example:
         >>> checked(["cat", "hat"], "SPELL")
@@ -79,7 +85,8 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
 
 
 def inside(region: Region | None, x0: Tensor, context: Context, owner: str) -> Tensor | None:
-    """Which numbers of the flattened predictions x0 (B, …) a region has inside: (B or 1, d) bool; None for everywhere.
+    """Which numbers of the flattened predictions x0 (B, …) a region has inside: (B or 1, d) bool;
+    None for everywhere.
 
     Raises:
         OptionError: where the host knows no places.

@@ -1,7 +1,8 @@
 """One guided generation, whatever the host: runs the methods at a step and keeps what they did.
 
-The host (a diffusers pipeline, a k-diffusion sampler, a loop of one's own) gives the predicted clean latents and the noise levels of each
-model evaluation and applies the correction that comes back.
+The host (a diffusers pipeline, a k-diffusion sampler, a loop of one's own) gives the predicted
+clean latents and the noise levels of each model evaluation and applies the correction that comes
+back.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from unalike.guidance.base import (
 
 @dataclass
 class Trace:
-    """What one method did: per step a row (B,) of correction sizes, 0 where it corrected nothing, and a row of whether it did anything.
+    """What one method did: per step a row (B,) of correction sizes, 0 where it corrected nothing,
+    and a row of whether it did anything.
 
-    `of_x0` is `||delta|| / ||x0||`; `of_step` is `||delta||` as a share of the denoiser's own step (see `denoiser_step`).
+    `of_x0` is `||delta|| / ||x0||`; `of_step` is `||delta||` as a share of the denoiser's own step
+    (see `denoiser_step`).
     """
 
     method: str
@@ -47,7 +50,8 @@ class Prepared:
     """How the model is to be evaluated at a step.
 
     Attributes:
-        embeddings: of the prompts, as the methods leave them; None in the place of those that no method changes.
+        embeddings: of the prompts, as the methods leave them; None in the place of those that no
+            method changes.
         cfg: whether classifier-free guidance is on.
     """
 
@@ -109,7 +113,8 @@ class Run:
         next_alpha: float,
         next_sigma: float,
     ) -> Prepared:
-        """What the methods make of the prompts' embeddings, each (B, …), and of classifier-free guidance, before the model is evaluated.
+        """What the methods make of the prompts' embeddings, each (B, …), and of classifier-free
+        guidance, before the model is evaluated.
 
         Raises:
             NumericsError: when changed embeddings are not finite.
@@ -150,10 +155,12 @@ class Run:
         next_sigma: float,
         one_step: bool = False,
     ) -> Tensor | None:
-        """The sum of all corrections (B, …) in float32 for predictions `x0` (B, …); None where no method changes anything.
+        """The sum of all corrections (B, …) in float32 for predictions `x0` (B, …); None where no
+        method changes anything.
 
-        Where methods ask for noise to be drawn anew, the most that one asks for is, once, after all corrections; the edit that does it is
-        part of the sum and of no method's trace of sizes, for it corrects nothing. `one_step` is that of `Context`.
+        Where methods ask for noise to be drawn anew, the most that one asks for is, once, after all
+        corrections; the edit that does it is part of the sum and of no method's trace of sizes, for
+        it corrects nothing. `one_step` is that of `Context`.
 
         Raises:
             NumericsError: when the prediction or a correction is not finite.

@@ -1,4 +1,6 @@
-"""SPELL: sparse repellency, which moves a predicted image out of balls around protected or earlier ones and otherwise does nothing."""
+"""SPELL: sparse repellency, which moves a predicted image out of balls around protected or earlier
+ones and otherwise does nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,50 +22,62 @@ _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for 
 
 @dataclass(frozen=True, kw_only=True)
 class SPELL(Method):
-    """Moves each predicted clean latent out of the balls of radius `r` around references `z_k` that it lies in:
+    """Moves each predicted clean latent out of the balls of radius `r` around references `z_k` that
+    it lies in:
 
         delta(x0) = overcompensation · Σ_k max(0, r / ||x0 - z_k|| - 1) · (x0 - z_k)
 
-    One ball and overcompensation 1 lead exactly to its surface. Where balls overlap the sum has no guarantee. Where none is touched
-    nothing is returned, and the trajectory is exactly the unguided one. References are any mix of the protected set (its own radius
-    counts), the memory, and the predictions of the other images of the batch, each moved by the full distance as published.
+    One ball and overcompensation 1 lead exactly to its surface. Where balls overlap the sum has no
+    guarantee. Where none is touched nothing is returned, and the trajectory is exactly the unguided
+    one. References are any mix of the protected set (its own radius counts), the memory, and the
+    predictions of the other images of the batch, each moved by the full distance as published.
 
-    A protected set in an embedding, `e = f(decoded x0)`, repels along a gradient instead: with `s` the sum above for `e`, and `g` its
-    pull-back through encoder and decoder, the gradient of `Σ_k (r ||e - z_k|| - ||e - z_k||² / 2)`, the move is
-    `(||s||² / ||g||²) · g`. To first order that takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
+    A protected set in an embedding, `e = f(decoded x0)`, repels along a gradient instead: with `s`
+    the sum above for `e`, and `g` its pull-back through encoder and decoder, the gradient of `Σ_k
+    (r ||e - z_k|| - ||e - z_k||² / 2)`, the move is `(||s||² / ||g||²) · g`. To first order that
+    takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
 
-    At a centre itself no direction leads out by the formula; there the move is `r` along the noise of this step, `x_t - alpha · z_k`,
-    which differs between images, or along the diagonal (1, …, 1) when there is no noise.
+    At a centre itself no direction leads out by the formula; there the move is `r` along the noise
+    of this step, `x_t - alpha · z_k`, which differs between images, or along the diagonal (1, …, 1)
+    when there is no noise.
 
-    With a region, balls stay balls of all numbers, and the move goes along those inside of it. With `x0 - z_k = a + b`, `a` inside and `b`
-    outside, the term of a ball that x0 lies in is
+    With a region, balls stay balls of all numbers, and the move goes along those inside of it. With
+    `x0 - z_k = a + b`, `a` inside and `b` outside, the term of a ball that x0 lies in is
 
         (sqrt(r² - ||b||²) / ||a|| - 1) · a
 
-    which leads to its surface too, and where `a` is 0 it is `sqrt(r² - ||b||²)` along the part of the noise that is inside. The move of
-    a protected set in an embedding is cut off at the region. What is done after the last step is not: an image that ends up inside of
-    a shield is moved out of it as a whole, region or not.
+    which leads to its surface too, and where `a` is 0 it is `sqrt(r² - ||b||²)` along the part of
+    the noise that is inside. The move of a protected set in an embedding is cut off at the region.
+    What is done after the last step is not: an image that ends up inside of a shield is moved out
+    of it as a whole, region or not.
 
-    Source: Kirchhof et al. 2025, Eq. 5 (references), Eq. 8 (batch) and the radius rule of the appendix (arXiv:2410.06025). Departure:
-    with `same_prompt` only images of the same prompt repel each other, where the publication has one prompt to a batch.
+    Source: Kirchhof et al. 2025, Eq. 5 (references), Eq. 8 (batch) and the radius rule of the
+    appendix (arXiv:2410.06025). Departure: with `same_prompt` only images of the same prompt repel
+    each other, where the publication has one prompt to a batch.
 
-    Cost: one matrix product per step, O(B (n + m + B) d), to find the balls that may be touched; those alone are then measured exactly.
+    Cost: one matrix product per step, O(B (n + m + B) d), to find the balls that may be touched;
+    those alone are then measured exactly.
 
     Args:
-        radius: of the balls around the memory and the batch, a Euclidean distance in the model's own latent space, or "auto": the median
-            distance between unguided images of one prompt, measured by `calibrated`.
+        radius: of the balls around the memory and the batch, a Euclidean distance in the model's
+            own latent space, or "auto": the median distance between unguided images of one prompt,
+            measured by `calibrated`.
         factor: what share of that median "auto" takes; published settings lie between 0 and 2.
-        overcompensation: multiplies the move; 1 as derived, 1.6 as published for several models; 0 changes nothing.
+        overcompensation: multiplies the move; 1 as derived, 1.6 as published for several models; 0
+            changes nothing.
         batch: whether images of the batch repel each other.
         memory: whether earlier generations repel.
         shield: whether the protected set repels.
-        same_prompt: whether batch and memory repel only images of the same prompt; earlier generations count as such where the cosine of
-            the prompt embeddings is above 0.999, and all of them do where embeddings are missing. The protected set always repels.
-        region: where images are moved, as `unalike.guidance.region.checked` takes it; None for everywhere.
+        same_prompt: whether batch and memory repel only images of the same prompt; earlier
+            generations count as such where the cosine of the prompt embeddings is above 0.999, and
+            all of them do where embeddings are missing. The protected set always repels.
+        region: where images are moved, as `unalike.guidance.region.checked` takes it; None for
+            everywhere.
 
     Raises:
-        OptionError: for an option outside its allowed values; from `x0_delta` for a radius still to be measured, for references of
-            another size, and for a region where the host knows no places; from `calibrated` for fewer than two images or identical ones.
+        OptionError: for an option outside its allowed values; from `x0_delta` for a radius still to
+            be measured, for references of another size, and for a region where the host knows no
+            places; from `calibrated` for fewer than two images or identical ones.
 
     Example:
         >>> import torch
@@ -117,15 +131,19 @@ class SPELL(Method):
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the radius is still to be measured: it is "auto", and the batch or the memory repels."""
+        """Whether the radius is still to be measured: it is "auto", and the batch or the memory
+        repels.
+        """
         return self.radius == "auto" and (self.batch or self.memory)
 
     def calibrated(self, latents: Tensor, groups: Tensor) -> Self:
-        """The same method with radius `factor` times the median distance between unguided images of one prompt; itself for a number.
+        """The same method with radius `factor` times the median distance between unguided images of
+        one prompt; itself for a number.
 
         Args:
             latents: final, unguided latents (B, …).
-            groups: (B,), equal for images of the same prompt. Where each image has a prompt of its own, all pairs are measured.
+            groups: (B,), equal for images of the same prompt. Where each image has a prompt of its
+                own, all pairs are measured.
 
         Raises:
             OptionError: for fewer than two images, or a median of 0.
@@ -215,7 +233,9 @@ class SPELL(Method):
 
 
 def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
-    """Which earlier generations (B, n) are of each image's prompt; None, for all, where that is not known."""
+    """Which earlier generations (B, n) are of each image's prompt; None, for all, where that is not
+    known.
+    """
     stored = None if context.memory is None else context.memory.prompts
     if stored is None or context.prompts is None:
         return None
@@ -230,9 +250,11 @@ def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
 def _way_out(
     x: Tensor, rows: Tensor, radius: float, x_t: Tensor, alpha: float, mask: Tensor | None
 ) -> Tensor | None:
-    """The sum (d,) of the ways out of balls around centres `z_k` (k, d), by exact distances; None where x is inside of none.
+    """The sum (d,) of the ways out of balls around centres `z_k` (k, d), by exact distances; None
+    where x is inside of none.
 
-    Without a mask (d,) `Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)`, with one `Σ_k (sqrt(r² - ||b||²) / ||a|| - 1) · a`.
+    Without a mask (d,) `Σ_k max(0, r / ||x - z_k|| - 1) · (x - z_k)`, with one `Σ_k (sqrt(r² -
+    ||b||²) / ||a|| - 1) · a`.
     """
     away = x - rows
     distance = away.norm(dim=1)

@@ -1,4 +1,6 @@
-"""Stored samples as SPARKE reads them: block by block, and for each image only those that matter to it."""
+"""Stored samples as SPARKE reads them: block by block, and for each image only those that matter to
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Stored:
         rows: latents (n, d) as they are.
         prompt_terms: what prompts add for each image of the batch (B, n).
         parts: images with the indices of the rows that are read for them, None for all rows.
-        left_out: (B, 1), the logarithm of the weight that the prompts of what is left out have together; None where that needs no check.
+        left_out: (B, 1), the logarithm of the weight that the prompts of what is left out have
+            together; None where that needs no check.
         whole: the set with what is left out.
         inside: what of the rows counts, (1, d) or for each image (B, d); None for all.
     """
@@ -40,14 +43,18 @@ class Stored:
     inside: Tensor | None = None
 
     def restricted(self, inside: Tensor) -> Stored:
-        """The same samples where only what is inside, (1, d) or (B, d), counts of each; rows are still not copied."""
+        """The same samples where only what is inside, (1, d) or (B, d), counts of each; rows are
+        still not copied.
+        """
         return replace(
             self, inside=inside, whole=None if self.whole is None else self.whole.restricted(inside)
         )
 
     @cached_property
     def inverse_norms(self) -> Tensor:
-        """`1 / ||row||` (n,), or (1, n) or (B, n) of what is inside; 0 for a row of zeros, which has no direction."""
+        """`1 / ||row||` (n,), or (1, n) or (B, n) of what is inside; 0 for a row of zeros, which
+        has no direction.
+        """
         if self.inside is None:
             norms = self.rows.norm(dim=1)
         else:
@@ -58,7 +65,8 @@ class Stored:
         return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0)
 
     def blocks(self, images: Any, index: Tensor | None, numbers: int) -> Iterator[Block]:
-        """The rows of one of the `parts`, about so many numbers at a time; scattered ones are brought together in one buffer.
+        """The rows of one of the `parts`, about so many numbers at a time; scattered ones are
+        brought together in one buffer.
 
         A GPU, which has no use for small blocks, gets all at once.
         """
@@ -85,10 +93,12 @@ class Stored:
 
 
 def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:
-    """Images to which the same rows matter (B, n), with the indices of those rows; all images with all rows where that is as fast.
+    """Images to which the same rows matter (B, n), with the indices of those rows; all images with
+    all rows where that is as fast.
 
-    On a processor, bringing a scattered row together costs about as much as what is computed of it for four images. A GPU computes so
-    fast that only the reading of rows counts, and each has to be read once in any case.
+    On a processor, bringing a scattered row together costs about as much as what is computed of it
+    for four images. A GPU computes so fast that only the reading of rows counts, and each has to be
+    read once in any case.
 
     Example:
         >>> import torch

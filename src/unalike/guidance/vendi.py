@@ -1,4 +1,6 @@
-"""Vendi guidance: ascend the Vendi or RKE score of the batch and the memory, the baseline that SPARKE is compared with."""
+"""Vendi guidance: ascend the Vendi or RKE score of the batch and the memory, the baseline that
+SPARKE is compared with.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ from unalike.kernels import unit_rows
 
 
 def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
-    """Rows of `∂H_1/∂K = -(log(K / n) + I) / n` for a normalised kernel matrix `K`; `H_1 = -Σ λ log λ` over the eigenvalues of `K / n`.
+    """Rows of `∂H_1/∂K = -(log(K / n) + I) / n` for a normalised kernel matrix `K`; `H_1 = -Σ λ log
+    λ` over the eigenvalues of `K / n`.
 
-    The logarithm is taken on the support of `K`: eigenvalues below the rounding error of its entries, relative to the largest, are held
-    there. Directions that small (samples all but equal) carry no gradient through a smooth kernel; holding keeps the result continuous.
+    The logarithm is taken on the support of `K`: eigenvalues below the rounding error of its
+    entries, relative to the largest, are held there. Directions that small (samples all but equal)
+    carry no gradient through a smooth kernel; holding keeps the result continuous.
 
     Args:
-        gram: `K` (n, n), symmetric with a unit diagonal, in the precision that its entries were computed in.
+        gram: `K` (n, n), symmetric with a unit diagonal, in the precision that its entries were
+            computed in.
         rows: which rows of the gradient are wanted.
 
     Returns:
-        (rows, n) in float64; the entry `i, j` is the derivative by that entry alone, so a sample moves both `i, j` and `j, i`.
+        (rows, n) in float64; the entry `i, j` is the derivative by that entry alone, so a sample
+        moves both `i, j` and `j, i`.
 
     Cost: O(n³) for the eigendecomposition, in float64.
 
@@ -46,7 +52,8 @@ def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
 
 @dataclass(frozen=True)
 class _Others:
-    """Samples that a new one is compared with: unit rows, their prompts as unit rows, and at order 1 their Gram matrix.
+    """Samples that a new one is compared with: unit rows, their prompts as unit rows, and at order
+    1 their Gram matrix.
 
     `source` and `inside` are what the rows were made from.
     """
@@ -60,58 +67,73 @@ class _Others:
 
 @dataclass(frozen=True, kw_only=True)
 class VendiGuidance(Directed):
-    """Moves each image up the gradient of the Vendi score of all images, `exp(H_q(K_Z))`, or of `exp(H_q(K_Z ∘ K_Y))` with prompts.
+    """Moves each image up the gradient of the Vendi score of all images, `exp(H_q(K_Z))`, or of
+    `exp(H_q(K_Z ∘ K_Y))` with prompts.
 
-    With unit vectors `f` of what is compared, the gradient by the new sample `b` over the stored samples `i` is
+    With unit vectors `f` of what is compared, the gradient by the new sample `b` over the stored
+    samples `i` is
 
         Gaussian: g_b = Σ_i w_bi (f_i - f_b),    w = ∂H_q/∂K ∘ K
         cosine:   g_b = Σ_i w_bi f_i,            w = ∂H_q/∂K ∘ K_Y
         K = K_Z or K_Z ∘ K_Y,    ∂H_1/∂K = -(log(K / n) + I) / n,    ∂H_2/∂K = -2 K / ||K||_F²
 
-    up to a factor above 0. Stored are the memory and, with `batch`, the predictions of the other images, each with its own prompt. The
-    step along it, on the sphere, is that of `Directed`, which has the equations of targets, regions, embeddings and the regulariser too;
-    what enters there is
+    up to a factor above 0. Stored are the memory and, with `batch`, the predictions of the other
+    images, each with its own prompt. The step along it, on the sphere, is that of `Directed`, which
+    has the equations of targets, regions, embeddings and the regulariser too; what enters there is
 
-        Gaussian: Σ_i w_bi f_i / Σ_i K_bi²,      cosine: Σ_i w_bi f_i / Σ_i (K_Y)_bi²,      ∂H_q/∂K times n at order 1, ∂H_2/∂K = -K
+        Gaussian: Σ_i w_bi f_i / Σ_i K_bi²,      cosine: Σ_i w_bi f_i / Σ_i (K_Y)_bi²,      ∂H_q/∂K
+        times n at order 1, ∂H_2/∂K = -K
 
-    which at order 2 is the mean of unit vectors that SPARKE has, and at order 1 comes to it where samples are little alike.
+    which at order 2 is the mean of unit vectors that SPARKE has, and at order 1 comes to it where
+    samples are little alike.
 
-    A reference set adds `reference_weight` times the same of a score of its own, that of the reference set and the new sample alone:
-    positive weights raise that score, away from the reference; negative ones lower it, towards the reference. Other images of the batch
-    have no part in it.
+    A reference set adds `reference_weight` times the same of a score of its own, that of the
+    reference set and the new sample alone: positive weights raise that score, away from the
+    reference; negative ones lower it, towards the reference. Other images of the batch have no part
+    in it.
 
-    Source: Askari Hemmat et al. 2024, "Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance"
-    (arXiv:2406.04551), with the score of Friedman and Dieng 2023 (arXiv:2210.02410), at order 2 that of Jalali, Li and Farnia 2023 (RKE).
-    Departures: latents in place of image features behind a decoder unless `embed` is given, a normalised step, the gradient in closed
-    form in place of automatic differentiation, and means in place of sums, so that the weight of a reference set does not depend on
-    its size.
+    Source: Askari Hemmat et al. 2024, "Improving Geo-diversity of Generated Images with
+    Contextualized Vendi Score Guidance" (arXiv:2406.04551), with the score of Friedman and Dieng
+    2023 (arXiv:2210.02410), at order 2 that of Jalali, Li and Farnia 2023 (RKE). Departures:
+    latents in place of image features behind a decoder unless `embed` is given, a normalised step,
+    the gradient in closed form in place of automatic differentiation, and means in place of sums,
+    so that the weight of a reference set does not depend on its size.
 
-    Cost: per step O((n + B) B d) for `B` images, `n` stored samples and vectors of size `d`; at order 1 besides one eigendecomposition,
-    O((n + B)³), for the whole batch, which sees one Gram matrix. With `batch=False`, with `target="x_t"`, and with a region that differs
-    between images each image has a Gram matrix of its own: O(B (n + B)³); so it has with `m` references, O(B (m + 1)³). The memory's
-    own Gram matrix, O(n² d), is computed once a run, or when its region moves. Use order 2 or SPARKE for more than about a thousand
-    samples.
+    Cost: per step O((n + B) B d) for `B` images, `n` stored samples and vectors of size `d`; at
+    order 1 besides one eigendecomposition, O((n + B)³), for the whole batch, which sees one Gram
+    matrix. With `batch=False`, with `target="x_t"`, and with a region that differs between images
+    each image has a Gram matrix of its own: O(B (n + B)³); so it has with `m` references, O(B (m +
+    1)³). The memory's own Gram matrix, O(n² d), is computed once a run, or when its region moves.
+    Use order 2 or SPARKE for more than about a thousand samples.
 
     Args:
         strength: size of a step as a share of the norm of the latent; 0 changes nothing.
-        order: `q`, 1 for the Vendi score or 2 for the RKE score, which weighs frequent kinds of images more and needs no eigenvalues.
-        conditional: whether prompts count: samples then repel only as far as their prompts are alike.
+        order: `q`, 1 for the Vendi score or 2 for the RKE score, which weighs frequent kinds of
+            images more and needs no eigenvalues.
+        conditional: whether prompts count: samples then repel only as far as their prompts are
+            alike.
         kernel: "gaussian" or "cosine", for what is compared and for prompts.
         bandwidth: of the Gaussian kernel on latents, or embeddings of images, scaled to norm 1.
         prompt_bandwidth: of the Gaussian kernel on prompt embeddings scaled to norm 1.
-        target: "x0" corrects the prediction itself, "x_t" is the published shift of the noisy latent.
+        target: "x0" corrects the prediction itself, "x_t" is the published shift of the noisy
+            latent.
         batch: whether the images of the batch see each other.
         memory: whether earlier generations are seen.
         reference: latents (m, …) of a reference set, or None.
-        reference_prompts: embeddings (m, p) of its prompts; None where it counts the same for every prompt.
+        reference_prompts: embeddings (m, p) of its prompts; None where it counts the same for every
+            prompt.
         reference_weight: above 0 to move away from the reference set, below 0 to approach it.
-        regularizer: weight of the norm's regulariser, on the scale of a direction between unit vectors.
-        region: where images are compared and moved, as `unalike.guidance.region.checked` takes it; None for everywhere.
-        embed: a differentiable function from images (n, 3, h, w) in [0, 1] to vectors (n, e) to compare in the place of latents, or None.
+        regularizer: weight of the norm's regulariser, on the scale of a direction between unit
+            vectors.
+        region: where images are compared and moved, as `unalike.guidance.region.checked` takes it;
+            None for everywhere.
+        embed: a differentiable function from images (n, 3, h, w) in [0, 1] to vectors (n, e) to
+            compare in the place of latents, or None.
 
     Raises:
-        OptionError: for an option outside its allowed values; from `x0_delta` where prompts are needed and missing, stored vectors are
-            of another size, or the host knows no places for `region` or no images for `embed`.
+        OptionError: for an option outside its allowed values; from `x0_delta` where prompts are
+            needed and missing, stored vectors are of another size, or the host knows no places for
+            `region` or no images for `embed`.
 
     Example:
         >>> import torch
@@ -151,7 +173,9 @@ class VendiGuidance(Directed):
         return self.conditional
 
     def away(self, compared: Compared, context: Context) -> tuple[Tensor, Tensor | float]:
-        """The mean (B, e) of unit vectors along which the score rises, and `reference_weight` times the reference's; its rounding error."""
+        """The mean (B, e) of unit vectors along which the score rises, and `reference_weight` times
+        the reference's; its rounding error.
+        """
         f, inside = compared.f, compared.inside
         y = self._prompts(context.prompts, f, "this generation")
         everywhere = inside is None or len(inside) == 1  # the same for all images
@@ -187,7 +211,8 @@ class VendiGuidance(Directed):
         *,
         in_gram: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The sum over the others (b, e), and that of absolute weights (b, 1), both divided by the kernel's.
+        """The sum over the others (b, e), and that of absolute weights (b, 1), both divided by the
+        kernel's.
 
         The slots are where the images themselves are among the others, if they are.
         """
@@ -218,7 +243,9 @@ class VendiGuidance(Directed):
     def _entropy_rows(
         self, rows: Tensor, gram: Tensor | None, slots: slice | None, in_gram: bool
     ) -> Tensor:
-        """Rows (b, n) of `n ∂H_1/∂K`, or `-K`, for samples with these rows of `K`, which `in_gram` are in it already."""
+        """Rows (b, n) of `n ∂H_1/∂K`, or `-K`, for samples with these rows of `K`, which `in_gram`
+        are in it already.
+        """
         if gram is None:
             return -rows
         n, found = len(gram), []
@@ -240,7 +267,9 @@ class VendiGuidance(Directed):
         compared: Compared,
         context: Context,
     ) -> tuple[_Others, slice | None]:
-        """The memory and, with `batch`, all predictions of the batch; and where in them these images are."""
+        """The memory and, with `batch`, all predictions of the batch; and where in them these
+        images are.
+        """
         stored = self._prepared("memory", compared.memory, y, inside, compared, context)
         if not (self.batch and len(compared.clean) > 1):
             return stored, None
@@ -263,7 +292,9 @@ class VendiGuidance(Directed):
         )
 
     def _kernel(self, f: Tensor, y: Tensor | None, f_i: Tensor, y_i: Tensor | None) -> Tensor:
-        """Rows of `K_Z` or `K_Z ∘ K_Y` between two sets of unit vectors and their prompts; exactly 1 between a set and itself."""
+        """Rows of `K_Z` or `K_Z ∘ K_Y` between two sets of unit vectors and their prompts; exactly
+        1 between a set and itself.
+        """
         if self.kernel == "gaussian":
             log_k = (f @ f_i.T - 1) / self.bandwidth**2
             if y is not None and y_i is not None:
@@ -275,7 +306,9 @@ class VendiGuidance(Directed):
         return k.fill_diagonal_(1) if f is f_i else k
 
     def _prompt_kernel(self, y: Tensor | None, y_i: Tensor | None) -> Tensor | None:
-        """Cosines of prompts, the factor `K_Y` of the cosine kernel; None where prompts do not count."""
+        """Cosines of prompts, the factor `K_Y` of the cosine kernel; None where prompts do not
+        count.
+        """
         return None if y is None or y_i is None or self.kernel == "gaussian" else y @ y_i.T
 
     def _prompts(self, prompts: Tensor | None, like: Tensor, whose: str) -> Tensor | None:
@@ -294,7 +327,9 @@ class VendiGuidance(Directed):
         compared: Compared,
         context: Context,
     ) -> _Others:
-        """A fixed set restricted, normalised and with its Gram matrix, computed at the first step and where the region has moved."""
+        """A fixed set restricted, normalised and with its Gram matrix, computed at the first step
+        and where the region has moved.
+        """
         x, kept = compared.clean, context.state.get(what)
         if (
             kept is not None
@@ -319,7 +354,9 @@ class VendiGuidance(Directed):
 
 
 def _with_sample(gram: Tensor, row: Tensor, slot: int) -> Tensor:
-    """A Gram matrix (n, n) where the sample in the slot has this row (n,) of kernel values; one more sample where the slot is n."""
+    """A Gram matrix (n, n) where the sample in the slot has this row (n,) of kernel values; one
+    more sample where the slot is n.
+    """
     if slot == len(gram):
         gram = torch.nn.functional.pad(gram, (0, 1, 0, 1), value=1.0)
         gram[slot, :-1] = gram[:-1, slot] = row

@@ -1,7 +1,8 @@
 """Metrics over sets of samples: features in, figures out.
 
-Every function takes feature arrays (n, …), rows flattened, from whatever embeds the images; none reads images itself. Everything is
-computed in float64, in blocks, so that no n × m matrix is ever held: 50,000 samples against 50,000 need about 0.4 GiB beside the features.
+Every function takes feature arrays (n, …), rows flattened, from whatever embeds the images; none
+reads images itself. Everything is computed in float64, in blocks, so that no n × m matrix is ever
+held: 50,000 samples against 50,000 need about 0.4 GiB beside the features.
 """
 
 from unalike.metrics.alignment import clip_score, in_batch_similarity

@@ -11,9 +11,11 @@ from unalike.metrics.features import checked, pair
 
 
 def clip_score(images: Tensor, prompts: Tensor) -> float:
-    """CLIPScore: 100 times the mean cosine between each image's embedding and its prompt's, negative ones as 0; larger fits better.
+    """CLIPScore: 100 times the mean cosine between each image's embedding and its prompt's,
+    negative ones as 0; larger fits better.
 
-    Source: Hessel et al. 2021 (arXiv:2104.08718). Departure: the factor is 100, as most papers since report it, in place of 2.5.
+    Source: Hessel et al. 2021 (arXiv:2104.08718). Departure: the factor is 100, as most papers
+    since report it, in place of 2.5.
 
     Args:
         images: embeddings (n, p) of the images.
@@ -36,13 +38,15 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
 
 
 def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
-    """Mean cosine between different images of the same group, averaged over groups; from -1 to 1, larger is more alike.
+    """Mean cosine between different images of the same group, averaged over groups; from -1 to 1,
+    larger is more alike.
 
     Source: the "in-batch similarity" of Jalali et al. 2025 (arXiv:2506.10173).
 
     Args:
         images: embeddings (n, p).
-        groups: (n,) integers, equal for images of the same prompt; None for one group. Groups of a single image do not count.
+        groups: (n,) integers, equal for images of the same prompt; None for one group. Groups of a
+            single image do not count.
 
     Raises:
         OptionError: where no group has two images, or the embeddings are not finite.

@@ -12,7 +12,8 @@ from unalike.metrics.features import BLOCK, distance_blocks, pair
 def nearest_distances(
     generated: Tensor, protected: Tensor, *, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
-    """The distance (m,) of each generated sample to its nearest protected one, in float64, and the index (m,) of that.
+    """The distance (m,) of each generated sample to its nearest protected one, in float64, and the
+    index (m,) of that.
 
     Args:
         generated: features (m, …).
@@ -37,11 +38,13 @@ def nearest_distances(
 def share_inside(
     generated: Tensor, protected: Tensor, radius: float, *, block: int = BLOCK
 ) -> float:
-    """Share of generated samples closer than `radius` to a protected one, 0 to 1; 0 where the set is shielded.
+    """Share of generated samples closer than `radius` to a protected one, 0 to 1; 0 where the set
+    is shielded.
 
     Source: the share "too close to neighbours" of Kirchhof et al. 2025, Table 2 (arXiv:2410.06025).
 
-    Args and Raises: as for `nearest_distances`; the radius, in the features' units, must be above 0.
+    Args and Raises: as for `nearest_distances`; the radius, in the features' units, must be above
+    0.
 
     Example:
         >>> import torch
@@ -56,11 +59,14 @@ def share_inside(
 
 
 def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> float:
-    """AuthPct: percentage of generated samples that are no closer to their nearest training sample than another training sample is to it.
+    """AuthPct: percentage of generated samples that are no closer to their nearest training sample
+    than another training sample is to it.
 
-    100 where nothing looks copied; exact copies count against it, and so do samples that are merely good in a sparse region.
+    100 where nothing looks copied; exact copies count against it, and so do samples that are merely
+    good in a sparse region.
 
-    Source: Alaa et al. 2022, authenticity (arXiv:2102.08921), reported as a percentage by Stein et al. 2023 (arXiv:2306.04675).
+    Source: Alaa et al. 2022, authenticity (arXiv:2102.08921), reported as a percentage by Stein et
+    al. 2023 (arXiv:2306.04675).
 
     Args:
         generated: features (m, …).
@@ -68,7 +74,8 @@ def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> floa
         block: distances held at a time.
 
     Raises:
-        OptionError: for fewer than two training samples, and features that are not finite or do not fit together.
+        OptionError: for fewer than two training samples, and features that are not finite or do not
+            fit together.
 
     Cost: O((n + m) n d).
 
@@ -81,7 +88,8 @@ def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> floa
 
 
 def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Tensor:
-    """What `auth_pct` is the percentage of: whether each generated sample (m,) is no closer to its nearest than another is to that one.
+    """What `auth_pct` is the percentage of: whether each generated sample (m,) is no closer to its
+    nearest than another is to that one.
 
     Args, Raises and Cost: as for `auth_pct`.
 

@@ -9,22 +9,25 @@ from unalike.metrics.features import BLOCK, pair
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Fréchet distance between normal distributions fitted to two sets, 0 for equal ones; smaller is better.
+    """Fréchet distance between normal distributions fitted to two sets, 0 for equal ones; smaller
+    is better.
 
         ||μ_r - μ_g||² + tr(C_r + C_g - 2 (C_r^½ C_g C_r^½)^½)
 
-    With Inception features it is called FID, with DINOv2 features FD-DINOv2. It falls as the number of samples grows, so only figures
-    of the same numbers compare, and below some thousand samples it mostly measures their number.
+    With Inception features it is called FID, with DINOv2 features FD-DINOv2. It falls as the number
+    of samples grows, so only figures of the same numbers compare, and below some thousand samples
+    it mostly measures their number.
 
-    Source: Heusel et al. 2017 (arXiv:1706.08500), from Dowson and Landau 1982. Departure: the square root by a symmetric
-    eigendecomposition, which never turns complex.
+    Source: Heusel et al. 2017 (arXiv:1706.08500), from Dowson and Landau 1982. Departure: the
+    square root by a symmetric eigendecomposition, which never turns complex.
 
     Args:
         real: features (n, …), n at least 2.
         generated: features (m, …) by the same extractor, m at least 2.
 
     Raises:
-        OptionError: for fewer than two samples, and features that are not finite or do not fit together.
+        OptionError: for fewer than two samples, and features that are not finite or do not fit
+            together.
 
     Cost: O((n + m) d² + d³) time, O(d²) memory.
 
@@ -58,10 +61,12 @@ def _square_root(covariance: Tensor) -> Tensor:
 
 
 def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> float:
-    """Kernel distance: the unbiased squared maximum mean discrepancy with `k(a, b) = (<a, b> / d + 1)³`; about 0 for equal distributions.
+    """Kernel distance: the unbiased squared maximum mean discrepancy with `k(a, b) = (<a, b> / d +
+    1)³`; about 0 for equal distributions.
 
-    It may be slightly negative. With Inception features it is called KID. Unlike the Fréchet distance its expectation does not depend on
-    the numbers of samples. All pairs are used, in place of the mean over random subsets that some implementations take.
+    It may be slightly negative. With Inception features it is called KID. Unlike the Fréchet
+    distance its expectation does not depend on the numbers of samples. All pairs are used, in place
+    of the mean over random subsets that some implementations take.
 
     Source: Bińkowski et al. 2018 (arXiv:1801.01401).
 

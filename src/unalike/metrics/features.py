@@ -49,9 +49,11 @@ def pair(
 
 
 def distance_blocks(a: Tensor, b: Tensor, *, block: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances between rows (n, d) and (m, d): for each block of rows of `a` its slice and the distances (rows, m).
+    """Euclidean distances between rows (n, d) and (m, d): for each block of rows of `a` its slice
+    and the distances (rows, m).
 
-    Distances below the rounding error are exactly 0, so that copies are known as copies. O(n m d) in all, `block` distances at a time.
+    Distances below the rounding error are exactly 0, so that copies are known as copies. O(n m d)
+    in all, `block` distances at a time.
     """
     centre = b.mean(dim=0)
     u, v = a - centre, b - centre

@@ -15,18 +15,21 @@ T = TypeVar("T")
 def by_group(
     metric: Callable[..., T], groups: Tensor, *arrays: tuple[Tensor, Tensor] | Tensor
 ) -> dict[int, T]:
-    """`metric` of each group's own rows, so that a set that is varied only between prompts does not pass for varied.
+    """`metric` of each group's own rows, so that a set that is varied only between prompts does not
+    pass for varied.
 
     Args:
         metric: called with one array for each of `arrays`.
         groups: (n,) integers, equal for samples of the same prompt; the groups that are scored.
-        arrays: (n, …) with the same rows as `groups`, or a pair of an array (m, …) and its own groups (m,), such as real features.
+        arrays: (n, …) with the same rows as `groups`, or a pair of an array (m, …) and its own
+            groups (m,), such as real features.
 
     Returns:
         Group → what the metric returned, in ascending order of the groups.
 
     Raises:
-        OptionError: where an array has other rows than its groups, or a group has no rows in one of the arrays.
+        OptionError: where an array has other rows than its groups, or a group has no rows in one of
+            the arrays.
 
     Example:
         >>> import torch

@@ -1,4 +1,6 @@
-"""Precision, recall, density and coverage: balls around samples up to their k-th neighbour stand for where a set lives."""
+"""Precision, recall, density and coverage: balls around samples up to their k-th neighbour stand
+for where a set lives.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ class Manifolds:
     """How two sets lie in each other.
 
     Attributes:
-        precision: share of generated samples inside a real sample's ball, 0 to 1; larger: fewer samples that are not like real ones.
-        recall: share of real samples inside a generated sample's ball, 0 to 1; larger: more of the real set's variety is reached.
-        density: mean number of real balls that a generated sample is in, over `k`; 0 and up, 1 where the sets are alike.
-        coverage: share of real samples with a generated sample in their ball, 0 to 1; unlike recall it cannot be raised by outliers.
+        precision: share of generated samples inside a real sample's ball, 0 to 1; larger: fewer
+            samples that are not like real ones.
+        recall: share of real samples inside a generated sample's ball, 0 to 1; larger: more of the
+            real set's variety is reached.
+        density: mean number of real balls that a generated sample is in, over `k`; 0 and up, 1
+            where the sets are alike.
+        coverage: share of real samples with a generated sample in their ball, 0 to 1; unlike recall
+            it cannot be raised by outliers.
     """
 
     precision: float
@@ -31,13 +37,16 @@ class Manifolds:
 def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK) -> Manifolds:
     """Precision, recall, density and coverage of generated samples against real ones.
 
-    With `B(x, r)` the closed ball and `r_k(x; X)` the distance from `x` to its k-th nearest neighbour in `X` without itself:
+    With `B(x, r)` the closed ball and `r_k(x; X)` the distance from `x` to its k-th nearest
+    neighbour in `X` without itself:
 
-        precision = mean_j 1[∃ i: g_j ∈ B(x_i, r_k(x_i; real))]     recall = mean_i 1[∃ j: x_i ∈ B(g_j, r_k(g_j; generated))]
-        density = mean_j (1/k) Σ_i 1[g_j ∈ B(x_i, r_k(x_i; real))]  coverage = mean_i 1[∃ j: g_j ∈ B(x_i, r_k(x_i; real))]
+        precision = mean_j 1[∃ i: g_j ∈ B(x_i, r_k(x_i; real))]     recall = mean_i 1[∃ j: x_i ∈
+        B(g_j, r_k(g_j; generated))] density = mean_j (1/k) Σ_i 1[g_j ∈ B(x_i, r_k(x_i; real))]
+        coverage = mean_i 1[∃ j: g_j ∈ B(x_i, r_k(x_i; real))]
 
-    Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991) for precision and recall, which use k = 3; Naeem et al. 2020 (arXiv:2002.09797) for
-    density and coverage, which use k = 5. Figures of different `k` or numbers of samples do not compare.
+    Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991) for precision and recall, which use k = 3;
+    Naeem et al. 2020 (arXiv:2002.09797) for density and coverage, which use k = 5. Figures of
+    different `k` or numbers of samples do not compare.
 
     Args:
         real: features (n, …) of real samples.
@@ -46,7 +55,8 @@ def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK
         block: distances held at a time.
 
     Raises:
-        OptionError: for a `k` that is not below both numbers of samples, and features that are not finite or do not fit together.
+        OptionError: for a `k` that is not below both numbers of samples, and features that are not
+            finite or do not fit together.
 
     Cost: O((n + m)² d) time; `block` float64 numbers beside the features.
 

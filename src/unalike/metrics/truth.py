@@ -1,4 +1,6 @@
-"""Scores against a known set of right images: which image each sample shows, and which images were right."""
+"""Scores against a known set of right images: which image each sample shows, and which images were
+right.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ def prompt_precision(shown: Tensor, right: Tensor) -> float:
     """Share of samples that show a right image, 0 to 1.
 
     Args:
-        shown: (n,) index of the image that each sample shows, -1 where it shows none. Whoever names the nearest image without a limit on
-            the distance calls every blend right.
+        shown: (n,) index of the image that each sample shows, -1 where it shows none. Whoever names
+            the nearest image without a limit on the distance calls every blend right.
         right: (m,) indices of the right images.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Samples of one prompt counted against the exact set of its right pictures, for every shipped model alike."""
+"""Samples of one prompt counted against the exact set of its right pictures, for every shipped
+model alike.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ class Counts:
         samples: how many there are.
         right: how many show a right picture.
         distinct: how many different right pictures are among them.
-        possible: the most that could be: the smaller of the samples and the right pictures there are.
+        possible: the most that could be: the smaller of the samples and the right pictures there
+            are.
     """
 
     samples: int
@@ -25,7 +28,9 @@ class Counts:
 
 
 def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Per guidance scale: precision (share of samples that are right), distinct right pictures, and those as a share of the possible."""
+    """Per guidance scale: precision (share of samples that are right), distinct right pictures, and
+    those as a share of the possible.
+    """
     rows = []
     for scale in sorted({r["guidance_scale"] for r in records}):
         own = [r for r in records if r["guidance_scale"] == scale]

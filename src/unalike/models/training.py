@@ -1,4 +1,6 @@
-"""Training that resumes where it stopped: one loop, its checkpoints, weight averaging, and randomness that the step alone determines."""
+"""Training that resumes where it stopped: one loop, its checkpoints, weight averaging, and
+randomness that the step alone determines.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,17 @@ class Recipe:
     """How long and how fast a module is trained.
 
     Args:
-        steps: optimiser steps in all; the learning rate falls along a cosine to a fiftieth of its peak at the last one.
+        steps: optimiser steps in all; the learning rate falls along a cosine to a fiftieth of its
+            peak at the last one.
         batch: samples a step.
         lr: peak learning rate of AdamW (betas 0.9 and 0.99).
         warmup: steps of linear rise to it.
         ema: decay of the weight average.
         seed: of everything random.
         weight_decay: of AdamW.
-        restarts: pairs of a step and a peak: there the cosine so far ends, and one from that peak begins (Loshchilov and Hutter 2017,
-            arXiv:1608.03983). So a training that is over can go on.
+        restarts: pairs of a step and a peak: there the cosine so far ends, and one from that peak
+            begins (Loshchilov and Hutter 2017, arXiv:1608.03983). So a training that is over can go
+            on.
     """
 
     steps: int
@@ -54,11 +58,15 @@ class Recipe:
         return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def generator(self, step: int) -> torch.Generator:
-        """The generator of everything random in one step, so that a resumed run repeats an uninterrupted one."""
+        """The generator of everything random in one step, so that a resumed run repeats an
+        uninterrupted one.
+        """
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
     def epoch_batch(self, step: int, n: int) -> Tensor:
-        """The indices (batch,) of a step in shuffled epochs over `n` items; the rest of an epoch that fills no batch is left out."""
+        """The indices (batch,) of a step in shuffled epochs over `n` items; the rest of an epoch
+        that fills no batch is left out.
+        """
         epoch, within = divmod(step, n // self.batch)
         order = torch.randperm(
             n, generator=torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + epoch)
@@ -67,7 +75,9 @@ class Recipe:
 
 
 class WeightAverage:
-    """Exponential moving average of a module's parameters, its decay rising as `(1 + t) / (10 + t)` at first."""
+    """Exponential moving average of a module's parameters, its decay rising as `(1 + t) / (10 + t)`
+    at first.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -113,7 +123,9 @@ class Checkpoint:
     def load(
         self, module: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer
     ) -> int:
-        """Restore everything in place and return the step to go on from; 0 where there is no checkpoint yet."""
+        """Restore everything in place and return the step to go on from; 0 where there is no
+        checkpoint yet.
+        """
         if not self.path.exists():
             return 0
         header, tensors = tensorfile.read(self.path, _KIND, _VERSION)
@@ -158,7 +170,8 @@ def fit(
     save_every: int = 500,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train the parameters of `module` that require gradients, from its checkpoint on; it has the averaged weights afterwards.
+    """Train the parameters of `module` that require gradients, from its checkpoint on; it has the
+    averaged weights afterwards.
 
     Args:
         module: on its device.

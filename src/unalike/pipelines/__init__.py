@@ -1,4 +1,5 @@
-"""Where pipelines come from: the model catalogue, its models by name, and the papers' own interface to them.
+"""Where pipelines come from: the model catalogue, its models by name, and the papers' own interface
+to them.
 
 Nothing here imports torch or diffusers until a pipeline or one of the papers' classes is asked for.
 """

@@ -1,6 +1,8 @@
-"""The models by name: what each is, where its files come from, and the settings that it and the papers are used with.
+"""The models by name: what each is, where its files come from, and the settings that it and the
+papers are used with.
 
-This module imports neither torch nor diffusers, so that the command line can list the catalogue at once.
+This module imports neither torch nor diffusers, so that the command line can list the catalogue at
+once.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ class Model:
         name: what `load`, `get_diffusion_pipeline` and `--model` take.
         summary: one line on what it draws.
         pipeline: the diffusers class that loads it.
-        checkpoint: the model's id on the Hugging Face hub; None for a model that comes with the package.
+        checkpoint: the model's id on the Hugging Face hub; None for a model that comes with the
+            package.
         dtype: the precision that it is meant to be run in; on a CPU float32 is used in its place.
         variant: of the files, as `from_pretrained` takes it, for that precision.
         controlnet: the id of its ControlNet, where it has one.
@@ -30,7 +33,8 @@ class Model:
         arguments: further arguments of every call.
         size: height and width of its images in pixels.
         methods: the guidance used where none is asked for: method name → options.
-        published: options that a method was published with for this model, used where it is asked for by its name.
+        published: options that a method was published with for this model, used where it is asked
+            for by its name.
         source: where steps, guidance scale and the published options come from.
     """
 
@@ -52,7 +56,8 @@ class Model:
     source: str = "measured on the model"
 
     def call(self, prompts: int | None = None) -> dict[str, Any]:
-        """The arguments of a call that asks for nothing else: steps, guidance scale and the model's own.
+        """The arguments of a call that asks for nothing else: steps, guidance scale and the model's
+        own.
 
         Args:
             prompts: how many there are, where they are a list; texts are repeated as often then.

@@ -12,14 +12,16 @@ _LISTED = 40
 
 
 def class_ids(pipe: Any, prompts: Sequence[str]) -> dict[str, int]:
-    """The class of each prompt: by one of its names in `pipe.labels`, whatever the case, or else by its number.
+    """The class of each prompt: by one of its names in `pipe.labels`, whatever the case, or else by
+    its number.
 
     Args:
         pipe: a pipeline that is called with class labels, such as DiTPipeline.
         prompts: class names or numbers.
 
     Raises:
-        OptionError: for a prompt that is no class of the pipeline; the message lists those that are allowed.
+        OptionError: for a prompt that is no class of the pipeline; the message lists those that are
+            allowed.
 
     Example:
         >>> from types import SimpleNamespace
@@ -44,7 +46,9 @@ def class_ids(pipe: Any, prompts: Sequence[str]) -> dict[str, int]:
 
 
 def _classes(pipe: Any, names: Mapping[str, int]) -> int:
-    """How many classes there are: by the names where it has any, else by the size of the model's table."""
+    """How many classes there are: by the names where it has any, else by the size of the model's
+    table.
+    """
     if names:
         return max(names.values()) + 1
     return int(

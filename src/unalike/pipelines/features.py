@@ -18,12 +18,15 @@ from unalike.pipelines.catalogue import MODELS
 
 
 class Latents(Extractor):
-    """The means that a model's autoencoder encodes images to, scaled as its denoiser sees them and flattened.
+    """The means that a model's autoencoder encodes images to, scaled as its denoiser sees them and
+    flattened.
 
-    Distances are those of SPELL's radius and of certificates for the same model at the size that its autoencoder was trained at.
+    Distances are those of SPELL's radius and of certificates for the same model at the size that
+    its autoencoder was trained at.
 
     Args:
-        source: a shipped model, a folder in diffusers' layout, or a hub id; of a pipeline only the autoencoder is loaded.
+        source: a shipped model, a folder in diffusers' layout, or a hub id; of a pipeline only the
+            autoencoder is loaded.
         device, batch_size: as for `Extractor`.
 
     Raises:

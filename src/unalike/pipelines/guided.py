@@ -1,12 +1,15 @@
-"""The papers' interface: diffusers pipelines whose own call takes the guidance's arguments, and that remember what they drew.
+"""The papers' interface: diffusers pipelines whose own call takes the guidance's arguments, and
+that remember what they drew.
 
     from unalike.pipelines import get_diffusion_pipeline
 
     pipe = get_diffusion_pipeline(name="sdxl")
-    image = pipe(prompt="a portrait", algorithm="cond-rke", criteria_guidance_scale=0.4, guidance_freq=10).images[0]
+    image = pipe(prompt="a portrait", algorithm="cond-rke", criteria_guidance_scale=0.4,
+    guidance_freq=10).images[0]
 
-`guided_class` makes such a class of any pipeline class of diffusers; no code of a pipeline is copied. The names of the published ones are
-here too: `SPARKEGuidedStableDiffusionXLPipeline` and the like, and the same with the earlier name SPALE.
+`guided_class` makes such a class of any pipeline class of diffusers; no code of a pipeline is
+copied. The names of the published ones are here too: `SPARKEGuidedStableDiffusionXLPipeline` and
+the like, and the same with the earlier name SPALE.
 """
 
 from __future__ import annotations
@@ -45,15 +48,19 @@ _ARGUMENTS = {
 
 
 class SPARKEGuided:
-    """Mixin before a diffusers pipeline class: its call takes the arguments of `unalike.pipelines.published.Settings` besides its own.
+    """Mixin before a diffusers pipeline class: its call takes the arguments of
+    `unalike.pipelines.published.Settings` besides its own.
 
-    Everything else is the pipeline's: `from_pretrained`, LoRA, offloading, `save_pretrained`, which writes a folder that the plain class
-    opens too. The call guides as published (a step on the noisy latent before the scheduler's, at every `guidance_freq`-th step, against
-    all images that this object drew before, and against the others of the batch) and remembers its images. `criteria=None` is the plain
-    pipeline. Class-conditional pipelines take names or numbers of classes as `prompt`.
+    Everything else is the pipeline's: `from_pretrained`, LoRA, offloading, `save_pretrained`, which
+    writes a folder that the plain class opens too. The call guides as published (a step on the
+    noisy latent before the scheduler's, at every `guidance_freq`-th step, against all images that
+    this object drew before, and against the others of the batch) and remembers its images.
+    `criteria=None` is the plain pipeline. Class-conditional pipelines take names or numbers of
+    classes as `prompt`.
 
     Attributes:
-        memory: what was drawn before; `reset_memory` empties it, `memory.save(file)` and `open_memory(file)` carry it over.
+        memory: what was drawn before; `reset_memory` empties it, `memory.save(file)` and
+            `open_memory(file)` carry it over.
         report: what the last call did; None before the first, and after one without guidance.
     """
 
@@ -69,7 +76,8 @@ class SPARKEGuided:
         Raises:
             OptionError: for an argument outside of what is allowed, before anything runs.
             StoreError: for a memory of another model.
-            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
+            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come
+                through as they are.
         """
         chosen = settings(kwargs, self._defaults())
         kwargs = self._complete(args, kwargs)
@@ -109,12 +117,16 @@ class SPARKEGuided:
         self._memory = Memory.open(path)
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
-        """As of the pipeline; the models' names are read before, for offloaded weights cannot be."""
+        """As of the pipeline; the models' names are read before, for offloaded weights cannot
+        be.
+        """
         self._guided = self._guided or guide(self)
         super().enable_sequential_cpu_offload(*args, **kwargs)  # type: ignore[misc]
 
     def to_json_string(self) -> str:
-        """The configuration under the name of diffusers' class, so that every program can open the saved folder."""
+        """The configuration under the name of diffusers' class, so that every program can open the
+        saved folder.
+        """
         own = super().to_json_string()  # type: ignore[misc]
         return own.replace(
             f'"_class_name": "{type(self).__name__}"',
@@ -127,7 +139,9 @@ class SPARKEGuided:
         return {argument: options[name] for name, argument in _ARGUMENTS.items() if name in options}
 
     def _complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The pipeline's arguments: classes for prompts where it is called with those, and what the model's row has for the others."""
+        """The pipeline's arguments: classes for prompts where it is called with those, and what the
+        model's row has for the others.
+        """
         accepted = call_parameters(self)
         _refuse_unknown(self, kwargs, accepted)
         if "prompt" in kwargs and "prompt" not in accepted and "class_labels" in accepted:
@@ -223,13 +237,15 @@ def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **opt
     """A pipeline of a model with the papers' interface, on the GPU where there is one.
 
     Args:
-        name: a name of `MODELS`, a folder in diffusers' layout, or the id of a model on the Hugging Face hub.
+        name: a name of `MODELS`, a folder in diffusers' layout, or the id of a model on the Hugging
+            Face hub.
         device: of torch; None for the first GPU, or the CPU where there is none.
-        **options: what `from_pretrained` takes; `dtype` is the model's own on a GPU and float32 on the CPU unless given.
+        **options: what `from_pretrained` takes; `dtype` is the model's own on a GPU and float32 on
+            the CPU unless given.
 
     Returns:
-        An object of `guided_class` of the model's pipeline class. Steps, guidance scale and guidance arguments that a call leaves out are
-        those of the model's row.
+        An object of `guided_class` of the model's pipeline class. Steps, guidance scale and
+        guidance arguments that a call leaves out are those of the model's row.
 
     Raises:
         OptionError: for any other name; the message lists the names.

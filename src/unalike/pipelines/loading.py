@@ -25,16 +25,19 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
     """A diffusers pipeline, ready to be guided.
 
     Args:
-        name_or_path: a name of `MODELS`; a folder in diffusers' layout; the id of a model on the Hugging Face hub, such as
-            "stabilityai/stable-diffusion-xl-base-1.0", which is downloaded once; or a pipeline, which comes back as it is.
-        **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given; for a named model on a machine with a
-            GPU it is the one that the catalogue has.
+        name_or_path: a name of `MODELS`; a folder in diffusers' layout; the id of a model on the
+            Hugging Face hub, such as "stabilityai/stable-diffusion-xl-base-1.0", which is
+            downloaded once; or a pipeline, which comes back as it is.
+        **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given;
+            for a named model on a machine with a GPU it is the one that the catalogue has.
 
     Returns:
-        The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say otherwise.
+        The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say
+        otherwise.
 
     Raises:
-        OptionError: for a name that is none of these, or for options together with a finished pipeline.
+        OptionError: for a name that is none of these, or for options together with a finished
+            pipeline.
         StoreError: when the files are there and cannot be loaded.
 
     Example:
@@ -63,7 +66,8 @@ class Source:
 
 
 def find(name: str | Path) -> Source:
-    """Where the files of a model are, by its name, its folder or its id on the hub; nothing is downloaded.
+    """Where the files of a model are, by its name, its folder or its id on the hub; nothing is
+    downloaded.
 
     Raises:
         OptionError: for anything else; the message lists the names.
@@ -103,7 +107,8 @@ def pipeline_class(source: Source) -> Any:
     """The diffusers class that the model is made for.
 
     Raises:
-        OptionError, StoreError: where the folder or the hub does not say it, and for a class that this version of diffusers has not.
+        OptionError, StoreError: where the folder or the hub does not say it, and for a class that
+            this version of diffusers has not.
     """
     import diffusers
 
@@ -126,7 +131,8 @@ def pipeline_class(source: Source) -> Any:
 
 
 def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
-    """The pipeline of a class, or of the one that the files name where `kind` is None, with ControlNet and scheduler as its row says.
+    """The pipeline of a class, or of the one that the files name where `kind` is None, with
+    ControlNet and scheduler as its row says.
 
     Raises:
         OptionError, StoreError: as `load`.
@@ -155,7 +161,8 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
 
 
 def quieten_hosts(*, downloads: bool) -> None:
-    """Turn off the hints and loading bars of diffusers and transformers in this process, for a program that shows its own.
+    """Turn off the hints and loading bars of diffusers and transformers in this process, for a
+    program that shows its own.
 
     Args:
         downloads: also turn off the bars of downloads from the hub, which may take minutes.

@@ -1,4 +1,6 @@
-"""The arguments of the published SPARKE and SPALE pipelines, and the guidance method that they ask for."""
+"""The arguments of the published SPARKE and SPALE pipelines, and the guidance method that they ask
+for.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +37,37 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a call of a published pipeline asks of the guidance; every argument has the meaning that it has there.
+    """What a call of a published pipeline asks of the guidance; every argument has the meaning that
+    it has there.
 
     Args:
-        criteria: "vscore_clip", the one that the published code has; None for the pipeline without guidance, which then remembers nothing.
-        algorithm: the score that is ascended: "cond-rke" and "rke" (SPARKE with and without prompts), "cond-vendi" and "vendi".
-        criteria_guidance_scale: size of a step as a share of the norm of the noisy latent, 0.02 to 0.4.
+        criteria: "vscore_clip", the one that the published code has; None for the pipeline without
+            guidance, which then remembers nothing.
+        algorithm: the score that is ascended: "cond-rke" and "rke" (SPARKE with and without
+            prompts), "cond-vendi" and "vendi".
+        criteria_guidance_scale: size of a step as a share of the norm of the noisy latent, 0.02 to
+            0.4.
         kernel: "gaussian" or "cosine", on images and prompts.
         sigma_image, sigma_text: bandwidths of the Gaussian kernel on vectors of length 1.
         guidance_freq: every how many steps, the first included.
-        use_latents_for_guidance: whether images are compared by their latents; else by CLIP's embedding of the decoded prediction, with
-            the gradient through both networks, which costs many times more.
-        clip_for_guidance: the CLIP that embeds images then, and prompts: an extractor, a folder, or a hub id. None for
-            "openai/clip-vit-base-patch32", the published one, where one is needed, and for the pipeline's own text encoder for prompts.
-        prompt_encoder: what embeds prompts for the prompt kernel in its place: "clip" as published, or a function from N prompts to (N, p).
+        use_latents_for_guidance: whether images are compared by their latents; else by CLIP's
+            embedding of the decoded prediction, with the gradient through both networks, which
+            costs many times more.
+        clip_for_guidance: the CLIP that embeds images then, and prompts: an extractor, a folder, or
+            a hub id. None for "openai/clip-vit-base-patch32", the published one, where one is
+            needed, and for the pipeline's own text encoder for prompts.
+        prompt_encoder: what embeds prompts for the prompt kernel in its place: "clip" as published,
+            or a function from N prompts to (N, p).
         regularize: whether the term that holds the norm of the latent is added to the score.
         regularize_weight: its weight, on the scale of a direction between unit vectors.
-        regions_list: where the guidance acts: words, each of them a part of the picture; or one box or mask. None or empty for everywhere.
+        regions_list: where the guidance acts: words, each of them a part of the picture; or one box
+            or mask. None or empty for everywhere.
         max_bank_size: how many earlier images are remembered; None for as many as the memory holds.
-        beta: weight of a reference set: above 0 towards it (contextualised guidance, Askari Hemmat et al. 2024), below 0 away from it.
+        beta: weight of a reference set: above 0 towards it (contextualised guidance, Askari Hemmat
+            et al. 2024), below 0 away from it.
         reference: its latents (m, …).
-        reference_prompts: embeddings (m, p) of its prompts, by the encoder of the call; None where it counts the same for every prompt.
+        reference_prompts: embeddings (m, p) of its prompts, by the encoder of the call; None where
+            it counts the same for every prompt.
 
     Raises:
         OptionError: for anything else, before a pipeline runs.
@@ -187,10 +199,12 @@ class Settings:
 
 
 def settings(arguments: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
-    """The settings of a call: its guidance arguments, which are taken out of `arguments`, over a model's own defaults.
+    """The settings of a call: its guidance arguments, which are taken out of `arguments`, over a
+    model's own defaults.
 
     Raises:
-        OptionError: as `Settings`, and for arguments of the published code that have another place here.
+        OptionError: as `Settings`, and for arguments of the published code that have another place
+            here.
     """
     for name, place in _ELSEWHERE.items():
         given = arguments.pop(name, None)

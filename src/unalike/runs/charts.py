@@ -13,7 +13,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
 def band_chart(
     series: Sequence[Sequence[float]], *, title: str, x_label: str, y_label: str, log: bool = False
 ) -> str:
-    """The mean over series at each step as a line, from the smallest to the largest as a band, values shown as percentages.
+    """The mean over series at each step as a line, from the smallest to the largest as a band,
+    values shown as percentages.
 
     Args:
         series: equally long rows of numbers of at least 0, such as one row an image.

@@ -56,8 +56,9 @@ class RunFolder:
             overwrite: allow a folder that holds an earlier run.
 
         Raises:
-            StoreError: when there is something else at `path`, it cannot be written, it has files and `overwrite` is false, or it has
-                files and none of them says that an earlier run wrote them.
+            StoreError: when there is something else at `path`, it cannot be written, it has files
+                and `overwrite` is false, or it has files and none of them says that an earlier run
+                wrote them.
         """
         try:
             created = not path.exists()
@@ -82,7 +83,9 @@ class RunFolder:
         return folder
 
     def earlier_record(self) -> dict[str, Any] | None:
-        """What `run.json` of an earlier run says; None where there is none or another program wrote it."""
+        """What `run.json` of an earlier run says; None where there is none or another program wrote
+        it.
+        """
         try:
             record = json.loads((self.path / RECORD).read_text("utf-8"))
         except (OSError, ValueError):
@@ -95,7 +98,9 @@ class RunFolder:
             self.path.rmdir()
 
     def start(self, record: Mapping[str, Any]) -> None:
-        """Remove the files of an earlier run, and those alone, and write the first record of this one in place of its record."""
+        """Remove the files of an earlier run, and those alone, and write the first record of this
+        one in place of its record.
+        """
         for path in self._files_of(self.earlier_record()):
             path.unlink(missing_ok=True)
         for name in _IMAGE_FOLDERS:
@@ -121,7 +126,9 @@ class RunFolder:
         partial.replace(self.path / RECORD)
 
     def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
-        """Write one image as PNG, whole or not at all, and return its path relative to the folder."""
+        """Write one image as PNG, whole or not at all, and return its path relative to the
+        folder.
+        """
         relative = Path(IMAGES if guided else UNGUIDED) / image_name(index)
         path = self.path / relative
         path.parent.mkdir(exist_ok=True)

@@ -72,9 +72,10 @@ class Outcome:
 def generate(settings: GenerateSettings, progress: Progress | None = None) -> Outcome:
     """Draw the images of the settings into an output folder.
 
-    Images are on disk as soon as their batch is finished. On Ctrl-C, and when a batch fails, the tables and pages are written for the
-    images that are finished, and `run.json` says `"finished": false`. The memory file is replaced only when all images are there, so
-    that an interrupted run can be repeated as it was.
+    Images are on disk as soon as their batch is finished. On Ctrl-C, and when a batch fails, the
+    tables and pages are written for the images that are finished, and `run.json` says `"finished":
+    false`. The memory file is replaced only when all images are there, so that an interrupted run
+    can be repeated as it was.
 
     Args:
         settings: what to do.
@@ -85,9 +86,10 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
 
     Raises:
         OptionError: for a setting, model or method that is not allowed.
-        StoreError: for an output folder that is in the way or cannot be written, and for a damaged memory, shield or model, or those of
-            another model.
-        UnsupportedError: for a pipeline or scheduler that cannot be guided, or a pipeline whose images cannot be drawn again or withheld.
+        StoreError: for an output folder that is in the way or cannot be written, and for a damaged
+            memory, shield or model, or those of another model.
+        UnsupportedError: for a pipeline or scheduler that cannot be guided, or a pipeline whose
+            images cannot be drawn again or withheld.
         NumericsError: when the model returns NaN or infinity.
     """
     methods = build_methods(settings)
@@ -166,7 +168,9 @@ class _Job:
         self._done = 0
 
     def draw_all(self) -> None:
-        """Draw all batches. The unguided images of a batch come first, so that whatever is on disk is complete."""
+        """Draw all batches. The unguided images of a batch come first, so that whatever is on disk
+        is complete.
+        """
         plan = planned_images(self.settings.prompts, self.settings.num, self.settings.seed)
         for start in range(0, len(plan), self.settings.batch_size):
             self._draw_batch(plan[start : start + self.settings.batch_size])
@@ -205,7 +209,9 @@ class _Job:
             )
 
     def _with_refused(self, **arguments: Any) -> Any:
-        """What the guided pipeline returns; images that it refuses are blank, and its report says which they are."""
+        """What the guided pipeline returns; images that it refuses are blank, and its report says
+        which they are.
+        """
         try:
             return self.guided(**arguments)
         except RefusedError as refusal:

@@ -41,7 +41,8 @@ class Band:
 def draw_grid(bands: Sequence[Band], legend: Sequence[str] = ()) -> Image.Image:
     """The sheet, a band for each prompt, `legend` below.
 
-    At most `PROMPTS_SHOWN` bands of `IMAGES_SHOWN` images a panel are drawn; a line of the legend says so where there are more.
+    At most `PROMPTS_SHOWN` bands of `IMAGES_SHOWN` images a panel are drawn; a line of the legend
+    says so where there are more.
 
     Args:
         bands: at least one, with at least one image.
@@ -107,7 +108,9 @@ def _band_height(band: Band, columns: int, side: int) -> int:
 
 
 def _tile_side(image: Image.Image) -> int:
-    """Small images are magnified by a whole factor to 96 pixels or more, large ones reduced to 256."""
+    """Small images are magnified by a whole factor to 96 pixels or more, large ones reduced to
+    256.
+    """
     side = max(image.size)
     return min(256, side * math.ceil(96 / side))
 

@@ -1,4 +1,6 @@
-"""The parts that pages are made of: one file that needs nothing else, its tables, and its pictures."""
+"""The parts that pages are made of: one file that needs nothing else, its tables, and its
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def panel(heading: str, figures: Iterable[str]) -> str:
 
 
 def figure(image: Image.Image, alt: str, caption: str, *, changed: bool = False) -> str:
-    """A picture in a list, with words for those who cannot see it and a caption, framed where it is `changed`."""
+    """A picture in a list, with words for those who cannot see it and a caption, framed where it is
+    `changed`.
+    """
     state = ' class="changed"' if changed else ""
     return (
         f'<li{state}><figure><img src="{data_uri(image)}" alt="{escape(alt)}" width="{image.width}" height="{image.height}">'

@@ -1,4 +1,6 @@
-"""Image files: found in a folder, read one by one, and refused together where some cannot be read."""
+"""Image files: found in a folder, read one by one, and refused together where some cannot be
+read.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,12 @@ def find_images(folder: Path) -> list[str]:
 
 
 def read_image(path: Path | IO[bytes]) -> Image.Image:
-    """The image in RGB as it is meant to be seen: turned as its EXIF data says, transparent parts on white; of several frames the first.
+    """The image in RGB as it is meant to be seen: turned as its EXIF data says, transparent parts
+    on white; of several frames the first.
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: for damaged files, and more than 8 bits a channel.
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: for damaged files, and more
+        than 8 bits a channel.
     """
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)

@@ -1,4 +1,6 @@
-"""`report.html`: one file that needs nothing else, with the images, the scores and what the guidance did."""
+"""`report.html`: one file that needs nothing else, with the images, the scores and what the
+guidance did.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def report_page(
 
     Args:
         record: what `run.json` holds.
-        samples: finished images; the first `IMAGES_SHOWN` are shown, and the page says so where there are more.
+        samples: finished images; the first `IMAGES_SHOWN` are shown, and the page says so where
+            there are more.
         scores: diversity of each prompt's images.
         twin_scores: that of their unguided twins; empty where there are none.
     """

@@ -1,4 +1,6 @@
-"""`run.json`: what a run was asked to do and everything needed to do it again. It holds no paths of the machine."""
+"""`run.json`: what a run was asked to do and everything needed to do it again. It holds no paths of
+the machine.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def last_record(
 
 
 def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
-    """How many images the protected set made necessary to move out, to draw again, and to refuse; and are inside when encoded again."""
+    """How many images the protected set made necessary to move out, to draw again, and to refuse;
+    and are inside when encoded again.
+    """
     certificates = [s.report.certificate for s in samples]
     decoded = [
         c.decoded
@@ -113,7 +117,9 @@ def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
-    """The scores of each prompt and their means, ready for JSON; the means are None where nothing was scored."""
+    """The scores of each prompt and their means, ready for JSON; the means are None where nothing
+    was scored.
+    """
     values = list(scores.values())
     return {
         "vendi": _mean([s.vendi for s in values]),
@@ -123,7 +129,9 @@ def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
 
 
 def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence[Method]) -> str:
-    """The command that repeats the run: everything spelled out but defaults of methods; files and folders by their name alone."""
+    """The command that repeats the run: everything spelled out but defaults of methods; files and
+    folders by their name alone.
+    """
     model = Path(settings.model)
     words = [
         "unalike",
@@ -166,13 +174,17 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
 
 
 def file_record(path: Path, **facts: Any) -> dict[str, Any]:
-    """Name and SHA-256 of a file as it is now, so that a repeated run can tell whether it begins from the same one."""
+    """Name and SHA-256 of a file as it is now, so that a repeated run can tell whether it begins
+    from the same one.
+    """
     with path.open("rb") as f:
         return {"name": path.name, "sha256": hashlib.file_digest(f, "sha256").hexdigest(), **facts}
 
 
 def _guidance_summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Mean size of a method's correction at each step, as two shares, and the share of steps in which it acted."""
+    """Mean size of a method's correction at each step, as two shares, and the share of steps in
+    which it acted.
+    """
     return {
         "method": name,
         "share_of_predicted_image": _means([s.report.corrections_of_x0[name] for s in samples]),

@@ -17,7 +17,8 @@ _PAGE = "report.html"
 
 @dataclass(frozen=True)
 class ResultFolder(RunFolder):
-    """A folder that a command may write its results to. Made by `claim`, which takes an earlier one only with `overwrite`.
+    """A folder that a command may write its results to. Made by `claim`, which takes an earlier one
+    only with `overwrite`.
 
     Attributes:
         record_name, table_name: of the two files beside `report.html`.
@@ -27,7 +28,9 @@ class ResultFolder(RunFolder):
     table_name: ClassVar[str]
 
     def earlier_record(self) -> dict[str, Any] | None:
-        """What the record of earlier results says; None where there is none or another program wrote it."""
+        """What the record of earlier results says; None where there is none or another program
+        wrote it.
+        """
         try:
             record = json.loads((self.path / self.record_name).read_text("utf-8"))
         except (OSError, ValueError):
@@ -35,7 +38,9 @@ class ResultFolder(RunFolder):
         return record if isinstance(record, dict) and record.get("tool") == "unalike" else None
 
     def write(self, record: Mapping[str, Any], table: pa.Table, page: str) -> None:
-        """Write the three files beside earlier ones, and put them in their place when all are complete."""
+        """Write the three files beside earlier ones, and put them in their place when all are
+        complete.
+        """
         partial = {name: self.path / f"{name}.partial" for name in self._files}
         try:
             pq.write_table(table, partial[self.table_name])
@@ -50,7 +55,9 @@ class ResultFolder(RunFolder):
             raise
 
     def abandon(self) -> None:
-        """Remove what was written into a folder that this command made, and the folder if nothing else is in it."""
+        """Remove what was written into a folder that this command made, and the folder if nothing
+        else is in it.
+        """
         if self.created:
             for name in self._files:
                 (self.path / name).unlink(missing_ok=True)

@@ -29,8 +29,10 @@ class Sampler:
         pipe: a diffusers pipeline.
         steps: sampling steps.
         guidance_scale: None where the pipeline has none.
-        row: of the catalogue, which may have further arguments of the call; None for a model that it has not.
-        classes: the class of each prompt, for a pipeline that is called with class labels; None for one that is called with prompts.
+        row: of the catalogue, which may have further arguments of the call; None for a model that
+            it has not.
+        classes: the class of each prompt, for a pipeline that is called with class labels; None for
+            one that is called with prompts.
     """
 
     pipe: Any
@@ -44,9 +46,11 @@ class Sampler:
         """Load the model of the settings onto its device.
 
         Raises:
-            OptionError: for an unknown model, device or class, or a setting that the pipeline has not.
+            OptionError: for an unknown model, device or class, or a setting that the pipeline has
+                not.
             StoreError: when the model's files are damaged.
-            UnsupportedError: for a pipeline that draws something else than images from prompts or class labels.
+            UnsupportedError: for a pipeline that draws something else than images from prompts or
+                class labels.
         """
         row, host = MODELS.get(settings.model), pipeline_class(find(settings.model))
         parameters = inspect.signature(host.__call__).parameters
@@ -85,7 +89,8 @@ class Sampler:
     ) -> list[Image.Image]:
         """The images of a batch, drawn by `call`: the pipeline itself or its guided form.
 
-        Each image has a generator of its own, so that its noise does not depend on what it is drawn together with.
+        Each image has a generator of its own, so that its noise does not depend on what it is drawn
+        together with.
 
         Raises:
             UnsupportedError: when what comes back is not one image a prompt.

@@ -28,7 +28,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, the features that scores need, and its SHA-256."""
+    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, the features
+    that scores need, and its SHA-256.
+    """
 
     path: str
     thumbnail: Image.Image
@@ -45,7 +47,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished image: what was planned, the picture, its unguided twin and how far it is from it, and what guidance did.
+    """A finished image: what was planned, the picture, its unguided twin and how far it is from it,
+    and what guidance did.
 
     The picture is None where it was refused, because it is inside the protected set.
     """
@@ -63,7 +66,8 @@ class Sample:
 
 
 def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]:
-    """All images of a run in order, `num` of each prompt; image `i` of a prompt has the seed `seed + i`.
+    """All images of a run in order, `num` of each prompt; image `i` of a prompt has the seed `seed
+    + i`.
 
     Example:
         >>> [(p.prompt, p.seed) for p in planned_images(["cat", "dog"], 2, 5)]
@@ -90,7 +94,9 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str, Diversity]:
-    """The diversity of each prompt's images, or of their unguided twins; refused images and their twins are left out."""
+    """The diversity of each prompt's images, or of their unguided twins; refused images and their
+    twins are left out.
+    """
     groups = {
         prompt: [s.twin if twins else s.picture for s in group]
         for prompt, group in by_prompt(returned(samples)).items()
@@ -106,13 +112,16 @@ def sample_table(
 ) -> pa.Table:
     """`samples.parquet`: a row an image.
 
-    Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`, `prompt_index`, `seed`; `settings`, the
-    same in every row; `change` from the unguided twin; `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the
-    nearest neighbour in latent space, where `nearest_index` counts the images of the run or, if `nearest_source` is "memory", the samples
-    that the memory held before the batch; `correction_NAME`, the mean size of that method's correction as a share of the predicted image,
-    and `active_NAME`, the share of steps in which it acted; `certificate_*`, where the final latent is relative to the protected set, and
-    `certificate_decoded_*` the same of the image encoded again; `attempts`, how often the image was drawn; `refused`, whether it was inside
-    the protected set, so that there is no image. Null where there is none.
+    Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`,
+    `prompt_index`, `seed`; `settings`, the same in every row; `change` from the unguided twin;
+    `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour
+    in latent space, where `nearest_index` counts the images of the run or, if `nearest_source` is
+    "memory", the samples that the memory held before the batch; `correction_NAME`, the mean size of
+    that method's correction as a share of the predicted image, and `active_NAME`, the share of
+    steps in which it acted; `certificate_*`, where the final latent is relative to the protected
+    set, and `certificate_decoded_*` the same of the image encoded again; `attempts`, how often the
+    image was drawn; `refused`, whether it was inside the protected set, so that there is no image.
+    Null where there is none.
 
     Args:
         samples: finished images.

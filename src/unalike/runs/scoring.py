@@ -1,6 +1,7 @@
 """How diverse the images of a run are, and how far guidance changed them, measured on their pixels.
 
-Pixels because every image pipeline has them; the figures compare images of one run, not of different models.
+Pixels because every image pipeline has them; the figures compare images of one run, not of
+different models.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SIDE = 32
 BANDWIDTH = 0.25
 BASIS = f"Gaussian kernel of bandwidth {BANDWIDTH} on the root-mean-square difference of pixels in [0, 1], images reduced to {SIDE}×{SIDE}"
 PLAINLY_CHANGED = 0.05
-"""Root-mean-square difference, as a share of the full range, from which two images look different at first glance."""
+"""Root-mean-square difference, as a share of the full range, from which two images look different
+at first glance.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Diversity:
 
 
 def pixel_features(image: Image.Image) -> Tensor:
-    """The image as a vector (3 · SIDE²,) whose Euclidean distances are root-mean-square differences of pixels in [0, 1].
+    """The image as a vector (3 · SIDE²,) whose Euclidean distances are root-mean-square differences
+    of pixels in [0, 1].
 
     Example:
         >>> black, white = (pixel_features(Image.new("RGB", (64, 64), c)) for c in ("black", "white"))

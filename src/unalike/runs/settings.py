@@ -1,4 +1,5 @@
-"""What a generation is asked to do, checked before anything is loaded, and the guidance methods that follow from it.
+"""What a generation is asked to do, checked before anything is loaded, and the guidance methods
+that follow from it.
 
 Neither torch nor diffusers is imported until methods are built.
 """
@@ -33,25 +34,31 @@ class GenerateSettings:
         prompts: what to draw, one or several.
         num: images of each prompt.
         model: a name of the catalogue, a folder or a hub id.
-        method: names of guidance methods, applied in order; empty for what the model's row of the catalogue says.
+        method: names of guidance methods, applied in order; empty for what the model's row of the
+            catalogue says.
         strength: sets this option of every chosen method that has it.
         set: options of methods as "METHOD.OPTION=VALUE".
-        memory: file of earlier generations to differ from; made if it is not there, and extended when the run is complete.
+        memory: file of earlier generations to differ from; made if it is not there, and extended
+            when the run is complete.
         shield: folder of a protected set to stay out of.
-        shield_space: where the features of that set come from, as in "clip:FOLDER", where the name that it knows them by does not say.
-        on_violation: what is done with images that are inside it after the last step: "move" them out, "regenerate" them from other noise,
-            or "refuse" them. What is still inside then is refused too.
+        shield_space: where the features of that set come from, as in "clip:FOLDER", where the name
+            that it knows them by does not say.
+        on_violation: what is done with images that are inside it after the last step: "move" them
+            out, "regenerate" them from other noise, or "refuse" them. What is still inside then is
+            refused too.
         attempts: how often an image is drawn again at most, with "regenerate".
         compare: also draw every image without guidance, from the same seed.
         seed: image `i` of each prompt is drawn from the seed `seed + i`.
         steps: sampling steps; None for the model's own number.
         guidance_scale: weight of classifier-free guidance; None for the model's own.
-        batch_size: images drawn at a time; those of a batch see each other, earlier ones are seen through the memory.
+        batch_size: images drawn at a time; those of a batch see each other, earlier ones are seen
+            through the memory.
         out: output folder; None for a new one named after the first prompt.
         overwrite: replace the files of an earlier run in that folder.
         device: "auto", or a device of torch such as "cuda:0".
-        dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the catalogue has for the model on a GPU, and
-            float32 on the CPU and for models that it has not.
+        dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the
+            catalogue has for the model on a GPU, and float32 on the CPU and for models that it has
+            not.
 
     Raises:
         OptionError: for a value outside what is allowed.
@@ -150,7 +157,8 @@ class GenerateSettings:
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:
-    """Method, option and value of "METHOD.OPTION=VALUE"; numbers, several with commas between, true, false and none are read as such.
+    """Method, option and value of "METHOD.OPTION=VALUE"; numbers, several with commas between,
+    true, false and none are read as such.
 
     Raises:
         OptionError: for text of another form.
@@ -171,13 +179,15 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
 
 
 def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
-    """The guidance methods that the settings ask for, or those that suit the model where they name none.
+    """The guidance methods that the settings ask for, or those that suit the model where they name
+    none.
 
-    A method named without options keeps those that the catalogue has for the model, such as the published ones. With a protected set and
-    no method named, SPELL is added for that set alone.
+    A method named without options keeps those that the catalogue has for the model, such as the
+    published ones. With a protected set and no method named, SPELL is added for that set alone.
 
     Raises:
-        OptionError: for an unknown method or option, a value outside what is allowed, or an option of a method that is not used.
+        OptionError: for an unknown method or option, a value outside what is allowed, or an option
+            of a method that is not used.
 
     Example:
         >>> [m.name for m in build_methods(GenerateSettings(prompts=("heart",), method=("spell",)))]

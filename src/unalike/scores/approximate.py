@@ -1,8 +1,10 @@
-"""Scores from the covariance of features: their time grows with n, their memory does not, and their error is part of the result.
+"""Scores from the covariance of features: their time grows with n, their memory does not, and their
+error is part of the result.
 
-Source: Ospanov, Zhang, Jalali, Cao, Bogdanov and Farnia 2024, "Towards a Scalable Reference-Free Evaluation of Generative Models"
-(FKEA, arXiv:2407.02961). Departures: the error; conditional scores; at order 2 pairs of a frequency with itself are left out of
-`||C||_F²`, which makes it right on average at any number of frequencies.
+Source: Ospanov, Zhang, Jalali, Cao, Bogdanov and Farnia 2024, "Towards a Scalable Reference-Free
+Evaluation of Generative Models" (FKEA, arXiv:2407.02961). Departures: the error; conditional
+scores; at order 2 pairs of a frequency with itself are left out of `||C||_F²`, which makes it right
+on average at any number of frequencies.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from unalike.scores.grams import checked_rows
 FREQUENCIES = 512
 
 Terms = tuple[tuple[int, tuple[int, ...]], ...]
-"""A score as the exponential of a sum of entropies: of each the sign, and which of X (0) and Y (1) its kernel is a product over."""
+"""A score as the exponential of a sum of entropies: of each the sign, and which of X (0) and Y (1)
+its kernel is a product over.
+"""
 VENDI: Terms = ((1, (0,)),)
 CONDITIONAL: Terms = ((1, (0, 1)), (-1, (1,)))
 INFORMATION: Terms = ((1, (0,)), (1, (1,)), (-1, (0, 1)))
@@ -34,10 +38,11 @@ class Estimate:
 
     Attributes:
         value: the score.
-        error: standard error of `value`, measured over eight groups of frequencies, and so itself uncertain by about a quarter; 0 where
-            the features are exact.
-        bias: how much `value` is expected to be above the exact score (below it, where negative) because frequencies are few, measured
-            likewise. Where it is not small beside `value`, take more frequencies: a spectrum of 2 r numbers cannot hold a score beyond 2 r.
+        error: standard error of `value`, measured over eight groups of frequencies, and so itself
+            uncertain by about a quarter; 0 where the features are exact.
+        bias: how much `value` is expected to be above the exact score (below it, where negative)
+            because frequencies are few, measured likewise. Where it is not small beside `value`,
+            take more frequencies: a spectrum of 2 r numbers cannot hold a score beyond 2 r.
     """
 
     value: float
@@ -53,31 +58,37 @@ def approximate_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Vendi score `exp(H_q)` of many samples, as `vendi` gives for few, with its error; `order=2` is the RKE score.
+    """Vendi score `exp(H_q)` of many samples, as `vendi` gives for few, with its error; `order=2`
+    is the RKE score.
 
-    For `Gaussian`, `H_q` is that of the covariance `C` (2 r, 2 r) of the features `(cos <w_i, x>, sin <w_i, x>) / √r`, `w_i` drawn from
-    N(0, 1 / bandwidth²). Its spectrum approaches that of `K / n`: with K̃ the kernel matrix that the features give,
+    For `Gaussian`, `H_q` is that of the covariance `C` (2 r, 2 r) of the features `(cos <w_i, x>,
+    sin <w_i, x>) / √r`, `w_i` drawn from N(0, 1 / bandwidth²). Its spectrum approaches that of `K /
+    n`: with K̃ the kernel matrix that the features give,
 
-        E ||K̃ / n - K / n||_F² = Σ_ij (1 - k_ij²)² / (2 r n²) ≤ 1 / (2 r),    ||λ̃ - λ||_2 ≤ ||K̃ / n - K / n||_F,
+        E ||K̃ / n - K / n||_F² = Σ_ij (1 - k_ij²)² / (2 r n²) ≤ 1 / (2 r),    ||λ̃ - λ||_2 ≤ ||K̃ /
+        n - K / n||_F,
 
-    and with probability `1 - δ` the norm is below `√(1 / (2 r)) + √(2 log(1 / δ) / r)`. So directions whose eigenvalues are small beside
-    `1 / √r` are not resolved: `error` and `bias` say what that does to the score. For `Cosine` the covariance (d, d) is exact.
+    and with probability `1 - δ` the norm is below `√(1 / (2 r)) + √(2 log(1 / δ) / r)`. So
+    directions whose eigenvalues are small beside `1 / √r` are not resolved: `error` and `bias` say
+    what that does to the score. For `Cosine` the covariance (d, d) is exact.
 
-    Source: Ospanov et al. 2024 (FKEA, arXiv:2407.02961). Departure: at order 2, `Σ λ²` without the pairs of a frequency with itself, whose
-    mean is that of the exact kernel matrix.
+    Source: Ospanov et al. 2024 (FKEA, arXiv:2407.02961). Departure: at order 2, `Σ λ²` without the
+    pairs of a frequency with itself, whose mean is that of the exact kernel matrix.
 
     Args:
         X: features (n, …), one row a sample.
         order: `q`, at least 0, `math.inf` included.
-        kernel: on the features; `Cosine()` where none is given. `Gaussian(median_bandwidth(X))` for features of more than 4,096 numbers.
+        kernel: on the features; `Cosine()` where none is given. `Gaussian(median_bandwidth(X))` for
+            features of more than 4,096 numbers.
         frequencies: `r`, a multiple of 8.
         seed: of the frequencies. Figures compare best with the same ones.
 
     Raises:
-        OptionError: for a negative order, another kernel, wrong features, or more than 4,096 features of the kernel.
+        OptionError: for a negative order, another kernel, wrong features, or more than 4,096
+            features of the kernel.
 
-    Cost: O(n r (d + r)) time and O(r²) memory beside X in float64, then nine eigendecompositions, O(r³); without those at order 2. With
-    the cosine kernel O(n d²), O(d²), and one, O(d³).
+    Cost: O(n r (d + r)) time and O(r²) memory beside X in float64, then nine eigendecompositions,
+    O(r³); without those at order 2. With the cosine kernel O(n d²), O(d²), and one, O(d³).
 
     Example:
         >>> import torch
@@ -100,13 +111,15 @@ def approximate_conditional_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Conditional Vendi score of many samples given their prompts, as `conditional_vendi` gives for few, with its error.
+    """Conditional Vendi score of many samples given their prompts, as `conditional_vendi` gives for
+    few, with its error.
 
-    The features of `K_X ∘ K_Y` are the waves of `<w_i, x> + <v_i, y>` for two Gaussian kernels, and outer products where one is a cosine
-    kernel: 2 r p of them with prompts of size p, d p for two cosine kernels, and never more than 4,096. `order=2` is the conditional RKE.
+    The features of `K_X ∘ K_Y` are the waves of `<w_i, x> + <v_i, y>` for two Gaussian kernels, and
+    outer products where one is a cosine kernel: 2 r p of them with prompts of size p, d p for two
+    cosine kernels, and never more than 4,096. `order=2` is the conditional RKE.
 
-    Source: Ospanov et al. 2024 (FKEA, arXiv:2407.02961) for the features; Jalali, Ospanov, Gohari and Farnia 2024 (arXiv:2411.02817) for
-    the score.
+    Source: Ospanov et al. 2024 (FKEA, arXiv:2407.02961) for the features; Jalali, Ospanov, Gohari
+    and Farnia 2024 (arXiv:2411.02817) for the score.
 
     Args:
         X: features of the samples (n, …).
@@ -115,7 +128,8 @@ def approximate_conditional_vendi(
         order, frequencies, seed: as for `approximate_vendi`.
 
     Raises:
-        OptionError: as for `approximate_vendi`, and where the numbers of samples and prompts differ.
+        OptionError: as for `approximate_vendi`, and where the numbers of samples and prompts
+            differ.
 
     Cost: that of two `approximate_vendi`.
 
@@ -140,9 +154,11 @@ def approximate_information_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Information part of the Vendi score of many samples, as `information_vendi` gives for few, with its error.
+    """Information part of the Vendi score of many samples, as `information_vendi` gives for few,
+    with its error.
 
-    Source, Args and Raises: as for `approximate_conditional_vendi`. Cost: that of three `approximate_vendi`.
+    Source, Args and Raises: as for `approximate_conditional_vendi`. Cost: that of three
+    `approximate_vendi`.
 
     Example:
         >>> import torch
@@ -177,11 +193,14 @@ def _one_shot(
 
 
 def estimate(terms: Terms, sums: Sequence[Covariance], order: float) -> Estimate:
-    """`exp(Σ ± H_q(C))` with its standard error and bias, by the jackknife over groups of frequencies.
+    """`exp(Σ ± H_q(C))` with its standard error and bias, by the jackknife over groups of
+    frequencies.
 
-    Leaving out a group leaves a part of each covariance, so that all groups cost no further pass over the samples.
+    Leaving out a group leaves a part of each covariance, so that all groups cost no further pass
+    over the samples.
 
-    Source: Efron and Stein 1981, "The Jackknife Estimate of Variance"; Quenouille 1956 for the bias.
+    Source: Efron and Stein 1981, "The Jackknife Estimate of Variance"; Quenouille 1956 for the
+    bias.
     """
     value = _score(terms, sums, order, None)
     blocks = max(s.blocks for s in sums)

@@ -16,19 +16,23 @@ _SORTED = 2**24  # distances that are sorted at last, 128 MiB
 
 
 def median_bandwidth(X: Tensor) -> float:
-    """The median of the Euclidean distances between all pairs of samples, exactly: σ for `Gaussian`, in the units of the data.
+    """The median of the Euclidean distances between all pairs of samples, exactly: σ for
+    `Gaussian`, in the units of the data.
 
-    Two samples at that distance have `k = exp(-1/2)`. It is one rule among several and scores depend on it: compare sets at one bandwidth,
-    that of the reference set for instance, never each at its own.
+    Two samples at that distance have `k = exp(-1/2)`. It is one rule among several and scores
+    depend on it: compare sets at one bandwidth, that of the reference set for instance, never each
+    at its own.
 
     Args:
         X: features (n, …), n at least 2.
 
     Raises:
-        OptionError: for fewer than two samples, features that are not finite, or where half of the pairs are equal, so that it would be 0.
+        OptionError: for fewer than two samples, features that are not finite, or where half of the
+            pairs are equal, so that it would be 0.
 
-    Cost: O(n² d) time, once for up to 5,793 samples and three to five times beyond, in blocks: about 0.3 GiB beside X at any n. For a quick
-    one pass a random part of the rows, such as `X[torch.randperm(len(X), generator=generator)[:5000]]`.
+    Cost: O(n² d) time, once for up to 5,793 samples and three to five times beyond, in blocks:
+    about 0.3 GiB beside X at any n. For a quick one pass a random part of the rows, such as
+    `X[torch.randperm(len(X), generator=generator)[:5000]]`.
 
     Example:
         >>> import torch
@@ -51,9 +55,11 @@ def median_bandwidth(X: Tensor) -> float:
 
 
 def _ranked(rows: Tensor, rank: int) -> float:
-    """The squared distance of that rank, 0 for the smallest, without holding all: the bits of numbers that are not negative sort like them.
+    """The squared distance of that rank, 0 for the smallest, without holding all: the bits of
+    numbers that are not negative sort like them.
 
-    Each pass counts how many lie in each of 2¹⁶ equal ranges of bits and goes on within the one that has the rank.
+    Each pass counts how many lie in each of 2¹⁶ equal ranges of bits and goes on within the one
+    that has the rank.
     """
     count, low, bits = len(rows) * (len(rows) - 1) // 2, 0, 63
     while count > _SORTED and bits > 0:
@@ -76,7 +82,9 @@ def _ranked(rows: Tensor, rank: int) -> float:
 
 
 def _within(rows: Tensor, low: int, bits: int) -> Iterator[Tensor]:
-    """The squared distances of all pairs, as the integers that their bits are: those from `low` to `low + 2**bits`."""
+    """The squared distances of all pairs, as the integers that their bits are: those from `low` to
+    `low + 2**bits`.
+    """
     size = rows.square().sum(dim=1)
     step = max(1, _HELD // len(rows))
     for start in range(0, len(rows), step):

@@ -1,7 +1,9 @@
-"""Feature maps whose inner products are kernels, and the covariance of features, which has the spectrum of the kernel matrix.
+"""Feature maps whose inner products are kernels, and the covariance of features, which has the
+spectrum of the kernel matrix.
 
-With features `φ(x)`, `k(x, y) = <φ(x), φ(y)>`, the m × m matrix `C = Σ φ φᵀ / n` and the n × n matrix `K / n` have the same eigenvalues
-above 0. A cosine kernel has `φ(x) = x / ||x||`, exactly; a Gaussian one has random features, and a product of kernels the product of both.
+With features `φ(x)`, `k(x, y) = <φ(x), φ(y)>`, the m × m matrix `C = Σ φ φᵀ / n` and the n × n
+matrix `K / n` have the same eigenvalues above 0. A cosine kernel has `φ(x) = x / ||x||`, exactly; a
+Gaussian one has random features, and a product of kernels the product of both.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _HELD = 2**20  # feature values at a time, 8 MiB
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A kernel's features: of a Gaussian kernel the frequencies (r, d), drawn from N(0, 1 / bandwidth²); of a cosine kernel none.
+    """A kernel's features: of a Gaussian kernel the frequencies (r, d), drawn from N(0, 1 /
+    bandwidth²); of a cosine kernel none.
 
     Source: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
@@ -35,10 +38,12 @@ class FeatureMap:
 def feature_maps(
     kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: int, seed: int
 ) -> list[FeatureMap]:
-    """The feature map of each kernel on rows of `sizes` numbers; equal arguments give equal frequencies, on every machine.
+    """The feature map of each kernel on rows of `sizes` numbers; equal arguments give equal
+    frequencies, on every machine.
 
     Raises:
-        OptionError: for a kernel that has no features here, or a number of frequencies that is not a multiple of the groups.
+        OptionError: for a kernel that has no features here, or a number of frequencies that is not
+            a multiple of the groups.
     """
     check_frequencies(frequencies)
     generator, maps = torch.Generator().manual_seed(seed), []
@@ -75,8 +80,9 @@ def check_kernel(kernel: Kernel) -> None:
 def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
     """Features (n, r, w) of the product of the kernels, with r = 1 where none of them is random.
 
-    Phases of Gaussian kernels add up, for their product is a Gaussian kernel of the rows side by side, each over its bandwidth; what is
-    left is `(cos, sin) / √r`. Unit rows of cosine kernels multiply it as outer products.
+    Phases of Gaussian kernels add up, for their product is a Gaussian kernel of the rows side by
+    side, each over its bandwidth; what is left is `(cos, sin) / √r`. Unit rows of cosine kernels
+    multiply it as outer products.
     """
     random = [
         x @ m.frequencies.to(x).T
@@ -95,7 +101,9 @@ def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Covariance:
-    """The sum `Σ φ φᵀ` (m, m) over `n` samples; `blocks` frequencies, or 1 where the features are exact. Sums of two add up."""
+    """The sum `Σ φ φᵀ` (m, m) over `n` samples; `blocks` frequencies, or 1 where the features are
+    exact. Sums of two add up.
+    """
 
     total: Tensor
     n: int
@@ -105,7 +113,9 @@ class Covariance:
         return Covariance(self.total + other.total.to(self.total), self.n + other.n, self.blocks)
 
     def matrix(self, kept: Tensor | None = None) -> Tensor:
-        """`C` (r, w, r, w), of the kept frequencies alone where they are given, scaled to trace 1."""
+        """`C` (r, w, r, w), of the kept frequencies alone where they are given, scaled to trace
+        1.
+        """
         width = len(self.total) // self.blocks
         C = (self.total / self.n).view(self.blocks, width, self.blocks, width)
         return (
@@ -119,7 +129,8 @@ def covariance(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Covarian
     """The covariance of the features of rows (n, d) each, computed in blocks of rows.
 
     Raises:
-        OptionError: where the tables differ in length, their rows do not have the maps' sizes, or there are too many features.
+        OptionError: where the tables differ in length, their rows do not have the maps' sizes, or
+            there are too many features.
 
     Cost: O(n m²) time for m features, O(m²) memory.
     """

@@ -12,9 +12,11 @@ from unalike.scores.grams import TOLERANCE, normalised
 
 
 def entropy(gram: Tensor, order: float = 1.0) -> float:
-    """Rényi entropy `H_q(K)` in nats of a normalised kernel matrix, from 0 (all samples alike) to log n; it falls as the order grows.
+    """Rényi entropy `H_q(K)` in nats of a normalised kernel matrix, from 0 (all samples alike) to
+    log n; it falls as the order grows.
 
-    Source: Sánchez Giraldo, Rao and Príncipe 2014, "Measures of Entropy from Data Using Infinitely Divisible Kernels" (arXiv:1211.2459).
+    Source: Sánchez Giraldo, Rao and Príncipe 2014, "Measures of Entropy from Data Using Infinitely
+    Divisible Kernels" (arXiv:1211.2459).
 
     Args:
         gram: `K` (n, n), symmetric with a unit diagonal, positive semi-definite.
@@ -67,7 +69,9 @@ def purity(K: Tensor) -> float:
 
 
 def _support(K: Tensor) -> Tensor:
-    """The eigenvalues of `K / n` above the rounding error of its entries, scaled to sum 1, in float64."""
+    """The eigenvalues of `K / n` above the rounding error of its entries, scaled to sum 1, in
+    float64.
+    """
     n = len(K)
     eigenvalues = torch.linalg.eigvalsh(K.double() / n)
     if eigenvalues[0] < -TOLERANCE:
@@ -79,13 +83,15 @@ def _support(K: Tensor) -> Tensor:
 
 
 def above_rounding(eigenvalues: Tensor, entries: float) -> Tensor:
-    """The eigenvalues, in ascending order, of a matrix whose eigenvalues sum to 1 that are not mere rounding; scaled to sum 1 again.
+    """The eigenvalues, in ascending order, of a matrix whose eigenvalues sum to 1 that are not mere
+    rounding; scaled to sum 1 again.
 
     Args:
         eigenvalues: (m,) in float64.
         entries: the relative rounding error of that matrix's entries.
     """
-    # entries off by a share eps move an eigenvalue by eps at most (Weyl), for they sum to 1 on the diagonal; the solver adds its own error
+    # entries off by a share eps move an eigenvalue by eps at most (Weyl), for they sum to 1 on the
+    # diagonal; the solver adds its own error
     rounding = entries + len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]
     kept = eigenvalues[eigenvalues > rounding]
     return kept / kept.sum()

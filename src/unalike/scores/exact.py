@@ -18,12 +18,15 @@ def vendi(
     kernel: Kernel | None = None,
     gram: Tensor | None = None,
 ) -> float:
-    """Vendi score `exp(H_q(K))`: the effective number of different samples, from 1 (all alike) to n (nothing in common).
+    """Vendi score `exp(H_q(K))`: the effective number of different samples, from 1 (all alike) to n
+    (nothing in common).
 
-    A larger order weighs frequent kinds of samples more and rare ones less; `math.inf` sees the most frequent kind only.
+    A larger order weighs frequent kinds of samples more and rare ones less; `math.inf` sees the
+    most frequent kind only.
 
-    Source: Friedman and Dieng 2023, "The Vendi Score" (arXiv:2210.02410); orders other than 1 from Pasarkar and Dieng 2024
-    (arXiv:2310.12952). Departure: order 0 counts eigenvalues above the rounding error.
+    Source: Friedman and Dieng 2023, "The Vendi Score" (arXiv:2210.02410); orders other than 1 from
+    Pasarkar and Dieng 2024 (arXiv:2310.12952). Departure: order 0 counts eigenvalues above the
+    rounding error.
 
     Args:
         X: features (n, …), one row a sample.
@@ -32,7 +35,8 @@ def vendi(
         gram: in place of `X`, a kernel matrix (n, n), symmetric with a unit diagonal.
 
     Raises:
-        OptionError: for a negative order, or features or a Gram matrix that are empty, not finite, or of the wrong form.
+        OptionError: for a negative order, or features or a Gram matrix that are empty, not finite,
+            or of the wrong form.
 
     Cost: O(n² d) for the Gram matrix and O(n³) for its eigenvalues; O(n²) memory.
 
@@ -49,10 +53,11 @@ def vendi(
 def rke(
     X: Tensor | None = None, *, kernel: Kernel | None = None, gram: Tensor | None = None
 ) -> float:
-    """RKE score `exp(H_2(K)) = 1 / ||K / n||_F²`, from 1 to n: the Vendi score of order 2, without eigenvalues.
+    """RKE score `exp(H_2(K)) = 1 / ||K / n||_F²`, from 1 to n: the Vendi score of order 2, without
+    eigenvalues.
 
-    Source: Jalali, Li and Farnia 2023, "An Information-Theoretic Evaluation of Generative Models in Learning Multi-modal Distributions"
-    (NeurIPS 36).
+    Source: Jalali, Li and Farnia 2023, "An Information-Theoretic Evaluation of Generative Models in
+    Learning Multi-modal Distributions" (NeurIPS 36).
 
     Args and Raises: as for `vendi`. Cost: O(n² d) from features, O(n²) from a Gram matrix.
 
@@ -74,7 +79,8 @@ def conditional_vendi(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Conditional Vendi score `exp(H_q(K_X ∘ K_Y) - H_q(K_Y))`: the diversity of samples that their prompts do not explain.
+    """Conditional Vendi score `exp(H_q(K_X ∘ K_Y) - H_q(K_Y))`: the diversity of samples that their
+    prompts do not explain.
 
     1 where a prompt determines its sample; larger where samples of the same prompt differ.
 
@@ -113,11 +119,14 @@ def conditional_rke(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Conditional RKE score `||K_Y||_F² / ||K_X ∘ K_Y||_F²`: `conditional_vendi` of order 2, without eigenvalues.
+    """Conditional RKE score `||K_Y||_F² / ||K_X ∘ K_Y||_F²`: `conditional_vendi` of order 2,
+    without eigenvalues.
 
-    Source: Jalali, Lei, Gohari and Farnia 2025, "SPARKE" (arXiv:2506.10173); SPARKE descends its inverse.
+    Source: Jalali, Lei, Gohari and Farnia 2025, "SPARKE" (arXiv:2506.10173); SPARKE descends its
+    inverse.
 
-    Args and Raises: as for `conditional_vendi`. Cost: O(n² d) from features, O(n²) from Gram matrices.
+    Args and Raises: as for `conditional_vendi`. Cost: O(n² d) from features, O(n²) from Gram
+    matrices.
 
     Example:
         >>> import torch
@@ -141,10 +150,11 @@ def information_vendi(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Information part of the Vendi score, `exp(I_q(X; Y))` with `I_q = H_q(K_X) + H_q(K_Y) - H_q(K_X ∘ K_Y)`.
+    """Information part of the Vendi score, `exp(I_q(X; Y))` with `I_q = H_q(K_X) + H_q(K_Y) -
+    H_q(K_X ∘ K_Y)`.
 
-    What the prompts explain of the diversity: `vendi(X) = conditional_vendi(X, Y) · information_vendi(X, Y)` at every order. 1 where
-    samples have nothing to do with their prompts.
+    What the prompts explain of the diversity: `vendi(X) = conditional_vendi(X, Y) ·
+    information_vendi(X, Y)` at every order. 1 where samples have nothing to do with their prompts.
 
     Source: Jalali, Ospanov, Gohari and Farnia 2024, "Conditional Vendi Score" (arXiv:2411.02817).
 

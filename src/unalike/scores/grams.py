@@ -1,4 +1,6 @@
-"""What is given to be scored, checked: features as rows in float64, kernel matrices with a unit diagonal."""
+"""What is given to be scored, checked: features as rows in float64, kernel matrices with a unit
+diagonal.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ TOLERANCE = 1e-5  # how far a Gram matrix of float32 features may be off by roun
 
 
 def joint_and_given(samples: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """`K_X ∘ K_Y` and `K_Y`, the product in the lower precision of the two, which is what its entries are good for."""
+    """`K_X ∘ K_Y` and `K_Y`, the product in the lower precision of the two, which is what its
+    entries are good for.
+    """
     check_pairs(samples, prompts)
     lower = max(samples.dtype, prompts.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     return (samples * prompts).to(lower), prompts
@@ -47,7 +51,9 @@ def checked_gram(
 
 
 def checked_rows(name: str, features: Tensor, kernel: Kernel | None = None) -> Tensor:
-    """The features (n, d) in float64, flattened; none of them zeros where the kernel needs a direction."""
+    """The features (n, d) in float64, flattened; none of them zeros where the kernel needs a
+    direction.
+    """
     rows = finite(name, features).double()
     if rows.ndim < 2 or rows.numel() == 0:
         raise OptionError(
@@ -63,7 +69,9 @@ def checked_rows(name: str, features: Tensor, kernel: Kernel | None = None) -> T
 
 
 def normalised(name: str, gram: Tensor) -> Tensor:
-    """The matrix made exactly symmetric and its diagonal exactly 1, after checking that it nearly was."""
+    """The matrix made exactly symmetric and its diagonal exactly 1, after checking that it nearly
+    was.
+    """
     K = finite(name, gram)
     if K.dtype not in (torch.float32, torch.float64):
         raise OptionError(

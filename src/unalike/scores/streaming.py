@@ -1,4 +1,5 @@
-"""The scores as samples come: shells around the covariance of their features, which is all that they keep.
+"""The scores as samples come: shells around the covariance of their features, which is all that
+they keep.
 
 ```
 stream = VendiStream(kernel=Gaussian(0.8))
@@ -6,8 +7,9 @@ for X in batches:
     stream.update(X)
 stream.compute()
 ```
-Streams with the same settings draw the same frequencies, so that those of several processes can be merged. In whatever blocks samples come,
-the result is that of the one-shot function but for rounding.
+Streams with the same settings draw the same frequencies, so that those of several processes can be
+merged. In whatever blocks samples come, the result is that of the one-shot function but for
+rounding.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ from unalike.scores.grams import checked_rows
 
 
 class _Stream:
-    """What the streams share: settings, the feature maps once the sizes of rows are known, and the sums so far."""
+    """What the streams share: settings, the feature maps once the sizes of rows are known, and the
+    sums so far.
+    """
 
     terms: ClassVar[Terms]
 
@@ -84,7 +88,8 @@ class _Stream:
         """Add the samples of another stream, which stays as it is.
 
         Raises:
-            OptionError: for a stream of another kind, with other settings, or of rows of another size.
+            OptionError: for a stream of another kind, with other settings, or of rows of another
+                size.
         """
         if self._settings() != other._settings():
             raise OptionError(
@@ -137,7 +142,8 @@ class _Stream:
 
 
 class VendiStream(_Stream):
-    """The Vendi score of samples as they come, as `approximate_vendi` gives for all at once; larger is more diverse.
+    """The Vendi score of samples as they come, as `approximate_vendi` gives for all at once; larger
+    is more diverse.
 
     Args:
         order, kernel, frequencies, seed: as for `approximate_vendi`.
@@ -145,7 +151,8 @@ class VendiStream(_Stream):
     Raises:
         OptionError: as `approximate_vendi` does, from here or from `update`.
 
-    Cost: memory (2 r)² numbers with a Gaussian kernel, d² with a cosine one, whatever the number of samples.
+    Cost: memory (2 r)² numbers with a Gaussian kernel, d² with a cosine one, whatever the number of
+    samples.
 
     Example:
         >>> import torch
@@ -194,7 +201,8 @@ class _PairStream(_Stream):
 
 
 class ConditionalVendiStream(_PairStream):
-    """The conditional Vendi score of samples as they come, as `approximate_conditional_vendi` gives for all at once.
+    """The conditional Vendi score of samples as they come, as `approximate_conditional_vendi` gives
+    for all at once.
 
     Args:
         order, kernel, prompt_kernel, frequencies, seed: as for `approximate_conditional_vendi`.
@@ -217,7 +225,8 @@ class ConditionalVendiStream(_PairStream):
 
 
 class InformationVendiStream(_PairStream):
-    """The information part of the Vendi score of samples as they come, as `approximate_information_vendi` gives for all at once.
+    """The information part of the Vendi score of samples as they come, as
+    `approximate_information_vendi` gives for all at once.
 
     Args:
         order, kernel, prompt_kernel, frequencies, seed: as for `approximate_conditional_vendi`.

@@ -1,4 +1,6 @@
-"""Protected sets: regions of latent space that no image may end in, and certificates that none did."""
+"""Protected sets: regions of latent space that no image may end in, and certificates that none
+did.
+"""
 
 from unalike.shields.shield import Shield
 

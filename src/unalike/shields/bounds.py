@@ -1,7 +1,8 @@
-"""Lower bounds of distances to many vectors from a tenth of their bytes: what an exact search keeps in memory.
+"""Lower bounds of distances to many vectors from a tenth of their bytes: what an exact search keeps
+in memory.
 
-A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: each rounding error is measured, or bounded by
-the arithmetic that made it, and taken off.
+A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: each
+rounding error is measured, or bounded by the arithmetic that made it, and taken off.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SECOND_TIERS = ("coordinates", "signs")
 
 @dataclass(frozen=True)
 class Query:
-    """One vector prepared for the bounds: `φ` (size,), further coordinates (k - leading,) and the vector less the mean (d,), float64."""
+    """One vector prepared for the bounds: `φ` (size,), further coordinates (k - leading,) and the
+    vector less the mean (d,), float64.
+    """
 
     phi: np.ndarray
     further: np.ndarray
@@ -45,15 +48,18 @@ class Query:
 
 @dataclass(frozen=True)
 class Index:
-    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier for those that `φ` cannot exclude.
+    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier for those that `φ`
+    cannot exclude.
 
-    The second tier is the further coordinates one by one, in float16, or, where the spectrum is flat and coordinates say little, the sign
-    of every component: with `u` the unit vector of the signs of `z - mean`,
-    `||x - z||² >= (<x, u> - <z, u>)² + (||x - <x, u> u|| - ||z - <z, u> u||)²`.
+    The second tier is the further coordinates one by one, in float16, or, where the spectrum is
+    flat and coordinates say little, the sign of every component: with `u` the unit vector of the
+    signs of `z - mean`, `||x - z||² >= (<x, u> - <z, u>)² + (||x - <x, u> u|| - ||z - <z, u>
+    u||)²`.
 
     Attributes:
         contraction: the map `φ`.
-        phi: (n, size + 1) float32, `[-2 φ(z), ||φ(z)||²]`, so that one matrix product gives `||φ(x) - φ(z)||² - ||φ(x)||²`.
+        phi: (n, size + 1) float32, `[-2 φ(z), ||φ(z)||²]`, so that one matrix product gives `||φ(x)
+            - φ(z)||² - ||φ(x)||²`.
         second: "coordinates" or "signs".
         further: (n, k - leading) float16 for "coordinates", (n, ⌈d/8⌉) uint8 for "signs".
         along: (n, 2) float32, `<z, u>` and `||z - <z, u> u||`, for "signs"; (n, 0) otherwise.
@@ -93,7 +99,9 @@ class Index:
         ]
 
     def first(self, queries: list[Query], rows: slice) -> np.ndarray:
-        """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||² - ||φ(x)||²`."""
+        """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||²
+        - ||φ(x)||²`.
+        """
         right = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(
             np.float32
         )
@@ -123,9 +131,11 @@ class Index:
         ).clip(0)
 
     def lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
-        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight where they are at `reach` or beyond.
+        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight
+        where they are at `reach` or beyond.
 
-        Of the further coordinates those of the first band are looked at first, and the others where that leaves a row nearer than `reach`.
+        Of the further coordinates those of the first band are looked at first, and the others where
+        that leaves a row nearer than `reach`.
         """
         chosen = torch.from_numpy(rows)
         squares = (
@@ -158,7 +168,9 @@ class Index:
         return bound
 
     def _loosened(self, bound: Tensor, query: Query) -> np.ndarray:
-        """What is left of bounds on `φ` when the rounding of the basis and of float64 arithmetic is taken off."""
+        """What is left of bounds on `φ` when the rounding of the basis and of float64 arithmetic is
+        taken off.
+        """
         return (
             ((bound / self.contraction.stretch - self._off(query)) * (1 - 1e-9))
             .clamp_min_(0)
@@ -166,7 +178,9 @@ class Index:
         )
 
     def _further_apart(self, query: Query, rows: Tensor, width: int) -> Tensor:
-        """Lower bounds of the distances in the first of the further coordinates, less the rounding of float32 and of float16 storage."""
+        """Lower bounds of the distances in the first of the further coordinates, less the rounding
+        of float32 and of float16 storage.
+        """
         apart = torch.from_numpy(self.further)[:, :width].index_select(
             0, rows
         ).float() - torch.from_numpy(query.further[:width].astype(np.float32))
@@ -207,12 +221,16 @@ class Index:
         )
 
     def _off(self, query: Query) -> float:
-        """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound off by."""
+        """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound
+        off by.
+        """
         relative, norm = 8 * len(query.centred) * 2.0**-53, query.norm
         return relative * (norm + self._largest) + relative**0.5 * norm
 
     def extended(self, vectors: Vectors) -> Index:
-        """The index of more vectors, of which the first `len(self)` are those of this one; the map stays as it is."""
+        """The index of more vectors, of which the first `len(self)` are those of this one; the map
+        stays as it is.
+        """
         size = max(1, _BLOCK_VALUES // vectors.dimension)
         ahead = np.arange(len(self), vectors.count)
         parts = [
@@ -285,16 +303,19 @@ class Index:
 def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0) -> Index:
     """The index of a set of vectors, with the second tier that excludes more of them.
 
-    The choice is measured on a sample: for points between the mean and sampled vectors, as predictions along a trajectory are, the share
-    of the sampled vectors that the bounds place beyond `radius`.
+    The choice is measured on a sample: for points between the mean and sampled vectors, as
+    predictions along a trajectory are, the share of the sampled vectors that the bounds place
+    beyond `radius`.
 
     Args:
         vectors: n of d numbers, at least one.
         radius: what the search will be asked for, about.
-        budget: what may stay in memory, as a share of the vectors in float16. Tiny sets may take more: the mean, and 12 bytes a vector.
+        budget: what may stay in memory, as a share of the vectors in float16. Tiny sets may take
+            more: the mean, and 12 bytes a vector.
         seed: of the sample that the basis and the choice are made from.
 
-    Source: the basis is found by randomised subspace iteration (Halko, Martinsson & Tropp 2011, arXiv:0909.4061).
+    Source: the basis is found by randomised subspace iteration (Halko, Martinsson & Tropp 2011,
+    arXiv:0909.4061).
 
     Cost: one pass over the vectors, O(n d k) in float64 with k at most 512.
 
@@ -325,7 +346,9 @@ def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0
 
 
 def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, np.ndarray]:
-    """For each second tier the principal components (k, d), as many as its budget has room for beside what it keeps of each vector."""
+    """For each second tier the principal components (k, d), as many as its budget has room for
+    beside what it keeps of each vector.
+    """
     d, room = centred.shape[1], budget * 2 * n * centred.shape[1]
 
     def coordinates(k: int) -> float:
@@ -388,7 +411,9 @@ def _largest_norm(rows: np.ndarray) -> float:
 
 
 def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Generator) -> float:
-    """Share of the indexed rows that lie beyond the radius by the bounds, for points on the way from the mean to sampled vectors."""
+    """Share of the indexed rows that lie beyond the radius by the bounds, for points on the way
+    from the mean to sampled vectors.
+    """
     ends = sample[rng.choice(len(sample), size=min(len(sample), _QUERIES), replace=False)]
     share = np.linspace(0, 1, len(ends))[:, None]
     rows = np.arange(len(index))

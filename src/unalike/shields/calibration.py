@@ -1,4 +1,6 @@
-"""`radius="auto"`: a radius measured on the protected set itself and on what the model draws unguided."""
+"""`radius="auto"`: a radius measured on the protected set itself and on what the model draws
+unguided.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from unalike.errors import OptionError
 from unalike.shields.vectors import Vectors
 
 COPY = 0.5
-"""Something is a copy of its nearest when that is nearer than this share of the mean distance of the nearest fifty."""
+"""Something is a copy of its nearest when that is nearer than this share of the mean distance of
+the nearest fifty.
+"""
 NEIGHBOURS = 50
 SAMPLED = 2000
 _SHARE = {"protected": 0.5, "generated": 1.0}
@@ -27,9 +31,11 @@ class Calibration:
 
     Attributes:
         radius: of the balls.
-        explanation: what it was found from, ready for JSON: `quantile`; then for "protected" and, where some were drawn, "generated":
-            `measured` (how many), `copies` (how many of them are copies), `distance` (the quantile of the others, None where all are
-            copies), `copies_inside` and `others_inside` (the shares nearer than the radius, None where they are of nothing).
+        explanation: what it was found from, ready for JSON: `quantile`; then for "protected" and,
+            where some were drawn, "generated": `measured` (how many), `copies` (how many of them
+            are copies), `distance` (the quantile of the others, None where all are copies),
+            `copies_inside` and `others_inside` (the shares nearer than the radius, None where they
+            are of nothing).
     """
 
     radius: float
@@ -39,19 +45,22 @@ class Calibration:
 def automatic_radius(
     protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05
 ) -> Calibration:
-    """Half of a low quantile of how far protected images are from each other, copies aside, and no more than one of unguided generations.
+    """Half of a low quantile of how far protected images are from each other, copies aside, and no
+    more than one of unguided generations.
 
-    With half of that distance the balls of images that are unlike do not meet, and with no more than generations have that are no copies
-    those stay as they are. An image at `d_1` from its nearest is a copy of it when `d_1 < 0.5 · mean(d_1 … d_50)`, over its nearest
-    fifty. Where all are copies of something the radius is the largest distance of one.
+    With half of that distance the balls of images that are unlike do not meet, and with no more
+    than generations have that are no copies those stay as they are. An image at `d_1` from its
+    nearest is a copy of it when `d_1 < 0.5 · mean(d_1 … d_50)`, over its nearest fifty. Where all
+    are copies of something the radius is the largest distance of one.
 
-    Source of the criterion: Carlini et al. 2023, "Extracting Training Data from Diffusion Models" (arXiv:2301.13188), with its constants.
-    The choice of the radius is this package's.
+    Source of the criterion: Carlini et al. 2023, "Extracting Training Data from Diffusion Models"
+    (arXiv:2301.13188), with its constants. The choice of the radius is this package's.
 
     Args:
-        protected: (n, 2) for protected images `d_1` and the mean over the nearest fifty, as `protected_distances` gives them; empty where
-            there is but one.
-        generated: (m, 2) the same for unguided generations, as `nearest_distances` gives them; None without any.
+        protected: (n, 2) for protected images `d_1` and the mean over the nearest fifty, as
+            `protected_distances` gives them; empty where there is but one.
+        generated: (m, 2) the same for unguided generations, as `nearest_distances` gives them; None
+            without any.
         quantile: between 0 and 1; larger makes larger balls.
 
     Raises:
@@ -109,7 +118,8 @@ def automatic_radius(
 def protected_distances(
     vectors: Vectors, *, seed: int = 0, tell: Callable[[float], None] = lambda share: None
 ) -> Tensor:
-    """What `nearest_distances` gives for protected vectors among the others: for all, or for 2,000 drawn from this seed.
+    """What `nearest_distances` gives for protected vectors among the others: for all, or for 2,000
+    drawn from this seed.
 
     Args:
         vectors: n of d numbers; with fewer than two of them the result is empty.
@@ -141,9 +151,11 @@ def nearest_distances(
     own: np.ndarray | None = None,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
-    """For vectors x (m, d) the distance to the nearest and the mean over the nearest fifty, or as many as there are: (m, 2) float64.
+    """For vectors x (m, d) the distance to the nearest and the mean over the nearest fifty, or as
+    many as there are: (m, 2) float64.
 
-    Float32 products find those fifty, which are measured in float64: good for statistics, not for a guarantee.
+    Float32 products find those fifty, which are measured in float64: good for statistics, not for a
+    guarantee.
 
     Args:
         x: (m, d) float64.
@@ -171,7 +183,9 @@ def nearest_distances(
 
 
 def _measured(x: np.ndarray, vectors: Vectors, rows: Tensor, valid: Tensor) -> Tensor:
-    """The smallest distance of each x (m, d) to the candidates (m, k) that are valid, and their mean, by differences in float64."""
+    """The smallest distance of each x (m, d) to the candidates (m, k) that are valid, and their
+    mean, by differences in float64.
+    """
     found = torch.full(rows.shape, torch.nan, dtype=torch.float64)
     for k in range(rows.shape[1]):
         for part in np.array_split(np.arange(len(x)), max(1, x.size // _BLOCK_VALUES)):

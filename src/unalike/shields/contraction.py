@@ -10,10 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contraction:
-    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands of others, norm of the rest.
+    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands
+    of others, norm of the rest.
 
-    With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and one for what is orthogonal to all of
-    them; in any subspace the norm of a difference is at least the difference of the norms. `stretch` is 1 up to the rounding of `P`.
+    With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and
+    one for what is orthogonal to all of them; in any subspace the norm of a difference is at least
+    the difference of the norms. `stretch` is 1 up to the rounding of `P`.
 
     Attributes:
         mean: (d,) float64, subtracted first.
@@ -52,13 +54,17 @@ class Contraction:
         return self.leading + len(self.edges)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) that its bands are norms of; float64."""
+        """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) that its bands are
+        norms of; float64.
+        """
         v = rows.astype(np.float64) - self.mean
         y = v @ self.basis.T
         return self.joined(y, np.linalg.norm(v - y @ self.basis, axis=1)), y[:, self.leading :]
 
     def joined(self, y: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """`φ` (m, size) from the coordinates y (m, k) and the norm of what is orthogonal to all of them (m,)."""
+        """`φ` (m, size) from the coordinates y (m, k) and the norm of what is orthogonal to all of
+        them (m,).
+        """
         bands = [
             np.linalg.norm(y[:, a:b], axis=1)
             for a, b in zip(self.edges, self.edges[1:], strict=False)
@@ -66,9 +72,11 @@ class Contraction:
         return np.column_stack([y[:, : self.leading], *bands, rest])
 
     def rest_of(self, v: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The norm (m,) of `v - P'y`, without going through the basis again: `||v||² - ||y||² + y'(PP' - I)y`.
+        """The norm (m,) of `v - P'y`, without going through the basis again: `||v||² - ||y||² +
+        y'(PP' - I)y`.
 
-        Off by less than `sqrt(8 d ε) ||v||`, where the direct way is by `8 d ε ||v||`, with float64's ε.
+        Off by less than `sqrt(8 d ε) ||v||`, where the direct way is by `8 d ε ||v||`, with
+        float64's ε.
         """
         squared = (
             np.einsum("ij,ij->i", v, v)

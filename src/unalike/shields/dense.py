@@ -14,14 +14,17 @@ from unalike.shields.vectors import Vectors
 _BLOCK_VALUES = 1 << 24
 _SPARE = 1 << 30
 _ROUNDING = 4e-3
-"""Rounding of a product relative to `||x||² + ||z||²`: that of bfloat16, which torch may be told to use in float32 products."""
+"""Rounding of a product relative to `||x||² + ||z||²`: that of bfloat16, which torch may be told to
+use in float32 products.
+"""
 
 
 class Dense(Search):
-    """Search with all vectors on a device, as they are stored, or in blocks that pass through it where they do not fit.
+    """Search with all vectors on a device, as they are stored, or in blocks that pass through it
+    where they do not fit.
 
-    Products are accumulated in float32, and only exclude: what their rounding leaves open is measured on the CPU in float64. So the result
-    is the same on every device.
+    Products are accumulated in float32, and only exclude: what their rounding leaves open is
+    measured on the CPU in float64. So the result is the same on every device.
 
     Args:
         vectors: (n, d).
@@ -49,7 +52,9 @@ class Dense(Search):
         return sum(block.nbytes for block in self._resident or ())
 
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that the product does not place at `reach` (B,) or beyond."""
+        """For each of the probes (B) all rows that the product does not place at `reach` (B,) or
+        beyond.
+        """
         left: list[list[Candidates]] = [[] for _ in probes]
         first = 0
         for squared, slack in self._squared(probes):
@@ -75,7 +80,9 @@ class Dense(Search):
         yield from torch.cat([squared for squared, _ in self._squared(probes)], dim=1).cpu().numpy()
 
     def _squared(self, probes: Sequence[Probe]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each block in turn the squared distances (B, m) float32, and how far they may be off."""
+        """Of each block in turn the squared distances (B, m) float32, and how far they may be
+        off.
+        """
         queries = torch.from_numpy(np.stack([probe.x for probe in probes])).float().to(self.device)
         own = queries.square().sum(dim=1, keepdim=True)
         for block in self._resident if self._resident is not None else self._blocks():
@@ -89,7 +96,9 @@ class Dense(Search):
 
 
 def _fits(vectors: Vectors, device: torch.device) -> bool:
-    """Whether the vectors may stay on the device: where they are in memory anyway, and where a GPU has room for them."""
+    """Whether the vectors may stay on the device: where they are in memory anyway, and where a GPU
+    has room for them.
+    """
     if device.type != "cuda":
         return hasattr(vectors, "array")
     free, _ = torch.cuda.mem_get_info(device)

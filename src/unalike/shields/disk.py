@@ -1,4 +1,6 @@
-"""Files of a protected set on disk: written whole or not at all, and told apart from damaged ones by their digests."""
+"""Files of a protected set on disk: written whole or not at all, and told apart from damaged ones
+by their digests.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def shard_name(number: int) -> str:
 
 
 def own_files(folder: Path) -> set[str]:
-    """The names of the files in a folder that a protected set may have, but for its manifest and its journal."""
+    """The names of the files in a folder that a protected set may have, but for its manifest and
+    its journal.
+    """
     return {path.name for path in folder.iterdir() if _OWN.fullmatch(path.name)}
 
 

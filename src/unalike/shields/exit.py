@@ -11,11 +11,13 @@ _MOST_DIRECTIONS = 16
 
 
 def ray_exit(x: Tensor, directions: Tensor, centres: Iterable[Tensor], radius: float) -> Tensor:
-    """How far to walk from `x` along each direction until no ball contains the point: (q,) float64, 0 where `x` is outside.
+    """How far to walk from `x` along each direction until no ball contains the point: (q,) float64,
+    0 where `x` is outside.
 
-    The ray `x + t u` is inside the ball around `z` for `t` between the roots of `t² + 2 t <x - z, u> + ||x - z||² - radius² = 0`. The
-    end of the connected union of these intervals that begins at `t = 0` is the exit: finite, since every interval is, and exact.
-    A point at exactly `radius` is outside.
+    The ray `x + t u` is inside the ball around `z` for `t` between the roots of `t² + 2 t <x - z,
+    u> + ||x - z||² - radius² = 0`. The end of the connected union of these intervals that begins at
+    `t = 0` is the exit: finite, since every interval is, and exact. A point at exactly `radius` is
+    outside.
 
     Args:
         x: (d,) float64.
@@ -48,21 +50,26 @@ def ray_exit(x: Tensor, directions: Tensor, centres: Iterable[Tensor], radius: f
 
 
 def _end_of_union(lower: Tensor, upper: Tensor) -> float:
-    """End of the connected union of open intervals, sorted by their beginnings, that covers 0; 0 where none does."""
+    """End of the connected union of open intervals, sorted by their beginnings, that covers 0; 0
+    where none does.
+    """
     if len(lower) == 0 or lower[0] >= 0:
         return 0.0
     reach = upper.cummax(0).values
     breaks = (lower[1:] >= reach[:-1]).nonzero().flatten()
-    # The union is broken where an interval begins beyond all before it; intervals that begin at 0 or later extend what covers 0.
+    # The union is broken where an interval begins beyond all before it; intervals that begin at 0
+    # or later extend what covers 0.
     return float(reach[breaks[0]] if len(breaks) else reach[-1])
 
 
 def directions_out(x: Tensor, inside: Tensor, radius: float) -> Tensor:
-    """Unit vectors (q, d) worth trying from `x` (d,), given the centres (k, d) of the balls that contain it, nearest first.
+    """Unit vectors (q, d) worth trying from `x` (d,), given the centres (k, d) of the balls that
+    contain it, nearest first.
 
-    That of the sum `Σ max(0, radius / ||x - z|| - 1) (x - z)` of sparse repellency (Kirchhof et al. 2025, Eq. 5), that of the sum of the
-    unit vectors, and those away from up to 16 centres. Where none of these has a direction, as when `x` is a centre itself, a fixed
-    pseudo-random one stands in.
+    That of the sum `Σ max(0, radius / ||x - z|| - 1) (x - z)` of sparse repellency (Kirchhof et al.
+    2025, Eq. 5), that of the sum of the unit vectors, and those away from up to 16 centres. Where
+    none of these has a direction, as when `x` is a centre itself, a fixed pseudo-random one stands
+    in.
     """
     w, tiny = x - inside.double(), torch.finfo(torch.float64).tiny
     distance = w.norm(dim=1, keepdim=True).clamp_min(tiny)

@@ -1,4 +1,6 @@
-"""Faiss as a second backend, for comparison: approximate search as published, and its exhaustive one. Neither gives a guarantee."""
+"""Faiss as a second backend, for comparison: approximate search as published, and its exhaustive
+one. Neither gives a guarantee.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class _Faiss:
         return self._index.ntotal
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
-        """For each row of `x` (B, d) the sorted numbers (k,) int64 of the vectors that faiss finds nearer than `radius`."""
+        """For each row of `x` (B, d) the sorted numbers (k,) int64 of the vectors that faiss finds
+        nearer than `radius`.
+        """
         limits, _, found = self._index.range_search(self._queries(x), float(radius) ** 2)
         return [
             np.sort(found[a:b])
@@ -41,7 +45,8 @@ class _Faiss:
         ]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest vector that faiss finds.
+        """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest
+        vector that faiss finds.
 
         Where all that it looks at is empty that is -1, and infinitely far.
         """
@@ -50,7 +55,8 @@ class _Faiss:
         return found[:, 0].astype(np.int64), np.where(found[:, 0] >= 0, distance, np.inf)
 
     def recall(self, queries: np.ndarray, radius: float, exact: Any) -> float:
-        """The share that `within` finds of what the search class `exact` finds; larger is better, 1 where that is nothing.
+        """The share that `within` finds of what the search class `exact` finds; larger is better, 1
+        where that is nothing.
 
         Args:
             queries: (B, d).
@@ -75,16 +81,18 @@ class _Faiss:
 
 
 class FaissIVF(_Faiss):
-    """Approximate search in the cells of a clustering whose centres are nearest: it misses vectors in all other cells.
+    """Approximate search in the cells of a clustering whose centres are nearest: it misses vectors
+    in all other cells.
 
-    The set is clustered into √n cells, and of these `probes` are searched exhaustively, with faiss' `IndexIVFFlat`. All vectors are held
-    in float32.
+    The set is clustered into √n cells, and of these `probes` are searched exhaustively, with faiss'
+    `IndexIVFFlat`. All vectors are held in float32.
 
-    Source: Kirchhof et al. 2025, appendix on image protection (arXiv:2410.06025): √n cells, 1 to 10 of them probed. Douze et al. 2024,
-    "The Faiss library" (arXiv:2401.08281).
+    Source: Kirchhof et al. 2025, appendix on image protection (arXiv:2410.06025): √n cells, 1 to 10
+    of them probed. Douze et al. 2024, "The Faiss library" (arXiv:2401.08281).
 
-    Cost: building reads all vectors, O(256 √n · √n d) for each of ten rounds of clustering and O(n √n d) after it; a search takes
-    O(B (√n + probes √n) d) in cells of equal size. 4 d + 8 bytes a vector.
+    Cost: building reads all vectors, O(256 √n · √n d) for each of ten rounds of clustering and O(n
+    √n d) after it; a search takes O(B (√n + probes √n) d) in cells of equal size. 4 d + 8 bytes a
+    vector.
 
     Args:
         vectors: the protected set.
@@ -93,7 +101,8 @@ class FaissIVF(_Faiss):
         seed: of the clustering and of the sample that it is made of.
 
     Raises:
-        OptionError: where faiss is not installed, for no vectors, cells that are not between 1 and n, probes not between 1 and the cells.
+        OptionError: where faiss is not installed, for no vectors, cells that are not between 1 and
+            n, probes not between 1 and the cells.
 
     Example:
         >>> from unalike.shields.vectors import Resident
@@ -149,8 +158,8 @@ class FaissIVF(_Faiss):
 
 
 class FaissFlat(_Faiss):
-    """Exhaustive search with faiss' `IndexFlatL2`: every vector is compared, in float32, whose rounding may still decide on either side
-    of the boundary.
+    """Exhaustive search with faiss' `IndexFlatL2`: every vector is compared, in float32, whose
+    rounding may still decide on either side of the boundary.
 
     Args:
         vectors: the protected set, which is copied into memory in float32.
@@ -181,7 +190,8 @@ class FaissFlat(_Faiss):
 
 
 def share_found(found: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> float:
-    """The share of what is there that was found, over all queries together; 1 where nothing is there.
+    """The share of what is there that was found, over all queries together; 1 where nothing is
+    there.
 
     Example:
         >>> share_found([np.array([1, 5]), np.array([])], [np.array([1, 2]), np.array([7, 8])])

@@ -1,4 +1,6 @@
-"""What is done of a build or an addition that is going on: one line of JSON for each step, in the order in which they reached the disk."""
+"""What is done of a build or an addition that is going on: one line of JSON for each step, in the
+order in which they reached the disk.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ if sys.platform != "win32":
 
 
 class Journal:
-    """The file, open for further lines. While it is open no other process on the same machine can open it (Windows does not hold this).
+    """The file, open for further lines. While it is open no other process on the same machine can
+    open it (Windows does not hold this).
 
     Args:
         file: appended to, locked.
@@ -29,7 +32,8 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Self, list[dict[str, Any]]]:
-        """The journal of a folder, made if it is not there, and its entries; a last line that was cut off is removed.
+        """The journal of a folder, made if it is not there, and its entries; a last line that was
+        cut off is removed.
 
         Raises:
             StoreError: when another process has it open, it is damaged, or it cannot be written.

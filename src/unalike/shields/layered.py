@@ -1,4 +1,6 @@
-"""Search among more vectors than fit into memory: by bounds first, and in full where those leave it open."""
+"""Search among more vectors than fit into memory: by bounds first, and in full where those leave it
+open.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ class Layered(Search):
         vectors: (n, d).
         index: of the same vectors.
 
-    Cost: for B vectors n · B products of about 70 numbers, and reading in full what both bounds leave open. `counts` has "first" and
-    "second", the rows that either bound was computed of, beside "full".
+    Cost: for B vectors n · B products of about 70 numbers, and reading in full what both bounds
+    leave open. `counts` has "first" and "second", the rows that either bound was computed of,
+    beside "full".
 
     Example:
         >>> from unalike.shields.bounds import build
@@ -42,7 +45,9 @@ class Layered(Search):
         return self.index.resident_bytes
 
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that the first bound does not place at `reach` (B,) or beyond."""
+        """For each of the probes (B) all rows that the first bound does not place at `reach` (B,)
+        or beyond.
+        """
         queries = self._prepared(probes)
         limits = np.array(
             [self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)]
@@ -71,7 +76,9 @@ class Layered(Search):
         ]
 
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
-        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds as far as it takes to place them at `reach`."""
+        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds as far
+        as it takes to place them at `reach`.
+        """
         self.counts["second"] += len(rows)
         (query,) = self._prepared([probe])
         return np.concatenate(

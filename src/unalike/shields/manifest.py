@@ -31,7 +31,8 @@ class File:
         return cls(path.name, path.stat().st_size, disk.sha256(path))
 
     def check(self, folder: Path, *, contents: bool = True) -> None:
-        """Make sure that the file is there, as long as it should be and, where `contents`, that its digest fits.
+        """Make sure that the file is there, as long as it should be and, where `contents`, that its
+        digest fits.
 
         Raises:
             StoreError: naming the file.
@@ -74,7 +75,8 @@ class Manifest:
         radius_source: how the radius was found where it was measured; None where it was given.
         rounding: the largest Euclidean distance between a vector and what is stored of it.
         embedding: the spelling of the features, such as "clip"; None in a latent space.
-        size: height and width that images are resized to before they are encoded; None where they are not.
+        size: height and width that images are resized to before they are encoded; None where they
+            are not.
         generation: 0 as built, one more with each addition.
         shards, names, index: the files.
     """
@@ -100,7 +102,9 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of everything above, the digests of all files included: it is the same for equal sets alone."""
+        """The SHA-256 of everything above, the digests of all files included: it is the same for
+        equal sets alone.
+        """
         return hashlib.sha256(json.dumps(self._entries(), sort_keys=True).encode()).hexdigest()
 
     @property

@@ -23,7 +23,9 @@ _ROWS = 65_536
 
 
 class Names:
-    """Rows by the digest of their stored bytes, and the names of all inputs that are stored there."""
+    """Rows by the digest of their stored bytes, and the names of all inputs that are stored
+    there.
+    """
 
     def __init__(self) -> None:
         self.sources: list[list[str]] = []
@@ -35,7 +37,9 @@ class Names:
         return len(self.sources)
 
     def place(self, name: str, digest: bytes) -> int:
-        """The row of an input: that of equal bytes where there is one, else a new one at the end."""
+        """The row of an input: that of equal bytes where there is one, else a new one at the
+        end.
+        """
         row = self._row.setdefault(digest, len(self.sources))
         if row == len(self.sources):
             self.sources.append([])
@@ -45,7 +49,9 @@ class Names:
         return row
 
     def write(self, path: Path) -> None:
-        """Write `row`, `id` (the first name), `sources` (all names) and `digest` of each row as Parquet."""
+        """Write `row`, `id` (the first name), `sources` (all names) and `digest` of each row as
+        Parquet.
+        """
         with pq.ParquetWriter(path, _SCHEMA) as writer:
             for first in range(0, len(self), _ROWS):
                 sources, digests = (
@@ -89,7 +95,8 @@ def read_table(path: Path) -> pa.Table:
 
 
 class Column(Sequence[Any]):
-    """A column of a table as a sequence of plain values; nothing is unpacked before it is asked for.
+    """A column of a table as a sequence of plain values; nothing is unpacked before it is asked
+    for.
 
     Example:
         >>> ids = Column(pa.chunked_array([["a", "b"], ["c"]]))

@@ -14,7 +14,8 @@ from unalike.shields.vectors import LARGEST
 def stored_rows(
     vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], dtype: str
 ) -> tuple[np.ndarray, float]:
-    """The rows (m, d) in the precision that they are stored in, and the largest Euclidean norm of their rounding errors.
+    """The rows (m, d) in the precision that they are stored in, and the largest Euclidean norm of
+    their rounding errors.
 
     Args:
         vectors: (m, …) or flat, (m, d).
@@ -24,7 +25,8 @@ def stored_rows(
 
     Raises:
         OptionError: for vectors of another shape, or another number of names.
-        NumericsError: for NaN, infinity, and what is beyond the largest number of the precision; the message names the input.
+        NumericsError: for NaN, infinity, and what is beyond the largest number of the precision;
+            the message names the input.
 
     Example:
         >>> import torch
@@ -61,7 +63,8 @@ def stored_rows(
 
 
 def require_new(names: Sequence[str], done: Set[str]) -> None:
-    """Make sure that inputs have names that can be written, each its own and none of them in `done`.
+    """Make sure that inputs have names that can be written, each its own and none of them in
+    `done`.
 
     Raises:
         OptionError: otherwise.

@@ -1,4 +1,6 @@
-"""Exact Euclidean search: nearest neighbours of a few rows, and what every search of a protected set can do."""
+"""Exact Euclidean search: nearest neighbours of a few rows, and what every search of a protected
+set can do.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,25 @@ class Probe:
 
 @dataclass(frozen=True)
 class Candidates:
-    """All rows (k,) that may lie within some distance of a vector, and lower bounds (k,) of their distances."""
+    """All rows (k,) that may lie within some distance of a vector, and lower bounds (k,) of their
+    distances.
+    """
 
     rows: np.ndarray
     lower: np.ndarray
 
 
 class Search(ABC):
-    """Exact range and nearest-neighbour search among n vectors of d numbers; distances are Euclidean, in float64, by direct differences.
+    """Exact range and nearest-neighbour search among n vectors of d numbers; distances are
+    Euclidean, in float64, by direct differences.
 
-    A search says which rows cannot be excluded cheaply (`candidates`, `tighter`); those are then measured in full, here.
+    A search says which rows cannot be excluded cheaply (`candidates`, `tighter`); those are then
+    measured in full, here.
 
     Attributes:
         vectors: what is searched.
-        counts: how many vectors each layer saw since the search was made; "full" are those that were read and measured.
+        counts: how many vectors each layer saw since the search was made; "full" are those that
+            were read and measured.
     """
 
     exact = True
@@ -59,33 +66,44 @@ class Search(ABC):
 
     @abstractmethod
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that are not known to be at `reach` (B,) or beyond."""
+        """For each of the probes (B) all rows that are not known to be at `reach` (B,) or
+        beyond.
+        """
 
     @abstractmethod
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
         """Lower bounds (k,) float64 of the distances of a probe to these rows (k,).
 
-        The best that there is without reading the rows, but no better than it takes to place one at `reach` or beyond.
+        The best that there is without reading the rows, but no better than it takes to place one at
+        `reach` or beyond.
         """
 
     @abstractmethod
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
-        """For each of the probes values (n,) that tend to be small where rows are near; no bounds of anything."""
+        """For each of the probes values (n,) that tend to be small where rows are near; no bounds
+        of anything.
+        """
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
-        """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`, ascending."""
+        """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`,
+        ascending.
+        """
         probes = [Probe(row) for row in x]
         found = self.candidates(probes, np.full(len(x), radius))
         return [self.nearer(probe, c.rows, radius) for probe, c in zip(probes, found, strict=True)]
 
     def nearer(self, probe: Probe, rows: np.ndarray, radius: float) -> np.ndarray:
-        """Which of the rows (k,) are nearer to a probe than the radius; read in full are those that no bound excludes."""
+        """Which of the rows (k,) are nearer to a probe than the radius; read in full are those that
+        no bound excludes.
+        """
         if len(rows):
             rows = rows[self.tighter(probe, rows, radius) < radius]
         return rows[self.distances(probe.x, rows) < radius]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of equals, and its distance (B,) float64."""
+        """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of
+        equals, and its distance (B,) float64.
+        """
         probes = [Probe(row) for row in x]
         found = [
             self._nearest(probe, order)
@@ -133,15 +151,18 @@ class Search(ABC):
 
 
 def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[Tensor, Tensor]:
-    """For each of the queries (B, d) the index (B,) int64 of the nearest of the rows (n, d), n at least 1, and its distance (B,) float64.
+    """For each of the queries (B, d) the index (B,) int64 of the nearest of the rows (n, d), n at
+    least 1, and its distance (B,) float64.
 
-    One matrix product finds the rows that could be nearest, given its rounding error; those are measured by direct differences, so
-    that the distance of a near duplicate keeps all its digits. Ties go to the lower index. O(B n d) time, O(B n + block · d) space.
+    One matrix product finds the rows that could be nearest, given its rounding error; those are
+    measured by direct differences, so that the distance of a near duplicate keeps all its digits.
+    Ties go to the lower index. O(B n d) time, O(B n + block · d) space.
 
     Args:
         queries: (B, d), any precision.
         rows: (n, d), on the same device.
-        skip_own: leave out row i for query i, for the nearest other sample of one set; then n must be at least 2.
+        skip_own: leave out row i for query i, for the nearest other sample of one set; then n must
+            be at least 2.
 
     Example:
         >>> nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 2.0]]))

@@ -35,27 +35,32 @@ _BLOCK_VALUES = 1 << 22
 class Shield:
     """A ball of one radius around each protected point, searched exactly.
 
-    `Shield(latents, …)` is a set in memory; `Shield.open(folder)` one on disk, of which a tenth of the size is kept in memory at most.
+    `Shield(latents, …)` is a set in memory; `Shield.open(folder)` one on disk, of which a tenth of
+    the size is kept in memory at most.
 
     Args:
-        latents: (m, …) protected clean latents, or points of an embedding space (m, d); at least one.
+        latents: (m, …) protected clean latents, or points of an embedding space (m, d); at least
+            one.
         space: names the space they live in; only images of the same space can be checked.
-        radius: of every ball, in the units of the space; a point at exactly this distance is outside. "auto" measures it on the set
-            (see `unalike.shields.calibration.automatic_radius`).
+        radius: of every ball, in the units of the space; a point at exactly this distance is
+            outside. "auto" measures it on the set (see
+            `unalike.shields.calibration.automatic_radius`).
         ids: a name for each, to appear in certificates; "0", "1", … unless given.
 
     Attributes:
         space, radius, ids: as given.
         shape: of one point, (…).
-        rounding: how far at most a stored point is from the one it was made of: 0 unless it was rounded to store it. What is kept out of
-            are balls of `reach = radius + rounding`, so that the points before rounding are protected too.
+        rounding: how far at most a stored point is from the one it was made of: 0 unless it was
+            rounded to store it. What is kept out of are balls of `reach = radius + rounding`, so
+            that the points before rounding are protected too.
         checksum: of the set; equal for equal points, ids and radius.
-        embedding: how images are turned into points, as `unalike score --features` spells it; None for latents.
+        embedding: how images are turned into points, as `unalike score --features` spells it; None
+            for latents.
         radius_source: how "auto" found the radius; None where it was given.
 
     Raises:
-        OptionError: for no latents, a radius that is not a finite number above 0, an empty space name, ids that do not fit, and "auto" with
-            nothing to measure it on.
+        OptionError: for no latents, a radius that is not a finite number above 0, an empty space
+            name, ids that do not fit, and "auto" with nothing to measure it on.
         NumericsError: for NaN or infinite latents.
 
     Example:
@@ -118,7 +123,9 @@ class Shield:
         return f"Shield({len(self)} balls of radius {self.radius:g} in {self.space})"
 
     def summary(self) -> dict[str, Any]:
-        """What a report says of the set, ready for JSON: size, space, radius and how it was found, rounding, checksum."""
+        """What a report says of the set, ready for JSON: size, space, radius and how it was found,
+        rounding, checksum.
+        """
         source = dict(self.radius_source) if self.radius_source else None
         facts = {
             "size": len(self),
@@ -142,14 +149,16 @@ class Shield:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, check: bool = True) -> Self:
-        """The protected set in a folder, as `save` or `unalike shield build` wrote it; the vectors stay on disk.
+        """The protected set in a folder, as `save` or `unalike shield build` wrote it; the vectors
+        stay on disk.
 
         Args:
             folder: where it is.
             check: read all vectors once and compare their checksums.
 
         Raises:
-            StoreError: when there is none, it is not finished, or anything of it is missing or damaged.
+            StoreError: when there is none, it is not finished, or anything of it is missing or
+                damaged.
 
         Cost: with `check` one pass over all files, else over all but the vectors.
         """
@@ -172,11 +181,13 @@ class Shield:
         return shield
 
     def save(self, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-        """Writes the set, with what `open` needs to search it, into a folder that is not there yet or empty. Equal points are kept once.
+        """Writes the set, with what `open` needs to search it, into a folder that is not there yet
+        or empty. Equal points are kept once.
 
         Args:
             folder: where to.
-            dtype: "float32", or "float16" for half the room and balls that are larger by the rounding.
+            dtype: "float32", or "float16" for half the room and balls that are larger by the
+                rounding.
 
         Raises:
             OptionError: for two points with one id.
@@ -205,7 +216,8 @@ class Shield:
         """Search with this from now on, in place of what the shield would choose.
 
         Raises:
-            OptionError: for an approximate search, whose misses would make every certificate worthless, and one of other vectors.
+            OptionError: for an approximate search, whose misses would make every certificate
+                worthless, and one of other vectors.
         """
         if not search.exact:
             raise OptionError(
@@ -219,7 +231,9 @@ class Shield:
         self._searches = dict.fromkeys((torch.device("cpu"), torch.device("cuda")), search)
 
     def search(self, device: torch.device | None = None) -> Search:
-        """The exact search of the set, for queries on this device: a GPU holds the vectors itself where they fit."""
+        """The exact search of the set, for queries on this device: a GPU holds the vectors itself
+        where they fit.
+        """
         device = device if device is not None and device.type == "cuda" else torch.device("cpu")
         if device not in self._searches:
             layered = self._index is not None and device.type == "cpu"
@@ -244,7 +258,9 @@ class Shield:
         return Trajectory(self.search(device), self.reach)
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The index (B,) of the nearest protected point and its exact distance (B,) in float64, for latents (B, …)."""
+        """The index (B,) of the nearest protected point and its exact distance (B,) in float64, for
+        latents (B, …).
+        """
         index, distance = self.search(latents.device).nearest(self._rows(latents))
         return torch.from_numpy(index), torch.from_numpy(distance)
 
@@ -256,16 +272,20 @@ class Shield:
         )
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents (B, …), those inside a ball moved out of all of them, and which were moved (B,).
+        """The latents (B, …), those inside a ball moved out of all of them, and which were moved
+        (B,).
 
-        A latent inside leaves along the ray with the nearest exit of those that `directions_out` tries; overlapping balls are walked
-        through to the end of their union. The result is checked after rounding to the latents' own precision, and pushed further where
-        that rounding led back inside. Latents outside are returned bit by bit.
+        A latent inside leaves along the ray with the nearest exit of those that `directions_out`
+        tries; overlapping balls are walked through to the end of their union. The result is checked
+        after rounding to the latents' own precision, and pushed further where that rounding led
+        back inside. Latents outside are returned bit by bit.
 
-        Cost: for each latent that is inside, searches within growing distances until the exit lies in the searched part.
+        Cost: for each latent that is inside, searches within growing distances until the exit lies
+        in the searched part.
 
         Raises:
-            ShieldError: when the way out leads beyond what the precision of the latents can express.
+            ShieldError: when the way out leads beyond what the precision of the latents can
+                express.
         """
         moved = self.inside(latents)
         if not moved.any():
@@ -292,7 +312,8 @@ class Shield:
     def _exit(self, search: Search, x: np.ndarray, radius: float) -> Tensor:
         """The nearest point found on a ray from x (d,) that lies in no ball of this radius.
 
-        A ball that covers a point of the ray up to `walked` has its centre within `radius + walked` of x, so an exit up to there is one.
+        A ball that covers a point of the ray up to `walked` has its centre within `radius + walked`
+        of x, so an exit up to there is one.
         """
         point, walked = torch.from_numpy(x), radius
         around = search.within(x[None], radius)[0]

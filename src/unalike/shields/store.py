@@ -2,11 +2,11 @@
 
 ```
 DIR/
-  manifest.json                 what the set is, and the digest of each file; written last, in one go
-  vectors-00000.safetensors …   the tensor "vectors" (m, d), at most 256 MiB each
-  names-0.parquet               a row a vector: its id, the names of all inputs it stands for, the digest of its bytes
-  index-0.safetensors           what the search keeps in memory
-  building.jsonl                only while a build or an addition is going on, or was interrupted
+  manifest.json                 what the set is, and the digest of each file; written last, in one
+  go vectors-00000.safetensors …   the tensor "vectors" (m, d), at most 256 MiB each names-0.parquet
+  a row a vector: its id, the names of all inputs it stands for, the digest of its bytes
+  index-0.safetensors           what the search keeps in memory building.jsonl                only
+  while a build or an addition is going on, or was interrupted
 ```
 """
 
@@ -51,7 +51,8 @@ def open_folder(folder: Path, *, check: bool = True) -> Opened:
 
     Args:
         folder: written by `Writer`.
-        check: read all vectors once and compare their checksums; those of the other files are always compared.
+        check: read all vectors once and compare their checksums; those of the other files are
+            always compared.
 
     Raises:
         StoreError: when there is none, it is unfinished, or anything of it is missing or damaged.
@@ -120,7 +121,8 @@ def finished(folder: Path) -> Manifest:
 
 
 def base_of(folder: Path) -> Manifest:
-    """The manifest of the set that can be added to in a folder, whether an addition to it was interrupted or not.
+    """The manifest of the set that can be added to in a folder, whether an addition to it was
+    interrupted or not.
 
     Raises:
         StoreError: when there is no set, or its build was not finished.
@@ -133,13 +135,16 @@ def base_of(folder: Path) -> Manifest:
 
 
 def unfinished(entries: Sequence[dict], manifest: Manifest | None) -> bool:
-    """Whether the work that a journal is of is still to be done; not where the manifest is one that came of it."""
+    """Whether the work that a journal is of is still to be done; not where the manifest is one that
+    came of it.
+    """
     base = entries[0].get("base") if entries else None
     return not entries or manifest is None or base == manifest.checksum
 
 
 def discard(folder: Path) -> int:
-    """Remove what an interrupted addition or build has written, and return how many bytes that were; the set is as it was before.
+    """Remove what an interrupted addition or build has written, and return how many bytes that
+    were; the set is as it was before.
 
     Raises:
         StoreError: when nothing was interrupted, or another process is at it.

@@ -1,4 +1,6 @@
-"""Search along a trajectory: what an earlier search has excluded stays excluded while the prediction moves little."""
+"""Search along a trajectory: what an earlier search has excluded stays excluded while the
+prediction moves little.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _WORTH = 0.01  # share of the rows whose second bound takes as long as a search 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A full search for `probe`: all rows (k,) nearer than `beyond`, lower bounds of their distances, and which of those are tight."""
+    """A full search for `probe`: all rows (k,) nearer than `beyond`, lower bounds of their
+    distances, and which of those are tight.
+    """
 
     probe: Probe
     rows: np.ndarray
@@ -31,11 +35,13 @@ class _Kept:
 
 
 class Trajectory:
-    """The vectors nearer than a radius to each prediction of a run, step by step; the regions that SPELL keeps a run out of.
+    """The vectors nearer than a radius to each prediction of a run, step by step; the regions that
+    SPELL keeps a run out of.
 
-    With `m` a distance within which a full search at `x_s` found all candidates, every other row is at least `m - ||x - x_s||` from `x`
-    (triangle inequality): while that is not below the radius only candidates are looked at, and of those only the ones whose own lower
-    bound less `||x - x_s||` is below it. A search looks ahead by a multiple of the last step's motion.
+    With `m` a distance within which a full search at `x_s` found all candidates, every other row is
+    at least `m - ||x - x_s||` from `x` (triangle inequality): while that is not below the radius
+    only candidates are looked at, and of those only the ones whose own lower bound less `||x -
+    x_s||` is below it. A search looks ahead by a multiple of the last step's motion.
 
     Attributes:
         radius: of the balls.
@@ -67,7 +73,9 @@ class Trajectory:
         return self.search.vectors.count
 
     def within(self, x: np.ndarray) -> list[np.ndarray]:
-        """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the radius, ascending."""
+        """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the
+        radius, ascending.
+        """
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
         probes, kept = [Probe(row) for row in x.copy()], self._kept
@@ -77,7 +85,8 @@ class Trajectory:
         ]
         self.steps += len(x)
         if self._lost(moved):
-            # Going through the index takes about as long for all images as for one, so all are searched for anew.
+            # Going through the index takes about as long for all images as for one, so all are
+            # searched for anew.
             last_step = np.linalg.norm(x - self._last, axis=1)
             reach = self.radius + np.where(
                 np.isnan(last_step), _FIRST_AHEAD * self.radius, _AHEAD * last_step
@@ -97,7 +106,9 @@ class Trajectory:
         ]
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part at a time where there are many."""
+        """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part
+        at a time where there are many.
+        """
         if x0.shape[1] != self.search.vectors.dimension:
             raise OptionError(
                 f"the shield holds vectors of {self.search.vectors.dimension} values and this generation has {x0.shape[1]} an image; both "
@@ -109,7 +120,9 @@ class Trajectory:
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
     def _lost(self, moved: list[float]) -> bool:
-        """Whether the earlier searches are of no more use: one excludes too little, or all together so little that new ones cost less."""
+        """Whether the earlier searches are of no more use: one excludes too little, or all together
+        so little that new ones cost less.
+        """
         worth = _WORTH * len(self)
         for kept, m in zip(self._kept, moved, strict=True):
             if kept is None or kept.beyond - m < self.radius:
@@ -118,7 +131,9 @@ class Trajectory:
         return bool(worth < 0)
 
     def _keep(self, probe: Probe, found: Candidates, beyond: float) -> _Kept:
-        """The candidates of a search; the nearest alone, looking ahead less, where there are more than are worth keeping."""
+        """The candidates of a search; the nearest alone, looking ahead less, where there are more
+        than are worth keeping.
+        """
         rows, lower = found.rows, found.lower
         if len(rows) > _MOST_KEPT:
             beyond = max(self.radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))

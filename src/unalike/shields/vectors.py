@@ -44,7 +44,9 @@ class Vectors(Protocol):
         ...
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, at most `size` at a time: the number of the first and the rows (m, d) as they are stored."""
+        """All rows in order, at most `size` at a time: the number of the first and the rows (m, d)
+        as they are stored.
+        """
         ...
 
 
@@ -87,7 +89,8 @@ class Resident:
 
 
 class Mapped:
-    """Vectors in safetensors files, read from the disk where they are needed; what is resident is what the system keeps cached.
+    """Vectors in safetensors files, read from the disk where they are needed; what is resident is
+    what the system keeps cached.
 
     Args:
         shards: each file and how many rows it has, in order.
@@ -95,7 +98,8 @@ class Mapped:
         dtype: "float16" or "float32".
 
     Raises:
-        StoreError: for a file that is not there, too short, or holds something else than so many rows.
+        StoreError: for a file that is not there, too short, or holds something else than so many
+            rows.
 
     Cost: opening reads the header of each file; `rows` reads the pages of the rows alone.
     """
@@ -113,7 +117,9 @@ class Mapped:
         return self.count
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers below 0 or from n on."""
+        """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers
+        below 0 or from n on.
+        """
         index = np.asarray(index, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= self.count):
             raise IndexError(
@@ -130,7 +136,9 @@ class Mapped:
         return found
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, at most `size` at a time; views of the files where a block lies in one of them."""
+        """All rows in order, at most `size` at a time; views of the files where a block lies in one
+        of them.
+        """
         for first in range(0, self.count, size):
             last = min(first + size, self.count)
             a, b = bisect_right(self._first, first) - 1, bisect_right(self._first, last - 1) - 1
@@ -143,7 +151,9 @@ class Mapped:
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
-    """The tensor of a shard, mapped; its header must say that it is what is expected, and the file must be as long as that takes."""
+    """The tensor of a shard, mapped; its header must say that it is what is expected, and the file
+    must be as long as that takes.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -1,4 +1,6 @@
-"""Builds a protected set on disk, or adds to one, so that it can be killed at any moment and go on."""
+"""Builds a protected set on disk, or adds to one, so that it can be killed at any moment and go
+on.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,12 @@ _SETTINGS = ("space", "shape", "dtype", "size", "embedding")
 
 
 class Writer:
-    """A build or an addition that is going on; made by `begin` and `append`. What `add` was given is on the disk when it returns.
+    """A build or an addition that is going on; made by `begin` and `append`. What `add` was given
+    is on the disk when it returns.
 
-    Nothing that a finished set consists of is changed before `finish` puts a new manifest in place of the old one. As a context manager
-    it lets go of the folder at the end, finished or not; after an error it is of no more use, and begun again it goes on.
+    Nothing that a finished set consists of is changed before `finish` puts a new manifest in place
+    of the old one. As a context manager it lets go of the folder at the end, finished or not; after
+    an error it is of no more use, and begun again it goes on.
 
     Example:
         >>> import tempfile, torch
@@ -94,7 +98,8 @@ class Writer:
 
         Raises:
             OptionError: for settings that are not allowed.
-            StoreError: for a folder that holds something else, a set that is finished, or a build of other settings.
+            StoreError: for a folder that holds something else, a set that is finished, or a build
+                of other settings.
         """
         require_settings(space, shape, dtype)
         settings = {
@@ -118,7 +123,8 @@ class Writer:
 
     @classmethod
     def append(cls, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Self:
-        """An addition to a finished set, or one that was interrupted, which goes on. Until it is finished the set on disk is the old one.
+        """An addition to a finished set, or one that was interrupted, which goes on. Until it is
+        finished the set on disk is the old one.
 
         Raises:
             StoreError: when there is no set, its build was not finished, or it is damaged.
@@ -183,8 +189,10 @@ class Writer:
 
         Raises:
             OptionError: for vectors of another shape, or names that are missing, taken or not text.
-            NumericsError: for NaN, infinity, and what is beyond the largest number of float16; the message names the input.
-            StoreError: when they cannot be written, with the room that is needed; those of earlier calls are kept.
+            NumericsError: for NaN, infinity, and what is beyond the largest number of float16; the
+                message names the input.
+            StoreError: when they cannot be written, with the room that is needed; those of earlier
+                calls are kept.
         """
         self._require_usable()
         require_new(names, self.done)
@@ -203,7 +211,9 @@ class Writer:
         self._usable = True
 
     def vectors(self) -> Mapped:
-        """All vectors that are in, mapped from the disk; none may be added to the last file after that, the next goes into a new one."""
+        """All vectors that are in, mapped from the disk; none may be added to the last file after
+        that, the next goes into a new one.
+        """
         self._require_usable()
         self._seal()
         shards = [(self.folder / shard.file, shard.count) for shard in self._shards]
@@ -216,7 +226,8 @@ class Writer:
         radius_source: dict[str, Any] | None = None,
         rounding: float = 0.0,
     ) -> Manifest:
-        """Make a set of what is in: write the names and the search index, then the manifest, and remove what is of no more use.
+        """Make a set of what is in: write the names and the search index, then the manifest, and
+        remove what is of no more use.
 
         Args:
             radius: of the balls; None to keep that of the set that was added to.
@@ -244,7 +255,9 @@ class Writer:
         return manifest
 
     def close(self) -> None:
-        """Let go of the folder; what is not finished can go on later. What was begun and holds nothing new leaves nothing."""
+        """Let go of the folder; what is not finished can go on later. What was begun and holds
+        nothing new leaves nothing.
+        """
         if self._growing is not None:
             self._growing.close()
         if self._usable and len(self.done) == self._names_before:

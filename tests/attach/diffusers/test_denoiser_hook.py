@@ -250,7 +250,9 @@ def test_denoiser_is_left_alone_when_no_method_acts_on_prompts(pipelines: Pipeli
 
 
 class Separate(diffusers.DiffusionPipeline):
-    """Asks its denoiser for each prompt and for the empty one in calls of their own, in the order that it is told."""
+    """Asks its denoiser for each prompt and for the empty one in calls of their own, in the order
+    that it is told.
+    """
 
     def __init__(self, unet: Any, scheduler: Any) -> None:
         super().__init__()

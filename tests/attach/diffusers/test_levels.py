@@ -172,7 +172,9 @@ def test_every_scheduler_with_a_map_is_among_the_settings() -> None:
 def test_first_call_s_edit_is_carried_into_the_second_when_a_step_has_two(
     name: str, image: Tensor
 ) -> None:
-    """From σ to σ' with slopes (x - x0) / σ: their mean (Heun), or that at a point between alone (KDPM2)."""
+    """From σ to σ' with slopes (x - x0) / σ: their mean (Heun), or that at a point between alone
+    (KDPM2).
+    """
     setting = next(s for s in SETTINGS if s.name == name)
     scheduler = prepared(setting)
     here, there = float(scheduler.sigmas[0]), float(scheduler.sigmas[1])
@@ -206,7 +208,9 @@ def test_only_second_calls_move_the_sample_when_the_solver_is_dpm_sde(image: Ten
 def test_edit_counts_one_and_a_half_times_and_is_half_taken_back_when_the_solver_remembers_a_step(
     image: Tensor,
 ) -> None:
-    """One edit with DPM++ of second order is what edits of 1.5 and -0.5 times its size are, at this step and the next, with first order."""
+    """One edit with DPM++ of second order is what edits of 1.5 and -0.5 times its size are, at this
+    step and the next, with first order.
+    """
 
     def moved_by(order: int, call: int) -> Tensor:
         config = {

@@ -1,4 +1,6 @@
-"""Denoisers D(x, sigma) to sample from: one that knows a single image, and those of the shipped models."""
+"""Denoisers D(x, sigma) to sample from: one that knows a single image, and those of the shipped
+models.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def pipeline(name: str) -> Any:
 
 
 class Network:
-    """A network of variance preserving samples that predicts noise or velocity, as a denoiser of `x = x0 + sigma · noise`."""
+    """A network of variance preserving samples that predicts noise or velocity, as a denoiser of `x
+    = x0 + sigma · noise`.
+    """
 
     def __init__(self, predict: Any, scheduler: Any) -> None:
         self._predict, self._velocity = predict, scheduler.config.prediction_type == "v_prediction"
@@ -91,7 +95,9 @@ def digits() -> Network:
 
 
 def emoji(prompts: list[str]) -> Network:
-    """The shipped model of emoji, without classifier-free guidance: D(x, sigma) for x (B, 16, 8, 8), one prompt an image."""
+    """The shipped model of emoji, without classifier-free guidance: D(x, sigma) for x (B, 16, 8,
+    8), one prompt an image.
+    """
     pipe = pipeline("emoji")
     with torch.no_grad():
         embeddings = pipe.encode_prompt(prompts, "cpu", 1, False)[0]

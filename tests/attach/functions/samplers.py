@@ -1,4 +1,6 @@
-"""Samplers that are not diffusers': EDM's, written from the paper; loops of guided-diffusion's structure; k-diffusion's own."""
+"""Samplers that are not diffusers': EDM's, written from the paper; loops of guided-diffusion's
+structure; k-diffusion's own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def edm(
     low: float = 0.0,
     high: float = math.inf,
 ) -> Tensor:
-    """Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364) with s(t) = 1, σ(t) = t and S_noise = 1; noise of its own from a fixed seed."""
+    """Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364) with s(t) = 1, σ(t) = t and S_noise = 1;
+    noise of its own from a fixed seed.
+    """
     generator, steps = torch.Generator().manual_seed(9), len(sigmas) - 1
     x = noise * sigmas[0]
     for i in range(steps):
@@ -53,11 +57,13 @@ def euler(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float] | Tensor, *extr
 
 
 class Diffusion:
-    """A diffusion with the arguments and the order of things of guided-diffusion, of `steps` of 1,000 steps, for a model of the noise.
+    """A diffusion with the arguments and the order of things of guided-diffusion, of `steps` of
+    1,000 steps, for a model of the noise.
 
     Args:
         steps: how many.
-        rescale: whether the model is given timesteps on the scale of 1,000 as numbers with a point, as `rescale_timesteps` does.
+        rescale: whether the model is given timesteps on the scale of 1,000 as numbers with a point,
+            as `rescale_timesteps` does.
     """
 
     original_num_steps = 1000
@@ -115,9 +121,10 @@ class Diffusion:
 def k_diffusion_sampling() -> ModuleType | None:
     """The module `k_diffusion.sampling` of PyPI's k-diffusion, or None where it is not installed.
 
-    The package's own `__init__` imports what trains and measures models, with torchvision and more, none of which sampling uses; one
-    function for pictures in a module beside it names torchvision too. So the module is read without the package's `__init__`, and an
-    empty torchvision stands in while it is read, where there is none.
+    The package's own `__init__` imports what trains and measures models, with torchvision and more,
+    none of which sampling uses; one function for pictures in a module beside it names torchvision
+    too. So the module is read without the package's `__init__`, and an empty torchvision stands in
+    while it is read, where there is none.
     """
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None or spec.submodule_search_locations is None:

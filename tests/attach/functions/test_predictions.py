@@ -109,7 +109,9 @@ def test_method_sees_levels_and_samples_of_each_step(rescale: bool, hand_over: b
 
 
 def test_samples_are_those_of_a_guided_denoiser_when_ddim_is_euler() -> None:
-    """DDIM without noise is Euler's method on `x / alpha`; SPELL's edit depends on the prediction alone."""
+    """DDIM without noise is Euler's method on `x / alpha`; SPELL's edit depends on the prediction
+    alone.
+    """
     diffusion, x, method = Diffusion(6), noise(4, 4, 8, 8), SPELL(radius=30.0)
     options = {"clip_denoised": False, "model_kwargs": {"y": LABELS}}
     result = denoised_fn(diffusion, method, groups=LABELS).sample(

@@ -33,7 +33,9 @@ def weighted_entropy(gram, weights, order):
 
 
 def slope(gram, i, order, step=1e-6):
-    """How the entropy changes as weight moves from all samples to the i-th: its influence function by finite differences."""
+    """How the entropy changes as weight moves from all samples to the i-th: its influence function
+    by finite differences.
+    """
     n = len(gram)
     ends = []
     for sign in (1, -1):

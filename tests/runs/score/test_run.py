@@ -42,7 +42,9 @@ def prompts_file(path, names, prompts):
 
 @pytest.fixture
 def pair(tmp_path):
-    """A set of 12 pictures of three prompts and a reference of 15, some the same, with prompts too."""
+    """A set of 12 pictures of three prompts and a reference of 15, some the same, with prompts
+    too.
+    """
     drawn = folders.write(tmp_path / "drawn", [0, 1, 2, 3, 4, 5, 6, 7, 7, 20, 21, 22])
     real = folders.write(tmp_path / "real", range(15))
     asked = ["cat", "dog", "bird"] * 4
@@ -73,9 +75,11 @@ def with_everything(pair, **settings):
 
 
 def frechet_by_singular_values(real, generated):
-    """The Fréchet distance of few samples with many numbers, which `metrics.frechet_distance` would take a minute for.
+    """The Fréchet distance of few samples with many numbers, which `metrics.frechet_distance` would
+    take a minute for.
 
-    `tr (C_r^½ C_g C_r^½)^½` is the sum of the singular values of `G Rᵀ`, for centred samples over the roots of their numbers.
+    `tr (C_r^½ C_g C_r^½)^½` is the sum of the singular values of `G Rᵀ`, for centred samples over
+    the roots of their numbers.
     """
     (r, mean_r), (g, mean_g) = (
         (x - x.mean(dim=0), x.mean(dim=0)) for x in (real.double(), generated.double())

@@ -19,7 +19,9 @@ from unalike.shields.store import open_folder
 
 @pytest.fixture(autouse=True)
 def _protected(tmp_path, monkeypatch):
-    """Seven pictures protected as pixels in `out`, and four in `new`, of which one is protected and one is nearly."""
+    """Seven pictures protected as pixels in `out`, and four in `new`, of which one is protected and
+    one is nearly.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.fsync", lambda handle: None)
     folders.write(tmp_path / "set", range(7))

@@ -35,7 +35,9 @@ FACTS = {
 
 @pytest.fixture(scope="module")
 def drawn(tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the protected set `shield` and the run `moved`, of whose two images one had to be moved out of it."""
+    """A folder with the protected set `shield` and the run `moved`, of whose two images one had to
+    be moved out of it.
+    """
     folder = tmp_path_factory.mktemp("verify")
     probe = GenerateSettings(
         **FACTS, model=str(tiny_sd_folder), out=folder / "probe", memory=folder / "bank"
@@ -101,7 +103,9 @@ def rewritten(**changes: Any) -> Callable[[Path], None]:
 
 
 def other_picture(side: int, *, recorded: bool) -> Callable[[Path], None]:
-    """Draws something else over the first image, the digest in the table made to fit where it is `recorded`."""
+    """Draws something else over the first image, the digest in the table made to fit where it is
+    `recorded`.
+    """
 
     def change(run: Path) -> None:
         path = run / "images" / "00000.png"

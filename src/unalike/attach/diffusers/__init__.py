@@ -1,1 +1,3 @@
-"""Guidance for diffusers pipelines: hooks on scheduler and denoiser, prompts, autoencoders, regions."""
+"""Guidance for diffusers pipelines: hooks on scheduler and denoiser, prompts, autoencoders,
+regions.
+"""

@@ -27,7 +27,9 @@ Sample = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 
 
 def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashable:
-    """What a calibration depends on besides the prompts: the method, the models, the scheduler and the settings of the call."""
+    """What a calibration depends on besides the prompts: the method, the models, the scheduler and
+    the settings of the call.
+    """
     scheduler = (
         type(pipe.scheduler).__name__,
         repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))),
@@ -46,8 +48,9 @@ def calibrated(
 ) -> list[Method]:
     """The methods, calibrated on at least 8 unguided samples with the call's own arguments.
 
-    The pipeline is run once, or as often as it takes to have 8 samples, with copies of the caller's generators, whose own state is left
-    alone; so is torch's global one. Costs as many model evaluations as that many unguided calls, the decoding left out where possible.
+    The pipeline is run once, or as often as it takes to have 8 samples, with copies of the caller's
+    generators, whose own state is left alone; so is torch's global one. Costs as many model
+    evaluations as that many unguided calls, the decoding left out where possible.
 
     Args:
         methods: all of which need calibration.
@@ -81,7 +84,9 @@ def calibrated(
 
 
 def copied(generator: Any) -> Any:
-    """Copies of a pipeline's `generator` argument, one or a list, in the states that they are in; None for None."""
+    """Copies of a pipeline's `generator` argument, one or a list, in the states that they are in;
+    None for None.
+    """
     if isinstance(generator, torch.Generator):
         return generator.clone_state()
     if isinstance(generator, list | tuple):

@@ -1,4 +1,6 @@
-"""How a pipeline is called, with its own arguments, whatever guidance it has by itself, and what it calls in turn."""
+"""How a pipeline is called, with its own arguments, whatever guidance it has by itself, and what it
+calls in turn.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ _PACKING = ["latents", "batch_size", "num_channels_latents", "height", "width"]
 def own_call(pipe: Any) -> Callable[..., Any]:
     """The call of the pipeline's class, with the pipeline as first argument.
 
-    A class whose call is guided by itself, as those of `unalike.pipelines.guided`, has the call without as `unguided`.
+    A class whose call is guided by itself, as those of `unalike.pipelines.guided`, has the call
+    without as `unguided`.
     """
     kind = type(pipe)
     return getattr(kind, "unguided", kind.__call__)
@@ -40,7 +43,9 @@ def draws_videos(pipe: Any) -> bool:
 
 
 def named_arguments(pipe: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name; TypeError, as from the call itself, for those that it has not."""
+    """The arguments of a call by name; TypeError, as from the call itself, for those that it has
+    not.
+    """
     arguments = inspect.signature(own_call(pipe)).bind(pipe, *args, **kwargs).arguments
     return {
         name: value for name, value in list(arguments.items())[1:] if name != "kwargs"
@@ -54,5 +59,7 @@ def denoisers(pipe: Any) -> dict[str, torch.nn.Module]:
 
 
 def packs_as_images(pipe: Any) -> bool:
-    """Whether a pipeline that packs its latents packs those of images: (B, C, h, w) of two by two places a token, as Flux does."""
+    """Whether a pipeline that packs its latents packs those of images: (B, C, h, w) of two by two
+    places a token, as Flux does.
+    """
     return list(inspect.signature(pipe._pack_latents).parameters) == _PACKING

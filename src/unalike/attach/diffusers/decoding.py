@@ -1,4 +1,6 @@
-"""From the latents that a pipeline's scheduler sees to the images that the pipeline returns, with gradients where they are wanted."""
+"""From the latents that a pipeline's scheduler sees to the images that the pipeline returns, with
+gradients where they are wanted.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,20 @@ _UNPACKING = ["latents", "height", "width", "vae_scale_factor"]
 
 
 class Decoder:
-    """What a pipeline does with its final latents: unpacked, scaled back, decoded, and brought to [0, 1] and the size that was asked for.
+    """What a pipeline does with its final latents: unpacked, scaled back, decoded, and brought to
+    [0, 1] and the size that was asked for.
 
     In a pipeline without an autoencoder the latents are the image itself.
 
     Args:
         pipe: a diffusers pipeline.
-        size: height and width of the images of the call; None stands for the pipeline's own. Packed latents need it, and pipelines that
-            draw at the nearest size they were trained on and then resize and crop.
+        size: height and width of the images of the call; None stands for the pipeline's own. Packed
+            latents need it, and pipelines that draw at the nearest size they were trained on and
+            then resize and crop.
 
     Raises:
-        UnsupportedError: for an autoencoder that is not one of images, or latents packed in an unknown way.
+        UnsupportedError: for an autoencoder that is not one of images, or latents packed in an
+            unknown way.
     """
 
     def __init__(self, pipe: Any, size: tuple[int | None, int | None] = (None, None)) -> None:
@@ -59,7 +64,8 @@ class Decoder:
         """The images (B, 3, h, w) in [0, 1], float32, of final latents (B, …); inside of `open`.
 
         Raises:
-            UnsupportedError: for latents that are not those of images, or do not fit the size of the call.
+            UnsupportedError: for latents that are not those of images, or do not fit the size of
+                the call.
         """
         vae, x = self._vae, latents
         if vae is not None:
@@ -83,8 +89,9 @@ class Decoder:
     def open(self) -> Iterator[None]:
         """The autoencoder as decoding needs it, and afterwards as it was.
 
-        Gradients go through its blocks one at a time where it can do that, so that their intermediate results do not add up; and where
-        the pipeline decodes in float32 because float16 overflows, so does this.
+        Gradients go through its blocks one at a time where it can do that, so that their
+        intermediate results do not add up; and where the pipeline decodes in float32 because
+        float16 overflows, so does this.
         """
         vae = self._vae
         if vae is None:
@@ -127,7 +134,9 @@ class Decoder:
         return unpacked[:, :, 0] if of_one_frame(self._vae) else unpacked
 
     def _resized(self, images: Tensor) -> Tensor:
-        """Images that were drawn at one of the sizes that the pipeline was trained on, in the size that was asked for."""
+        """Images that were drawn at one of the sizes that the pipeline was trained on, in the size
+        that was asked for.
+        """
         resize, (height, width) = (
             getattr(getattr(self._pipe, "image_processor", None), "resize_and_crop_tensor", None),
             self._size,

@@ -1,4 +1,6 @@
-"""Hooks on a pipeline's denoiser, for methods that act on prompts: other embeddings, and steps without classifier-free guidance."""
+"""Hooks on a pipeline's denoiser, for methods that act on prompts: other embeddings, and steps
+without classifier-free guidance.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,16 @@ _HINT = "use methods that correct x0 with this pipeline, such as SPARKE"
 
 
 class Denoiser:
-    """Context manager: while it is open, the denoiser (`unet` or `transformer`) is given the prompts as the methods leave them.
+    """Context manager: while it is open, the denoiser (`unet` or `transformer`) is given the
+    prompts as the methods leave them.
 
-    Rows of the positive prompts are told apart from the others by equality with what `encode_prompt` returned, or with the class labels of
-    the call. What the model is given may be longer, as where a duration follows the prompt, and may have a row for each frame of a video.
-    Class labels become embeddings inside the model, in each block; those are replaced where they are made. Where
-    classifier-free guidance is to be left out, the output for each empty prompt is replaced by that for the prompt, which makes any
-    weight of guidance the same as 1. Of two transformers that take turns both are hooked.
+    Rows of the positive prompts are told apart from the others by equality with what
+    `encode_prompt` returned, or with the class labels of the call. What the model is given may be
+    longer, as where a duration follows the prompt, and may have a row for each frame of a video.
+    Class labels become embeddings inside the model, in each block; those are replaced where they
+    are made. Where classifier-free guidance is to be left out, the output for each empty prompt is
+    replaced by that for the prompt, which makes any weight of guidance the same as 1. Of two
+    transformers that take turns both are hooked.
 
     Args:
         pipe: a diffusers pipeline.
@@ -40,7 +45,8 @@ class Denoiser:
         prompts: has heard the prompts.
 
     Raises:
-        UnsupportedError: on entering for a pipeline without a denoiser; from the denoiser where its rows cannot be told apart.
+        UnsupportedError: on entering for a pipeline without a denoiser; from the denoiser where its
+            rows cannot be told apart.
     """
 
     def __init__(
@@ -157,12 +163,16 @@ class Denoiser:
         }
 
     def _taken(self, values: Tensor) -> Tensor:
-        """Of `values` (R · frames, …) those of the positive prompts (B, …): what the frames of a video share is taken once."""
+        """Of `values` (R · frames, …) those of the positive prompts (B, …): what the frames of a
+        video share is taken once.
+        """
         each = values.unflatten(0, (len(self._rows), -1))[self._rows.to(values.device), 0]
         return each[:, : self._length] if each.ndim == 3 else each
 
     def _replaced(self, values: Tensor, rows: Tensor) -> Tensor:
-        """`values` (R · frames, …) with those of the positive prompts replaced by `rows` (B, …), the same for all frames."""
+        """`values` (R · frames, …) with those of the positive prompts replaced by `rows` (B, …),
+        the same for all frames.
+        """
         frames = len(values) // len(self._rows)
         new = rows.to(values).repeat_interleave(frames, dim=0)
         chosen = self._rows.repeat_interleave(frames).nonzero().flatten().to(values.device)
@@ -173,7 +183,9 @@ class Denoiser:
     def _positive_rows(
         self, module: torch.nn.Module, tokens: Any, sample: Tensor, *, asked: bool
     ) -> Tensor:
-        """Which rows of the input `sample` (R, …) belong to positive prompts: (R,) bool; `asked`, whether it had those of this step."""
+        """Which rows of the input `sample` (R, …) belong to positive prompts: (R,) bool; `asked`,
+        whether it had those of this step.
+        """
         positive = self._prompts.positive
         found = None
         if isinstance(tokens, Tensor) and isinstance(positive, Tensor):

@@ -1,4 +1,6 @@
-"""Protected sets in the space of pixels or of an embedding: the way out is the gradient through decoder and encoder."""
+"""Protected sets in the space of pixels or of an embedding: the way out is the gradient through
+decoder and encoder.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _BLOCK_VALUES = 1 << 22
 
 
 class Extractor(Protocol):
-    """What `unalike.extractors` makes: images into vectors, and a name that changes with the network's weights."""
+    """What `unalike.extractors` makes: images into vectors, and a name that changes with the
+    network's weights.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -44,7 +48,9 @@ class Extractor(Protocol):
 
 
 Embed: TypeAlias = "Extractor | Callable[[Tensor], Tensor]"
-"""An extractor, or a function from images (n, 3, h, w) in [0, 1] to vectors (n, d), which goes by its name."""
+"""An extractor, or a function from images (n, 3, h, w) in [0, 1] to vectors (n, d), which goes by
+its name.
+"""
 
 
 def in_embedding(shield: Shield) -> bool:
@@ -56,7 +62,8 @@ def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
     """Refuses a protected set whose points this embedding did not make.
 
     Raises:
-        OptionError: for a set of an embedding and none given, or something given that embeds nothing.
+        OptionError: for a set of an embedding and none given, or something given that embeds
+            nothing.
         StoreError: for a set of latents, or of another embedding.
     """
     kind = shield.space.rpartition("/")[0]
@@ -82,9 +89,11 @@ def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
 
 
 class EmbeddedGuard:
-    """A shield in the space of an embedding `e = f(image)`, with the pipeline whose images are to be kept out.
+    """A shield in the space of an embedding `e = f(image)`, with the pipeline whose images are to
+    be kept out.
 
-    What counts is the image as the pipeline returns it: decoded, clamped, and rounded to 8 bits or not. The two have to be outside both.
+    What counts is the image as the pipeline returns it: decoded, clamped, and rounded to 8 bits or
+    not. The two have to be outside both.
 
     Args:
         shield: points (m, d) of the embedding.
@@ -97,7 +106,8 @@ class EmbeddedGuard:
         OptionError, StoreError: as `require_fitting_embedding`.
         UnsupportedError: for a pipeline whose latents cannot be decoded here.
 
-    Cost: at each step the batch is decoded and embedded once; only images inside a ball are differentiated, each by itself.
+    Cost: at each step the batch is decoded and embedded once; only images inside a ball are
+    differentiated, each by itself.
     """
 
     def __init__(
@@ -117,12 +127,16 @@ class EmbeddedGuard:
         self._device: torch.device | None = getattr(embed, "device", None)
 
     def regions(self, space: str, device: torch.device) -> Pushing:
-        """The balls with their way out, for the predictions of one call; whatever space its latents are of."""
+        """The balls with their way out, for the predictions of one call; whatever space its latents
+        are of.
+        """
         return _Regions(self)
 
     @torch.no_grad()
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the final latents (B, …) are images that lie in a ball (B,), or so near to one that rounding decides."""
+        """Which of the final latents (B, …) are images that lie in a ball (B,), or so near to one
+        that rounding decides.
+        """
         with self.decoder.open():
             images = self.decoder.images(latents)
         near = [
@@ -136,7 +150,8 @@ class EmbeddedGuard:
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The final latents (B, …), those inside moved out of all balls, and which were moved (B,).
 
-        After the images were moved one by one the batch is measured again as the pipeline will decode it.
+        After the images were moved one by one the batch is measured again as the pipeline will
+        decode it.
 
         Raises:
             ShieldError: for an image that cannot be moved out; see `outside`.
@@ -155,13 +170,15 @@ class EmbeddedGuard:
         )
 
     def outside(self, latent: Tensor, *, margin: float = _MARGIN) -> Tensor:
-        """One final latent (…) whose image is inside a ball, moved until the image as it is returned lies outside all of them.
+        """One final latent (…) whose image is inside a ball, moved until the image as it is
+        returned lies outside all of them.
 
-        Steps that bring little are doubled. Where there is no gradient, as at a protected point itself, a small pseudo-random step is
-        taken.
+        Steps that bring little are doubled. Where there is no gradient, as at a protected point
+        itself, a small pseudo-random step is taken.
 
         Raises:
-            ShieldError: where 64 steps do not lead out, or the gradient has no finite value or none but 0.
+            ShieldError: where 64 steps do not lead out, or the gradient has no finite value or none
+                but 0.
         """
         x, reach = latent[None].float(), self.shield.reach
         overshoot, short, nudge, nudges = 1.0, math.inf, _NUDGE, torch.Generator().manual_seed(0)
@@ -193,7 +210,9 @@ class EmbeddedGuard:
 
     @torch.no_grad()
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The number (B,) of the protected point nearest to the 8-bit image of each of the final latents (B, …), and the distance (B,)."""
+        """The number (B,) of the protected point nearest to the 8-bit image of each of the final
+        latents (B, …), and the distance (B,).
+        """
         with self.decoder.open():
             images = self.decoder.images(latents)
         return self.shield.nearest(self.features(as_returned(images)))
@@ -224,10 +243,12 @@ class EmbeddedGuard:
         return e
 
     def step_out(self, x: Tensor, radius: float) -> tuple[float, Tensor | None]:
-        """How far the image of a latent x (1, …) float32 is from the surface of the nearest ball, and a step (1, …) out of the balls.
+        """How far the image of a latent x (1, …) float32 is from the surface of the nearest ball,
+        and a step (1, …) out of the balls.
 
-        The step is None outside, where the distance is not above 0, and inside where there is no gradient. Gradients of the image are
-        scaled before they go on to the decoder, which may be in float16.
+        The step is None outside, where the distance is not above 0, and inside where there is no
+        gradient. Gradients of the image are scaled before they go on to the decoder, which may be
+        in float16.
         """
         with torch.inference_mode(False), torch.enable_grad(), self.decoder.open():
             leaf = x.detach().clone().requires_grad_()
@@ -257,7 +278,9 @@ class EmbeddedGuard:
         )
 
     def _way(self, e: Tensor, radius: float) -> tuple[float, Tensor | None]:
-        """The sum `Σ_k max(0, r / ||e - z_k|| - 1) · (e - z_k)` (d,) for e (1, d), or the way from the nearest `z_k` where it is 0."""
+        """The sum `Σ_k max(0, r / ||e - z_k|| - 1) · (e - z_k)` (d,) for e (1, d), or the way from
+        the nearest `z_k` where it is 0.
+        """
         rows, point = self._within(e, radius)[0], e.cpu().double()
         if len(rows) == 0:
             return 0.0, None
@@ -305,7 +328,9 @@ class _Regions:
         return len(self._guard.shield)
 
     def way_out(self, x0: Tensor, context: Context) -> Tensor | None:
-        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None where none lies in one."""
+        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None
+        where none lies in one.
+        """
         guard, x = self._guard, x0.detach()
         with torch.no_grad(), guard.decoder.open():
             e = guard.features(guard.decoder.images(x))
@@ -338,7 +363,9 @@ def _function(embed: Any) -> Any:
 
 
 def nudged(direction: Tensor, share: float) -> Tensor:
-    """A step along a direction, or the diagonal where it is 0, of a share of the length of a standard normal latent."""
+    """A step along a direction, or the diagonal where it is 0, of a share of the length of a
+    standard normal latent.
+    """
     along = direction if direction.any() else torch.ones_like(direction)
     return share * math.sqrt(along.numel()) / along.norm() * along
 

@@ -1,4 +1,6 @@
-"""Hooks on models that `torch.compile` may have compiled: around their graph they work, inside of it they would be forgotten."""
+"""Hooks on models that `torch.compile` may have compiled: around their graph they work, inside of
+it they would be forgotten.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from torch.nn import Module
 
 
 def is_compiled(module: Module) -> bool:
-    """Whether the module itself was compiled, wrapped (`torch.compile(module)`) or in place (`module.compile()`)."""
+    """Whether the module itself was compiled, wrapped (`torch.compile(module)`) or in place
+    (`module.compile()`).
+    """
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
@@ -21,10 +25,11 @@ def unwrapped(module: Module) -> Module:
 def hook_around(
     module: Module, before: Callable[..., Any], after: Callable[..., Any]
 ) -> Callable[[], None]:
-    """Hooks before and after a model, outside of its graph where it is compiled; returns what takes them away again.
+    """Hooks before and after a model, outside of its graph where it is compiled; returns what takes
+    them away again.
 
-    Hooks that are registered with a module that was compiled in place would become part of its graph: it would be compiled anew, or not
-    at all where the whole of it must be one.
+    Hooks that are registered with a module that was compiled in place would become part of its
+    graph: it would be compiled anew, or not at all where the whole of it must be one.
 
     Args:
         module: the model.

@@ -1,4 +1,6 @@
-"""Predictions and earlier generations as images, for methods that compare embeddings: decoded, embedded, with gradients."""
+"""Predictions and earlier generations as images, for methods that compare embeddings: decoded,
+embedded, with gradients.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _BATCH = 8
 class Remembered:
     """Embeddings of the samples of a memory, each made once for as long as this object lives.
 
-    The memory itself keeps latents; one that was opened from a file is decoded and embedded once, at the first step that asks for it.
+    The memory itself keeps latents; one that was opened from a file is decoded and embedded once,
+    at the first step that asks for it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +33,9 @@ class Remembered:
     def rows(
         self, memory: Memory, space: str, embed: Any, make: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """The embeddings (n, e) of all samples of a space, oldest first, on the CPU; `make` embeds some latents (k, d)."""
+        """The embeddings (n, e) of all samples of a space, oldest first, on the CPU; `make` embeds
+        some latents (k, d).
+        """
         if self._of is None or self._of[0] is not memory or self._of[1:] != (space, embed):
             self._of, self._rows = (memory, space, embed), {}
         view, numbers = memory.view(space), memory.numbers(space)
@@ -46,14 +51,16 @@ class Remembered:
 
 
 class PipelineImages:
-    """What a pipeline's latents look like to an embedding, for one call; see `unalike.guidance.base.Images`.
+    """What a pipeline's latents look like to an embedding, for one call; see
+    `unalike.guidance.base.Images`.
 
     Args:
         decoder: of the pipeline.
         kept: embeddings of the memory's samples.
 
-    Cost: one pass of decoder and network an image, with gradients two and one back. Images are taken one at a time there and their
-    intermediate results are computed again for the gradient, so that the memory needed is that of one image and one block of the decoder.
+    Cost: one pass of decoder and network an image, with gradients two and one back. Images are
+    taken one at a time there and their intermediate results are computed again for the gradient, so
+    that the memory needed is that of one image and one block of the decoder.
     """
 
     def __init__(self, decoder: Decoder, kept: Remembered) -> None:
@@ -88,7 +95,9 @@ class PipelineImages:
 
     @torch.no_grad()
     def remembered(self, embed: Any) -> Tensor:
-        """The embeddings (n, e) of the memory's samples, oldest first, on the device of the latents."""
+        """The embeddings (n, e) of the memory's samples, oldest first, on the device of the
+        latents.
+        """
         if self._memory is None:
             return torch.zeros(0, 0)
         memory, space, shape, device = self._memory

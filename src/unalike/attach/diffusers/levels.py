@@ -1,8 +1,10 @@
-"""What a scheduler's current call means: the noise level, and the clean latent that the model's output stands for.
+"""What a scheduler's current call means: the noise level, and the clean latent that the model's
+output stands for.
 
-Every solver reads the model's output as a statement about the clean latent, `x0 = a · sample + b · model_output`, at the noise level
-`sample = alpha · x0 + sigma · noise`. One function per scheduler class says which four numbers hold at its current call, and where the
-call goes. A class that is not in the table is refused: `register` adds one.
+Every solver reads the model's output as a statement about the clean latent, `x0 = a · sample + b ·
+model_output`, at the noise level `sample = alpha · x0 + sigma · noise`. One function per scheduler
+class says which four numbers hold at its current call, and where the call goes. A class that is not
+in the table is refused: `register` adds one.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ _ENTRIES: dict[type, Entry] = {}
 
 
 def one_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
-    """Whether a call of the scheduler with these arguments is one deterministic step of first order from x0 and the noisy latents alone.
+    """Whether a call of the scheduler with these arguments is one deterministic step of first order
+    from x0 and the noisy latents alone.
 
-    It is for DDIM without η and for Euler's method on noise levels or straight paths. All others have a memory, noise of their own, or
-    several evaluations a step; and none is where predictions are clipped, for then an edit of x0 is not what it seems.
+    It is for DDIM without η and for Euler's method on noise levels or straight paths. All others
+    have a memory, noise of their own, or several evaluations a step; and none is where predictions
+    are clipped, for then an edit of x0 is not what it seems.
     """
     known = (
         diffusers.DDIMScheduler,
@@ -62,7 +66,8 @@ def register(
     Args:
         scheduler_class: the class; subclasses that keep its `step` are covered too.
         level: the map of its current call.
-        schedule: the timesteps at which the model will be evaluated; all of `scheduler.timesteps` unless given.
+        schedule: the timesteps at which the model will be evaluated; all of `scheduler.timesteps`
+            unless given.
 
     Example:
         >>> class Straight(diffusers.FlowMatchEulerDiscreteScheduler):
@@ -106,7 +111,8 @@ def schedule(scheduler: Any) -> Tensor:
 def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
     """The timesteps of the scheduler that a model may be asked about by this number.
 
-    They are the scheduler's own, or on a scale from 0 to 1, upward or downward; for the angles `t` of SCM, `sin t / (cos t + sin t)`.
+    They are the scheduler's own, or on a scale from 0 to 1, upward or downward; for the angles `t`
+    of SCM, `sin t / (cos t + sin t)`.
     """
     if isinstance(scheduler, diffusers.SCMScheduler):
         return (math.atan2(timestep, 1 - timestep),)
@@ -116,7 +122,8 @@ def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
 def position(scheduler: Any, timestep: Any, after: int) -> int:
     """The index in `schedule` of the current call; `after` is that of the one before, or -1.
 
-    Sets the scheduler's own step index where it has one that is not set yet, just as its `step` would.
+    Sets the scheduler's own step index where it has one that is not set yet, just as its `step`
+    would.
 
     Raises:
         UnsupportedError: where the timestep is not in the schedule.
@@ -154,7 +161,9 @@ def _entry(scheduler_class: type) -> Entry | None:
 
 
 def _built_in(scheduler_class: type) -> Entry | None:
-    """The row of one of diffusers' own classes, by its name, so that none has to be imported that is not used."""
+    """The row of one of diffusers' own classes, by its name, so that none has to be imported that
+    is not used.
+    """
     return (
         BUILT_IN.get(scheduler_class.__name__)
         if scheduler_class.__module__.startswith("diffusers.schedulers.")
@@ -166,7 +175,8 @@ def require(scheduler: Any) -> Entry:
     """The row of the scheduler's class.
 
     Raises:
-        UnsupportedError: where there is none; the message names the class and the call that adds one.
+        UnsupportedError: where there is none; the message names the class and the call that adds
+            one.
     """
     entry = _entry(type(scheduler))
     if entry is None:

@@ -1,4 +1,6 @@
-"""Modular pipelines, which have no methods of their own: what their blocks say while they run, and what a call of them takes."""
+"""Modular pipelines, which have no methods of their own: what their blocks say while they run, and
+what a call of them takes.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ def is_modular(pipe: Any) -> bool:
 
 
 def input_names(pipe: Any) -> list[str]:
-    """The names of what a call takes besides the arguments in its signature; none where the pipeline is not modular."""
+    """The names of what a call takes besides the arguments in its signature; none where the
+    pipeline is not modular.
+    """
     return list(pipe.blocks.input_names) if is_modular(pipe) else []
 
 
 @contextmanager
 def listening(pipe: Any, hear: Callable[[Any], None]) -> Iterator[None]:
-    """Calls `hear` with the pipeline's state each time that one of its blocks has changed it; does nothing where it is not modular.
+    """Calls `hear` with the pipeline's state each time that one of its blocks has changed it; does
+    nothing where it is not modular.
 
     Args:
         pipe: a pipeline.

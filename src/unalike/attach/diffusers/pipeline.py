@@ -1,4 +1,6 @@
-"""`guide`: a diffusers pipeline that makes its images unlike each other, a memory and a protected set."""
+"""`guide`: a diffusers pipeline that makes its images unlike each other, a memory and a protected
+set.
+"""
 
 from __future__ import annotations
 
@@ -68,30 +70,37 @@ def guide(
     """The pipeline with guidance: call it like the pipeline itself.
 
     Args:
-        pipe: any diffusers pipeline whose scheduler has an x0 map (see `unalike.attach.diffusers.levels`).
+        pipe: any diffusers pipeline whose scheduler has an x0 map (see
+            `unalike.attach.diffusers.levels`).
         *methods: applied in order at each step; none is fine, as with a shield alone.
-        memory: earlier generations, which methods may stay away from; the call's own images are added when it has succeeded.
-        shield: protected latents, or vectors of an embedding; after the last step each image is checked against them, and certified.
-        embed: what made the vectors of a shield in an embedding: an extractor of `unalike.extractors`, or a function of images
-            (n, 3, h, w) in [0, 1] that gradients pass through.
-        on_violation: what is done with an image that is inside then: "move" it out; "regenerate", draw it again from other noise; "refuse"
-            it. What cannot be moved out, or is still inside in the end, is refused too: the call raises `RefusedError`, which has the
-            others.
+        memory: earlier generations, which methods may stay away from; the call's own images are
+            added when it has succeeded.
+        shield: protected latents, or vectors of an embedding; after the last step each image is
+            checked against them, and certified.
+        embed: what made the vectors of a shield in an embedding: an extractor of
+            `unalike.extractors`, or a function of images (n, 3, h, w) in [0, 1] that gradients pass
+            through.
+        on_violation: what is done with an image that is inside then: "move" it out; "regenerate",
+            draw it again from other noise; "refuse" it. What cannot be moved out, or is still
+            inside in the end, is refused too: the call raises `RefusedError`, which has the others.
         attempts: how often an image is drawn again at most, with "regenerate".
-        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one shared encoder makes the prompts of
-            several models comparable. "clip" is openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
-        groups: a number for each image, equal for images of the same prompt, where the pipeline's prompts do not tell.
+        prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one
+            shared encoder makes the prompts of several models comparable. "clip" is
+            openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
+        groups: a number for each image, equal for images of the same prompt, where the pipeline's
+            prompts do not tell.
 
     Raises:
-        UnsupportedError: for a pipeline without a scheduler, one whose scheduler has no x0 map, or one that takes no generator where images
-            may have to be drawn again.
+        UnsupportedError: for a pipeline without a scheduler, one whose scheduler has no x0 map, or
+            one that takes no generator where images may have to be drawn again.
         AttachmentError: for a pipeline that is guided already.
         OptionError: for an argument of the wrong kind, or a policy without a shield.
         StoreError: for a shield or a memory of another model.
 
-    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images once for each setting of the call. With a
-    shield the finished images are encoded once more, to say how far they are from the protected ones by themselves. To draw images again
-    is to run the whole batch again.
+    Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images
+    once for each setting of the call. With a shield the finished images are encoded once more, to
+    say how far they are from the protected ones by themselves. To draw images again is to run the
+    whole batch again.
 
     Example:
         >>> guide("emoji")
@@ -133,16 +142,17 @@ def guide(
 class GuidedPipeline:
     """A pipeline with guidance, made by `guide`.
 
-    Calling it takes the arguments of the pipeline and returns what the pipeline returns. The pipeline is changed only while a call runs
-    and put back whatever happens; a call that fails leaves the memory as it was. Every other attribute is the pipeline's own.
+    Calling it takes the arguments of the pipeline and returns what the pipeline returns. The
+    pipeline is changed only while a call runs and put back whatever happens; a call that fails
+    leaves the memory as it was. Every other attribute is the pipeline's own.
 
     Attributes:
         pipe: the pipeline.
         methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
         policy: what is done with images inside the protected set.
         report: what the last call did; None before the first.
-        latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None before the first, and where the last step
-            was not reached.
+        latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None
+            before the first, and where the last step was not reached.
     """
 
     def __init__(
@@ -178,8 +188,10 @@ class GuidedPipeline:
         """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
 
         Raises:
-            RefusedError: when images are inside the protected set and stay there; it has the others, which are in the memory, too.
-            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come through as they are.
+            RefusedError: when images are inside the protected set and stay there; it has the
+                others, which are in the memory, too.
+            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come
+                through as they are.
         """
         self._require_fitting_stores()
         named = named_arguments(self.pipe, args, kwargs)
@@ -275,7 +287,9 @@ class GuidedPipeline:
         return Decoder(self.pipe, (named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
-        """The methods, each that needs it calibrated for these settings: once, then from what was kept."""
+        """The methods, each that needs it calibrated for these settings: once, then from what was
+        kept.
+        """
         keys = {
             i: (settings_key(m, self.pipe, named), self._models())
             for i, m in enumerate(self.methods)
@@ -299,7 +313,9 @@ class GuidedPipeline:
         return session.latents, session.groups
 
     def _models(self) -> Models:
-        """The names of the pipeline's models, read again only when one was exchanged, or an adapter in it: offloaded weights cannot be."""
+        """The names of the pipeline's models, read again only when one was exchanged, or an adapter
+        in it: offloaded weights cannot be.
+        """
         named = getattr(self.pipe, "components", {})
         adapters = [
             getattr(part, "peft_config", {}).values()
@@ -345,7 +361,9 @@ class GuidedPipeline:
 
 
 def _own(value: Any) -> Any:
-    """A copy of a list, for some pipelines write into the list of prompts that they are given, which is needed for the next run."""
+    """A copy of a list, for some pipelines write into the list of prompts that they are given,
+    which is needed for the next run.
+    """
     return list(value) if type(value) is list else value
 
 

@@ -1,4 +1,6 @@
-"""The prompts of a running pipeline call: texts, one embedding per image, and which images share a prompt."""
+"""The prompts of a running pipeline call: texts, one embedding per image, and which images share a
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +40,25 @@ class Conditions:
 class Prompts:
     """Context manager that listens to `pipe.encode_prompt` during a call.
 
-    The first tensor of the first call is the embedding of the positive prompts; a pipeline without that method has its text encoder heard
-    instead, whose last call before the first step is for them. (R, L, p) is averaged over its L tokens, those of a mask only where the
-    pipeline returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size does
-    not depend on the padding and a memory of 10,000 prompts stays small. Little is lost: padding follows the prompt, has read all of it
-    and summarises it, so that for CLIP-like encoders the cosines between prompts are close to those of the flattened tokens.
-    Class labels become one-hot vectors. A `prompt_encoder` replaces all of that.
+    The first tensor of the first call is the embedding of the positive prompts; a pipeline without
+    that method has its text encoder heard instead, whose last call before the first step is for
+    them. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline returns
+    one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size
+    does not depend on the padding and a memory of 10,000 prompts stays small. Little is lost:
+    padding follows the prompt, has read all of it and summarises it, so that for CLIP-like encoders
+    the cosines between prompts are close to those of the flattened tokens. Class labels become
+    one-hot vectors. A `prompt_encoder` replaces all of that.
 
     Args:
         pipe: a diffusers pipeline.
         arguments: the arguments of the call by name.
         encoder: embeds the texts instead of the pipeline's own encoder, or None.
-        groups: one number for each image, equal for images of the same prompt, or None to group equal prompts.
+        groups: one number for each image, equal for images of the same prompt, or None to group
+            equal prompts.
 
     Attributes:
-        positive: what the model is given for the positive prompts, as the pipeline encoded it: (R, …) embeddings, or (R,) class labels.
+        positive: what the model is given for the positive prompts, as the pipeline encoded it: (R,
+            …) embeddings, or (R,) class labels.
     """
 
     def __init__(
@@ -146,7 +152,9 @@ class Prompts:
         self._take(encoded)
 
     def _hear(self, state: Any) -> None:
-        """Takes what a modular pipeline has made of the prompts so far; in the end there is one embedding for each image."""
+        """Takes what a modular pipeline has made of the prompts so far; in the end there is one
+        embedding for each image.
+        """
         embeddings, texts = state.get("prompt_embeds"), prompt_texts(state.get("prompt"))
         if texts is not None:
             self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
@@ -168,13 +176,16 @@ class Prompts:
         return self._known_images(0) or None
 
     def images(self, sample: Tensor) -> int:
-        """How many images the rows of `sample` (R, …) are: half of them where the batch is doubled."""
+        """How many images the rows of `sample` (R, …) are: half of them where the batch is
+        doubled.
+        """
         rows = len(sample)
         known = self._known_images(rows)
         return known if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else rows
 
     def conditions(self, sample: Tensor) -> Conditions:
-        """What is known of the images of `sample` (R, …), which has each of them twice where the batch is doubled.
+        """What is known of the images of `sample` (R, …), which has each of them twice where the
+        batch is doubled.
 
         Raises:
             OptionError: when `groups` or the encoder's result does not fit the number of images.
@@ -287,7 +298,9 @@ def _first(encoded: Any) -> Any:
 
 
 def _without_negative(encoded: Any, positive: int) -> Any:
-    """What was encoded without its first half where that is of the negative prompts, so that of twice `positive` rows half are left."""
+    """What was encoded without its first half where that is of the negative prompts, so that of
+    twice `positive` rows half are left.
+    """
     first = _first(encoded)
     if not isinstance(first, Tensor) or len(first) != 2 * positive:
         return encoded
@@ -301,7 +314,9 @@ def _text_encoder(pipe: Any) -> torch.nn.Module | None:
 
 
 def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
-    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how often a prompt is repeated in it."""
+    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how
+    often a prompt is repeated in it.
+    """
     parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
     if (
         isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first)
@@ -330,7 +345,8 @@ def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
 def _as_embeddings(mask: Tensor, each: int) -> Tensor:
     """A mask (R, L) in the order of the embeddings, each prompt's `each` rows after another.
 
-    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal ones are R / each apart.
+    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal
+    ones are R / each apart.
     """
     count = len(mask) // max(each, 1)
     if each < 2 or count < 2 or len(mask) % each:

@@ -7,15 +7,18 @@ from torch import Tensor
 
 
 def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -> Tensor | None:
-    """Which rows of a denoiser's input belong to positive prompts, by equality of what they are given: (rows, frames) bool.
+    """Which rows of a denoiser's input belong to positive prompts, by equality of what they are
+    given: (rows, frames) bool.
 
-    `frames` is how many rows of embeddings belong to one row of the input, more than 1 where a video has one for each frame; embeddings may
-    be followed by other tokens. None where `tokens` cannot hold the embeddings at all.
+    `frames` is how many rows of embeddings belong to one row of the input, more than 1 where a
+    video has one for each frame; embeddings may be followed by other tokens. None where `tokens`
+    cannot hold the embeddings at all.
 
     Args:
         tokens: embeddings (rows · frames, …) or class labels (rows,) that the denoiser is given.
         positive: what the pipeline made of the positive prompts, for each image or each prompt.
-        rows: how many samples the denoiser is given; those of the empty prompts are among them where the batch is doubled.
+        rows: how many samples the denoiser is given; those of the empty prompts are among them
+            where the batch is doubled.
         images: how many images are made.
 
     Example:
@@ -44,7 +47,9 @@ def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -
 
 
 def _comparable(tokens: Tensor, positive: Tensor, rows: int) -> bool:
-    """Whether the tokens can hold the embeddings of the prompts, one row or more for each of the `rows` samples."""
+    """Whether the tokens can hold the embeddings of the prompts, one row or more for each of the
+    `rows` samples.
+    """
     if tokens.ndim != positive.ndim or tokens.shape[2:] != positive.shape[2:] or len(tokens) % rows:
         return False
     return tokens.shape[1:] == positive.shape[1:] or (

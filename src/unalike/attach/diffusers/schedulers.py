@@ -1,18 +1,24 @@
 """The x0 maps of diffusers' own schedulers, and what an edit of x0 does in each of their solvers.
 
-An edit of x0 by `delta` at one call does not move every solver's result by the same amount, because it stays in what the solver remembers:
+An edit of x0 by `delta` at one call does not move every solver's result by the same amount, because
+it stays in what the solver remembers:
 
-- One call a step (DDIM, DDPM, Euler, LCM, TCD, flow matching, SCM, Wuerstchen): `delta` counts once, in the step from this call.
-- Two calls a step (Heun, KDPM2 and its ancestral sibling): equal edits of both make one edit of the step. The second call's alone makes up
-  to several, and the first call's alone pushes the other way where steps are long, because it moves the point from which the second is
-  read. Guide both or neither: windows and `every` that separate them do harm.
-- Two calls a step of which only the second prediction is used (DPMSolverSDE): the edit of the first moves the point at which the model is
-  asked again, and nothing else. The last step has one call, which counts.
+- One call a step (DDIM, DDPM, Euler, LCM, TCD, flow matching, SCM, Wuerstchen): `delta` counts
+  once, in the step from this call.
+- Two calls a step (Heun, KDPM2 and its ancestral sibling): equal edits of both make one edit of the
+  step. The second call's alone makes up to several, and the first call's alone pushes the other way
+  where steps are long, because it moves the point from which the second is read. Guide both or
+  neither: windows and `every` that separate them do harm.
+- Two calls a step of which only the second prediction is used (DPMSolverSDE): the edit of the first
+  moves the point at which the model is asked again, and nothing else. The last step has one call,
+  which counts.
 - Runge-Kutta (PNDM's first steps): four calls with weights 1/6, 1/3, 1/3, 1/6.
-- Several steps remembered (DPM++, UniPC, DEIS, SASolver, LMS, PNDM, IPNDM, EDM's and the cosine DPM++, CogVideoX's DPM): the solver
-  extrapolates from edited predictions, so that an edit counts more than once at its own step and is partly taken back in those after it.
-  With DPM++ of second order and even steps that is 1.5 times and -0.5 times. Equal edits at every call add up to one edit of the result;
-  an edit at single steps (`every=5`, the ends of a window) makes a kick and a recoil.
+- Several steps remembered (DPM++, UniPC, DEIS, SASolver, LMS, PNDM, IPNDM, EDM's and the cosine
+  DPM++, CogVideoX's DPM): the solver extrapolates from edited predictions, so that an edit counts
+  more than once at its own step and is partly taken back in those after it. With DPM++ of second
+  order and even steps that is 1.5 times and -0.5 times. Equal edits at every call add up to one
+  edit of the result; an edit at single steps (`every=5`, the ends of a window) makes a kick and a
+  recoil.
 """
 
 from __future__ import annotations
@@ -28,7 +34,9 @@ from unalike.attach.run.evaluations import Level
 from unalike.errors import UnsupportedError
 
 LevelMap = Callable[[Any, Any], Level]
-"""`(scheduler, timestep) -> Level`, read right before the scheduler's own `step`; its step index, if it has one, is set by then."""
+"""`(scheduler, timestep) -> Level`, read right before the scheduler's own `step`; its step index,
+if it has one, is set by then.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Entry:
     Attributes:
         level: the map of its current call.
         schedule: the timesteps at which the model is evaluated in a whole run.
-        position: of a call in that schedule, for a class that has a rule of its own and no step index.
+        position: of a call in that schedule, for a class that has a rule of its own and no step
+            index.
     """
 
     level: LevelMap
@@ -61,7 +70,9 @@ def _prediction(scheduler: Any) -> str:
 
 
 def _x0_map(scheduler: Any, alpha: float, sigma: float, norm: float) -> tuple[float, float]:
-    """`a` and `b` for the scheduler's prediction type; `norm` is `sqrt(alpha² + sigma²)` as the solver itself takes it."""
+    """`a` and `b` for the scheduler's prediction type; `norm` is `sqrt(alpha² + sigma²)` as the
+    solver itself takes it.
+    """
     prediction = _prediction(scheduler)
     if prediction == "epsilon":
         if alpha == 0:
@@ -183,7 +194,9 @@ def _kdpm2_ancestral(scheduler: Any, timestep: Any) -> Level:
 
 
 def _multistep(scheduler: Any, timestep: Any) -> Level:
-    """Schedulers that keep sigmas and turn them into alpha and sigma themselves, variance preserving or straight."""
+    """Schedulers that keep sigmas and turn them into alpha and sigma themselves, variance
+    preserving or straight.
+    """
     index = scheduler.step_index
     alpha, sigma = (float(v) for v in scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[index]))
     next_alpha, next_sigma = (
@@ -234,7 +247,9 @@ def _edm(scheduler: Any, timestep: Any) -> Level:
 
 
 def _sde(scheduler: Any, timestep: Any) -> Level:
-    """Two calls a step: at its beginning, and half way to its end on a logarithmic scale of noise."""
+    """Two calls a step: at its beginning, and half way to its end on a logarithmic scale of
+    noise.
+    """
     index = scheduler.step_index
     if not scheduler.state_in_first_order:
         return _exploding(scheduler, scheduler.mid_point_sigma, scheduler.sigmas[index])
@@ -243,7 +258,9 @@ def _sde(scheduler: Any, timestep: Any) -> Level:
 
 
 def _ipndm(scheduler: Any, timestep: Any) -> Level:
-    """Predicts v. The first call of a whole schedule is at pure noise, where this solver leaves its prediction out, edited or not."""
+    """Predicts v. The first call of a whole schedule is at pure noise, where this solver leaves its
+    prediction out, edited or not.
+    """
     index = scheduler.step_index
     (alpha, next_alpha), (sigma, next_sigma) = (
         (float(v[index]), float(v[index + 1])) for v in (scheduler.alphas, scheduler.betas)
@@ -252,7 +269,9 @@ def _ipndm(scheduler: Any, timestep: Any) -> Level:
 
 
 def _wuerstchen(scheduler: Any, timestep: Any) -> Level:
-    """Predicts noise; a timestep is a share of the schedule, from 1, pure noise, down to 0, and comes once for each image."""
+    """Predicts noise; a timestep is a share of the schedule, from 1, pure noise, down to 0, and
+    comes once for each image.
+    """
     now = timestep.reshape(-1)[:1]
     here, there = (
         float(scheduler._alpha_cumprod(t, t.device))

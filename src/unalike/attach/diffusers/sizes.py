@@ -11,7 +11,8 @@ from unalike.errors import OptionError, UnsupportedError
 
 
 def image_size(pipe: Any, asked: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Height and width in pixels that images are to have for this pipeline: those asked for, or the ones it draws unless told otherwise.
+    """Height and width in pixels that images are to have for this pipeline: those asked for, or the
+    ones it draws unless told otherwise.
 
     Raises:
         OptionError: for a size that its autoencoder cannot encode as it is.
@@ -37,7 +38,8 @@ def image_size(pipe: Any, asked: tuple[int, int] | None = None) -> tuple[int, in
 
 
 def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels of the images of a call: as it asks for, of the image that it starts from, or the pipeline's own.
+    """Height and width in pixels of the images of a call: as it asks for, of the image that it
+    starts from, or the pipeline's own.
 
     Args:
         pipe: a diffusers pipeline.
@@ -62,7 +64,9 @@ def call_size(pipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
 
 
 def latent_size(pipe: Any, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Height and width of the latents of images of this size in pixels; None where the pipeline does not tell."""
+    """Height and width of the latents of images of this size in pixels; None where the pipeline
+    does not tell.
+    """
     factor = _scale_factor(pipe)
     return None if factor is None else (size[0] // factor, size[1] // factor)
 

@@ -1,8 +1,11 @@
-"""Routes a scheduler's `step` through guidance while a pipeline runs, and puts everything back afterwards.
+"""Routes a scheduler's `step` through guidance while a pipeline runs, and puts everything back
+afterwards.
 
-`step` and `set_timesteps` are bound on the instance, so the scheduler keeps its class, its signature and its place in the pipeline, and a
-deep copy of it steps itself, unguided. The guidance edits the model's output by `delta / b`, which every solver reads as x0 moved by
-`delta`; where there is no delta, the very same object is passed on, so that "no guidance" is exact to the last bit.
+`step` and `set_timesteps` are bound on the instance, so the scheduler keeps its class, its
+signature and its place in the pipeline, and a deep copy of it steps itself, unguided. The guidance
+edits the model's output by `delta / b`, which every solver reads as x0 moved by `delta`; where
+there is no delta, the very same object is passed on, so that "no guidance" is exact to the last
+bit.
 """
 
 from __future__ import annotations
@@ -47,8 +50,10 @@ class Binding:
         guidance: asked at each call.
 
     Raises:
-        AttachmentError: on entering when the scheduler is guided already; on leaving when the pipeline's scheduler was replaced meanwhile.
-        UnsupportedError: on entering for a scheduler without an x0 map; from a step that a scalar x0 map cannot describe.
+        AttachmentError: on entering when the scheduler is guided already; on leaving when the
+            pipeline's scheduler was replaced meanwhile.
+        UnsupportedError: on entering for a scheduler without an x0 map; from a step that a scalar
+            x0 map cannot describe.
     """
 
     def __init__(self, pipe: Any, guidance: Guidance) -> None:
@@ -109,7 +114,8 @@ class Binding:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
-            timestep: what the model is given as such: the scheduler's own, or that on another scale (see `levels.meant`).
+            timestep: what the model is given as such: the scheduler's own, or that on another scale
+                (see `levels.meant`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
@@ -201,7 +207,9 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:
-    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for some pipelines return that instead."""
+    """A last step's result that ends in `sample`; its prediction of x0, where it has one, too, for
+    some pipelines return that instead.
+    """
     if isinstance(result, tuple):
         return (
             sample,

@@ -1,4 +1,6 @@
-"""Images into the latents that a pipeline would have to end in to draw them, and shields made of those."""
+"""Images into the latents that a pipeline would have to end in to draw them, and shields made of
+those.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,24 @@ _BATCH = 8
 def encode_images(
     pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled, shifted and packed as it does.
+    """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled,
+    shifted and packed as it does.
 
-    The encoder's mode, not a sample, so the same image always has the same latent. One in half precision encodes in float32 all the same:
-    some overflow in float16, and the distances of an image should not depend on where they are measured. In a pipeline without an
-    autoencoder the latents are the image itself, from -1 to 1.
+    The encoder's mode, not a sample, so the same image always has the same latent. One in half
+    precision encodes in float32 all the same: some overflow in float16, and the distances of an
+    image should not depend on where they are measured. In a pipeline without an autoencoder the
+    latents are the image itself, from -1 to 1.
 
     Args:
         pipe: a diffusers pipeline for images.
         images: PIL images, or a tensor (m, 3, H, W) in [0, 1].
-        size: height and width to resize to; that of the images to be generated. As they are unless given.
+        size: height and width to resize to; that of the images to be generated. As they are unless
+            given.
 
     Raises:
         OptionError: for no images, or images of different sizes.
-        UnsupportedError: for a pipeline without such an autoencoder, or with latents packed in an unknown way.
+        UnsupportedError: for a pipeline without such an autoencoder, or with latents packed in an
+            unknown way.
 
     Cost: one pass of the encoder, 8 images at a time.
     """
@@ -157,20 +163,26 @@ def of_one_frame(vae: Any) -> bool:
 
 
 def scaled(pipe: Any, encoded: Tensor) -> Tensor:
-    """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is taken as it is."""
+    """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is
+    taken as it is.
+    """
     name, vae = autoencoder(pipe)
     return (encoded if name == "movq" else normalised(vae, encoded)) * latent_scale(pipe)
 
 
 def unscaled(pipe: Any, latents: Tensor) -> Tensor:
-    """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `scaled`."""
+    """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the
+    inverse of `scaled`.
+    """
     name, vae = autoencoder(pipe)
     own = latents / latent_scale(pipe)
     return own if name == "movq" else denormalised(vae, own)
 
 
 def normalised(vae: Any, latents: Tensor) -> Tensor:
-    """What an autoencoder encoded, (n, c, h, w), scaled and shifted into the latents that a denoiser is trained on."""
+    """What an autoencoder encoded, (n, c, h, w), scaled and shifted into the latents that a
+    denoiser is trained on.
+    """
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:
@@ -180,7 +192,9 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
 
 
 def denormalised(vae: Any, latents: Tensor) -> Tensor:
-    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of `normalised`."""
+    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of
+    `normalised`.
+    """
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:

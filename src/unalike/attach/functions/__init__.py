@@ -1,10 +1,12 @@
-"""Guidance for samplers that are not diffusers pipelines: functions from noisy samples, or from predictions, to clean ones.
+"""Guidance for samplers that are not diffusers pipelines: functions from noisy samples, or from
+predictions, to clean ones.
 
-`guide_denoiser` is for `D(x, sigma) -> x0` as k-diffusion, EDM and EDM2 have it; `denoised_fn` for the argument of that name of
-guided-diffusion and what came of it (GLIDE, DiT, MDT). Models of pixels need nothing else, for there the sample is the image. Nothing here
-imports diffusers.
+`guide_denoiser` is for `D(x, sigma) -> x0` as k-diffusion, EDM and EDM2 have it; `denoised_fn` for
+the argument of that name of guided-diffusion and what came of it (GLIDE, DiT, MDT). Models of
+pixels need nothing else, for there the sample is the image. Nothing here imports diffusers.
 
-Published settings of `SPELL` for such models, with the radius between 0 and 2 times the median distance of unguided samples:
+Published settings of `SPELL` for such models, with the radius between 0 and 2 times the median
+distance of unguided samples:
 
 | model | sampler's steps | images in a batch | overcompensation |
 |---|---|---|---|
@@ -12,8 +14,9 @@ Published settings of `SPELL` for such models, with the radius between 0 and 2 t
 | MDTv2 (`denoised_fn`), class to image, latents | 50 | 2 | 1 |
 | Simple Diffusion, text to image, pixels | 50 | 16 | 1.6 |
 
-Source: Kirchhof et al. 2025, Appendix D (arXiv:2410.06025). The radii are in the units of each model's space:
-`SPELL(radius="auto", factor=…).calibrated(samples, groups)` measures that median on samples of your own.
+Source: Kirchhof et al. 2025, Appendix D (arXiv:2410.06025). The radii are in the units of each
+model's space: `SPELL(radius="auto", factor=…).calibrated(samples, groups)` measures that median on
+samples of your own.
 """
 
 from unalike.attach.functions.denoiser import GuidedDenoiser, guide_denoiser

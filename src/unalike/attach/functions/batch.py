@@ -22,7 +22,8 @@ class Batch:
         prompts: a text for each image, or one for all of them.
         prompt_encoder: embeds the prompts; see `unalike.attach.run.encoders.prompt_encoder`.
         embeddings: (B, p) in place of an encoder.
-        groups: a number for each image, equal for images of the same prompt; equal prompts, else equal embeddings, tell them unless given.
+        groups: a number for each image, equal for images of the same prompt; equal prompts, else
+            equal embeddings, tell them unless given.
         seeds: a whole number for each image.
         doubled: whether the samples come twice, for classifier-free guidance.
 

@@ -39,30 +39,44 @@ def guide_denoiser(
 
         x0 = D(x, sigma) + delta,    x = x0 + sigma · noise
 
-    Samplers that ask several times a step (Heun, DPM-Solver, EDM's Algorithm 2) are guided at each call; see `Sigmas` for the step that a
-    call belongs to, and `unalike.attach.diffusers.schedulers` for what an edit does in the solvers that remember earlier predictions. Where
-    predictions are combined afterwards, as by `guidance` in EDM2's sampler, guide the combined function: a correction of the conditional
-    prediction alone would be multiplied by the weight.
+    Samplers that ask several times a step (Heun, DPM-Solver, EDM's Algorithm 2) are guided at each
+    call; see `Sigmas` for the step that a call belongs to, and
+    `unalike.attach.diffusers.schedulers` for what an edit does in the solvers that remember earlier
+    predictions. Where predictions are combined afterwards, as by `guidance` in EDM2's sampler,
+    guide the combined function: a correction of the conditional prediction alone would be
+    multiplied by the weight.
 
     Args:
-        denoiser: `D(x, sigma, …) -> x0` for x (B, …) and a sigma for the batch, as a number or a tensor; what comes after is passed on.
+        denoiser: `D(x, sigma, …) -> x0` for x (B, …) and a sigma for the batch, as a number or a
+            tensor; what comes after is passed on.
         *methods: applied in order at each call; none is fine, as with a shield alone.
-        sigmas: the noise levels of the sampler's steps, falling, as the sampler is given them or makes them (`karras_sigmas` for EDM2's).
-        churn: the sampler's `S_churn` (`s_churn`); 0 for none. The sample it moves is the one that the denoiser is given.
+        sigmas: the noise levels of the sampler's steps, falling, as the sampler is given them or
+            makes them (`karras_sigmas` for EDM2's).
+        churn: the sampler's `S_churn` (`s_churn`); 0 for none. The sample it moves is the one that
+            the denoiser is given.
         churn_range: the sampler's `S_min` and `S_max`.
-        one_step: whether the sampler is Euler's method without noise, where methods may have noise drawn anew (`Auto`).
-        space: names the space of x, as "pixels" for images, so that samples of different models are never compared; needed with a memory or
-            a shield. `unalike.attach.spaces.latent_model(pipe)` is the name that a diffusers pipeline's latents have.
-        memory: earlier samples, which methods may stay away from; those of a run are added when it is finished.
-        shield: protected samples, of the space "{space}/{shape}"; at the end each sample is checked against them, moved out and certified.
-        prompts: a text for each image, or one for all; they make the groups, and are kept with the memory.
+        one_step: whether the sampler is Euler's method without noise, where methods may have noise
+            drawn anew (`Auto`).
+        space: names the space of x, as "pixels" for images, so that samples of different models are
+            never compared; needed with a memory or a shield.
+            `unalike.attach.spaces.latent_model(pipe)` is the name that a diffusers pipeline's
+            latents have.
+        memory: earlier samples, which methods may stay away from; those of a run are added when it
+            is finished.
+        shield: protected samples, of the space "{space}/{shape}"; at the end each sample is checked
+            against them, moved out and certified.
+        prompts: a text for each image, or one for all; they make the groups, and are kept with the
+            memory.
         prompt_encoder: embeds the prompts: a function from N of them to (N, p), or "clip".
         embeddings: (B, p) in the place of an encoder, such as one-hot class labels.
-        groups: a number for each image, equal for images of the same prompt, where prompts or embeddings do not tell.
-        seeds: a whole number for each image: for methods that draw random numbers, and kept with the memory.
+        groups: a number for each image, equal for images of the same prompt, where prompts or
+            embeddings do not tell.
+        seeds: a whole number for each image: for methods that draw random numbers, and kept with
+            the memory.
 
     Raises:
-        OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for a method still to be calibrated.
+        OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for
+            a method still to be calibrated.
         UnsupportedError: for a method that acts on prompts.
         StoreError: for a memory or a shield of another space.
 
@@ -104,13 +118,14 @@ def guide_denoiser(
 class GuidedDenoiser(GuidedFunction):
     """A denoiser with guidance, made by `guide_denoiser`.
 
-    `sample(sampler, …)` runs a sampler; `begin()` and `finish(x)` around a loop of one's own are the same. Every other attribute is the
-    denoiser's own (`sigma_min`, `round_sigma`).
+    `sample(sampler, …)` runs a sampler; `begin()` and `finish(x)` around a loop of one's own are
+    the same. Every other attribute is the denoiser's own (`sigma_min`, `round_sigma`).
 
     Attributes:
         denoiser: the function itself.
         methods, memory, shield: as given to `guide_denoiser`.
-        report: what the last finished run did, with an entry for each call in the lists of corrections; None before the first.
+        report: what the last finished run did, with an entry for each call in the lists of
+            corrections; None before the first.
         latents: its final samples (B, …), on the CPU; None before the first.
     """
 
@@ -126,11 +141,13 @@ class GuidedDenoiser(GuidedFunction):
         super().__init__(methods, **options)
 
     def __call__(self, x: Tensor, sigma: Tensor | float, *args: Any, **kwargs: Any) -> Tensor:
-        """The prediction (B, …) for x (B, …) with all corrections; without any, the very object that the denoiser returns.
+        """The prediction (B, …) for x (B, …) with all corrections; without any, the very object
+        that the denoiser returns.
 
         Raises:
             AttachmentError: when no run was begun.
-            UnsupportedError: for noise levels that differ between images, and a prediction that is not of the shape of x.
+            UnsupportedError: for noise levels that differ between images, and a prediction that is
+                not of the shape of x.
             NumericsError: when the prediction or a correction is not finite.
         """
         self._open()
@@ -142,11 +159,13 @@ class GuidedDenoiser(GuidedFunction):
         )
 
     def sample(self, sampler: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """The samples of `sampler(denoiser, *args, **kwargs)` with guidance: k-diffusion's `sample_…` functions and EDM's are such.
+        """The samples of `sampler(denoiser, *args, **kwargs)` with guidance: k-diffusion's
+        `sample_…` functions and EDM's are such.
 
         Raises:
             UnsupportedError: when the sampler returns something else than samples.
-            RefusedError: as from `finish`; whatever the sampler raises comes through, and nothing is remembered then.
+            RefusedError: as from `finish`; whatever the sampler raises comes through, and nothing
+                is remembered then.
         """
         self.begin()
         x = sampler(self, *args, **kwargs)

@@ -1,4 +1,6 @@
-"""Guidance of predictions where a sampling loop takes a function for them: `denoised_fn` of guided-diffusion, GLIDE, DiT and MDT."""
+"""Guidance of predictions where a sampling loop takes a function for them: `denoised_fn` of
+guided-diffusion, GLIDE, DiT and MDT.
+"""
 
 from __future__ import annotations
 
@@ -33,23 +35,30 @@ def denoised_fn(
     groups: Sequence[int] | Tensor | None = None,
     seeds: Sequence[int] | None = None,
 ) -> GuidedPrediction:
-    """The function that a sampling loop of guided-diffusion's kind takes as `denoised_fn`, with guidance in it.
+    """The function that a sampling loop of guided-diffusion's kind takes as `denoised_fn`, with
+    guidance in it.
 
-    Such a loop hands over the prediction of the clean samples and nothing else, so the model is wrapped too, to see the noisy samples and
-    the timestep: `wrap_model(model)`, which `sample(loop, model, …)` does by itself. The loop clips after this function where it is told
-    to (`clip_denoised=True`, its default in guided-diffusion): that can undo part of a correction, and must be off for latents.
+    Such a loop hands over the prediction of the clean samples and nothing else, so the model is
+    wrapped too, to see the noisy samples and the timestep: `wrap_model(model)`, which `sample(loop,
+    model, …)` does by itself. The loop clips after this function where it is told to
+    (`clip_denoised=True`, its default in guided-diffusion): that can undo part of a correction, and
+    must be off for latents.
 
     Args:
-        diffusion: what has the loop: its `alphas_cumprod` are those of the steps that are taken, from the last to the first; a
-            `SpacedDiffusion`'s `timestep_map`, `rescale_timesteps` and `original_num_steps` say which timesteps the model is given.
+        diffusion: what has the loop: its `alphas_cumprod` are those of the steps that are taken,
+            from the last to the first; a `SpacedDiffusion`'s `timestep_map`, `rescale_timesteps`
+            and `original_num_steps` say which timesteps the model is given.
         *methods: applied in order at each step; none is fine, as with a shield alone.
-        doubled: whether the batch comes twice, as MDT's, DiT's and GLIDE's classifier-free guidance has it; the first half are the images,
-            and the second gets the same corrections.
-        one_step: whether the loop is DDIM's with eta 0, where methods may have noise drawn anew (`Auto`).
-        space, memory, shield, prompts, prompt_encoder, embeddings, groups, seeds: as for `guide_denoiser`, for the images, each once.
+        doubled: whether the batch comes twice, as MDT's, DiT's and GLIDE's classifier-free guidance
+            has it; the first half are the images, and the second gets the same corrections.
+        one_step: whether the loop is DDIM's with eta 0, where methods may have noise drawn anew
+            (`Auto`).
+        space, memory, shield, prompts, prompt_encoder, embeddings, groups, seeds: as for
+            `guide_denoiser`, for the images, each once.
 
     Raises:
-        OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for a method still to be calibrated.
+        OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for
+            a method still to be calibrated.
         UnsupportedError: for a method that acts on prompts.
         StoreError: for a memory or a shield of another space.
 
@@ -86,7 +95,8 @@ def denoised_fn(
 
 
 class Chain:
-    """The noise levels that a diffusion of guided-diffusion's kind steps through, and the timesteps that its model is given.
+    """The noise levels that a diffusion of guided-diffusion's kind steps through, and the timesteps
+    that its model is given.
 
     Args:
         diffusion: as for `denoised_fn`.
@@ -156,8 +166,8 @@ class Chain:
 class GuidedPrediction(GuidedFunction):
     """A `denoised_fn` with guidance, made by the function of that name.
 
-    `sample(loop, model, …)` runs a loop; or call `begin()`, give the loop `wrap_model(model)` as its model and this object as its
-    `denoised_fn`, and call `finish(samples)`.
+    `sample(loop, model, …)` runs a loop; or call `begin()`, give the loop `wrap_model(model)` as
+    its model and this object as its `denoised_fn`, and call `finish(samples)`.
 
     Attributes:
         methods, memory, shield: as given to `denoised_fn`.
@@ -176,17 +186,21 @@ class GuidedPrediction(GuidedFunction):
         return super().begin()
 
     def wrap_model(self, model: Callable[..., Any]) -> Watched:
-        """The model, `model(x, timesteps, …)`, for the loop: it does the same, and what it is asked is seen."""
+        """The model, `model(x, timesteps, …)`, for the loop: it does the same, and what it is asked
+        is seen.
+        """
         return Watched(model, self._see)
 
     def sample(
         self, loop: Callable[..., Any], model: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """The samples of `loop(model, *args, denoised_fn=…, **kwargs)` with guidance, as of `diffusion.p_sample_loop`.
+        """The samples of `loop(model, *args, denoised_fn=…, **kwargs)` with guidance, as of
+        `diffusion.p_sample_loop`.
 
         Raises:
             UnsupportedError: when the loop returns something else than samples.
-            RefusedError: as from `finish`; whatever the loop raises comes through, and nothing is remembered then.
+            RefusedError: as from `finish`; whatever the loop raises comes through, and nothing is
+                remembered then.
         """
         self.begin()
         x = loop(self.wrap_model(model), *args, denoised_fn=self, **kwargs)
@@ -202,11 +216,13 @@ class GuidedPrediction(GuidedFunction):
 
         Args:
             x0: as the loop has it from the model's last answer.
-            t: the index in the chain, which some loops hand over too; it must be that of the model's last call.
+            t: the index in the chain, which some loops hand over too; it must be that of the
+                model's last call.
 
         Raises:
             AttachmentError: when no run was begun, or the model was not asked through `wrap_model`.
-            UnsupportedError: for timesteps that differ between images, or are not of the chain, or not of the model's last call.
+            UnsupportedError: for timesteps that differ between images, or are not of the chain, or
+                not of the model's last call.
             NumericsError: when the prediction or a correction is not finite.
         """
         self._open()

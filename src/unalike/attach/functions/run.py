@@ -24,9 +24,11 @@ from unalike.shields import Shield
 
 
 class GuidedFunction:
-    """What `GuidedDenoiser` and `GuidedPrediction` have in common: `begin`, then the sampler's evaluations, then `finish`.
+    """What `GuidedDenoiser` and `GuidedPrediction` have in common: `begin`, then the sampler's
+    evaluations, then `finish`.
 
-    One run after another can be made with one object; a run that is not finished, because the sampler failed, leaves nothing behind.
+    One run after another can be made with one object; a run that is not finished, because the
+    sampler failed, leaves nothing behind.
 
     Args:
         methods: in order.
@@ -34,14 +36,16 @@ class GuidedFunction:
         space: names the space of the samples; needed with a memory or a shield.
         memory: earlier samples; those of a run are added when it is finished.
         shield: the protected set, in the space of the samples.
-        one_step: whether the sampler goes from the prediction straight to the next noise level, without noise of its own.
+        one_step: whether the sampler goes from the prediction straight to the next noise level,
+            without noise of its own.
 
     Attributes:
         report: what the last finished run did; None before the first.
         latents: its final samples (B, …), on the CPU, 0 for refused ones; None before the first.
 
     Raises:
-        OptionError: for arguments of the wrong kind, and for a method that is still to be calibrated.
+        OptionError: for arguments of the wrong kind, and for a method that is still to be
+            calibrated.
         UnsupportedError: for a method that acts on prompts.
         StoreError: for a memory or a shield of another space.
     """
@@ -99,13 +103,15 @@ class GuidedFunction:
         return self
 
     def finish(self, x: Tensor) -> Tensor:
-        """The samples (R, …) that the sampler ended with, those inside a protected ball moved out: checked, remembered and reported.
+        """The samples (R, …) that the sampler ended with, those inside a protected ball moved out:
+        checked, remembered and reported.
 
         Where nothing is moved they are returned as they are.
 
         Raises:
             AttachmentError: when no run was begun, or nothing was evaluated in it.
-            RefusedError: when samples are inside the protected set and cannot be moved out; it has the others, which are remembered, too.
+            RefusedError: when samples are inside the protected set and cannot be moved out; it has
+                the others, which are remembered, too.
             OptionError: for samples of another shape than those that were guided.
             NumericsError: when they are not finite.
         """
@@ -148,7 +154,9 @@ class GuidedFunction:
         return self._session
 
     def _corrected(self, x0: Tensor, x_t: Tensor, level: Level, *, step: int, steps: int) -> Tensor:
-        """The prediction with all corrections, in its own precision; the very same object where there are none."""
+        """The prediction with all corrections, in its own precision; the very same object where
+        there are none.
+        """
         session = self._open()
         if not isinstance(x0, Tensor) or x0.shape != x_t.shape:
             got = (
@@ -190,7 +198,9 @@ def _require_methods(methods: Sequence[Method]) -> None:
 
 
 def _without(result: Tensor, gone: Sequence[int], images: int) -> Any:
-    """The samples (R, …) with 0 in the place of these images, wherever they stand in a doubled batch."""
+    """The samples (R, …) with 0 in the place of these images, wherever they stand in a doubled
+    batch.
+    """
     kept = result.clone()
     for i in gone:
         kept[i::images] = 0

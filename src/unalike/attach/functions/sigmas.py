@@ -17,12 +17,14 @@ _SAME = 1e-4  # relative difference of noise levels that are one, up to rounding
 class Sigmas:
     """The noise levels of a sampler's steps.
 
-    Step `i` of `n` goes from `sigmas[i]` to `sigmas[i + 1]`. A call belongs to the step whose levels its sigma lies between, the upper one
-    included: so the second call of Heun's method, at the level that a step ends with, counts for the step that begins there, just as the
-    next call at that level does, and a method sees one guidance at one noise level, however often it is asked there. Calls in between
-    (DPM-Solver's) belong to the step they are in; those within a quarter of a step (on a logarithmic scale) above a level, to the step
-    that begins there, so that no step is nearly of length 0. A level raised by churn, `σ̂ = σ · (1 + γ)` with
-    `γ = min(churn / n, √2 - 1)` inside `churn_range`, is that of its own step.
+    Step `i` of `n` goes from `sigmas[i]` to `sigmas[i + 1]`. A call belongs to the step whose
+    levels its sigma lies between, the upper one included: so the second call of Heun's method, at
+    the level that a step ends with, counts for the step that begins there, just as the next call at
+    that level does, and a method sees one guidance at one noise level, however often it is asked
+    there. Calls in between (DPM-Solver's) belong to the step they are in; those within a quarter of
+    a step (on a logarithmic scale) above a level, to the step that begins there, so that no step is
+    nearly of length 0. A level raised by churn, `σ̂ = σ · (1 + γ)` with `γ = min(churn / n, √2 -
+    1)` inside `churn_range`, is that of its own step.
 
     Args:
         sigmas: falling noise levels; a 0 at the end may be left out.
@@ -78,7 +80,9 @@ class Sigmas:
         return len(self._levels)
 
     def place(self, sigma: float) -> tuple[int, float]:
-        """The index of the step that a call at `sigma` belongs to, and the level that the step ends with."""
+        """The index of the step that a call at `sigma` belongs to, and the level that the step ends
+        with.
+        """
         step = self._step(sigma)
         return step, self._levels[step + 1] if step + 1 < len(self._levels) else 0.0
 
@@ -99,7 +103,8 @@ class Sigmas:
 
 
 def one_sigma(sigma: Tensor | float) -> float:
-    """The noise level of a whole batch, from a number or a tensor with one for each image, of any shape.
+    """The noise level of a whole batch, from a number or a tensor with one for each image, of any
+    shape.
 
     Raises:
         UnsupportedError: where images have different noise levels, or one has none.

@@ -1,1 +1,3 @@
-"""A guided run, whatever hosts it: session, redraws, report, guard, outputs. Nothing here imports diffusers."""
+"""A guided run, whatever hosts it: session, redraws, report, guard, outputs. Nothing here imports
+diffusers.
+"""

@@ -46,7 +46,8 @@ def prompt_encoder(given: PromptEncoder | None) -> Encoder | None:
     """The function that embeds prompts: the one given, or that of an extractor or of its name.
 
     Args:
-        given: a function from N prompts to (N, p); an extractor of `unalike.extractors` with a text tower, or its name; None for none.
+        given: a function from N prompts to (N, p); an extractor of `unalike.extractors` with a text
+            tower, or its name; None for none.
 
     Raises:
         OptionError: for anything else, and for a network that is neither here nor on the hub.

@@ -46,11 +46,14 @@ class Guard(Protocol):
         ...
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The number (B,) of the protected point nearest to each of the final latents (B, …), and its exact distance (B,)."""
+        """The number (B,) of the protected point nearest to each of the final latents (B, …), and
+        its exact distance (B,).
+        """
         ...
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has nothing but the images.
+        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has
+        nothing but the images.
 
         Raises:
             UnsupportedError: where images cannot be turned into points of the shield's space.
@@ -77,7 +80,9 @@ class Moved:
 
 
 def moved_out(guard: Guard, latents: Tensor) -> Moved:
-    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does not stop the others."""
+    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does
+    not stop the others.
+    """
     try:
         result, moved = guard.move_out(latents)
         return Moved(result, moved, torch.zeros_like(moved), {})
@@ -95,7 +100,8 @@ def moved_out(guard: Guard, latents: Tensor) -> Moved:
 
 
 class PlainGuard:
-    """A shield in the space that the samples themselves are in, for a host that is nothing but a function.
+    """A shield in the space that the samples themselves are in, for a host that is nothing but a
+    function.
 
     Args:
         shield: the protected set.
@@ -113,11 +119,15 @@ class PlainGuard:
         return self.shield.inside(latents)
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The final latents (B, …), those inside moved out of all balls, and which were moved (B,)."""
+        """The final latents (B, …), those inside moved out of all balls, and which were moved
+        (B,).
+        """
         return self.shield.move_out(latents)
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The number (B,) of the protected latent nearest to each of the final latents (B, …), and its exact distance (B,)."""
+        """The number (B,) of the protected latent nearest to each of the final latents (B, …), and
+        its exact distance (B,).
+        """
         return self.shield.nearest(latents)
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,6 @@
-"""What pipelines return, image by image: taken from several runs, made blank, and read as pixels."""
+"""What pipelines return, image by image: taken from several runs, made blank, and read as
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from unalike.errors import UnsupportedError
 
 
 def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
-    """An output of the same kind as those given, image `i` of it from `outputs[choice[i]]`; the one itself where all are from that.
+    """An output of the same kind as those given, image `i` of it from `outputs[choice[i]]`; the one
+    itself where all are from that.
 
     Args:
         outputs: what runs of one pipeline with the same arguments returned.
@@ -51,7 +54,9 @@ def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
 
 
 def pixels(output: Any, images: int) -> Tensor | None:
-    """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than that many such images."""
+    """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than
+    that many such images.
+    """
     made = _parts(output)[0]
     if isinstance(made, list) and made and all(hasattr(image, "convert") for image in made):
         from diffusers.image_processor import (
@@ -122,7 +127,9 @@ def _blanked(part: Any, gone: set[int], images: int) -> Any:
 
 
 def _blank(row: Any) -> Any:
-    """A row without what it shows: of a picture, frames, an array; flags such as "not safe for work" stay."""
+    """A row without what it shows: of a picture, frames, an array; flags such as "not safe for
+    work" stay.
+    """
     if isinstance(row, list):
         return [_blank(frame) for frame in row]
     if hasattr(row, "convert"):

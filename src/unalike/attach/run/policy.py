@@ -1,4 +1,6 @@
-"""What happens to images that end inside the protected set: moved out, drawn again from other noise, or refused."""
+"""What happens to images that end inside the protected set: moved out, drawn again from other
+noise, or refused.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,18 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do with images whose final latent lies in a protected ball. Whatever it is, none of those is returned.
+    """What to do with images whose final latent lies in a protected ball. Whatever it is, none of
+    those is returned.
 
     Args:
-        on_violation: "move" out of the balls after the last step; "regenerate", draw again from other noise; "refuse" to return it. What
-            cannot be moved out, and what is still inside when it was drawn again for the last time, is refused too.
+        on_violation: "move" out of the balls after the last step; "regenerate", draw again from
+            other noise; "refuse" to return it. What cannot be moved out, and what is still inside
+            when it was drawn again for the last time, is refused too.
         attempts: how often an image is drawn again at most, with "regenerate".
 
     Raises:
-        OptionError: for anything else than these, and for a number of attempts where nothing is drawn again.
+        OptionError: for anything else than these, and for a number of attempts where nothing is
+            drawn again.
 
     Example:
         >>> Policy("regenerate", 2).redraws, Policy("move").redraws
@@ -68,7 +73,8 @@ class Policy:
 
         Raises:
             OptionError: when there is no shield that a policy could be for.
-            UnsupportedError: when images are to be drawn again and the pipeline cannot be told from which noise.
+            UnsupportedError: when images are to be drawn again and the pipeline cannot be told from
+                which noise.
         """
         if not shielded and self.on_violation != MOVE:
             raise OptionError(
@@ -84,12 +90,14 @@ class Policy:
 class Redraw:
     """How a call has to be made again to draw some of its images anew and the others as they were.
 
-    Images that are drawn anew get generators of new seeds (`new_seed`), the others copies of their own, so that they are what they were
-    to the rest of the batch. With one generator for the whole batch all of them are drawn anew. Without a generator the call is repeated
-    as it is, and the pipeline goes on with torch's own random numbers.
+    Images that are drawn anew get generators of new seeds (`new_seed`), the others copies of their
+    own, so that they are what they were to the rest of the batch. With one generator for the whole
+    batch all of them are drawn anew. Without a generator the call is repeated as it is, and the
+    pipeline goes on with torch's own random numbers.
 
     Args:
-        arguments: of the call, by name, before it was made: the generators are copied as they are then.
+        arguments: of the call, by name, before it was made: the generators are copied as they are
+            then.
 
     Raises:
         OptionError: for a call with explicit latents.
@@ -127,7 +135,8 @@ class Redraw:
 
 
 def new_seed(generator: torch.Generator, attempt: int, image: int | None = None) -> int:
-    """The seed (below 2**63) that an image is drawn again from: the same for the same state of its generator and the same attempt.
+    """The seed (below 2**63) that an image is drawn again from: the same for the same state of its
+    generator and the same attempt.
 
     Args:
         generator: of the image before its first draw; it stays as it is.

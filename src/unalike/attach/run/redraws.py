@@ -28,7 +28,8 @@ from unalike.guidance.methods import described
 class Draws:
     """The runs of one call: the first, and one for each time that images were drawn again.
 
-    An image is taken from the run that drew it last. Those that were outside the protected set stay as they were first drawn.
+    An image is taken from the run that drew it last. Those that were outside the protected set stay
+    as they were first drawn.
 
     Args:
         session: of the first run.
@@ -36,7 +37,8 @@ class Draws:
 
     Raises:
         AttachmentError: when the scheduler was never stepped.
-        ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
+        ShieldError: when there is a shield and the last step was not reached, so that nothing was
+            checked.
 
     Attributes:
         inside: the numbers of the images that are inside the protected set.
@@ -72,7 +74,9 @@ class Draws:
         return {i: error for i, error in found.items() if error is not None}
 
     def latents(self) -> Tensor | None:
-        """The final latents (B, …), those of images inside included; None when the last step was not reached."""
+        """The final latents (B, …), those of images inside included; None when the last step was
+        not reached.
+        """
         rows = [session.latents for session in self._sessions]
         if any(latents is None for latents in rows):
             return None
@@ -81,12 +85,16 @@ class Draws:
         )
 
     def output(self) -> Any:
-        """What the pipeline would have returned with each image taken from its run; the images inside blank."""
+        """What the pipeline would have returned with each image taken from its run; the images
+        inside blank.
+        """
         output = taken(self._outputs, self._choice)
         return blanked(output, self.inside, self.images) if self.inside else output
 
     def commit(self) -> None:
-        """Adds the images that are outside to the memory, where there is one and the last step was reached."""
+        """Adds the images that are outside to the memory, where there is one and the last step was
+        reached.
+        """
         latents = self.latents()
         if latents is None:
             return
@@ -135,7 +143,9 @@ class Draws:
         )
 
     def _neighbours(self) -> list[Nearest | None]:
-        """The nearest neighbour of each image that is outside, among those of the batch that are and the memory."""
+        """The nearest neighbour of each image that is outside, among those of the batch that are
+        and the memory.
+        """
         latents, kept = self.latents(), self.kept
         result: list[Nearest | None] = [None] * self.images
         if latents is None:

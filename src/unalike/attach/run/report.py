@@ -30,10 +30,12 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Where a finished image is when it is encoded again, which is what anybody can measure who has nothing but the image.
+    """Where a finished image is when it is encoded again, which is what anybody can measure who has
+    nothing but the image.
 
-    An autoencoder does not return exactly the latent that it decoded, so this distance differs from that of the final latent, and an image
-    whose latent is outside may be inside by this measure. What is guaranteed is the latent.
+    An autoencoder does not return exactly the latent that it decoded, so this distance differs from
+    that of the final latent, and an image whose latent is outside may be inside by this measure.
+    What is guaranteed is the latent.
 
     Attributes:
         nearest_id: the protected point nearest to it.
@@ -48,22 +50,26 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Where an image lies, measured exactly after the last step: outside every protected ball, unless it is refused.
+    """Where an image lies, measured exactly after the last step: outside every protected ball,
+    unless it is refused.
 
-    With a shield of latents that is the final latent; with one of an embedding the finished image, rounded to 8 bits.
+    With a shield of latents that is the final latent; with one of an embedding the finished image,
+    rounded to 8 bits.
 
     Attributes:
         nearest_id: the nearest protected point.
         distance: Euclidean distance to it as it is stored.
         radius: of the balls.
-        margin: how much further than the radius the image is at least from what was protected: `distance - radius`, less what storing it in
-            float16 may have changed; below 0 only for a refused image.
+        margin: how much further than the radius the image is at least from what was protected:
+            `distance - radius`, less what storing it in float16 may have changed; below 0 only for
+            a refused image.
         moved: whether it had to be moved out after the last step.
         space: of the protected set.
         checksum: of the protected set.
-        steps_moved: at how many steps SPELL moved its prediction, out of protected balls or those of memory and batch.
-        decoded: the same for the finished image encoded again; None where the call returned something else than images, or the pipeline
-            has no encoder for them.
+        steps_moved: at how many steps SPELL moved its prediction, out of protected balls or those
+            of memory and batch.
+        decoded: the same for the finished image encoded again; None where the call returned
+            something else than images, or the pipeline has no encoder for them.
     """
 
     nearest_id: str
@@ -85,14 +91,16 @@ class ImageReport:
         index: row in the batch.
         prompt: its prompt or class name; None where the host has none.
         group: equal for images of the same prompt.
-        corrections: per method and step, the size of the correction as a share of the denoiser's own step; 0 where it did nothing.
+        corrections: per method and step, the size of the correction as a share of the denoiser's
+            own step; 0 where it did nothing.
         corrections_of_x0: the same as a share of the norm of the predicted clean latent.
         active: per method, the share of steps at which it did something.
         nearest: its nearest neighbour; None where there is no other sample.
         certificate: None without a shield.
         attempts: how often it was drawn; 1 is the first draw.
         refused: whether it is inside the protected set, so that it was not returned.
-        regions: per method with a region, the share of the image that it covers, as it was at the last step.
+        regions: per method with a region, the share of the image that it covers, as it was at the
+            last step.
     """
 
     index: int
@@ -116,10 +124,12 @@ class Report:
         images: one entry for each image of the batch.
         steps: number of model evaluations of each draw.
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
-        finished: whether the last step was reached; an interrupted run leaves nothing in the memory.
-        methods: name and options of each method as it was used, with what was measured for it (`radius="auto"`).
-        shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and `radius_source`, how an automatic radius was
-            found; None without one.
+        finished: whether the last step was reached; an interrupted run leaves nothing in the
+            memory.
+        methods: name and options of each method as it was used, with what was measured for it
+            (`radius="auto"`).
+        shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and
+            `radius_source`, how an automatic radius was found; None without one.
     """
 
     images: list[ImageReport] = field(default_factory=list)
@@ -135,7 +145,9 @@ class Report:
 
 
 def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
-    """The nearest neighbour of each of the final latents (B, …) in the batch itself and in the memory (n, d); ties go to the batch."""
+    """The nearest neighbour of each of the final latents (B, …) in the batch itself and in the
+    memory (n, d); ties go to the batch.
+    """
     rows = latents.flatten(1)
     rows = rows.cpu() if rows.device.type == "mps" else rows  # which has no float64
     found: list[Nearest | None] = [None] * len(rows)
@@ -157,10 +169,11 @@ def image_reports(
     certificates: Sequence[Certificate | None],
     covered: Sequence[Sequence[float] | None],
 ) -> list[ImageReport]:
-    """One report for each image, from the traces of a run, before anything is known of its neighbours.
+    """One report for each image, from the traces of a run, before anything is known of its
+    neighbours.
 
-    Two methods of the same name are told apart as `name`, `name-2`, … `covered` has for each trace the share of each image that the
-    region of its method covers; None where it has none.
+    Two methods of the same name are told apart as `name`, `name-2`, … `covered` has for each trace
+    the share of each image that the region of its method covers; None where it has none.
     """
     names = _distinct([trace.method for trace in traces])
     of_step = {

@@ -1,4 +1,6 @@
-"""One guided call: what happens at each step of the scheduler, and what is left when the pipeline returns."""
+"""One guided call: what happens at each step of the scheduler, and what is left when the pipeline
+returns.
+"""
 
 from __future__ import annotations
 
@@ -45,23 +47,27 @@ class Models:
 
 
 class Session:
-    """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes before `commit`.
+    """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes
+    before `commit`.
 
     Args:
         methods: in order.
         models: names of the pipeline's latent and prompt models.
-        prompts: says what is known of the images of the call, as by listening to the pipeline's prompts.
+        prompts: says what is known of the images of the call, as by listening to the pipeline's
+            prompts.
         memory: read at the first step; written by `commit` only.
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
         images: of the pipeline, where a method compares embeddings of those.
-        seeds: the seeds of the call, for the memory's records and for methods that draw random numbers; None where they are not known.
+        seeds: the seeds of the call, for the memory's records and for methods that draw random
+            numbers; None where they are not known.
         places: finds the regions of the methods in the latents; None where there are none to find.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         steps: number of model evaluations so far.
-        latents: the final latents (B, …), moved out where they had to be; None before the last step.
+        latents: the final latents (B, …), moved out where they had to be; None before the last
+            step.
     """
 
     def __init__(
@@ -125,7 +131,9 @@ class Session:
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 
     def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
-        """How the model is to be evaluated on its input `sample` (R, …) with the prompts' embeddings, each (B, …)."""
+        """How the model is to be evaluated on its input `sample` (R, …) with the prompts'
+        embeddings, each (B, …).
+        """
         run = self._run or self._begin(sample)
         images, level = len(run.groups), coming.level
         if any(len(part) != images for part in embeddings):
@@ -145,7 +153,9 @@ class Session:
         )
 
     def finish(self, latents: Tensor) -> Tensor | None:
-        """Measures the final latents against the shield; what to return in their place where some had to be moved."""
+        """Measures the final latents against the shield; what to return in their place where some
+        had to be moved.
+        """
         run, conditions = self._begun()
         own = latents[: conditions.images].detach().clone()
         if not torch.isfinite(own).all():
@@ -189,7 +199,8 @@ class Session:
 
         Raises:
             AttachmentError: when the scheduler was never stepped.
-            ShieldError: when there is a shield and the last step was not reached, so that nothing was checked.
+            ShieldError: when there is a shield and the last step was not reached, so that nothing
+                was checked.
         """
         run, conditions = self._begun()
         if self.latents is None and self._guard is not None:
@@ -273,7 +284,9 @@ class Session:
             self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
 
     def _covered(self, run: Run, images: int) -> list[list[float] | None]:
-        """For each method the share of each image that its region covers; None where it has none."""
+        """For each method the share of each image that its region covers; None where it has
+        none.
+        """
         regions = [getattr(method, "region", None) for method in self._methods]
         masks = [
             None if region is None or run.masks is None else run.masks(region) for region in regions
@@ -320,7 +333,8 @@ class Session:
 
 
 def require_same_models(memory: Memory, models: Models) -> None:
-    """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same models are fine.
+    """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same
+    models are fine.
 
     Raises:
         StoreError: naming both.
@@ -343,12 +357,16 @@ def _same_models(space: str, models: Models) -> bool:
 
 
 def _repeated(rows: Tensor, count: int) -> Tensor:
-    """The images (B, …) as often as a scheduler carries them that has `count` rows: twice where it has the doubled batch too."""
+    """The images (B, …) as often as a scheduler carries them that has `count` rows: twice where it
+    has the doubled batch too.
+    """
     return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
 
 
 def _forked(seeds: list[int] | None, images: int) -> list[torch.Generator]:
-    """A generator for each image, for the methods' own draws, which leaves the caller's alone: the same for the same seed."""
+    """A generator for each image, for the methods' own draws, which leaves the caller's alone: the
+    same for the same seed.
+    """
     if seeds is None:
         generators = [torch.Generator() for _ in range(images)]
         for generator in generators:
@@ -359,7 +377,9 @@ def _forked(seeds: list[int] | None, images: int) -> list[torch.Generator]:
 
 
 def seeds_of(generator: Any) -> list[int] | None:
-    """The seeds that a pipeline's `generator` argument was made with: one, or one for each image."""
+    """The seeds that a pipeline's `generator` argument was made with: one, or one for each
+    image.
+    """
     if isinstance(generator, torch.Generator):
         return [generator.initial_seed()]
     if (

@@ -1,6 +1,8 @@
-"""The cost benchmark: time and peak memory of one guidance step against the number of stored samples.
+"""The cost benchmark: time and peak memory of one guidance step against the number of stored
+samples.
 
-`problem` makes what is measured on, `rivals` are the ways to a step, `clock` measures them, `measure` says at which sizes.
+`problem` makes what is measured on, `rivals` are the ways to a step, `clock` measures them,
+`measure` says at which sizes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from unalike.bench.figure import require_matplotlib
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
-    """Measure what the folder lacks, on the processor and on a GPU where there is one, and draw the figures."""
+    """Measure what the folder lacks, on the processor and on a GPU where there is one, and draw the
+    figures.
+    """
     from unalike.bench.cost.figures import draw_figures
 
     require_matplotlib()

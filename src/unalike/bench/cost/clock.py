@@ -33,7 +33,9 @@ class Taken:
 def interleaved(
     steps: Mapping[str, Step], device: str, *, rounds: int, budget: float
 ) -> dict[str, Taken]:
-    """Up to `rounds` repetitions in turns, so that a busy moment hits all alike; a step that has used `budget` seconds sits out."""
+    """Up to `rounds` repetitions in turns, so that a busy moment hits all alike; a step that has
+    used `budget` seconds sits out.
+    """
     first = {name: seconds(step, device) for name, step in steps.items()}
     second = {name: _with_peak(step, device) for name, step in steps.items()}
     times = {name: [taken] for name, (taken, _) in second.items()}
@@ -62,7 +64,9 @@ def _wait(device: str) -> None:
 
 
 def _with_peak(step: Step, device: str) -> tuple[float, int | None]:
-    """The time of a step, and how far it raised the peak of memory: on Linux of the process, on a GPU of what torch holds there."""
+    """The time of a step, and how far it raised the peak of memory: on Linux of the process, on a
+    GPU of what torch holds there.
+    """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -85,7 +89,9 @@ def _status(key: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """How much memory a measurement may use on the device: 20 GB, or nine tenths of what is free where that is less."""
+    """How much memory a measurement may use on the device: 20 GB, or nine tenths of what is free
+    where that is less.
+    """
     if device == "cuda":
         return min(20 * 10**9, int(0.9 * torch.cuda.mem_get_info()[0]))
     info = Path("/proc/meminfo")

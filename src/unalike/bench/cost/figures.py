@@ -39,7 +39,9 @@ _SAME = {
 
 
 def draw_figures(folder: Path) -> None:
-    """Draws time against the number of stored samples, and against what prompts leave of it, for each device."""
+    """Draws time against the number of stored samples, and against what prompts leave of it, for
+    each device.
+    """
     rows, prompts = [Row(**row) for row in read_rows(folder / STEPS)], read_rows(folder / PROMPTS)
     for device in {r.device for r in rows}:
         _steps(
@@ -76,7 +78,9 @@ def _steps(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _prompts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """On the left a memory of one size with ever more samples of the image's prompt, on the right so many of them in ever more others."""
+    """On the left a memory of one size with ever more samples of the image's prompt, on the right
+    so many of them in ever more others.
+    """
     single = [r for r in rows if r["batch"] == 1]
     n = Counter(r["n"] for r in single).most_common(1)[0][0]
     each = Counter(r["similar"] for r in single if r["similar"] != n).most_common(1)[0][0]

@@ -25,7 +25,8 @@ class Size:
     Args:
         sizes: numbers of stored samples.
         shapes: sizes of a latent and of a batch.
-        similar: of the cost by prompts: stored samples, batch, and how many of them have the prompt of each image.
+        similar: of the cost by prompts: stored samples, batch, and how many of them have the prompt
+            of each image.
         d: size of a latent there.
         p: size of the prompt embeddings.
         rounds: repetitions.
@@ -125,7 +126,9 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
 
 
 def _settings(size: Size) -> Iterator[tuple[int, int, int, int | None]]:
-    """`d`, `n`, batch, and how many have the prompt of an image where that is given; in an order that makes each memory once."""
+    """`d`, `n`, batch, and how many have the prompt of an image where that is given; in an order
+    that makes each memory once.
+    """
     for d in sorted({d for d, _ in size.shapes} | {size.d}):
         own = [
             (d, n, batch, None) for shape, batch in size.shapes if shape == d for n in size.sizes
@@ -145,7 +148,9 @@ def left_out(
     limit: int,
     longest: float,
 ) -> str:
-    """Why a method is not to be measured at a setting: "memory", "time" by what it took at fewer stored samples, or "" where it is."""
+    """Why a method is not to be measured at a setting: "memory", "time" by what it took at fewer
+    stored samples, or "" where it is.
+    """
     rival = RIVALS[method]
     if 4 * (n * d + rival.numbers(n, d, batch)) > limit:
         return "memory"
@@ -193,7 +198,9 @@ def _by_number(
 def _by_prompts(
     bank: Bank, device: str, d: int, n: int, batch: int, each: int, size: Size, limit: int
 ) -> list[dict[str, Any]]:
-    """What prompts save: SPARKE with its own tolerance, with a loose one and with none; nothing where the memory does not fit."""
+    """What prompts save: SPARKE with its own tolerance, with a loose one and with none; nothing
+    where the memory does not fit.
+    """
     if any(4 * (n * d + RIVALS[method].numbers(n, d, batch)) > limit for method in (*OURS, "copy")):
         return []
     problem = bank.similar(n, batch, d, each)

@@ -65,7 +65,9 @@ def page(folder: Path) -> str:
 
 
 def readme_table(folder: Path) -> str:
-    """The short table of the README: milliseconds a step on the processor, a row a size of the memory and of the batch."""
+    """The short table of the README: milliseconds a step on the processor, a row a size of the
+    memory and of the batch.
+    """
     rows = [Row(**row) for row in read_rows(folder / STEPS)]
     return steps_table(
         [

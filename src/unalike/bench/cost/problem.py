@@ -36,7 +36,8 @@ class Problem:
 
 
 class Bank:
-    """Normal latents to be stored, made once for all sizes of a memory: a smaller one is the beginning of a larger one.
+    """Normal latents to be stored, made once for all sizes of a memory: a smaller one is the
+    beginning of a larger one.
 
     Args:
         device: where they are.
@@ -49,14 +50,17 @@ class Bank:
         self._rows = torch.empty(0, 0)
 
     def themed(self, n: int, batch: int, d: int) -> Problem:
-        """Prompts that are variations of eight unlike ones, in turn: an eighth of the memory is like an image's own."""
+        """Prompts that are variations of eight unlike ones, in turn: an eighth of the memory is
+        like an image's own.
+        """
         themes = self._normal(8, self._p, seed=1)
         which = torch.arange(n + batch, device=self._device) % 8
         y = themes[which] + 0.3 * self._normal(n + batch, self._p, seed=2)
         return Problem(self._normal(batch, d, seed=3), y[n:], self._stored(n, d), y[:n])
 
     def similar(self, n: int, batch: int, d: int, each: int) -> Problem:
-        """Images of unlike prompts, each of which `each` stored samples have all but the same; the other prompts are like none.
+        """Images of unlike prompts, each of which `each` stored samples have all but the same; the
+        other prompts are like none.
 
         They are spread over the memory, as in one that filled over time.
         """

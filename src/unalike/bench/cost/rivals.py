@@ -1,6 +1,7 @@
 """The ways to a guidance step that are compared, as functions without arguments that do one step.
 
-All but SPELL, Vendi guidance and the copy follow the same loss, Cond-IRKE with Gaussian kernels on latents and prompts scaled to norm 1.
+All but SPELL, Vendi guidance and the copy follow the same loss, Cond-IRKE with Gaussian kernels on
+latents and prompts scaled to norm 1.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Rival:
         order: cost of a step for a batch of B, for the page.
         step: prepares it for a problem.
         power: of `n`, that its time grows by; what would take too long is foreseen with it.
-        numbers: how many numbers are held at its peak beside the memory, from `n`, `d` and `B`, roughly; what the others keep meanwhile is
-            among them.
+        numbers: how many numbers are held at its peak beside the memory, from `n`, `d` and `B`,
+            roughly; what the others keep meanwhile is among them.
         same_loss: whether it follows Cond-IRKE by automatic differentiation.
     """
 
@@ -50,7 +51,9 @@ class Rival:
 
 
 def sparke(problem: Problem, **options: Any) -> Step:
-    """SPARKE's own step for the whole batch, which also counts the other images of the batch (the rivals do not)."""
+    """SPARKE's own step for the whole batch, which also counts the other images of the batch (the
+    rivals do not).
+    """
     return _of(
         SPARKE(
             strength=STRENGTH, bandwidth=BANDWIDTH, prompt_bandwidth=PROMPT_BANDWIDTH, **options
@@ -65,12 +68,16 @@ def sparke_all(problem: Problem) -> Step:
 
 
 def spell(problem: Problem) -> Step:
-    """SPELL with balls of half the distance between two images, so that none is touched: what each step of it costs at least."""
+    """SPELL with balls of half the distance between two images, so that none is touched: what each
+    step of it costs at least.
+    """
     return _of(SPELL(radius=0.5 * (2 * problem.x.shape[1]) ** 0.5, same_prompt=False), problem)
 
 
 def vendi(problem: Problem) -> Step:
-    """Conditional Vendi guidance for the whole batch, which also counts the other images of the batch."""
+    """Conditional Vendi guidance for the whole batch, which also counts the other images of the
+    batch.
+    """
     return _of(
         VendiGuidance(
             strength=STRENGTH,
@@ -90,10 +97,11 @@ def _of(method: Method, problem: Problem) -> Step:
 def published(problem: Problem) -> Step:
     """The steps of the public implementations, one image after another.
 
-    The new sample is appended to a copy of the stored ones, its kernels are taken by differences of all rows, both Gram matrices grow by a
-    row and a column and are scaled by n, the score of the new sample comes from differences again, and its gradient from automatic
-    differentiation. Their prompt encoder, which runs at each step too, and their checks are left out, which is in their favour. The loss
-    is the paper's: k² in place of k.
+    The new sample is appended to a copy of the stored ones, its kernels are taken by differences of
+    all rows, both Gram matrices grow by a row and a column and are scaled by n, the score of the
+    new sample comes from differences again, and its gradient from automatic differentiation. Their
+    prompt encoder, which runs at each step too, and their checks are left out, which is in their
+    favour. The loss is the paper's: k² in place of k.
     """
     features, texts = unit_rows(problem.stored), unit_rows(problem.stored_y)
     gram, text_gram = (
@@ -126,7 +134,9 @@ def published(problem: Problem) -> Step:
 
 
 def new_row(problem: Problem) -> Step:
-    """The best that automatic differentiation can do: only the new rows of the Gram matrix, stored samples normalised beforehand."""
+    """The best that automatic differentiation can do: only the new rows of the Gram matrix, stored
+    samples normalised beforehand.
+    """
     features, texts = unit_rows(problem.stored), unit_rows(problem.stored_y)
     log_k_y = (unit_rows(problem.y) @ texts.T - 1) / PROMPT_BANDWIDTH**2
 
@@ -141,7 +151,9 @@ def new_row(problem: Problem) -> Step:
 
 
 def whole_gram(problem: Problem) -> Step:
-    """The loss as its formula stands: all (n + 1)² kernels of normalised samples at each step, one image after another."""
+    """The loss as its formula stands: all (n + 1)² kernels of normalised samples at each step, one
+    image after another.
+    """
 
     def kernel(rows: Tensor, bandwidth: float) -> Tensor:
         rows = rows / rows.norm(dim=1, keepdim=True)
@@ -164,7 +176,9 @@ def _move(x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def copy(problem: Problem) -> Step:
-    """The memory copied once, a part at a time to the same place, which moves as many bytes as reading it twice."""
+    """The memory copied once, a part at a time to the same place, which moves as many bytes as
+    reading it twice.
+    """
     flat = problem.stored.flatten()
     place = torch.empty_like(flat[:_COPIED])
 
@@ -253,10 +267,12 @@ OURS = ("sparke", "sparke-all", "spell")
 
 
 def agreement(n: int = 64, batch: int = 4, d: int = 1_024, p: int = 64) -> dict[str, float]:
-    """For each rival of the same loss, the smallest cosine of the images between its step and SPARKE's on the memory alone.
+    """For each rival of the same loss, the smallest cosine of the images between its step and
+    SPARKE's on the memory alone.
 
     Raises:
-        RuntimeError: where one is below 0.999: a ratio between different computations would mean nothing.
+        RuntimeError: where one is below 0.999: a ratio between different computations would mean
+            nothing.
     """
     problem = Bank("cpu", p).themed(n, batch, d)
     ours = sparke(problem, batch=False)()

@@ -1,8 +1,9 @@
-"""Variety against fidelity on the shipped models: every method over its own sweep, chosen on some prompts and reported on others.
+"""Variety against fidelity on the shipped models: every method over its own sweep, chosen on some
+prompts and reported on others.
 
-In the folder: `tuning.parquet` and `test.parquet`, a row a setting and unit; `pooled.parquet`, a row a setting; `search.parquet`, how many
-samples it takes to find nine tenths of the right pictures of a prompt; `times.parquet`, seconds an image. A run goes on with the settings
-that are missing.
+In the folder: `tuning.parquet` and `test.parquet`, a row a setting and unit; `pooled.parquet`, a
+row a setting; `search.parquet`, how many samples it takes to find nine tenths of the right pictures
+of a prompt; `times.parquet`, seconds an image. A run goes on with the settings that are missing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from unalike.bench.pareto.tasks import TASKS, Task
 from unalike.bench.pareto.trials import AUTO, INDEPENDENT, Trial, families
 
 WITH_MEMORY = ("SPARKE on x0", "SPELL", AUTO)
-"""Methods that are also measured in batches that know the earlier ones, at the setting that was best on the validation prompts."""
+"""Methods that are also measured in batches that know the earlier ones, at the setting that was
+best on the validation prompts.
+"""
 
 
 ROUNDS = 2
@@ -69,7 +72,9 @@ class _Comparison:
         self.tasks = {name: _thinned(task, size) for name, task in TASKS.items()}
 
     def run(self) -> None:
-        """Tune all, test what was chosen, then search and time; the shares of the work are about those on two cores."""
+        """Tune all, test what was chosen, then search and time; the shares of the work are about
+        those on two cores.
+        """
         sweeps = {name: self._sweep(name) for name in self.tasks}
         self._measure(
             "tuning",
@@ -88,7 +93,9 @@ class _Comparison:
         self._clock(tested, 0.96, 1.0)
 
     def _sweep(self, task: str) -> dict[str, list[Trial]]:
-        """The trials of each method; of a smoke run the last ones of some, among them the unguided weight."""
+        """The trials of each method; of a smoke run the last ones of some, among them the unguided
+        weight.
+        """
         return {
             name: trials[-(self.size.thin or 0) :]
             for name, trials in list(families(task).items())[:: 4 if self.size.thin else 1]
@@ -130,7 +137,9 @@ class _Comparison:
             self.progress(begin + (end - begin) * count / len(jobs))
 
     def _tested(self, task: str) -> list[Trial]:
-        """Independent sampling at the unguided weight, what was chosen of each method, and some of that with memory."""
+        """Independent sampling at the unguided weight, what was chosen of each method, and some of
+        that with memory.
+        """
         rows = [row for row in read_rows(self.folder / "tuning.parquet") if row["task"] == task]
         chosen = {
             family: choose([row for row in rows if row["family"] == family], self.size.chosen)
@@ -181,7 +190,9 @@ class _Comparison:
             self.progress(begin + (end - begin) * count / len(missing))
 
     def _clock(self, trials: dict[str, list[Trial]], begin: float, end: float) -> None:
-        """Time all settings one after another, and once more, so that a busy moment hits all alike."""
+        """Time all settings one after another, and once more, so that a busy moment hits all
+        alike.
+        """
         path = self.folder / "times.parquet"
         if read_rows(path):
             return
@@ -205,7 +216,8 @@ class _Comparison:
 
 
 def choose(rows: Sequence[dict[str, Any]], most: int) -> list[Trial]:
-    """The settings, `most` at most, that together reach the largest hypervolume of share of the possible and precision, the best first.
+    """The settings, `most` at most, that together reach the largest hypervolume of share of the
+    possible and precision, the best first.
 
     They are taken one by one, each adding the most; what adds nothing is left out.
 

@@ -22,7 +22,9 @@ def draw_figures(folder: Path) -> None:
 
 
 def _front(path: Path, task: str, results: Results) -> None:
-    """The tested settings with intervals, and a line through those of a method that no other of its own beats."""
+    """The tested settings with intervals, and a line through those of a method that no other of its
+    own beats.
+    """
     families = results.families()
     order = list(trials(task))
     with drawn(path, 8.5, 5) as figure:

@@ -56,7 +56,9 @@ class Measured:
 
 @contextmanager
 def workers() -> Iterator[ProcessPoolExecutor]:
-    """A process for each core, with one thread each, so that times compare and no core waits. They end with the block, also on Ctrl-C."""
+    """A process for each core, with one thread each, so that times compare and no core waits. They
+    end with the block, also on Ctrl-C.
+    """
     pool = ProcessPoolExecutor(
         os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
     )
@@ -117,7 +119,9 @@ def draw(
 
 
 def ready_methods(task: Task, trial: Trial) -> list[Method]:
-    """The methods of a trial, with what they measure on unguided samples measured once, on validation prompts."""
+    """The methods of a trial, with what they measure on unguided samples measured once, on
+    validation prompts.
+    """
     methods = [build(name, **options) for name, options in trial.methods.items()]
     if not any(method.needs_calibration for method in methods):
         return methods
@@ -129,7 +133,9 @@ def ready_methods(task: Task, trial: Trial) -> list[Method]:
 
 
 def near(features: Tensor, real: Tensor) -> dict[str, float]:
-    """How near the samples of a unit come to the right pictures of its prompt, and how unlike each other they are."""
+    """How near the samples of a unit come to the right pictures of its prompt, and how unlike each
+    other they are.
+    """
     sets = asdict(manifolds(real, features, k=min(NEIGHBOURS, len(real) - 1, len(features) - 1)))
     return {f"manifold_{name}": value for name, value in sets.items()} | {
         "vendi": vendi(features - real.mean(dim=0)),
@@ -142,7 +148,8 @@ def pooled(
 ) -> dict[str, Any]:
     """The Fréchet distance of all samples to as many right pictures of each prompt.
 
-    It has no interval: drawn anew, the same samples come more than once, which makes every such distance larger.
+    It has no interval: drawn anew, the same samples come more than once, which makes every such
+    distance larger.
     """
     basis = task.principal(pipe)
     wanted = min(len(part) for part in generated)
@@ -171,7 +178,9 @@ def _pipeline(task: str) -> Any:
 
 @cache
 def _unguided(name: str, guidance_scale: float) -> tuple[Tensor, Tensor]:
-    """Final latents of unguided samples of the first validation prompts, and the numbers of their prompts."""
+    """Final latents of unguided samples of the first validation prompts, and the numbers of their
+    prompts.
+    """
     task, pipe, memory = TASKS[name], _pipeline(name), Memory()
     for unit in task.validation[:_PROMPTS]:
         task.draw(
@@ -198,11 +207,12 @@ class Search:
 
 
 def search(job: Search) -> dict[str, Any]:
-    """Draw samples eight at a time until nine tenths of the right pictures are found, or the limit is reached.
+    """Draw samples eight at a time until nine tenths of the right pictures are found, or the limit
+    is reached.
 
     Returns:
-        `possible`, how many right pictures there are; `needed`, how many samples found nine tenths of them, or None; `found`, how many were
-        found in the end.
+        `possible`, how many right pictures there are; `needed`, how many samples found nine tenths
+        of them, or None; `found`, how many were found in the end.
     """
     task, pipe = TASKS[job.task], _pipeline(job.task)
     methods, memory = ready_methods(task, job.trial), Memory() if job.trial.memory else None

@@ -151,7 +151,8 @@ def _other_measures(results: Results) -> str:
             for name in rows[0]
             if isinstance(rows[0][name], float)
         }
-        # prompts that have nothing in common make the joint Gram matrix one block a prompt: the mean of their entropies is left
+        # prompts that have nothing in common make the joint Gram matrix one block a prompt: the
+        # mean of their entropies is left
         conditional = (
             torch.tensor([row["vendi"] for row in rows], dtype=torch.float64).log().mean().exp()
         )

@@ -49,7 +49,9 @@ class Results:
 
     @property
     def unguided(self) -> str:
-        """The key of what all is compared with: the tested setting without a method and with the highest weight."""
+        """The key of what all is compared with: the tested setting without a method and with the
+        highest weight.
+        """
         return max(
             (key for key in self.settings() if not Trial.from_key(key).methods),
             key=lambda key: Trial.from_key(key).guidance_scale,
@@ -71,8 +73,9 @@ class Results:
         return torch.stack([points_of(by_unit(self.test, key)) for key in keys], dim=1)
 
     def precise(self, keys: Sequence[str]) -> str:
-        """Of a method's settings the one that found the most on the validation prompts while its precision there was at most ROOM below
-        that of unguided sampling; where none kept that, the most precise one.
+        """Of a method's settings the one that found the most on the validation prompts while its
+        precision there was at most ROOM below that of unguided sampling; where none kept that, the
+        most precise one.
         """
         floor = float(self._validated(self.unguided)[1]) - ROOM
         kept = [key for key in keys if float(self._validated(key)[1]) >= floor]
@@ -83,7 +86,9 @@ class Results:
         )
 
     def _validated(self, key: str) -> Tensor:
-        """A setting's mean point on the validation prompts, or that of the same one without memory, which stands for it."""
+        """A setting's mean point on the validation prompts, or that of the same one without memory,
+        which stands for it.
+        """
         plain = replace(Trial.from_key(key), memory=False)
         return points_of(by_unit(self.tuning, plain.key)).mean(dim=0)
 

@@ -1,4 +1,6 @@
-"""The two models that the comparison is made on: what is asked of them, and how what they draw is judged and turned into features."""
+"""The two models that the comparison is made on: what is asked of them, and how what they draw is
+judged and turned into features.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class Unit:
-    """Samples that belong together: those of a prompt, from a seed on. Intervals come from drawing units anew.
+    """Samples that belong together: those of a prompt, from a seed on. Intervals come from drawing
+    units anew.
 
     Args:
         prompt: a prompt, or the digit of a class as text.
@@ -44,7 +47,8 @@ class Task:
         name: of the model in the catalogue.
         validation: units that settings are chosen on.
         test: units that are reported; no prompt is in both.
-        unguided: the weight of classifier-free guidance of the unguided sampling that all is compared with.
+        unguided: the weight of classifier-free guidance of the unguided sampling that all is
+            compared with.
         low: a low weight, at which the number of samples that cover a set is counted too.
         validation_samples: of each unit of `validation`; those of `test` have 32.
         small: prompts of which 90% of the right pictures are to be found.
@@ -79,7 +83,9 @@ class Task:
         return emoji_measure.draw(call, [unit.prompt] * samples, **arguments)
 
     def count(self, images: Tensor, prompt: str) -> Counts:
-        """How many samples the judge of the model accepts as right, and how many different right pictures they show."""
+        """How many samples the judge of the model accepts as right, and how many different right
+        pictures they show.
+        """
         return (
             digits.count(images, prompt)
             if self.name == "digits"
@@ -92,7 +98,9 @@ class Task:
         return torch.where(match.shown & torch.isin(match.index, right), match.index, -1)
 
     def features(self, pipe: Any, images: Tensor) -> Tensor:
-        """What distances between images are measured in (n, d): the classifier's features of digits, the autoencoder's latents of emoji."""
+        """What distances between images are measured in (n, d): the classifier's features of
+        digits, the autoencoder's latents of emoji.
+        """
         if self.name == "digits":
             return digits.features(images)
         with torch.inference_mode():
@@ -108,7 +116,9 @@ class Task:
         return _real(self.name, pipe)[_model(self.name).truth(prompt)]
 
     def principal(self, pipe: Any) -> Tensor:
-        """Principal directions (d, 64 at most) of the features of all real pictures, in which Fréchet distances are measured."""
+        """Principal directions (d, 64 at most) of the features of all real pictures, in which
+        Fréchet distances are measured.
+        """
         return _principal(self.name, pipe)
 
 
@@ -129,7 +139,9 @@ def _principal(name: str, pipe: Any) -> Tensor:
 
 
 def open_pipeline(name: str) -> Any:
-    """The model, with its denoiser in bfloat16, which is half as fast again on processors that have it; all else stays in float32."""
+    """The model, with its denoiser in bfloat16, which is half as fast again on processors that have
+    it; all else stays in float32.
+    """
     pipe = load(name)
     pipe.set_progress_bar_config(disable=True)
     denoiser: nn.Module = pipe.unet if hasattr(pipe, "unet") else pipe.transformer

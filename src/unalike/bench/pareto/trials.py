@@ -22,7 +22,8 @@ class Trial:
         family: the method, as tables call it.
         guidance_scale: weight of classifier-free guidance.
         methods: name → options; none for independent sampling.
-        memory: whether samples are drawn in batches of eight, of which later ones know the earlier, in place of all at once.
+        memory: whether samples are drawn in batches of eight, of which later ones know the earlier,
+            in place of all at once.
     """
 
     family: str
@@ -58,10 +59,12 @@ class Trial:
 
 
 def families(task: str) -> dict[str, list[Trial]]:
-    """Eight trials for each method: for most of them two strengths at four weights of classifier-free guidance.
+    """Eight trials for each method: for most of them two strengths at four weights of
+    classifier-free guidance.
 
-    Ancestral sampling is `Auto` with nothing to be unlike, which leaves the noise that it draws anew. Strengths are those around the
-    publications' that leave the images of these models whole; larger ones were tried on a few prompts and break them.
+    Ancestral sampling is `Auto` with nothing to be unlike, which leaves the noise that it draws
+    anew. Strengths are those around the publications' that leave the images of these models whole;
+    larger ones were tried on a few prompts and break them.
     """
     scales = (1.5, 2.0, 3.0, 7.5) if task == "emoji" else (1.0, 1.5, 2.0, 4.0)
     weights = (

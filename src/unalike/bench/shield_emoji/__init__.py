@@ -1,4 +1,6 @@
-"""The copying benchmark: how many images of the emoji model are copies of its training pictures, without and with a shield around them."""
+"""The copying benchmark: how many images of the emoji model are copies of its training pictures,
+without and with a shield around them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from unalike.bench.shield_emoji.settings import SMOKE, Setting, Size, jobs
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
     """Draw what is missing, a prompt beside a setting at a time, and the figures.
 
-    The protected sets, and the final latents for `benchmarks/brute_force.py`, are left in `protected` and `latents` in the folder.
+    The protected sets, and the final latents for `benchmarks/brute_force.py`, are left in
+    `protected` and `latents` in the folder.
     """
     require_matplotlib()
     size = SMOKE if smoke else Size()

@@ -78,14 +78,18 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def again(setting: str, prompt: str, folder: Path) -> list[float]:
-    """The distances of a prompt's finished images, rounded to 8 bits and encoded again, to the nearest training picture."""
+    """The distances of a prompt's finished images, rounded to 8 bits and encoded again, to the
+    nearest training picture.
+    """
     latents = load_file(_file(folder / "latents" / setting, prompt))["latents"]
     images = (decoded(_pipe(), latents) * 255).round() / 255
     return nearest(encode_images(_pipe(), images).flatten(1), _protected("all"))[1].tolist()
 
 
 class Unchecked(Shield):
-    """A protected set as published: SPELL sees what an approximate search finds, and nothing is checked after the last step."""
+    """A protected set as published: SPELL sees what an approximate search finds, and nothing is
+    checked after the last step.
+    """
 
     def trajectory(self, space: str, device: torch.device | None = None) -> Any:
         """What the approximate search finds."""

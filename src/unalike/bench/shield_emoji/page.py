@@ -15,7 +15,9 @@ from unalike.bench.shield_emoji.settings import GUIDANCE_SCALE, STEPS
 
 PAIRS = 8
 ROUNDING = 1e-4
-"""An image is inside where it is nearer than the radius by more than this share of it: SPELL alone ends on the surface, up to rounding."""
+"""An image is inside where it is nearer than the radius by more than this share of it: SPELL alone
+ends on the surface, up to rounding.
+"""
 ROWS, GAPS, BRUTE_FORCE = "images.parquet", "gaps.parquet", "brute_force.json"
 Row = dict[str, Any]
 
@@ -230,7 +232,9 @@ def _flags(rows: Sequence[Row]) -> str:
 
 
 def draw_distances(rows: Sequence[Row], folder: Path) -> None:
-    """Write `distances.png`: the share of images nearer to a training picture than a distance, without and with each shield."""
+    """Write `distances.png`: the share of images nearer to a training picture than a distance,
+    without and with each shield.
+    """
     radii = sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"})
     with drawn(folder / "distances.png", 6, 3.4) as figure:
         panel = figure.subplots()
@@ -256,7 +260,9 @@ def draw_distances(rows: Sequence[Row], folder: Path) -> None:
 
 
 def draw_pairs(rows: Sequence[Row], folder: Path) -> None:
-    """Write `pairs.png`: the closest unguarded image of some prompts, the picture that it copies, and its seed beside each shield."""
+    """Write `pairs.png`: the closest unguarded image of some prompts, the picture that it copies,
+    and its seed beside each shield.
+    """
     from unalike.bench.shield_emoji.draw import drawn_before, picture
 
     radii = sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"})

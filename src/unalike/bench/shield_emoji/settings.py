@@ -18,8 +18,9 @@ class Setting:
     """How images are kept out.
 
     Args:
-        guard: "none", "exact" (SPELL and the check after the last step), "image" (the same for the finished image, encoded again) or "ivf"
-            (SPELL as published: approximate search, no check).
+        guard: "none", "exact" (SPELL and the check after the last step), "image" (the same for the
+            finished image, encoded again) or "ivf" (SPELL as published: approximate search, no
+            check).
         radius: of the balls; 0 for "none".
         probes: cells searched by "ivf"; 0 otherwise.
         protected: "all" pictures that the model was trained on, or its "flags" alone.
@@ -44,8 +45,10 @@ class Size:
         names: full names, each of one picture.
         words: head words, each of many pictures.
         images: of each prompt, drawn at once.
-        images_again: of each prompt where the finished image is kept out, which takes a decoding and an encoding a step.
-        fewer: the comparisons beside exact protection of all pictures are made on each `fewer`-th prompt.
+        images_again: of each prompt where the finished image is kept out, which takes a decoding
+            and an encoding a step.
+        fewer: the comparisons beside exact protection of all pictures are made on each `fewer`-th
+            prompt.
         radii: of the balls.
         probes: cells that the approximate search looks into.
     """
@@ -95,7 +98,9 @@ class Job:
 
 
 def jobs(size: Size) -> list[Job]:
-    """All of them, prompt by prompt, so that what disturbs the machine for a while disturbs all settings alike."""
+    """All of them, prompt by prompt, so that what disturbs the machine for a while disturbs all
+    settings alike.
+    """
     return [
         Job(setting, prompt, size.images_again if setting.guard == "image" else size.images)
         for i, prompt in enumerate(size.prompts())

@@ -1,7 +1,8 @@
-"""The benchmark of the search among protected vectors: ours and Faiss along the predictions of guided generations.
+"""The benchmark of the search among protected vectors: ours and Faiss along the predictions of
+guided generations.
 
-`pictures` and `latents` make the set, `trajectories` records what is searched for, `brute` says what is there, `rivals` are the searches,
-and `measure` says what is measured.
+`pictures` and `latents` make the set, `trajectories` records what is searched for, `brute` says
+what is there, `rivals` are the searches, and `measure` says what is measured.
 """
 
 from __future__ import annotations

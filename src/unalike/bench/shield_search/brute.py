@@ -1,4 +1,6 @@
-"""Search by reading every vector: what the others are compared with, and written without any of their bounds."""
+"""Search by reading every vector: what the others are compared with, and written without any of
+their bounds.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Found:
 
 
 class Brute:
-    """A search that compares with every vector: float32 products choose what is measured in float64.
+    """A search that compares with every vector: float32 products choose what is measured in
+    float64.
 
     Args:
         vectors: the set.
@@ -64,7 +67,8 @@ class Brute:
             rows = torch.from_numpy(np.asarray(block, dtype=np.float32))
             total = squares + rows.square().sum(1)
             lower = total - 2 * (x32 @ rows.T) - _ROUNDING * total
-            # What can be inside; and what can be nearer than all before, for which it must be below the smallest that is certain here.
+            # What can be inside; and what can be nearer than all before, for which it must be below
+            # the smallest that is certain here.
             limit = torch.minimum(
                 distance.square().float() * (1 + 1e-6), (lower + 2 * _ROUNDING * total).amin(1)
             ).clamp_min(radius**2)

@@ -1,4 +1,6 @@
-"""The protected set of the benchmark: latents with a natural spectrum, as many as are asked for, in float16 shards on the disk."""
+"""The protected set of the benchmark: latents with a natural spectrum, as many as are asked for, in
+float16 shards on the disk.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class SetSize:
 
 
 def encoded(folder: Path, size: SetSize, progress: Progress) -> Tensor:
-    """The latents (m, 4096) float16 of all pictures, in the order of `Kinds.counts`, encoded where the folder lacks them.
+    """The latents (m, 4096) float16 of all pictures, in the order of `Kinds.counts`, encoded where
+    the folder lacks them.
 
     The encoder runs in bfloat16, for speed: what it gives is the set, whatever its rounding.
     """
@@ -66,9 +69,11 @@ def _encode(pipe: object, pictures: list[tuple[str, int]]) -> Tensor:
 
 
 def shards(folder: Path, base: Tensor, count: int, size: SetSize, progress: Progress) -> Mapped:
-    """The first `count` rows of the set: the encoded pictures themselves, then collages of two, written where the folder lacks them.
+    """The first `count` rows of the set: the encoded pictures themselves, then collages of two,
+    written where the folder lacks them.
 
-    Shard by shard with a seed of its own, so that a shorter set is the beginning of a longer one and an interrupted run goes on.
+    Shard by shard with a seed of its own, so that a shorter set is the beginning of a longer one
+    and an interrupted run goes on.
     """
     paths = []
     for i, first in enumerate(range(0, count, size.shard)):
@@ -85,10 +90,11 @@ def shards(folder: Path, base: Tensor, count: int, size: SetSize, progress: Prog
 
 
 def collages(base: Tensor, count: int, *, seed: int) -> Tensor:
-    """Latents (count, 4096) float16: the left or upper part of one picture's latent with the rest of another's, each mirrored or not.
+    """Latents (count, 4096) float16: the left or upper part of one picture's latent with the rest
+    of another's, each mirrored or not.
 
-    Latents of a convolutional autoencoder are local, so that a collage is close to the latent of the picture that is joined likewise. The
-    cut lies after 5 to 11 of the 16 rows or columns.
+    Latents of a convolutional autoencoder are local, so that a collage is close to the latent of
+    the picture that is joined likewise. The cut lies after 5 to 11 of the 16 rows or columns.
     """
     generator = torch.Generator().manual_seed(seed)
     grid = base.view(-1, *SHAPE)

@@ -1,4 +1,6 @@
-"""What is measured: the set, the trajectories and what is really within reach of them, then every rival along every trajectory."""
+"""What is measured: the set, the trajectories and what is really within reach of them, then every
+rival along every trajectory.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,12 @@ class Size:
         prompts: one for each trajectory.
         images: drawn together in a trajectory.
         steps: of a trajectory.
-        factors: the radii of the compared set, as multiples of `radius_of`; the other set has that one.
+        factors: the radii of the compared set, as multiples of `radius_of`; the other set has that
+            one.
         sampled: vectors whose nearest neighbours give the radius.
         wide: vectors of the set that are enlarged to the size of SDXL's latents.
-        flat_every: the exhaustive index is measured at each so many steps of one trajectory of each radius.
+        flat_every: the exhaustive index is measured at each so many steps of one trajectory of each
+            radius.
         probes: cells that the approximate index searches.
     """
 
@@ -83,7 +87,9 @@ SMOKE = Size(
 
 
 def scratch(folder: Path) -> Path:
-    """Where the set and the trajectories are kept: `UNALIKE_BENCH_DATA` where that is set, else `data` in the folder of the results."""
+    """Where the set and the trajectories are kept: `UNALIKE_BENCH_DATA` where that is set, else
+    `data` in the folder of the results.
+    """
     return Path(os.environ[SCRATCH]) if os.environ.get(SCRATCH) else folder / "data"
 
 
@@ -119,7 +125,8 @@ def run(folder: Path, size: Size, progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A set with its searches, and what the clock needs none of: trajectories and what is within them are in files.
+    """A set with its searches, and what the clock needs none of: trajectories and what is within
+    them are in files.
 
     Attributes:
         vectors: the set.
@@ -150,7 +157,9 @@ class Prepared:
         )
 
     def truth(self, factor: float) -> list[list[Found]]:
-        """What is within the radius at each step of each trajectory, found where the scratch folder lacks it."""
+        """What is within the radius at each step of each trajectory, found where the scratch folder
+        lacks it.
+        """
         return truth(self._file("truth", factor), Brute(self.vectors), self.recorded(factor))
 
     def _file(self, what: str, factor: float) -> Path:
@@ -181,7 +190,9 @@ def _part(progress: Progress, low: float, high: float) -> Progress:
 
 
 def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
-    """Twice what `radius="auto"` gives: the 5% quantile of the distances of `sampled` vectors to their nearest others, copies aside."""
+    """Twice what `radius="auto"` gives: the 5% quantile of the distances of `sampled` vectors to
+    their nearest others, copies aside.
+    """
     rows = read_rows(folder / RADII)
     if not any(row["vectors"] == vectors.count for row in rows):
         own = sample(vectors.count, sampled, seed=1)
@@ -198,7 +209,9 @@ def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
 
 
 def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
-    """The share of the variance by principal components, of as many encoded pictures as of vectors of the set."""
+    """The share of the variance by principal components, of as many encoded pictures as of vectors
+    of the set.
+    """
     if (folder / SPECTRUM).is_file():
         return
     chosen = sample(vectors.count, len(base), seed=2)
@@ -239,7 +252,9 @@ def measure_radius(folder: Path, which: Prepared, factor: float) -> None:
 
 
 def truth(path: Path, brute: Brute, recorded: Recorded) -> list[list[Found]]:
-    """What each step of each trajectory really has within the radius, found by brute force once and kept in the file."""
+    """What each step of each trajectory really has within the radius, found by brute force once and
+    kept in the file.
+    """
     trajectories, steps, images, d = recorded.x0.shape
     if not path.is_file():
         found = brute.scan(recorded.x0.view(-1, d).double().numpy(), recorded.radius)

@@ -1,4 +1,6 @@
-"""The section of the documentation on the search among protected vectors, from what was measured."""
+"""The section of the documentation on the search among protected vectors, from what was
+measured.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The pictures that are encoded for the benchmark: glyphs, mosaics of them, dead leaves with glyphs among them, crops of photographs."""
+"""The pictures that are encoded for the benchmark: glyphs, mosaics of them, dead leaves with glyphs
+among them, crops of photographs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _GLYPHS_AMONG = 0.15  # share of the leaves that are glyphs
 
 @dataclass(frozen=True)
 class Kinds:
-    """How many pictures of each kind: glyphs one by one, mosaics of four, scenes of dead leaves, crops of two photographs."""
+    """How many pictures of each kind: glyphs one by one, mosaics of four, scenes of dead leaves,
+    crops of two photographs.
+    """
 
     glyphs: int = 3_650
     mosaics: int = 1_150
@@ -30,7 +34,9 @@ class Kinds:
     crops: int = 450
 
     def counts(self) -> dict[str, int]:
-        """Name → number, in the order in which they are made; no crops where scikit-learn, which brings the photographs, is missing."""
+        """Name → number, in the order in which they are made; no crops where scikit-learn, which
+        brings the photographs, is missing.
+        """
         crops = self.crops if find_spec("sklearn") else 0
         return {
             "glyphs": self.glyphs,
@@ -44,11 +50,13 @@ def picture(kind: str, number: int) -> Tensor:
     """One picture (3, 128, 128) in [0, 1], always the same for the same kind and number.
 
     - `glyphs`: the emoji of that number, enlarged twofold.
-    - `mosaics`: four glyphs in the four corners, the same one (even numbers) or four of one group (odd ones): what the emoji model, trained
-      at half that side, draws at this size.
-    - `leaves`: discs of one colour or small glyphs that hide each other, each radius `r` with a density of `r⁻³` between 2 and 96 pixels: a
-      model of natural images with their statistics at all scales (Lee, Mumford & Huang 2001, "Occlusion Models for Natural Images").
-    - `crops`: squares of 128 to 384 pixels at a random place of the two photographs that scikit-learn brings, mirrored at random.
+    - `mosaics`: four glyphs in the four corners, the same one (even numbers) or four of one group
+      (odd ones): what the emoji model, trained at half that side, draws at this size.
+    - `leaves`: discs of one colour or small glyphs that hide each other, each radius `r` with a
+      density of `r⁻³` between 2 and 96 pixels: a model of natural images with their statistics at
+      all scales (Lee, Mumford & Huang 2001, "Occlusion Models for Natural Images").
+    - `crops`: squares of 128 to 384 pixels at a random place of the two photographs that
+      scikit-learn brings, mirrored at random.
     """
     return _MAKERS[kind](
         number,
@@ -107,7 +115,9 @@ def _leaves(number: int, generator: torch.Generator) -> Tensor:
 
 
 def _colours(generator: torch.Generator) -> Tensor:
-    """(_DISCS, 3): around a few hues of the scene, so that scenes differ as a whole, as photographs do."""
+    """(_DISCS, 3): around a few hues of the scene, so that scenes differ as a whole, as photographs
+    do.
+    """
     hues = torch.rand(6, 3, generator=generator)
     own = hues[torch.randint(6, (_DISCS,), generator=generator)]
     return (own + 0.15 * torch.randn(_DISCS, 3, generator=generator)).clamp(0, 1)

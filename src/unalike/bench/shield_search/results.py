@@ -41,8 +41,10 @@ class Summary:
         per_step: mean seconds of a step of a batch.
         busy: mean seconds of processor time of that, which others on the machine disturb less.
         per_trajectory: seconds of a trajectory of as many steps as there are.
-        there, found, wrong: vectors within the radius over all images and steps, how many of them were found, and what else was.
-        inside, unseen: images and steps at which there is something within the radius, and those of them at which none of it was found.
+        there, found, wrong: vectors within the radius over all images and steps, how many of them
+            were found, and what else was.
+        inside, unseen: images and steps at which there is something within the radius, and those of
+            them at which none of it was found.
         skipped: share of images and steps without a full search.
         seen: how many vectors each tier saw, in all.
         searches: images and steps.

@@ -97,7 +97,8 @@ Within = Callable[[np.ndarray], list[np.ndarray]]
 def timed(
     rivals: Rivals, radius: float, recorded: Recorded, there: list[list[Found]], *, flat_every: int
 ) -> list[dict[str, Any]]:
-    """A row a rival, trajectory and step: seconds, those of processor time (`busy`), what was found of what is there, what ours counted.
+    """A row a rival, trajectory and step: seconds, those of processor time (`busy`), what was found
+    of what is there, what ours counted.
 
     The rivals take turns, trajectory by trajectory, so that a busy moment hits all alike.
 
@@ -106,7 +107,8 @@ def timed(
         radius: that the index of ours is built for.
         recorded: the trajectories and the radius that is searched.
         there: for each trajectory and step what is really within.
-        flat_every: the exhaustive index sees each so many steps of one trajectory alone, which has most to be found.
+        flat_every: the exhaustive index sees each so many steps of one trajectory alone, which has
+            most to be found.
     """
     layered, r = rivals.ours(radius), recorded.radius
     rows: list[dict[str, Any]] = []

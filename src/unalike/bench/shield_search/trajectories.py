@@ -1,4 +1,6 @@
-"""The x0 sequences of guided generations, as a search meets them: recorded before they are corrected."""
+"""The x0 sequences of guided generations, as a search meets them: recorded before they are
+corrected.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def record(
 ) -> Recorded:
     """The trajectories in the file; drawn and written first where it is not there.
 
-    All prompts are drawn in one call, which is the same as one call for each: no image repels another.
+    All prompts are drawn in one call, which is the same as one call for each: no image repels
+    another.
     """
     if not path.is_file():
         pipe = load(MODEL)

@@ -1,4 +1,6 @@
-"""What a step costs at the size of SDXL's latents, 65,536 numbers, of which the rest of the benchmark says nothing."""
+"""What a step costs at the size of SDXL's latents, 65,536 numbers, of which the rest of the
+benchmark says nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,21 @@ from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import TENSOR, Mapped, Vectors
 
 SCALE = 4
-"""How often each value is repeated both ways: 16×16×16 become 16×64×64, as many as 4×128×128. All distances grow by just this factor."""
+"""How often each value is repeated both ways: 16×16×16 become 16×64×64, as many as 4×128×128. All
+distances grow by just this factor.
+"""
 SDXL_STEP = 3.315 / 30
-"""Seconds of a step of SDXL, batch 1, bfloat16 with scaled dot product attention on an A100: 30 steps in 3.315 s, from the results of
-huggingface/diffusion-fast, which the documentation of diffusers quotes."""
+"""Seconds of a step of SDXL, batch 1, bfloat16 with scaled dot product attention on an A100: 30
+steps in 3.315 s, from the results of huggingface/diffusion-fast, which the documentation of
+diffusers quotes.
+"""
 _SHARD = 2_500
 
 
 def measure_wide(folder: Path, data: Path, vectors: Mapped, count: int, recorded: Recorded) -> None:
-    """A row a dimension, trajectory and step: ours along the recorded trajectories, among `count` vectors as they are and enlarged."""
+    """A row a dimension, trajectory and step: ours along the recorded trajectories, among `count`
+    vectors as they are and enlarged.
+    """
     if read_rows(folder / WIDE):
         return
     narrow = _written(data / f"narrow-{count}", vectors, count, 1)
@@ -96,7 +104,9 @@ def _parts(folder: Path, count: int) -> Iterator[tuple[Path, np.ndarray]]:
 
 
 def projection(folder: Path) -> str:
-    """A paragraph: the share of SDXL's published time of a step that the search takes, from what was measured."""
+    """A paragraph: the share of SDXL's published time of a step that the search takes, from what
+    was measured.
+    """
     rows, all_steps = (
         read_rows(folder / WIDE),
         [row for row in read_rows(folder / STEPS) if row["search"] == OURS],

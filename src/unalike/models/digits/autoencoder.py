@@ -1,7 +1,9 @@
-"""Training of the digits autoencoder: `python -m unalike.models.digits.autoencoder --work DIR`, which resumes.
+"""Training of the digits autoencoder: `python -m unalike.models.digits.autoencoder --work DIR`,
+which resumes.
 
-It is trained on one channel. What is shipped has three, as pipelines and feature extractors expect: the first convolution reads their
-mean, the last one writes each of them alike, so that its pictures are exactly grey.
+It is trained on one channel. What is shipped has three, as pipelines and feature extractors expect:
+the first convolution reads their mean, the last one writes each of them alike, so that its pictures
+are exactly grey.
 """
 
 from __future__ import annotations
@@ -52,9 +54,11 @@ def pictures() -> Tensor:
 
 @torch.no_grad()
 def frozen(work: Path) -> Any:
-    """The trained autoencoder for pictures of three channels, its latents with mean 0 and standard deviation 1 in each channel.
+    """The trained autoencoder for pictures of three channels, its latents with mean 0 and standard
+    deviation 1 in each channel.
 
-    Both are folded into the 1×1 convolutions on either side, so that `scaling_factor` is 1 and any pipeline reads the model unchanged.
+    Both are folded into the 1×1 convolutions on either side, so that `scaling_factor` is 1 and any
+    pipeline reads the model unchanged.
     """
     trained = build()
     Checkpoint(work / "autoencoder.safetensors").load_average(trained)
@@ -91,9 +95,11 @@ def train(work: Path, device: str, minutes: float) -> None:
 
 
 def _loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
-    """L1 + MSE of the reconstruction from the posterior and some noise more, and its divergence from the unit Gaussian.
+    """L1 + MSE of the reconstruction from the posterior and some noise more, and its divergence
+    from the unit Gaussian.
 
-    The noise, of up to `latent_noise` of the latents' standard deviation, prepares the decoder for latents that a denoiser drew.
+    The noise, of up to `latent_noise` of the latents' standard deviation, prepares the decoder for
+    latents that a denoiser drew.
     """
 
     def loss_at(step: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""Build the digits data set from scikit-learn's copy of it: `python -m unalike.models.digits.build_dataset --out DIR`.
+"""Build the digits data set from scikit-learn's copy of it: `python -m
+unalike.models.digits.build_dataset --out DIR`.
 
-Writes `images.png` (all pictures, lossless, 16×16 each, 60 to a row) and `labels.txt` (their digits, 60 to a line), in the order that
-scikit-learn has them in.
+Writes `images.png` (all pictures, lossless, 16×16 each, 60 to a row) and `labels.txt` (their
+digits, 60 to a line), in the order that scikit-learn has them in.
 """
 
 from __future__ import annotations

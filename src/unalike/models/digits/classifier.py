@@ -1,6 +1,7 @@
 """The classifier of digits, which also knows pictures that show none: its use, and its training.
 
-`python -m unalike.models.digits.classifier --work DIR` trains it, resuming, and writes `classifier.safetensors` beside this file.
+`python -m unalike.models.digits.classifier --work DIR` trains it, resuming, and writes
+`classifier.safetensors` beside this file.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Classifier(nn.Module):
 
 
 def features(images: Tensor) -> Tensor:
-    """What the classifier sees in images, (n, 64) float32: for precision, recall, density, coverage and Fréchet distances.
+    """What the classifier sees in images, (n, 64) float32: for precision, recall, density, coverage
+    and Fréchet distances.
 
     Args:
         images: (n, 3, 16, 16) with values in [0, 1].
@@ -75,7 +77,8 @@ def features(images: Tensor) -> Tensor:
 
 
 def classify(images: Tensor) -> Tensor:
-    """The probability of each digit, (n, 10) float32. What is missing to 1 in a row is the probability that the image shows none.
+    """The probability of each digit, (n, 10) float32. What is missing to 1 in a row is the
+    probability that the image shows none.
 
     Args, Raises, Cost: as for `features`.
 
@@ -109,7 +112,9 @@ def _outputs(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def shipped() -> Classifier:
-    """The classifier that comes with the package: images (n, 3, 16, 16) in [0, 1] to features (n, 64) and scores (n, 11)."""
+    """The classifier that comes with the package: images (n, 3, 16, 16) in [0, 1] to features (n,
+    64) and scores (n, 11).
+    """
     model = Classifier().eval()
     with resources.as_file(resources.files("unalike.models.digits").joinpath(_FILE)) as path:
         model.load_state_dict(
@@ -126,7 +131,9 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Slightly changed pictures, all of which still show their digit: turned, scaled, moved, paler, softer, noisy."""
+    """Slightly changed pictures, all of which still show their digit: turned, scaled, moved, paler,
+    softer, noisy.
+    """
     n = len(images)
     moved = damage.turned(
         images,
@@ -148,9 +155,11 @@ def varied(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def spoilt(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures that show no digit: each of `damage`'s kinds in turn, too strong to be read or to be called written.
+    """Pictures that show no digit: each of `damage`'s kinds in turn, too strong to be read or to be
+    called written.
 
-    What needs two pictures takes them from different classes; pictures whose partner happens to be of the same class are blurred.
+    What needs two pictures takes them from different classes; pictures whose partner happens to be
+    of the same class are blurred.
     """
     n = len(images)
     partner = torch.randperm(n, generator=generator)

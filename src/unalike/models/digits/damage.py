@@ -1,6 +1,8 @@
-"""Ways in which a picture of a digit can be spoilt: what the classifier learns to refuse, and what the judge is measured with.
+"""Ways in which a picture of a digit can be spoilt: what the classifier learns to refuse, and what
+the judge is measured with.
 
-All take images (n, c, 16, 16) in [0, 1], dark on white, and return as many. Where a generator is taken, everything random comes from it.
+All take images (n, c, 16, 16) in [0, 1], dark on white, and return as many. Where a generator is
+taken, everything random comes from it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def shifted(images: Tensor, dy: int, dx: int) -> Tensor:
-    """Moved down by `dy` and right by `dx` pixels; paper comes in, what leaves the picture is lost."""
+    """Moved down by `dy` and right by `dx` pixels; paper comes in, what leaves the picture is
+    lost.
+    """
     reach = max(abs(dy), abs(dx))
     padded = F.pad(images, (reach,) * 4, value=1.0)
     return padded[..., reach - dy : reach - dy + SIDE, reach - dx : reach - dx + SIDE]
@@ -37,7 +41,9 @@ def noisy(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def smudged(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """With noise of standard deviation `amount` that is smooth over about two pixels, like the errors of a denoiser."""
+    """With noise of standard deviation `amount` that is smooth over about two pixels, like the
+    errors of a denoiser.
+    """
     noise = blurred(torch.randn(len(images), 1, SIDE, SIDE, generator=generator), 1.0)
     return (images + amount * noise / noise.std()).clamp(0, 1)
 
@@ -58,7 +64,9 @@ def overlaid(images: Tensor, others: Tensor) -> Tensor:
 
 
 def halved(images: Tensor, others: Tensor, *, across: bool = False) -> Tensor:
-    """The left half of `images` and the right one of `others`; with `across`, the upper and the lower one."""
+    """The left half of `images` and the right one of `others`; with `across`, the upper and the
+    lower one.
+    """
     middle, axis = SIDE // 2, 2 if across else 3
     return torch.cat(
         [images.narrow(axis, 0, middle), others.narrow(axis, middle, middle)], dim=axis
@@ -71,7 +79,9 @@ def turned(
     scale: float | Tensor = 1.0,
     shift: Tensor | float = 0.0,
 ) -> Tensor:
-    """Rotated about the middle, enlarged by `scale` and moved by `shift` (n, 2) pixels; a number or one for each image."""
+    """Rotated about the middle, enlarged by `scale` and moved by `shift` (n, 2) pixels; a number or
+    one for each image.
+    """
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=images.dtype)).expand(len(images))
     size = torch.as_tensor(scale, dtype=images.dtype).expand(len(images))
     offset = torch.as_tensor(shift, dtype=images.dtype).expand(len(images), 2) * (2 / SIDE)

@@ -1,4 +1,6 @@
-"""The digits data set: pictures, labels, which of them are held out, and the set of right pictures for a class."""
+"""The digits data set: pictures, labels, which of them are held out, and the set of right pictures
+for a class.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ HELD_OUT = 5
 
 @cache
 def load_images() -> Tensor:
-    """All pictures as uint8 (1797, 3, 16, 16), dark on white, grey: the three channels are equal."""
+    """All pictures as uint8 (1797, 3, 16, 16), dark on white, grey: the three channels are
+    equal.
+    """
     with (
         resources.files("unalike.models.digits").joinpath("dataset/images.png").open("rb") as f,
         Image.open(f) as sheet,
@@ -47,7 +51,9 @@ def load_labels() -> Tensor:
 
 
 def held_out() -> Tensor:
-    """Which pictures the classifier was not trained on, (1797,) bool: every fifth of each class. The writers are the same on both sides."""
+    """Which pictures the classifier was not trained on, (1797,) bool: every fifth of each class.
+    The writers are the same on both sides.
+    """
     chosen = torch.zeros(len(load_labels()), dtype=torch.bool)
     for label in range(CLASSES):
         chosen[truth(label)[HELD_OUT - 1 :: HELD_OUT]] = True
@@ -76,7 +82,8 @@ def class_index(label: int | str) -> int:
 
 
 def truth(label: int | str) -> Tensor:
-    """The indices (k,) int64, ascending, of all pictures in `load_images()` that show a digit; k is 174 to 183.
+    """The indices (k,) int64, ascending, of all pictures in `load_images()` that show a digit; k is
+    174 to 183.
 
     Raises:
         OptionError: for a label that is no class.

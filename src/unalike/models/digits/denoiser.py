@@ -1,4 +1,5 @@
-"""Training of the digits denoiser on the frozen autoencoder's latents: `python -m unalike.models.digits.denoiser --work DIR`.
+"""Training of the digits denoiser on the frozen autoencoder's latents: `python -m
+unalike.models.digits.denoiser --work DIR`.
 
 It resumes from `DIR`, where `unalike.models.digits.autoencoder` has left its checkpoint.
 """
@@ -24,11 +25,15 @@ from unalike.models.training import Checkpoint, Recipe, fit
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text("utf-8"))["denoiser"]
 NULL = 1000
-"""The label of no class; DiTPipeline has this number built in, so that the tables of labels need 1,001 rows."""
+"""The label of no class; DiTPipeline has this number built in, so that the tables of labels need
+1,001 rows.
+"""
 
 
 def build() -> Any:
-    """The untrained transformer in the shipped shape, blocks and output beginning at zero (Peebles and Xie 2023, arXiv:2212.09748)."""
+    """The untrained transformer in the shipped shape, blocks and output beginning at zero (Peebles
+    and Xie 2023, arXiv:2212.09748).
+    """
     torch.manual_seed(CONFIG["seed"])
     model: Any = diffusers.DiTTransformer2DModel(**CONFIG["transformer"])
     with torch.no_grad():
@@ -58,11 +63,14 @@ def scheduler() -> Any:
 
 
 class Variational:
-    """The variational bound on the learned variance, level by level, for given noise and its prediction.
+    """The variational bound on the learned variance, level by level, for given noise and its
+    prediction.
 
-    `v` in [-1, 1] places the logarithm of the variance between that of the posterior, β̃, and that of the noise, β. At level `t ≥ 1`
-    the term is `KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t))`, at level 0 the negative log-density of `x0`, in nats and averaged over
-    a sample. Source: Nichol and Dhariwal 2021, equations 15 and 16 (arXiv:2102.09672); they take the probability of a pixel at level 0.
+    `v` in [-1, 1] places the logarithm of the variance between that of the posterior, β̃, and that
+    of the noise, β. At level `t ≥ 1` the term is `KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t))`, at
+    level 0 the negative log-density of `x0`, in nats and averaged over a sample. Source: Nichol and
+    Dhariwal 2021, equations 15 and 16 (arXiv:2102.09672); they take the probability of a pixel at
+    level 0.
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
@@ -71,7 +79,8 @@ class Variational:
         posterior = beta * (1 - before) / (1 - alphas_cumprod)
         posterior[0] = posterior[1]  # that of level 0 is zero
         self._log_posterior, self._log_beta = posterior.log(), beta.log()
-        # The posterior's mean is `c (x_t - w noise)` with the true noise, and the model's the same with the predicted one.
+        # The posterior's mean is `c (x_t - w noise)` with the true noise, and the model's the same
+        # with the predicted one.
         self._noise_in_mean = beta / ((1 - alphas_cumprod).sqrt() * (1 - beta).sqrt())
 
     def term(self, noise: Tensor, predicted: Tensor, v: Tensor, timesteps: Tensor) -> Tensor:
@@ -104,7 +113,9 @@ def train(work: Path, device: str, minutes: float) -> None:
 
 
 def _loss(model: Any, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callable[[int], Tensor]:
-    """The hybrid loss: mean squared error of the noise, and a little of the bound, which trains the variance alone."""
+    """The hybrid loss: mean squared error of the noise, and a little of the bound, which trains the
+    variance alone.
+    """
     labels, (mean, std) = load_labels(), latents
     noise_schedule = scheduler()
     bound = Variational(noise_schedule.alphas_cumprod.double())

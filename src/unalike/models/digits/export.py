@@ -1,4 +1,6 @@
-"""Assemble the trained parts into a float16 DiTPipeline on disk: `python -m unalike.models.digits.export --work DIR`."""
+"""Assemble the trained parts into a float16 DiTPipeline on disk: `python -m
+unalike.models.digits.export --work DIR`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def assemble(work: Path) -> Any:
 
 
 def export(work: Path, out: Path) -> int:
-    """Write the pipeline to `out` in float16, replacing what is there, and return its size in bytes."""
+    """Write the pipeline to `out` in float16, replacing what is there, and return its size in
+    bytes.
+    """
     pipe = assemble(work).to(torch.float16)
     if out.exists():
         shutil.rmtree(out)

@@ -13,7 +13,8 @@ from unalike.models.digits.data import SIDE
 
 
 class Digits(Extractor):
-    """What the digits classifier sees before it decides (`unalike.models.digits`, whose card has its accuracy).
+    """What the digits classifier sees before it decides (`unalike.models.digits`, whose card has
+    its accuracy).
 
     Cost: 0.3 ms an image on one core.
 

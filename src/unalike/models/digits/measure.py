@@ -1,7 +1,8 @@
 """Measure the shipped digits model: `python -m unalike.models.digits.measure --out record.json`.
 
-Recorded are how well the autoencoder reconstructs, how often the classifier names held-out pictures rightly, what the judge accepts of
-damaged ones, and, for each class and several weights of classifier-free guidance, how many samples are right and how varied they are.
+Recorded are how well the autoencoder reconstructs, how often the classifier names held-out pictures
+rightly, what the judge accepts of damaged ones, and, for each class and several weights of
+classifier-free guidance, how many samples are right and how varied they are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def draw(
     batch: int = 32,
     **more: Any,
 ) -> Tensor:
-    """Samples (n, 3, 16, 16) in [0, 1], one a label; sample `i` comes from a generator of its own with the seed `seed + i`."""
+    """Samples (n, 3, 16, 16) in [0, 1], one a label; sample `i` comes from a generator of its own
+    with the seed `seed + i`.
+    """
     parts = []
     for begin in range(0, len(labels), batch):
         part = list(labels[begin : begin + batch])
@@ -70,7 +73,9 @@ def autoencoder_psnr(vae: Any) -> float:
 
 
 def classifier_accuracy() -> dict[str, float]:
-    """On the held-out pictures: the share whose digit is the most probable of the ten, and how many there are."""
+    """On the held-out pictures: the share whose digit is the most probable of the ten, and how many
+    there are.
+    """
     chosen = held_out()
     named = classify(load_images()[chosen] / 255).argmax(1)
     return {
@@ -118,7 +123,9 @@ def damaged(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def judged(vae: Any) -> list[dict[str, Any]]:
-    """For each damage to the held-out pictures, the shares that the judge accepts as their digit and as another one."""
+    """For each damage to the held-out pictures, the shares that the judge accepts as their digit
+    and as another one.
+    """
     chosen = held_out()
     images, labels = load_images()[chosen] / 255, load_labels()[chosen]
     rows = []
@@ -141,8 +148,9 @@ def judged(vae: Any) -> list[dict[str, Any]]:
 def per_class(
     pipe: Any, *, scales: Sequence[float], samples: int, steps: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A record a class and guidance scale, of `Counts` and how many samples the classifier names rightly; and how near the samples of
-    each scale come to the real pictures in the classifier's features, class by class and, for the Fréchet distance, all together.
+    """A record a class and guidance scale, of `Counts` and how many samples the classifier names
+    rightly; and how near the samples of each scale come to the real pictures in the classifier's
+    features, class by class and, for the Fréchet distance, all together.
     """
     records, sets = [], []
     real, labels = features(load_images() / 255), load_labels()
@@ -177,7 +185,9 @@ def per_class(
 def overall(
     records: Sequence[dict[str, Any]], sets: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row a guidance scale: class accuracy by the classifier, what `counts.summary` says, and the figures of the sets."""
+    """A row a guidance scale: class accuracy by the classifier, what `counts.summary` says, and the
+    figures of the sets.
+    """
     rows = []
     for row, own in zip(summary(records), sets, strict=True):
         of_scale = [r for r in records if r["guidance_scale"] == row["guidance_scale"]]

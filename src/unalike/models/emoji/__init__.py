@@ -1,4 +1,6 @@
-"""The shipped text-to-image model of 3,664 emoji: its data, its ground truth, the judge of its images, and how it was trained."""
+"""The shipped text-to-image model of 3,664 emoji: its data, its ground truth, the judge of its
+images, and how it was trained.
+"""
 
 from unalike.models.emoji.data import (
     Captions,

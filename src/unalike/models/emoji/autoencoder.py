@@ -1,7 +1,9 @@
-"""Training of the emoji autoencoder: the whole of it first, then the decoder alone on the frozen encoder's latents.
+"""Training of the emoji autoencoder: the whole of it first, then the decoder alone on the frozen
+encoder's latents.
 
-`python -m unalike.models.emoji.autoencoder joint --work DIR` and then `… decoder --work DIR`; both resume. The second stage leaves
-the latents as they are, so the denoiser can be trained before, between or after.
+`python -m unalike.models.emoji.autoencoder joint --work DIR` and then `… decoder --work DIR`; both
+resume. The second stage leaves the latents as they are, so the denoiser can be trained before,
+between or after.
 """
 
 from __future__ import annotations
@@ -59,14 +61,18 @@ def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(model: Any, images: Tensor, batch: int = 64) -> Tensor:
-    """Posterior means (n, channels, 8, 8) of images (n, 3, 64, 64) in [-1, 1], not yet scaled by `scaling_factor`."""
+    """Posterior means (n, channels, 8, 8) of images (n, 3, 64, 64) in [-1, 1], not yet scaled by
+    `scaling_factor`.
+    """
     return torch.cat(
         [model.encode(_on_device(x, model)).latent_dist.mean.cpu() for x in images.split(batch)]
     )
 
 
 def train(stage: str, work: Path, device: str, minutes: float) -> float:
-    """Train one of the stages from its checkpoint on, and return the PSNR of the averaged weights in dB."""
+    """Train one of the stages from its checkpoint on, and return the PSNR of the averaged weights
+    in dB.
+    """
     images = load_images().float().div(127.5).sub(1)
     model = build()
     if stage == "decoder":
@@ -113,7 +119,8 @@ def _joint_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], T
 
 
 def _decoder_loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]:
-    """Reconstruction from the frozen encoder's latents with noise of up to `latent_noise` of their standard deviation.
+    """Reconstruction from the frozen encoder's latents with noise of up to `latent_noise` of their
+    standard deviation.
 
     The noise prepares the decoder for latents that a denoiser drew.
     """

@@ -1,8 +1,10 @@
-"""Build the emoji data set from the font and the Unicode tables: `python -m unalike.models.emoji.build_dataset --out DIR`.
+"""Build the emoji data set from the font and the Unicode tables: `python -m
+unalike.models.emoji.build_dataset --out DIR`.
 
-Writes `images.webp` (every distinct 64×64 picture, lossless, 60 to a row) and `entries.json` (a record an emoji, see `data.Entry`).
-Needs a Pillow with Raqm, so that skin tones and joined sequences become one glyph, and Debian's packages fonts-noto-color-emoji,
-unicode-data and unicode-cldr-core or the same files from elsewhere.
+Writes `images.webp` (every distinct 64×64 picture, lossless, 60 to a row) and `entries.json` (a
+record an emoji, see `data.Entry`). Needs a Pillow with Raqm, so that skin tones and joined
+sequences become one glyph, and Debian's packages fonts-noto-color-emoji, unicode-data and
+unicode-cldr-core or the same files from elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ LINE = re.compile(r"^([0-9A-F ]+?)\s*; (fully-qualified|component)\s*# \S+ E[\d.
 
 
 def read_emoji_test(path: Path) -> Iterator[dict[str, str]]:
-    """Text, CLDR name, group and subgroup of every fully qualified emoji and component, in the order of the file."""
+    """Text, CLDR name, group and subgroup of every fully qualified emoji and component, in the
+    order of the file.
+    """
     group = subgroup = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# group: "):
@@ -50,7 +54,9 @@ def read_emoji_test(path: Path) -> Iterator[dict[str, str]]:
 
 
 def read_keywords(*paths: Path) -> dict[str, list[str]]:
-    """English CLDR keywords by emoji, the variation selector left out of the key as in those tables."""
+    """English CLDR keywords by emoji, the variation selector left out of the key as in those
+    tables.
+    """
     keywords = {}
     for path in paths:
         for node in ElementTree.parse(path).iter("annotation"):
@@ -62,10 +68,12 @@ def read_keywords(*paths: Path) -> dict[str, list[str]]:
 
 
 def structure(name: str, names: set[str]) -> dict[str, object]:
-    """Base name, gender, skin tones and hair of a CLDR name such as `woman running: dark skin tone`.
+    """Base name, gender, skin tones and hair of a CLDR name such as `woman running: dark skin
+    tone`.
 
-    The base leaves out skin tone and gender: `woman running` and `man running` have the base `person running`, `woman farmer` has
-    `farmer`, `women wrestling` has `people wrestling`. A gender that the name itself does not set apart stays in the base (`princess`).
+    The base leaves out skin tone and gender: `woman running` and `man running` have the base
+    `person running`, `woman farmer` has `farmer`, `women wrestling` has `people wrestling`. A
+    gender that the name itself does not set apart stays in the base (`princess`).
     """
     head, _, rest = name.partition(": ")
     qualifiers = [q for q in rest.split(", ") if q]

@@ -1,4 +1,6 @@
-"""The emoji data set: pictures, names, captions, and the exact set of right pictures for a prompt."""
+"""The emoji data set: pictures, names, captions, and the exact set of right pictures for a
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Entry:
         tones: skin tones named, at most two.
         hair: hair named, or None.
         keywords: CLDR keywords.
-        image: index of its picture in `load_images()`; some emoji share one (the flags of France and Clipperton Island).
+        image: index of its picture in `load_images()`; some emoji share one (the flags of France
+            and Clipperton Island).
     """
 
     text: str
@@ -54,7 +57,8 @@ class Entry:
 class Captions:
     """The captions of one emoji, by kind; each kind may be empty.
 
-    `full` names this very picture: the CLDR name, with `yellow skin tone` added where the name without it also stands for all tones.
+    `full` names this very picture: the CLDR name, with `yellow skin tone` added where the name
+    without it also stands for all tones.
     """
 
     full: str
@@ -65,7 +69,9 @@ class Captions:
 
 
 def normalised(prompt: str) -> str:
-    """A prompt in the form in which captions are compared: lower case, words and digits (and `#`, `*`) parted by single spaces."""
+    """A prompt in the form in which captions are compared: lower case, words and digits (and `#`,
+    `*`) parted by single spaces.
+    """
     return " ".join(re.findall(r"[\w#*']+", prompt.lower()))
 
 
@@ -104,7 +110,8 @@ def entries() -> tuple[Entry, ...]:
 def concepts() -> dict[str, frozenset[str]]:
     """Head words such as `heart` or `clock`, each with the toneless names that it stands for.
 
-    The table `concepts.json` lists names, subgroups (`@food-fruit`), beginnings of names (`@@family: `) and exceptions (`-feather`).
+    The table `concepts.json` lists names, subgroups (`@food-fruit`), beginnings of names
+    (`@@family: `) and exceptions (`-feather`).
 
     Raises:
         OptionError: where the table names something that does not exist.
@@ -170,7 +177,9 @@ def captions() -> tuple[Captions, ...]:
 
 @cache
 def _images_by_caption() -> dict[str, frozenset[int]]:
-    """Normalised caption → images. Keywords stand apart in their own captions: they never equal a name or a head word."""
+    """Normalised caption → images. Keywords stand apart in their own captions: they never equal a
+    name or a head word.
+    """
     found: dict[str, set[int]] = {}
     for entry, own in zip(entries(), captions(), strict=True):
         for text in (
@@ -188,12 +197,15 @@ def _images_by_caption() -> dict[str, frozenset[int]]:
 
 
 def truth(prompt: str) -> Tensor:
-    """The indices (k,) int64, ascending, of all pictures in `load_images()` that are right for a prompt.
+    """The indices (k,) int64, ascending, of all pictures in `load_images()` that are right for a
+    prompt.
 
-    A full name has one, `woman running` six (skin tones), `person running` eighteen, `flag` 260-odd. Case and punctuation do not matter.
+    A full name has one, `woman running` six (skin tones), `person running` eighteen, `flag`
+    260-odd. Case and punctuation do not matter.
 
     Raises:
-        OptionError: for a prompt that is no name, head word or keyword of the data set; the message lists the closest.
+        OptionError: for a prompt that is no name, head word or keyword of the data set; the message
+            lists the closest.
 
     Example:
         >>> truth("woman running").shape

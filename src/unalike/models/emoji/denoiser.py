@@ -1,6 +1,7 @@
 """Training of the emoji denoiser and its text model on the frozen autoencoder's latents.
 
-`python -m unalike.models.emoji.denoiser --work DIR` resumes from `DIR`, where `unalike.models.emoji.autoencoder` has left its joint stage.
+`python -m unalike.models.emoji.denoiser --work DIR` resumes from `DIR`, where
+`unalike.models.emoji.autoencoder` has left its joint stage.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())["denoise
 
 
 class Denoiser(nn.Module):
-    """Text model and U-Net together, so that one optimiser, one average and one checkpoint hold both."""
+    """Text model and U-Net together, so that one optimiser, one average and one checkpoint hold
+    both.
+    """
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -63,10 +66,12 @@ def scheduler() -> Any:
 
 
 def frozen_autoencoder(work: Path) -> Any:
-    """The autoencoder of the joint stage, or of the decoder stage where that has begun, with unit-variance latents.
+    """The autoencoder of the joint stage, or of the decoder stage where that has begun, with
+    unit-variance latents.
 
-    The mean and standard deviation of each latent channel over the data are folded into the 1×1 convolutions on either side, so that
-    `scaling_factor` is 1 and any diffusers pipeline reads the model unchanged.
+    The mean and standard deviation of each latent channel over the data are folded into the 1×1
+    convolutions on either side, so that `scaling_factor` is 1 and any diffusers pipeline reads the
+    model unchanged.
     """
     model = autoencoder.build()
     Checkpoint(work / "autoencoder-joint.safetensors").load_average(model)
@@ -118,7 +123,9 @@ def train(work: Path, device: str, minutes: float) -> None:
 def _loss(
     model: Denoiser, tokenizer: CLIPTokenizer, latents: tuple[Tensor, Tensor], recipe: Recipe
 ) -> Callable[[int], Tensor]:
-    """Mean squared error of the predicted velocity, with captions, latents, noise and noise levels drawn afresh at each step."""
+    """Mean squared error of the predicted velocity, with captions, latents, noise and noise levels
+    drawn afresh at each step.
+    """
     sampler = CaptionSampler(CONFIG["captions"])
     tokens = tokenizer(
         sampler.all_texts, padding="max_length", truncation=True, return_tensors="pt"

@@ -12,10 +12,11 @@ from unalike.models.emoji.judge import features
 
 
 class Emoji(Extractor):
-    """Unit vectors, times √d, of slightly blurred pictures without their mean (`unalike.models.emoji.features` says how good they are).
+    """Unit vectors, times √d, of slightly blurred pictures without their mean
+    (`unalike.models.emoji.features` says how good they are).
 
-    An evenly grey picture, black and white included, has no such vector: one more number, 0 for all others, stands for it, so that such
-    pictures are alike.
+    An evenly grey picture, black and white included, has no such vector: one more number, 0 for all
+    others, stands for it, so that such pictures are alike.
 
     Cost: 0.25 ms an image on one core.
 

@@ -1,7 +1,9 @@
-"""Which emoji an image shows, if any: the judge behind every count of right and distinct images of the emoji model.
+"""Which emoji an image shows, if any: the judge behind every count of right and distinct images of
+the emoji model.
 
-A nearest image always exists, so that a judge which only names it calls a blend of two flags a flag. This one looks where an image
-differs most from the glyph that it resembles, and accepts it only if even there it does not differ by much.
+A nearest image always exists, so that a judge which only names it calls a blend of two flags a
+flag. This one looks where an image differs most from the glyph that it resembles, and accepts it
+only if even there it does not differ by much.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ CANDIDATES = 8
 REACH = 2
 """Shifts, in pixels each way, that an image is forgiven."""
 THRESHOLD = 0.2
-"""Largest local error of an accepted image, in units of the full range of a channel: what a mixture of 70% of a glyph and 30% of another
-has. Nearly all images that are four fifths of a glyph are below it, and nearly all that are three fifths are not."""
+"""Largest local error of an accepted image, in units of the full range of a channel: what a mixture
+of 70% of a glyph and 30% of another has. Nearly all images that are four fifths of a glyph are
+below it, and nearly all that are three fifths are not.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class Match:
 
     Attributes:
         index: (n,) int64, the picture in `load_images()` that each image resembles most.
-        error: (n,) float32, the local error against it: 0 for the picture itself, about 0.3 for an even blend of two.
-        shown: (n,) bool, whether the error is below the threshold, so that the image counts as that picture.
+        error: (n,) float32, the local error against it: 0 for the picture itself, about 0.3 for an
+            even blend of two.
+        shown: (n,) bool, whether the error is below the threshold, so that the image counts as that
+            picture.
     """
 
     index: Tensor
@@ -43,9 +49,11 @@ class Match:
 def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
     """The glyph that each image shows, or that it shows none.
 
-    Candidates are the pictures of highest cosine similarity after blurring and removing the mean. For each of them the error is
+    Candidates are the pictures of highest cosine similarity after blurring and removing the mean.
+    For each of them the error is
 
-        min over shifts s of max over places p of mean over 6×6 pixels and channels around p of |image shifted by s - picture|
+        min over shifts s of max over places p of mean over 6×6 pixels and channels around p of
+        |image shifted by s - picture|
 
     and the candidate with the smallest error is named.
 
@@ -77,11 +85,13 @@ def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
 
 
 def features(images: Tensor) -> Tensor:
-    """Unit vectors (n, 3072) whose cosines are larger for images that look more alike: blurred, at half the size, each without its mean.
+    """Unit vectors (n, 3072) whose cosines are larger for images that look more alike: blurred, at
+    half the size, each without its mean.
 
-    Among the 3,650 pictures the nearest other one has the same base name (`person running` for all who run) for 97.6% of those that have
-    such a one, 98.3% with the latents of the model's autoencoder, which take sixty times as long; of pictures shifted by two pixels 89%
-    are nearest to themselves, 84% with the latents.
+    Among the 3,650 pictures the nearest other one has the same base name (`person running` for all
+    who run) for 97.6% of those that have such a one, 98.3% with the latents of the model's
+    autoencoder, which take sixty times as long; of pictures shifted by two pixels 89% are nearest
+    to themselves, 84% with the latents.
 
     Args:
         images: (n, 3, 64, 64) with values in [0, 1].

@@ -1,7 +1,8 @@
 """Measure the shipped emoji model: `python -m unalike.models.emoji.measure --out record.json`.
 
-Three things are recorded: how well the autoencoder reconstructs, how often a full name gives that very picture, and, for forty prompts
-with many right pictures each, how many of them 32 samples find at three weights of classifier-free guidance.
+Three things are recorded: how well the autoencoder reconstructs, how often a full name gives that
+very picture, and, for forty prompts with many right pictures each, how many of them 32 samples find
+at three weights of classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def draw(
     batch: int = 32,
     **more: Any,
 ) -> Tensor:
-    """Samples (n, 3, 64, 64) in [0, 1], one a prompt; sample `i` comes from a generator of its own with the seed `seed + i`."""
+    """Samples (n, 3, 64, 64) in [0, 1], one a prompt; sample `i` comes from a generator of its own
+    with the seed `seed + i`.
+    """
     parts = []
     for begin in range(0, len(prompts), batch):
         part = list(prompts[begin : begin + batch])
@@ -82,7 +85,9 @@ def draw(
 
 @torch.no_grad()
 def autoencoder_psnr(vae: Any, every: int = 1) -> float:
-    """PSNR in dB over every such picture, from the mean squared error, encoding to the posterior mean and decoding that."""
+    """PSNR in dB over every such picture, from the mean squared error, encoding to the posterior
+    mean and decoding that.
+    """
     squared, images = 0.0, load_images()[::every]
     for part in images.split(64):
         x = (part.float() / 127.5 - 1).to(vae.device)
@@ -92,10 +97,12 @@ def autoencoder_psnr(vae: Any, every: int = 1) -> float:
 
 
 def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) -> dict[str, float]:
-    """Share of full names whose sample is nearest to that very picture, and of those that the judge accepts as it.
+    """Share of full names whose sample is nearest to that very picture, and of those that the judge
+    accepts as it.
 
-    `named` asks for what `Captions.full` calls the picture; `named_by_cldr` for its CLDR name alone, which for the default skin tone
-    also stands for the other tones. A picture that several emoji share counts for each of them.
+    `named` asks for what `Captions.full` calls the picture; `named_by_cldr` for its CLDR name
+    alone, which for the default skin tone also stands for the other tones. A picture that several
+    emoji share counts for each of them.
     """
     wanted = range(0, len(entries()), every)
     images = torch.tensor([entries()[i].image for i in wanted])
@@ -116,7 +123,9 @@ def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) 
 def _found(
     pipe: Any, prompts: Sequence[str], images: Tensor, *, guidance_scale: float, steps: int
 ) -> Tensor:
-    """Whether each prompt's sample is nearest to its picture, and whether the judge accepts it as that too: (n, 2) bool."""
+    """Whether each prompt's sample is nearest to its picture, and whether the judge accepts it as
+    that too: (n, 2) bool.
+    """
     parts = [torch.zeros(0, 2, dtype=torch.bool)]
     for begin in track(range(0, len(prompts), 32), description="full names"):
         drawn = draw(

@@ -18,7 +18,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokenizer:
-    """A CLIP tokenizer (lower-case byte-pair encoding) learnt from all captions, written to `folder` and returned."""
+    """A CLIP tokenizer (lower-case byte-pair encoding) learnt from all captions, written to
+    `folder` and returned.
+    """
     pattern = (
         CLIPTokenizer()._tokenizer
     )  # its normaliser and word splitting are the ones that the finished tokenizer will apply
@@ -48,10 +50,12 @@ def train_tokenizer(folder: Path, *, vocabulary: int, length: int) -> CLIPTokeni
 
 
 class CaptionSampler:
-    """Draws training captions: the kind by its probability among those that an emoji has, then one of that kind.
+    """Draws training captions: the kind by its probability among those that an emoji has, then one
+    of that kind.
 
     Args:
-        probabilities: weight of each kind, of `empty` too; kinds that an emoji lacks fall to `full`.
+        probabilities: weight of each kind, of `empty` too; kinds that an emoji lacks fall to
+            `full`.
     """
 
     KINDS = ("empty", "toneless", "neutral", "concepts", "keywords")
@@ -97,7 +101,9 @@ class CaptionSampler:
 
 
 def entry_weights(*, exponent: float, groups: dict[str, float]) -> torch.Tensor:
-    """Sampling weight (3664,) of each entry: `n^exponent` for one of `n` skin tones of an emoji, times the factor of its group, if any."""
+    """Sampling weight (3664,) of each entry: `n^exponent` for one of `n` skin tones of an emoji,
+    times the factor of its group, if any.
+    """
     tones = Counter(entry.toneless for entry in entries())
     return torch.tensor(
         [tones[entry.toneless] ** exponent * groups.get(entry.group, 1.0) for entry in entries()]

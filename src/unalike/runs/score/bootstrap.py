@@ -1,9 +1,10 @@
 """Estimates with what each sample adds to them, and bootstrap intervals from that.
 
-Drawing samples again with repetition would put copies into a set, and every score of diversity is made to notice copies: a hundred images
-that all differ would be redrawn as sixty-three. So a figure is computed once, together with its influence function, and the bootstrap
-redraws the influences. For figures that are means over samples that is the ordinary bootstrap; for the others it is that of their
-first-order expansion.
+Drawing samples again with repetition would put copies into a set, and every score of diversity is
+made to notice copies: a hundred images that all differ would be redrawn as sixty-three. So a figure
+is computed once, together with its influence function, and the bootstrap redraws the influences.
+For figures that are means over samples that is the ordinary bootstrap; for the others it is that of
+their first-order expansion.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Estimate:
 
     Attributes:
         value: the figure.
-        influence: (n,) its influence function at each sample, of mean 0: the derivative in the sample's weight; None where it has none.
+        influence: (n,) its influence function at each sample, of mean 0: the derivative in the
+            sample's weight; None where it has none.
         log: whether `influence` is that of the figure's logarithm.
         rows: (n,) which samples of the set these are; None for all of them.
         of_reference: whether they are samples of the reference.
@@ -46,14 +48,16 @@ class Estimate:
 def interval(
     estimate: Estimate, units: Tensor | None, *, draws: int, seed: int
 ) -> tuple[float, float] | None:
-    """The central 95% of the figure over `draws` bootstrap redraws; None where there is nothing to redraw.
+    """The central 95% of the figure over `draws` bootstrap redraws; None where there is nothing to
+    redraw.
 
-    Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife" (Annals of Statistics 7), and his infinitesimal jackknife of the
-    same paper for figures that are no means.
+    Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife" (Annals of Statistics 7),
+    and his infinitesimal jackknife of the same paper for figures that are no means.
 
     Args:
         estimate: the figure.
-        units: (n,) integers, equal for samples that are redrawn together, such as those of one prompt; None to redraw each by itself.
+        units: (n,) integers, equal for samples that are redrawn together, such as those of one
+            prompt; None to redraw each by itself.
         draws: how many times; 0 for no interval.
         seed: of the redraws.
 

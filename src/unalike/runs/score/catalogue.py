@@ -1,4 +1,6 @@
-"""The figures that `unalike score` reports: their names, what they are called, and how to read them. Imports nothing."""
+"""The figures that `unalike score` reports: their names, what they are called, and how to read
+them. Imports nothing.
+"""
 
 from __future__ import annotations
 

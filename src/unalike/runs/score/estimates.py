@@ -1,6 +1,8 @@
-"""The figures of sets of features, each with its influence function, so that intervals cost no second computation.
+"""The figures of sets of features, each with its influence function, so that intervals cost no
+second computation.
 
-Every value equals that of the function of `unalike.scores` or `unalike.metrics` with the same name on the same features.
+Every value equals that of the function of `unalike.scores` or `unalike.metrics` with the same name
+on the same features.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def given_prompts(
         features: (n, d).
         kernel: on them.
         groups: (n,) integers, equal for samples of the same prompt.
-        prompt_gram: (n, n) kernel values of their prompts; None for 1 where the prompt is the same and 0 elsewhere.
+        prompt_gram: (n, n) kernel values of their prompts; None for 1 where the prompt is the same
+            and 0 elsewhere.
     """
     samples = of_features(features, kernel)
     joint: Spectrum
@@ -68,10 +71,11 @@ def clip_fit(images: Tensor, prompts: Tensor) -> Estimate:
 
 
 def neighbourhood(real: Tensor, generated: Tensor, k: int) -> dict[str, Estimate]:
-    """Precision, recall, density and coverage; balls end at the k-th neighbour, k below both numbers of samples.
+    """Precision, recall, density and coverage; balls end at the k-th neighbour, k below both
+    numbers of samples.
 
-    Precision and density are means over generated samples, the real ones given; recall and coverage are means over real samples,
-    the balls given.
+    Precision and density are means over generated samples, the real ones given; recall and coverage
+    are means over real samples, the balls given.
     """
     found = membership(real, generated, k)
     return {
@@ -85,7 +89,9 @@ def neighbourhood(real: Tensor, generated: Tensor, k: int) -> dict[str, Estimate
 def copying(
     real: Tensor, generated: Tensor, *, unit: float, radius: float | None
 ) -> dict[str, Estimate]:
-    """Nearest distances divided by `unit`, AuthPct where there are two real samples, and the share inside the radius if there is one."""
+    """Nearest distances divided by `unit`, AuthPct where there are two real samples, and the share
+    inside the radius if there is one.
+    """
     distances = nearest_distances(generated, real)[0] / unit
     found = {
         "nearest_distance": Estimate.mean(distances),
@@ -124,8 +130,9 @@ def _kernel_means(a: Tensor, b: Tensor) -> Tensor:
 def frechet(real: Tensor, generated: Tensor) -> Estimate:
     """Fréchet distance, at least 2 samples each; redraws take the real samples as given.
 
-    Features are turned into the space that the samples span where that is smaller, which changes no distance. With `S = C_r^½` the
-    distance moves with the generated covariance by `tr dC_g - tr T dC_g`, `T = S (S C_g S)^-½ S`.
+    Features are turned into the space that the samples span where that is smaller, which changes no
+    distance. With `S = C_r^½` the distance moves with the generated covariance by `tr dC_g - tr T
+    dC_g`, `T = S (S C_g S)^-½ S`.
 
     Cost: O((n + m) r² + r³), r the smaller of n + m and d.
     """

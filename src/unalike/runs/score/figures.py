@@ -1,4 +1,6 @@
-"""All figures of a set of images: on the whole set, for each prompt, and averaged over prompts, with their intervals."""
+"""All figures of a set of images: on the whole set, for each prompt, and averaged over prompts,
+with their intervals.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from unalike.runs.score.bootstrap import Estimate, interval
 from unalike.runs.score.catalogue import METRICS
 
 SPECTRAL_LIMIT = 2000
-"""Largest matrix whose eigenvalues are computed. With more images than that, and features with more numbers, a sample is scored."""
+"""Largest matrix whose eigenvalues are computed. With more images than that, and features with more
+numbers, a sample is scored.
+"""
 FRECHET_LIMIT = 2048
 """Largest covariance that the Fréchet distance is computed of."""
 FEW_PROMPTS = 10
@@ -26,7 +30,9 @@ PROMPT_BANDWIDTH = 0.3
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features (n, d) and the prompt (n,) that each belongs to as a number; None where there are no prompts."""
+    """Features (n, d) and the prompt (n,) that each belongs to as a number; None where there are no
+    prompts.
+    """
 
     features: Tensor
     groups: Tensor | None = None
@@ -46,7 +52,8 @@ class Figure:
         prompt: which prompt, where the scope is that.
         value: the figure.
         low, high: ends of the interval; None where there is none.
-        resampled: what the bootstrap redrew: "images", "prompts", "reference images" or "reference prompts"; None where nothing.
+        resampled: what the bootstrap redrew: "images", "prompts", "reference images" or "reference
+            prompts"; None where nothing.
         images: images it was computed of; for a mean, of all its prompts.
         prompts: prompts that a mean was taken over; None elsewhere.
     """
@@ -98,7 +105,8 @@ def compute(
         reference: None for figures of the images alone.
         tick: told the share that is done.
 
-    Cost: O(n² d) at most, in blocks; matrices whose eigenvalues are needed stay below `SPECTRAL_LIMIT`.
+    Cost: O(n² d) at most, in blocks; matrices whose eigenvalues are needed stay below
+    `SPECTRAL_LIMIT`.
     """
     notes: list[str] = []
     whole = _whole(task, generated, notes)
@@ -153,7 +161,9 @@ def _whole(task: Task, generated: FeatureSet, notes: list[str]) -> dict[str, Est
 
 
 def _sample(features: Tensor, task: Task, *, joint: bool = False) -> Tensor | None:
-    """Which images the eigenvalues are computed of; None for all. The cosine alone needs no larger matrix than there are features."""
+    """Which images the eigenvalues are computed of; None for all. The cosine alone needs no larger
+    matrix than there are features.
+    """
     size, small = (
         len(features),
         isinstance(task.kernel, Cosine) and features.shape[1] <= SPECTRAL_LIMIT and not joint,
@@ -209,8 +219,8 @@ def _of_prompt(
 ) -> dict[str, Estimate]:
     """The figures of one prompt's images.
 
-    Against the prompt's own reference images where these have prompts; else those figures that are means over images are taken from the
-    comparison with the whole reference.
+    Against the prompt's own reference images where these have prompts; else those figures that are
+    means over images are taken from the comparison with the whole reference.
     """
     features = generated.of(number)
     sample = _sample(features, task)

@@ -1,4 +1,6 @@
-"""The folder that a scoring writes: score.json, scores.parquet and report.html, all of them or none."""
+"""The folder that a scoring writes: score.json, scores.parquet and report.html, all of them or
+none.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def extract(
         tick: called after each image.
 
     Raises:
-        StoreError: for images that cannot be read, all of them listed, unless `skip_bad`; with it, where none is left.
+        StoreError: for images that cannot be read, all of them listed, unless `skip_bad`; with it,
+            where none is left.
         NumericsError: for features that are not finite.
     """
     batches = _Batches(extractor)
@@ -82,7 +83,9 @@ def extract(
 
 
 class _Batches:
-    """Collects images of each size until there are enough for a batch; never many more than a few batches in all."""
+    """Collects images of each size until there are enough for a batch; never many more than a few
+    batches in all.
+    """
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor

@@ -1,4 +1,6 @@
-"""`report.html` of a scoring: figures with intervals, a table of the prompts, and the pictures behind the figures."""
+"""`report.html` of a scoring: figures with intervals, a table of the prompts, and the pictures
+behind the figures.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def score_page(
     Args:
         record: what `score.json` holds.
         figures: those in the record.
-        images, reference: what was scored, and what it was compared with; the pictures are read again.
+        images, reference: what was scored, and what it was compared with; the pictures are read
+            again.
         prompts: of the images, in order; None where there are none.
         alike, nearest: the pairs to show.
     """

@@ -1,4 +1,6 @@
-"""Which images to look at: the most alike ones of a set, those nearest to the reference, and a choice of all."""
+"""Which images to look at: the most alike ones of a set, those nearest to the reference, and a
+choice of all.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PROMPTS_SHOWN, IMAGES_OF_PROMPT = 12, 8
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images: `first` a number in the set, `second` one in the set or in the reference, and their similarity or distance."""
+    """Two images: `first` a number in the set, `second` one in the set or in the reference, and
+    their similarity or distance.
+    """
 
     first: int
     second: int
@@ -32,7 +36,8 @@ class Pair:
 def alike_pairs(
     features: Tensor, kernel: Kernel, *, seed: int, count: int = PAIRS_SHOWN
 ) -> list[Pair]:
-    """The pairs of largest kernel value, the most alike first, no image in two of them; at least 2 images.
+    """The pairs of largest kernel value, the most alike first, no image in two of them; at least 2
+    images.
 
     Cost: O(n² d) in blocks, n at most `PAIR_LIMIT`.
 
@@ -75,7 +80,9 @@ def alike_pairs(
 def nearest_pairs(
     generated: Tensor, reference: Tensor, *, unit: float, count: int = PAIRS_SHOWN
 ) -> list[Pair]:
-    """The images closest to the reference, each with the reference image that it is closest to, the closest first."""
+    """The images closest to the reference, each with the reference image that it is closest to, the
+    closest first.
+    """
     distances, others = nearest_distances(generated, reference)
     return [
         Pair(i, int(others[i]), distances[i].item() / unit)
@@ -84,7 +91,9 @@ def nearest_pairs(
 
 
 def chosen_for_grid(images: ImageSet, prompts: Sequence[str] | None) -> dict[str, list[int]]:
-    """Heading → numbers of images: the first of each prompt, or some at even steps where there are no prompts."""
+    """Heading → numbers of images: the first of each prompt, or some at even steps where there are
+    no prompts.
+    """
     if prompts is None:
         step = max(1, -(-len(images) // GRID_SHOWN))
         return {"": list(range(0, len(images), step))}

@@ -6,7 +6,8 @@ A file maps names to prompts, each name relative to the folder of images, with `
     .json                {"a.png": "a cat", …}, or [{"file": "a.png", "prompt": "a cat"}, …]
     .txt                 a line an image: the file, a tab, the prompt
 
-In place of `file` a column may be called `file_name` or `image`, in place of `prompt` `caption` or `text`.
+In place of `file` a column may be called `file_name` or `image`, in place of `prompt` `caption` or
+`text`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def read_prompts(path: Path) -> dict[str, str]:
     """File → prompt, as the file says.
 
     Raises:
-        OptionError: for a file that is not there, of another form, empty, or with two prompts for one image.
+        OptionError: for a file that is not there, of another form, empty, or with two prompts for
+            one image.
     """
     try:
         pairs = list(_pairs(path))
@@ -64,7 +66,8 @@ def read_prompts(path: Path) -> dict[str, str]:
 
 
 def read_run(folder: Path) -> dict[str, str] | None:
-    """File → prompt of the images that `unalike generate` drew into a folder, or of those in its images/ or unguided/.
+    """File → prompt of the images that `unalike generate` drew into a folder, or of those in its
+    images/ or unguided/.
 
     Returns:
         None where the folder is no output folder, nor one of those two in one.

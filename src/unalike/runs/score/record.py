@@ -1,4 +1,6 @@
-"""`score.json` and `scores.parquet`: what was scored, how, and what came out. They hold no paths of the machine."""
+"""`score.json` and `scores.parquet`: what was scored, how, and what came out. They hold no paths of
+the machine.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def score_record(
         settings: what was asked for.
         extractor: what embedded the images.
         images, reference: what was read.
-        prompts: where the prompts come from, how many, and the kernel on them; None where there are none.
+        prompts: where the prompts come from, how many, and the kernel on them; None where there are
+            none.
     """
     return {
         "tool": "unalike",
@@ -64,7 +67,9 @@ def score_record(
 
 
 def set_record(images: ImageSet) -> dict[str, Any]:
-    """A folder of images by its name, with how many, of which sizes, and which files were left out."""
+    """A folder of images by its name, with how many, of which sizes, and which files were left
+    out.
+    """
     return {
         "name": images.folder.resolve().name,
         "count": len(images),
@@ -111,11 +116,13 @@ def command_line(settings: ScoreSettings) -> str:
 
 
 def score_table(figures: Sequence[Figure]) -> pa.Table:
-    """`scores.parquet`: a row a prompt and metric, before them a row a metric of all images, and of the means over prompts.
+    """`scores.parquet`: a row a prompt and metric, before them a row a metric of all images, and of
+    the means over prompts.
 
-    Columns: `metric`; `scope`: "all", "mean" or "prompt"; `prompt`, null unless the scope is that; `value`; `low` and `high`, the ends of
-    the 95% interval, null where there is none; `resampled`, what the bootstrap redrew; `images`; `prompts`, how many a mean is over;
-    `better`: "larger", "smaller" or null.
+    Columns: `metric`; `scope`: "all", "mean" or "prompt"; `prompt`, null unless the scope is that;
+    `value`; `low` and `high`, the ends of the 95% interval, null where there is none; `resampled`,
+    what the bootstrap redrew; `images`; `prompts`, how many a mean is over; `better`: "larger",
+    "smaller" or null.
     """
     rows = [{**f.to_dict(), "better": METRICS[f.metric].better or None} for f in figures]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)

@@ -46,7 +46,8 @@ class Outcome:
 def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
     """Score a folder of images and write score.json, scores.parquet and report.html.
 
-    Nothing is written before everything is computed, so that an interrupted scoring leaves no folder, or the earlier one as it was.
+    Nothing is written before everything is computed, so that an interrupted scoring leaves no
+    folder, or the earlier one as it was.
 
     Args:
         settings: what to do.
@@ -54,7 +55,8 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
 
     Raises:
         OptionError: for a setting, folder, feature or file of prompts that is not allowed.
-        StoreError: for images that cannot be read, a model that cannot be loaded, and an output folder that is in the way.
+        StoreError: for images that cannot be read, a model that cannot be loaded, and an output
+            folder that is in the way.
         UnsupportedError: for a package that is missing.
         NumericsError: where a network makes NaN or infinity of an image.
     """
@@ -84,7 +86,9 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Images to be read and the prompts that they have, if any; all of them checked before a network is loaded."""
+    """Images to be read and the prompts that they have, if any; all of them checked before a
+    network is loaded.
+    """
 
     folder: Path
     files: Sequence[str]

@@ -1,4 +1,6 @@
-"""What a scoring is asked to do, checked before anything is loaded. Neither torch nor numpy is imported."""
+"""What a scoring is asked to do, checked before anything is loaded. Neither torch nor numpy is
+imported.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ class ScoreSettings:
     Args:
         folder: the images to score, or an output folder of `unalike generate`.
         reference: folder of real or protected images to compare them with.
-        prompts: file that maps the images to prompts; None to take them from an output folder, if it is one.
+        prompts: file that maps the images to prompts; None to take them from an output folder, if
+            it is one.
         reference_prompts: the same for the reference.
         features: what to compare images by, a name of `unalike.extractors`.
         out: folder for the results; None for a new one named after the folder of images.
@@ -25,7 +28,8 @@ class ScoreSettings:
         seed: of the bootstrap, and of samples drawn where there are too many images for a figure.
         bootstrap: redraws of the intervals; 0 for none.
         k: the neighbour that ends a ball, for precision, recall, density and coverage.
-        radius: report the share of images closer than this to the reference; in the unit of the features, which the report names.
+        radius: report the share of images closer than this to the reference; in the unit of the
+            features, which the report names.
         skip_bad: leave unreadable images out in place of refusing the folder.
         batch_size: images embedded at a time.
         device: "auto", or a device of torch such as "cuda:0".

@@ -1,7 +1,9 @@
-"""Entropies of kernel matrices with their influence functions, from whichever of the two equivalent matrices is smaller.
+"""Entropies of kernel matrices with their influence functions, from whichever of the two equivalent
+matrices is smaller.
 
-With feature vectors `φ_i` of unit length, `K_ij = <φ_i, φ_j>`, the matrix `K / n` (n, n) and the operator `A = Σ_i φ_i φ_iᵀ / n` (d, d)
-have the same eigenvalues. Giving sample `i` more weight moves `A` in the direction `φ_i φ_iᵀ - A`, so that
+With feature vectors `φ_i` of unit length, `K_ij = <φ_i, φ_j>`, the matrix `K / n` (n, n) and the
+operator `A = Σ_i φ_i φ_iᵀ / n` (d, d) have the same eigenvalues. Giving sample `i` more weight
+moves `A` in the direction `φ_i φ_iᵀ - A`, so that
 
     H_1 = -tr A log A          moves by  -Σ_j log λ_j <φ_i, v_j>² - H_1
     H_2 = -log tr A²           moves by  -2 (Σ_j λ_j <φ_i, v_j>² / Σ_j λ_j² - 1)
@@ -26,7 +28,9 @@ _EPS = torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True)
 class Block:
-    """Eigenvalues (r,) of `A`, the samples `rows` (b,) that they belong to, and the loads (b, r) of those."""
+    """Eigenvalues (r,) of `A`, the samples `rows` (b,) that they belong to, and the loads (b, r) of
+    those.
+    """
 
     rows: Tensor
     eigenvalues: Tensor
@@ -35,7 +39,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """All eigenvalues of a normalised kernel matrix of `size` samples, in blocks where it falls apart."""
+    """All eigenvalues of a normalised kernel matrix of `size` samples, in blocks where it falls
+    apart.
+    """
 
     size: int
     blocks: Sequence[Block]
@@ -47,7 +53,8 @@ class Spectrum:
         total = kept.sum()
         if order == 1:
             entropy = max(0.0, -(kept / total * (kept / total).log()).sum().item())
-            # an eigenvalue at the rounding error has no load either, so its logarithm only has to be finite
+            # an eigenvalue at the rounding error has no load either, so its logarithm only has to
+            # be finite
             return entropy, self._each(lambda v: -v.clamp_min(_EPS**2).log()) - entropy
         if order == 2:
             purity = values.square().sum()
@@ -81,7 +88,9 @@ def of_gram(gram: Tensor) -> Spectrum:
 
 
 def within_groups(features: Tensor, kernel: Kernel, groups: Tensor) -> Spectrum:
-    """The spectrum of `K_X ∘ K_Y` where `K_Y` is 1 for samples of the same group and 0 for others: a block a group."""
+    """The spectrum of `K_X ∘ K_Y` where `K_Y` is 1 for samples of the same group and 0 for others:
+    a block a group.
+    """
     rows = [(groups == g).nonzero()[:, 0] for g in groups.unique()]
     return Spectrum(
         len(features), [_block(r, features[r].double(), kernel, len(features)) for r in rows]

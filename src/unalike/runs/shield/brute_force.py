@@ -1,4 +1,6 @@
-"""Nearest protected vectors by comparing with every one of them, in float64 and without any search structure."""
+"""Nearest protected vectors by comparing with every one of them, in float64 and without any search
+structure.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _ROUNDING = 64
 
 @dataclass(frozen=True)
 class Found:
-    """The distance of a point to the nearest vector, and the numbers of all vectors that are as near within the tolerance."""
+    """The distance of a point to the nearest vector, and the numbers of all vectors that are as
+    near within the tolerance.
+    """
 
     distance: float
     rows: tuple[int, ...]
@@ -23,9 +27,11 @@ class Found:
 def nearest(
     points: np.ndarray, vectors: Vectors, *, relative: float, absolute: float = 0.0
 ) -> list[Found]:
-    """The nearest vector of each point, and those that are as near but for `relative · distance + absolute`.
+    """The nearest vector of each point, and those that are as near but for `relative · distance +
+    absolute`.
 
-    A product of matrices says which vectors of a block could be among those, given its rounding error; they are measured by differences.
+    A product of matrices says which vectors of a block could be among those, given its rounding
+    error; they are measured by differences.
 
     Args:
         points: (m, d).

@@ -59,8 +59,8 @@ class Outcome:
 def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
     """Build a protected set in a folder.
 
-    What is encoded is on the disk batch by batch: interrupted in any way, the same call goes on with what is there. A set of which
-    nothing was encoded leaves no folder.
+    What is encoded is on the disk batch by batch: interrupted in any way, the same call goes on
+    with what is there. A set of which nothing was encoded leaves no folder.
 
     Args:
         settings: what to do.
@@ -68,7 +68,8 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
 
     Raises:
         OptionError: for a setting, input or model that is not allowed.
-        StoreError: for images that cannot be read, a folder that is in the way or cannot be written, and a model that cannot be loaded.
+        StoreError: for images that cannot be read, a folder that is in the way or cannot be
+            written, and a model that cannot be loaded.
         UnsupportedError: for a model without an autoencoder.
         NumericsError: for latents that are not finite, or too large for float16.
     """
@@ -108,7 +109,8 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
         progress: told the share of the work that is done.
 
     Raises:
-        As `build`, and a StoreError where there is no finished set, or the model makes latents of another space.
+        As `build`, and a StoreError where there is no finished set, or the model makes latents of
+        another space.
     """
     tell = progress or (lambda share: None)
     sources = find_sources(settings.images)
@@ -131,7 +133,8 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
 
 
 def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
-    """Go back to the set as it was before an addition that was interrupted, or to an empty folder; how many bytes were removed.
+    """Go back to the set as it was before an addition that was interrupted, or to an empty folder;
+    how many bytes were removed.
 
     Raises:
         OptionError: for images, which would be ignored.

@@ -55,7 +55,9 @@ class CheckFolder(ResultFolder):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check left behind: the folder, what its `check.json` holds, and the images, closest first."""
+    """What a check left behind: the folder, what its `check.json` holds, and the images, closest
+    first.
+    """
 
     folder: Path
     record: Mapping[str, Any]
@@ -72,10 +74,12 @@ class Outcome:
 
 
 def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
-    """Measure how near images are to a protected set, and write check.json, check.parquet and report.html.
+    """Measure how near images are to a protected set, and write check.json, check.parquet and
+    report.html.
 
-    Images are encoded as they are on disk: those that were drawn under a shield lie as far away as their certificates say but for what
-    decoding and encoding change. Nothing is written before everything is measured.
+    Images are encoded as they are on disk: those that were drawn under a shield lie as far away as
+    their certificates say but for what decoding and encoding change. Nothing is written before
+    everything is measured.
 
     Args:
         settings: what to do.
@@ -83,7 +87,8 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
 
     Raises:
         OptionError: for a setting, image or model that is not allowed.
-        StoreError: for images that cannot be read, a set that is not whole or of another model, and an output folder in the way.
+        StoreError: for images that cannot be read, a set that is not whole or of another model, and
+            an output folder in the way.
         NumericsError: where the model makes NaN or infinity of an image.
     """
     tell = progress or (lambda share: None)
@@ -119,7 +124,9 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
 
 
 def check_table(checked: Sequence[Checked], radius: float) -> pa.Table:
-    """`check.parquet`: a row an image, the closest first. Columns: those of `Checked`, and `radius`."""
+    """`check.parquet`: a row an image, the closest first. Columns: those of `Checked`, and
+    `radius`.
+    """
     table = pa.Table.from_pylist([asdict(c) for c in checked], schema=_SCHEMA)
     return table.append_column("radius", pa.array([radius] * len(checked), pa.float64()))
 

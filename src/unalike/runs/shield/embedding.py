@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> Extractor | None:
     """The extractor of a protected set's features, its network loaded; None for a set of latents.
 
-    A set built with a network from a folder knows that folder by its own name alone, so `space` has to say where it is.
+    A set built with a network from a folder knows that folder by its own name alone, so `space` has
+    to say where it is.
 
     Args:
         shield: the set.

@@ -28,8 +28,10 @@ class Encoder(Protocol):
     Attributes:
         space: names the space of the points.
         shape: of one point.
-        size: height and width that images are resized to; None where the features do that by themselves.
-        embedding: the spelling of the features, a folder in it by its own name alone; None for latents.
+        size: height and width that images are resized to; None where the features do that by
+            themselves.
+        embedding: the spelling of the features, a folder in it by its own name alone; None for
+            latents.
     """
 
     space: str

@@ -1,4 +1,6 @@
-"""What a run of `unalike generate` left as evidence: its record, its table, its latents, and its images encoded again."""
+"""What a run of `unalike generate` left as evidence: its record, its table, its latents, and its
+images encoded again.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def recorded_set(run: Path) -> Path:
-    """The protected set of a run by its name in its record, in the current folder: records hold no paths.
+    """The protected set of a run by its name in its record, in the current folder: records hold no
+    paths.
 
     Raises:
         StoreError: where it is not there.
@@ -96,7 +99,8 @@ def read_rows(run: Path) -> list[Row]:
 def read_latents(
     run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None
 ) -> np.ndarray | None:
-    """The final latents (m, d) of the images, in their order; None where the file holds those of others.
+    """The final latents (m, d) of the images, in their order; None where the file holds those of
+    others.
 
     Args:
         run: output folder.

@@ -21,12 +21,14 @@ from unalike.runs.shield.settings import GENERATIONS, BuildSettings
 def unguided_points(
     settings: BuildSettings, encoder: Encoder, tell: Callable[[float], None]
 ) -> tuple[np.ndarray, dict]:
-    """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was drawn.
+    """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was
+    drawn.
 
     In a latent space they are the final latents themselves, otherwise the encoded images.
 
     Raises:
-        OptionError: for an unknown model or class, and where the model draws another size than the set is of.
+        OptionError: for an unknown model or class, and where the model draws another size than the
+            set is of.
     """
     num = settings.generations or GENERATIONS
     asked = GenerateSettings(

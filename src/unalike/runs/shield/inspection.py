@@ -22,8 +22,9 @@ class Outcome:
         folder: the set.
         manifest: what it holds.
         inputs: how many inputs it was made of.
-        index: what the search keeps in memory: `second`, the bound that follows the first; `coordinates`, along how many principal
-            directions; `bytes`; `share` of the vectors in float16; `excluded`, the share of sampled vectors that each choice excluded.
+        index: what the search keeps in memory: `second`, the bound that follows the first;
+            `coordinates`, along how many principal directions; `bytes`; `share` of the vectors in
+            float16; `excluded`, the share of sampled vectors that each choice excluded.
     """
 
     folder: Path

@@ -18,7 +18,8 @@ _VALUES = 1 << 23
 
 
 class LatentFile:
-    """Latents (m, …) in a `.npy` file, or in the tensor "latents" or "vectors", or the only one, of a `.safetensors` file.
+    """Latents (m, …) in a `.npy` file, or in the tensor "latents" or "vectors", or the only one, of
+    a `.safetensors` file.
 
     Attributes:
         path: the file.
@@ -26,7 +27,8 @@ class LatentFile:
         shape: of one latent.
 
     Raises:
-        OptionError: for a file that cannot be read, holds several tensors, something else than floating point numbers, or no rows.
+        OptionError: for a file that cannot be read, holds several tensors, something else than
+            floating point numbers, or no rows.
     """
 
     def __init__(self, path: Path) -> None:

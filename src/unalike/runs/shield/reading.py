@@ -50,7 +50,8 @@ def encode_all(
     skip_bad: bool,
     tell: Callable[[float], None],
 ) -> Skipped:
-    """Hand on the points of all inputs that are not done, a batch at a time, and return what could not be read.
+    """Hand on the points of all inputs that are not done, a batch at a time, and return what could
+    not be read.
 
     Args:
         sources: where they are.
@@ -62,8 +63,8 @@ def encode_all(
         tell: called with the share that is done.
 
     Raises:
-        StoreError: for images that cannot be read, all of them listed, unless `skip_bad`; what was handed on before stays. With it, where
-            no input is left.
+        StoreError: for images that cannot be read, all of them listed, unless `skip_bad`; what was
+            handed on before stays. With it, where no input is left.
     """
     require_shapes(sources, encoder)
     names = all_names(sources)

@@ -1,4 +1,6 @@
-"""What the commands of `unalike shield` are asked to do, checked before anything is loaded. Neither torch nor numpy is imported."""
+"""What the commands of `unalike shield` are asked to do, checked before anything is loaded. Neither
+torch nor numpy is imported.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,13 @@ class BuildSettings:
     Args:
         images: folders, files and patterns of what to protect.
         out: folder of the set.
-        model: whose latents they become; only needed for the space "latent", and to draw generations.
+        model: whose latents they become; only needed for the space "latent", and to draw
+            generations.
         radius: of the balls; None to measure it.
-        space: "latent", or the features that images are compared by, as `unalike score --features` spells them.
-        size: height and width that images are resized to for the model's autoencoder; None for the size that the model draws.
+        space: "latent", or the features that images are compared by, as `unalike score --features`
+            spells them.
+        size: height and width that images are resized to for the model's autoencoder; None for the
+            size that the model draws.
         dtype: how vectors are stored, "float32" or "float16".
         prompts: draw unguided generations of these to measure the radius with.
         generations: how many of each prompt; None for 8.
@@ -105,7 +110,8 @@ class AddSettings:
     Args:
         folder: of the set.
         images, model, batch_size, skip_bad, device: as in `BuildSettings`.
-        space: the features in the folder or of the id that the set's were made with, where its own name for them is not enough.
+        space: the features in the folder or of the id that the set's were made with, where its own
+            name for them is not enough.
 
     Raises:
         OptionError: for a value outside what is allowed.
@@ -131,8 +137,9 @@ class CheckSettings(AddSettings):
     """The settings of `unalike shield check`.
 
     Args:
-        folder, images, model, space, batch_size, skip_bad, device: as in `AddSettings`; an output folder of `unalike generate` among the
-            images stands for the images that it drew, and tells the model where none is given.
+        folder, images, model, space, batch_size, skip_bad, device: as in `AddSettings`; an output
+            folder of `unalike generate` among the images stands for the images that it drew, and
+            tells the model where none is given.
         out: folder for the results; None for a new one.
         overwrite: replace the results of an earlier check in that folder.
     """

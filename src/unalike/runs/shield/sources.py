@@ -1,7 +1,8 @@
-"""Where images come from: folders, files, patterns, Parquet and tar files; latents from `.npy` and `.safetensors`.
+"""Where images come from: folders, files, patterns, Parquet and tar files; latents from `.npy` and
+`.safetensors`.
 
-Every input has a name of its own, by which an interrupted build knows what is done: the path as it was given, and for what is inside a
-file also `#` and its own name or number there.
+Every input has a name of its own, by which an interrupted build knows what is done: the path as it
+was given, and for what is inside a file also `#` and its own name or number there.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class TarImages(Source):
 
 
 class ParquetImages(Source):
-    """The images of a Parquet file, in a column of bytes or of the form `{"bytes", "path"}`; named by a column of names, if there is one.
+    """The images of a Parquet file, in a column of bytes or of the form `{"bytes", "path"}`; named
+    by a column of names, if there is one.
 
     Raises:
         OptionError: for a file that is no Parquet file, or has no such column, or several.
@@ -158,7 +160,8 @@ def find_sources(images: Iterable[str]) -> list[Source | LatentFile]:
     """Where the images are, each image in one place alone.
 
     Args:
-        images: folders (with all below them; of an output folder of `unalike generate` the images that it drew), files, and patterns.
+        images: folders (with all below them; of an output folder of `unalike generate` the images
+            that it drew), files, and patterns.
 
     Raises:
         OptionError: for what is not there, has no image or is of an unknown kind.

@@ -1,4 +1,6 @@
-"""`unalike shield verify`: the certificates of a run, computed again from its images, its latents and the protected vectors alone."""
+"""`unalike shield verify`: the certificates of a run, computed again from its images, its latents
+and the protected vectors alone.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ from unalike.runs.shield.evidence import (
 from unalike.shields import Shield
 
 LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
-"""By how much a distance may differ from the certificate's, as a share of it. Latents are on disk bit by bit; an image that is encoded in
-another batch or on another device differs in the last bits of its latent."""
+"""By how much a distance may differ from the certificate's, as a share of it. Latents are on disk
+bit by bit; an image that is encoded in another batch or on another device differs in the last bits
+of its latent.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,10 @@ class Verification:
         moved: how many were moved out after the last step.
         encoded: how many images were encoded again and measured.
         protected: how many vectors the protected set has.
-        margin: the smallest distance of a latent to the surface of the balls, as computed here; None where none was.
-        differences: everything that is not as the run says, or inside a ball; empty where all is well.
+        margin: the smallest distance of a latent to the surface of the balls, as computed here;
+            None where none was.
+        differences: everything that is not as the run says, or inside a ball; empty where all is
+            well.
     """
 
     images: int
@@ -72,25 +78,30 @@ def verify(
 ) -> Verification:
     """Computes every certificate of a run again and compares it with `samples.parquet`.
 
-    Distances are found by comparing with every protected vector in float64, not through the search structure of the set. Those of the
-    final latents must be the certificates' up to 1e-9, and none below the radius. The images are encoded again with the run's model,
-    whose autoencoder must be the one of the set's space, and their distances must be the certificates' up to 1e-3; their files must have
-    the digests of the table. A set of features has
-    no distances of latents; there all distances are those of the images.
+    Distances are found by comparing with every protected vector in float64, not through the search
+    structure of the set. Those of the final latents must be the certificates' up to 1e-9, and none
+    below the radius. The images are encoded again with the run's model, whose autoencoder must be
+    the one of the set's space, and their distances must be the certificates' up to 1e-3; their
+    files must have the digests of the table. A set of features has no distances of latents; there
+    all distances are those of the images.
 
     Args:
         run: output folder of `unalike generate`.
         shield: folder of the protected set.
-        model: a name, folder or hub id, where that of the run's record cannot be found: it holds no paths.
-        space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the set names it without its place.
+        model: a name, folder or hub id, where that of the run's record cannot be found: it holds no
+            paths.
+        space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the
+            set names it without its place.
         device: for the network that encodes: "auto", or a device of torch.
         progress: told the share of the work that is done.
 
     Raises:
-        StoreError: when a file of the run or the set is missing or damaged, the run had no protected set, or the model is another.
+        StoreError: when a file of the run or the set is missing or damaged, the run had no
+            protected set, or the model is another.
         OptionError: when the model or the device is not there.
 
-    Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for each image.
+    Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for
+    each image.
     """
     record, rows, protected = read_record(run), read_rows(run), Shield.open(shield)
     kept = [row for row in rows if not row["refused"]]

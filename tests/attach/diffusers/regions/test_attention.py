@@ -55,7 +55,9 @@ def maps(
 
 
 class Kept(AttnProcessor):
-    """The plain attention of diffusers, which keeps the probabilities that it makes; those of other tokens where they are given."""
+    """The plain attention of diffusers, which keeps the probabilities that it makes; those of other
+    tokens where they are given.
+    """
 
     def __init__(self, kept: list[Tensor], tokens: Tensor | None) -> None:
         super().__init__()
@@ -94,7 +96,9 @@ def probabilities(unet: Any, tokens: Tensor | None = None) -> Iterator[list[Tens
 
 
 def averaged(kept: list[Tensor], tokens: list[list[int]]) -> Tensor:
-    """The map (B, 8, 8) of four images, two of each prompt, from the attention of positive rows, which are the last four."""
+    """The map (B, 8, 8) of four images, two of each prompt, from the attention of positive rows,
+    which are the last four.
+    """
     layers = []
     for attention in kept:
         own = torch.stack(
@@ -141,7 +145,9 @@ def outputs(**modules: torch.nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
 
 def of_text(q: Tensor, k: Tensor) -> Tensor:
-    """The attention (R, heads, cells, tokens) of queries (R, cells, heads, d) to keys (R, tokens, heads, d)."""
+    """The attention (R, heads, cells, tokens) of queries (R, cells, heads, d) to keys (R, tokens,
+    heads, d).
+    """
     return torch.einsum("rchd,rthd->rhct", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
 
 
@@ -225,7 +231,9 @@ class Sides(torch.nn.Module):
 
 @pytest.fixture
 def left_cat(pipelines: Pipelines) -> Iterator[Any]:
-    """Stable Diffusion in which the tokens of the prompt "a cat" are attended to by the left half, those of "cat" alone."""
+    """Stable Diffusion in which the tokens of the prompt "a cat" are attended to by the left half,
+    those of "cat" alone.
+    """
     pipe = pipelines("sd")
     tokens, _ = pipe.encode_prompt("a cat", "cpu", 1, False)
     wanted = torch.full((12,), -1.0)

@@ -51,7 +51,9 @@ def test_a_box_has_a_cell_wherever_it_is(
 
 
 def by_counting(pixels: Tensor, height: int, width: int) -> Tensor:
-    """The share of each cell that is inside, by so many dots that every pixel and every cell has a whole number of them."""
+    """The share of each cell that is inside, by so many dots that every pixel and every cell has a
+    whole number of them.
+    """
     down, across = math.lcm(pixels.shape[1], height), math.lcm(pixels.shape[2], width)
     dots = pixels.repeat_interleave(down // pixels.shape[1], 1).repeat_interleave(
         across // pixels.shape[2], 2

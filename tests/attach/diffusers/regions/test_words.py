@@ -17,7 +17,9 @@ Pipelines = Callable[[str], Any]
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    """CLIP's kind of tokenizer, of letters and of the pieces "re", "red", "ha", "hai" and "hair"."""
+    """CLIP's kind of tokenizer, of letters and of the pieces "re", "red", "ha", "hai" and
+    "hair".
+    """
     folder = tmp_path_factory.mktemp("clip")
     letters = [*"abcdefghijklmnopqrstuvwxyz-,"]
     pieces = ["re", "red</w>", "ha", "hai", "hair</w>"]

@@ -1,4 +1,6 @@
-"""Where the words of a prompt are in the images that are being drawn, read from the denoiser's own attention."""
+"""Where the words of a prompt are in the images that are being drawn, read from the denoiser's own
+attention.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _TEXT_FIRST = {
     "FluxTransformer2DModel": True,
     "QwenImageTransformer2DModel": True,
 }
-"""Transformers of joint attention: whether the tokens of the text stand before those of the image there."""
+"""Transformers of joint attention: whether the tokens of the text stand before those of the image
+there.
+"""
 
 _COARSEST = 4
 _FACTORS = (1, 2, 4, 8, 16, 32, 64)
@@ -33,25 +37,32 @@ _HINT = "give a mask or a box as region"
 
 
 class WordMaps:
-    """Context manager: while it is open, the attention of the denoiser to words is added up, at each of its evaluations.
+    """Context manager: while it is open, the attention of the denoiser to words is added up, at
+    each of its evaluations.
 
-    For each image, with the queries q of its cells and the keys k of the tokens, in each head of each layer,
+    For each image, with the queries q of its cells and the keys k of the tokens, in each head of
+    each layer,
 
         map = mean over the words' tokens of softmax(q · k / √d)
 
-    over the tokens of the text, then averaged over heads and layers, brought to the cells of the latents, and averaged over the evaluations
-    so far. Only rows of positive prompts are read, and nothing is changed.
+    over the tokens of the text, then averaged over heads and layers, brought to the cells of the
+    latents, and averaged over the evaluations so far. Only rows of positive prompts are read, and
+    nothing is changed.
 
-    - In cross attention (`attn2` of U-Nets and of transformers such as PixArt's) the keys are those of `tokens`, which need not be those
-      that the model is given: so words can be looked for that are not in the prompt.
-    - In joint attention (SD3, Flux, Qwen-Image) the tokens of the text change from block to block, so the keys are the model's own, among
-      the tokens of the text alone.
+    - In cross attention (`attn2` of U-Nets and of transformers such as PixArt's) the keys are those
+      of `tokens`, which need not be those that the model is given: so words can be looked for that
+      are not in the prompt.
+    - In joint attention (SD3, Flux, Qwen-Image) the tokens of the text change from block to block,
+      so the keys are the model's own, among the tokens of the text alone.
 
-    Layers of less than a quarter of the latents' rows are left out where there are finer ones: what they say of a place is too coarse.
+    Layers of less than a quarter of the latents' rows are left out where there are finer ones: what
+    they say of a place is too coarse.
 
-    Source: Tang et al. 2023 (What the DAAM: Interpreting Stable Diffusion Using Cross Attention, arXiv:2210.04885) for maps of words added
-    up over heads, layers and steps; Marcos-Manchón et al. 2024 (Open-Vocabulary Attention Maps with Token Optimization for Semantic
-    Segmentation in Diffusion Models, arXiv:2403.14291) for words that are not in the prompt. They use all steps and scale to the images.
+    Source: Tang et al. 2023 (What the DAAM: Interpreting Stable Diffusion Using Cross Attention,
+    arXiv:2210.04885) for maps of words added up over heads, layers and steps; Marcos-Manchón et al.
+    2024 (Open-Vocabulary Attention Maps with Token Optimization for Semantic Segmentation in
+    Diffusion Models, arXiv:2403.14291) for words that are not in the prompt. They use all steps and
+    scale to the images.
 
     Args:
         pipe: a diffusers pipeline.
@@ -60,9 +71,11 @@ class WordMaps:
         prompts: has heard the prompts.
 
     Raises:
-        UnsupportedError: as `attends`; from the denoiser where its rows or its attention cannot be told apart.
+        UnsupportedError: as `attends`; from the denoiser where its rows or its attention cannot be
+            told apart.
 
-    Cost: for each image and layer one matrix product of its queries with the keys, and its softmax in float32.
+    Cost: for each image and layer one matrix product of its queries with the keys, and its softmax
+    in float32.
     """
 
     def __init__(
@@ -104,7 +117,8 @@ class WordMaps:
 
     @property
     def maps(self) -> dict[str, Tensor]:
-        """For each word a map (B, height, width) on the cells of the latents, float32: the larger, the more of the attention it has.
+        """For each word a map (B, height, width) on the cells of the latents, float32: the larger,
+        the more of the attention it has.
 
         Raises:
             UnsupportedError: where no attention was seen.
@@ -189,7 +203,9 @@ class WordMaps:
         self._seen.setdefault(factor, []).append(torch.stack(maps, dim=1))
 
     def _attends_jointly(self, q: Tensor, k: Tensor, scale: float | None) -> None:
-        """One call of `scaled_dot_product_attention` with queries and keys (R, heads, tokens, d)."""
+        """One call of `scaled_dot_product_attention` with queries and keys (R, heads, tokens,
+        d).
+        """
         image = q.shape[-2] - self._text
         if (
             self._rows is None
@@ -215,7 +231,9 @@ class WordMaps:
         self._seen.setdefault(factor, []).append(torch.stack(maps, dim=1))
 
     def _map(self, q: Tensor, k: Tensor, scale: float, prompt: int) -> Tensor:
-        """The attention (words, cells) of an image's queries (heads, cells, d) to the words among the keys (heads, tokens, d)."""
+        """The attention (words, cells) of an image's queries (heads, cells, d) to the words among
+        the keys (heads, tokens, d).
+        """
         scores = (q.float() @ k.float().transpose(-1, -2)) * scale
         if self._tokens.padded is not None:
             scores = scores.masked_fill(self._tokens.padded[prompt].to(q.device), -torch.inf)
@@ -225,7 +243,9 @@ class WordMaps:
         )
 
     def _factor(self, cells: int) -> int | None:
-        """How many cells of the latents, along a side, are one of that many; None where they are no grid of the image."""
+        """How many cells of the latents, along a side, are one of that many; None where they are no
+        grid of the image.
+        """
         height, width = self._grid
         return next(
             (f for f in _FACTORS if -(-height // f) * -(-width // f) == cells and cells > 1), None
@@ -242,7 +262,9 @@ class WordMaps:
             self._evaluations += 1
 
     def _placed(self, maps: Tensor, factor: int) -> Tensor:
-        """Maps (words, B, cells) of a layer on the grid of the latents: (words, B, height, width)."""
+        """Maps (words, B, cells) of a layer on the grid of the latents: (words, B, height,
+        width).
+        """
         height, width = self._grid
         coarse = maps.unflatten(-1, (-(-height // factor), -(-width // factor)))
         return (
@@ -258,7 +280,9 @@ class WordMaps:
 
 
 class _Watch(TorchFunctionMode):
-    """While it is entered, every `scaled_dot_product_attention` is shown to a function before it is computed."""
+    """While it is entered, every `scaled_dot_product_attention` is shown to a function before it is
+    computed.
+    """
 
     def __init__(self, seen: Callable[[Tensor, Tensor, float | None], None]) -> None:
         super().__init__()
@@ -276,7 +300,8 @@ def attends(pipe: Any) -> str:
     """How a pipeline's denoiser attends to its prompts: "cross" or "joint".
 
     Raises:
-        UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or attends in a way that is not known here.
+        UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or
+            attends in a way that is not known here.
     """
     name, found = type(pipe).__name__, list(denoisers(pipe).values())
     if any(is_compiled(part) for module in found for part in module.modules()):
@@ -297,7 +322,9 @@ def attends(pipe: Any) -> str:
 
 
 def _cross(module: torch.nn.Module) -> list[Attention]:
-    """Layers where places attend to the text alone, with keys and queries that are two products and nothing else."""
+    """Layers where places attend to the text alone, with keys and queries that are two products and
+    nothing else.
+    """
     return [
         part
         for part in module.modules()

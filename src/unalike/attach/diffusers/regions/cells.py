@@ -14,7 +14,8 @@ _SLACK = 1e-6
 def box_cells(box: Sequence[float], height: int, width: int) -> Tensor:
     """Which cells of a grid lie in a box: (1, height, width) bool.
 
-    The edges are rounded to the nearest between cells; where nothing would be left, the row or column with the middle of the box is inside.
+    The edges are rounded to the nearest between cells; where nothing would be left, the row or
+    column with the middle of the box is inside.
 
     Args:
         box: left, top, right, bottom, as shares of width and height.
@@ -41,9 +42,11 @@ def _between(low: float, high: float, cells: int) -> slice:
 
 
 def mask_cells(pixels: Tensor, height: int, width: int) -> Tensor:
-    """The cells of a grid of which at least half is inside: (B, height, width) bool, from pixels (B, h, w) bool.
+    """The cells of a grid of which at least half is inside: (B, height, width) bool, from pixels
+    (B, h, w) bool.
 
-    Where that is no cell of an image with something inside, it is those of which the largest share is.
+    Where that is no cell of an image with something inside, it is those of which the largest share
+    is.
 
     Example:
         >>> pixels = torch.tensor([[[1, 1, 1, 0], [1, 0, 0, 0]]], dtype=torch.bool)
@@ -69,11 +72,13 @@ def _overlap(pixels: int, cells: int) -> Tensor:
 def separated(maps: Tensor) -> Tensor:
     """The cells where a map is high: (…, height, width) bool, from maps (…, height, width).
 
-    Each map is cut in two where the groups differ most for their size, `share · (1 - share) · (mean inside - mean outside)²`. That needs
-    no threshold to be chosen, and does not change where the map is scaled or shifted, as attention is from one step to the next.
-    A map that is the same everywhere, but for rounding, is high everywhere.
+    Each map is cut in two where the groups differ most for their size, `share · (1 - share) · (mean
+    inside - mean outside)²`. That needs no threshold to be chosen, and does not change where the
+    map is scaled or shifted, as attention is from one step to the next. A map that is the same
+    everywhere, but for rounding, is high everywhere.
 
-    Source: Otsu 1979 (A threshold selection method from gray-level histograms), on the values themselves in place of a histogram.
+    Source: Otsu 1979 (A threshold selection method from gray-level histograms), on the values
+    themselves in place of a histogram.
 
     Cost: the cells are sorted.
 

@@ -20,7 +20,8 @@ from unalike.guidance.region import Region, checked
 
 
 class Grid:
-    """The places of a pipeline's latents: their rows and columns, the same in every channel and in every frame of a video.
+    """The places of a pipeline's latents: their rows and columns, the same in every channel and in
+    every frame of a video.
 
     Args:
         pipe: a diffusers pipeline.
@@ -59,7 +60,8 @@ class Grid:
         """Refuses pipelines whose latents have no places, or places that are not known here.
 
         Raises:
-            UnsupportedError: for sound, and for latents that are packed in another way than those of images.
+            UnsupportedError: for sound, and for latents that are packed in another way than those
+                of images.
         """
         name = type(self._pipe).__name__
         if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
@@ -75,7 +77,8 @@ class Grid:
         """Height and width of the grid of latents (R, …) as the scheduler sees them.
 
         Raises:
-            UnsupportedError: for latents without places, and packed ones that are not of the size of the call.
+            UnsupportedError: for latents without places, and packed ones that are not of the size
+                of the call.
         """
         if latents.ndim in (4, 5):
             return latents.shape[-2], latents.shape[-1]
@@ -110,7 +113,8 @@ class Grid:
 
 
 class Places:
-    """Context manager of one call: the regions of its methods, checked when it is made, and found while it is open.
+    """Context manager of one call: the regions of its methods, checked when it is made, and found
+    while it is open.
 
     Args:
         pipe: a diffusers pipeline.
@@ -119,9 +123,11 @@ class Places:
         prompts: listens to the prompts of the call.
 
     Raises:
-        OptionError: for a region that is none, a mask that fits neither the images nor their latents, or has nothing inside, and, on
-            entering, words that a prompt has not where they have to be in it.
-        UnsupportedError: for a pipeline whose latents have no places, and for words where the denoiser's attention cannot be read.
+        OptionError: for a region that is none, a mask that fits neither the images nor their
+            latents, or has nothing inside, and, on entering, words that a prompt has not where they
+            have to be in it.
+        UnsupportedError: for a pipeline whose latents have no places, and for words where the
+            denoiser's attention cannot be read.
     """
 
     def __init__(
@@ -161,9 +167,11 @@ class Places:
             self._found.__exit__(*ended)
 
     def masks(self, latents: Tensor) -> Callable[[Any], Tensor]:
-        """The function from a region to where it is, for predictions of the shape and on the device of latents (B, …).
+        """The function from a region to where it is, for predictions of the shape and on the device
+        of latents (B, …).
 
-        Its masks (B or 1, …) are bool and broadcast to them. Those of words are of the attention so far, so they change from step to step.
+        Its masks (B or 1, …) are bool and broadcast to them. Those of words are of the attention so
+        far, so they change from step to step.
         """
         like, known = latents.to("meta"), []
 
@@ -215,7 +223,9 @@ def _words(region: Region | None) -> tuple[str, ...]:
 
 
 def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: int | None) -> None:
-    """Refuses a mask (h, w) or (b, h, w) with nothing inside, of other sizes than these, or with as many as there are not images."""
+    """Refuses a mask (h, w) or (b, h, w) with nothing inside, of other sizes than these, or with as
+    many as there are not images.
+    """
     if not mask.any():
         raise OptionError(
             "region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0"

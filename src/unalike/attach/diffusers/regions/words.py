@@ -22,7 +22,8 @@ _PROMPTS = ("prompt", "prompt_2", "prompt_3")
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens that words are looked for among: those of `P` prompts, each of `L`, and which of them are the words'.
+    """The tokens that words are looked for among: those of `P` prompts, each of `L`, and which of
+    them are the words'.
 
     Attributes:
         embeddings: (P, L, p), as the pipeline's text encoders make them.
@@ -48,16 +49,19 @@ class Tokens:
 def word_tokens(
     pipe: Any, arguments: dict[str, Any], words: Sequence[str], *, append: bool
 ) -> Tokens:
-    """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of them belong to words.
+    """The tokens of a call's prompts, encoded by the pipeline's own text encoders, and which of
+    them belong to words.
 
-    Case does not matter, and a word may be several ("red hair"). All of its occurrences count. Where the appended words are cut off, for
-    the prompt fills the encoder's length, the words alone are encoded in the place of that prompt.
+    Case does not matter, and a word may be several ("red hair"). All of its occurrences count.
+    Where the appended words are cut off, for the prompt fills the encoder's length, the words alone
+    are encoded in the place of that prompt.
 
     Args:
         pipe: a diffusers pipeline.
         arguments: of the call, by name.
         words: that are looked for.
-        append: whether words that are not in a prompt are appended to it here; the call itself is not changed.
+        append: whether words that are not in a prompt are appended to it here; the call itself is
+            not changed.
 
     Raises:
         OptionError: without prompts as text, and for a word that a prompt has not.
@@ -148,7 +152,9 @@ def _pattern(word: str) -> re.Pattern[str]:
 def _encoded(
     pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder read."""
+    """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder
+    read.
+    """
     encode = getattr(pipe, "encode_prompt", None)
     if encode is None:
         raise UnsupportedError(
@@ -208,7 +214,9 @@ def _encoders(pipe: Any) -> list[str]:
 
 
 def _sequences(pipe: Any) -> list[list[str]]:
-    """The text encoders whose tokens the denoiser is given, one after the other; those in one list share their places."""
+    """The text encoders whose tokens the denoiser is given, one after the other; those in one list
+    share their places.
+    """
     if getattr(pipe, "unet", None) is not None:
         return [_encoders(pipe)]
     if hasattr(pipe, "tokenizer_3"):
@@ -217,7 +225,9 @@ def _sequences(pipe: Any) -> list[list[str]]:
 
 
 def _places(pipe: Any, ids: dict[str, Tensor], row: int, word: str, length: int) -> list[int]:
-    """The numbers of a word's tokens in the sequence of `length` tokens that the denoiser is given for prompt `row`."""
+    """The numbers of a word's tokens in the sequence of `length` tokens that the denoiser is given
+    for prompt `row`.
+    """
     found, begin = set(), 0
     for names in _sequences(pipe):
         read = {name: ids[name] for name in names if name in ids}
@@ -243,7 +253,8 @@ def _places(pipe: Any, ids: dict[str, Tensor], row: int, word: str, length: int)
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int], word: str) -> list[int]:
-    """The numbers of the tokens that spell a word, at each of its occurrences, however a tokenizer cuts it.
+    """The numbers of the tokens that spell a word, at each of its occurrences, however a tokenizer
+    cuts it.
 
     Args:
         tokenizer: of transformers.
