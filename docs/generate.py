@@ -20,8 +20,9 @@ from unalike.bench.pareto.page import variety_table
 from unalike.bench.shield_emoji.page import copies_table
 from unalike.bench.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
-from unalike.guidance.base import Method, allowed
+from unalike.guidance.base import Method
 from unalike.guidance.methods import METHODS, options
+from unalike.options import allowed
 from unalike.pipelines.catalogue import MODELS
 from unalike.runs.score.catalogue import METRICS
 

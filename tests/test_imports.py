@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unalike"
 
 LAYERS = (
     ("errors",),
+    ("options",),
     ("kernels",),
     ("scores",),
     ("metrics",),
@@ -26,6 +27,7 @@ LAYERS = (
 )
 LIBRARIES = {
     "errors": set(),
+    "options": set(),
     "kernels": {"torch"},
     "scores": {"torch"},
     "metrics": {"torch"},
@@ -124,4 +126,4 @@ def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
     (tmp_path / "low.py").write_text(
         "from unalike import memory\n\ndef f():\n    import unalike.cli.app\n"
     )
-    assert [layer(m) for m in imported(tmp_path / "low.py")] == [6, 13]
+    assert [layer(m) for m in imported(tmp_path / "low.py")] == [7, 14]

@@ -8,12 +8,12 @@ from unalike.errors import OptionError
 from unalike.guidance.base import (
     Context,
     Method,
-    allowed,
     denoiser_step,
     limited,
     option,
     stored_rows,
 )
+from unalike.options import allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ def test_option_is_taken_when_allowed(settings):
         ("count", True, "a whole number at least 1 and at most 5"),
         ("kind", "c", "'a' or 'b'"),
         ("flag", 1, "True or False"),
-        ("limit", 0, "a number above 0 or None"),
-        ("every", 0, "a whole number at least 1"),
+        ("limit", 0, "a number above 0 and at most 1,000 or None"),
+        ("every", 0, "a whole number at least 1 and at most 10,000"),
         ("start", -0.1, "a number at least 0 and at most 1"),
     ],
 )

@@ -80,7 +80,7 @@ def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
 def test_error_names_the_option_when_its_value_is_refused():
     with pytest.raises(
         OptionError,
-        match=r"SPARKE: strength is -1; allowed: a number at least 0, as in SPARKE\(strength=0\.05\)",
+        match=r"SPARKE: strength is -1; allowed: a number at least 0 and at most 100, as in SPARKE\(strength=0\.05\)",
     ):
         build("sparke", strength=-1)
 

@@ -272,7 +272,10 @@ def test_error_says_why_when_the_radius_cannot_be_measured(latents, message):
 
 @pytest.mark.parametrize("radius", [0, -1.0, math.inf, "median", None])
 def test_error_names_what_is_allowed_when_the_radius_is_not(radius):
-    with pytest.raises(OptionError, match=r"radius is .*; allowed: a number above 0 or 'auto'"):
+    with pytest.raises(
+        OptionError,
+        match=r"radius is .*; allowed: a number above 0 and at most 1,000,000,000 or 'auto'",
+    ):
         SPELL(radius=radius)
 
 

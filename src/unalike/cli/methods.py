@@ -12,8 +12,8 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the guidance methods with their options, defaults and allowed values."""
-    from unalike.guidance.base import allowed
     from unalike.guidance.methods import METHODS, options
+    from unalike.options import allowed
 
     if as_json:
         rows = [

@@ -73,16 +73,23 @@ class Auto(Method):
     citation: ClassVar[str] = SPARKE.citation
 
     strength: float = option(
-        0.4, "size of a step of repulsion, as a share of the norm of x0", low=0
+        0.4, "size of a step of repulsion, as a share of the norm of x0", low=0, high=100
     )
     noise_to_signal: float = option(
-        3.0, "noise level, in units of the data, down to which images are pushed apart", above=0
+        3.0,
+        "noise level, in units of the data, down to which images are pushed apart",
+        above=0,
+        high=1_000_000_000,
     )
     renew: float = option(1.0, "how much of the noise is drawn anew", low=0, high=1)
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
     limit: float | None = option(
-        0.3, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,)
+        0.3,
+        "largest correction, as a share of the denoiser's own step",
+        above=0,
+        high=1000,
+        choices=(None,),
     )
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:

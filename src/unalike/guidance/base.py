@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.options import option, require_allowed
 
 
 @dataclass(frozen=True)
@@ -148,26 +149,6 @@ class Context:
         )
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    choices: tuple[Any, ...] = (),
-) -> Any:
-    """A dataclass field that carries its help text and its allowed values; `low`/`high` are
-    included, `above` is not.
-
-    `choices` are allowed besides numbers in the range where a range is given, and are all that is
-    allowed where none is. Command-line flags, web forms and documentation tables are made from
-    these.
-    """
-    metadata = {"help": help, "low": low, "above": above, "high": high, "choices": choices}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Base of all guidance methods: a window in the schedule, a stride, and a limit on the size of
@@ -192,14 +173,17 @@ class Method:
 
     start: float = option(0.0, "fraction of the schedule at which it begins", low=0, high=1)
     stop: float = option(1.0, "fraction of the schedule at which it ends", low=0, high=1)
-    every: int = option(1, "act at every such step only", low=1)
+    every: int = option(1, "act at every such step only", low=1, high=10_000)
     limit: float | None = option(
-        None, "largest correction, as a share of the denoiser's own step", above=0, choices=(None,)
+        None,
+        "largest correction, as a share of the denoiser's own step",
+        above=0,
+        high=1000,
+        choices=(None,),
     )
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            _check(type(self).__name__, f, getattr(self, f.name))
+        require_allowed(self, owner=type(self).__name__)
         if self.start >= self.stop:
             raise OptionError(
                 f"{type(self).__name__}: start is {self.start} and stop is {self.stop}; start must be below stop, as in start=0.0, stop=0.6"
@@ -262,52 +246,6 @@ class Method:
         prompt groups (B,).
         """
         return self
-
-
-def _check(owner: str, f: Field[Any], value: Any) -> None:
-    rule = f.metadata
-    if not rule or any(value is c or (isinstance(c, str) and value == c) for c in rule["choices"]):
-        return
-    numeric = any(rule[k] is not None for k in ("low", "above", "high")) or isinstance(
-        f.default, float
-    )
-    if not numeric:
-        if not rule["choices"] and isinstance(value, type(f.default)):
-            return
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        fits = (rule["low"] is None or value >= rule["low"]) and (
-            rule["above"] is None or value > rule["above"]
-        )
-        whole = not isinstance(f.default, int) or isinstance(value, int)
-        if fits and whole and (rule["high"] is None or value <= rule["high"]):
-            return
-    raise OptionError(
-        f"{owner}: {f.name} is {value!r}; allowed: {allowed(f)}, as in {owner}({f.name}={f.default!r})"
-    )
-
-
-def allowed(f: Field[Any]) -> str:
-    """The allowed values of an option in words, for messages, help and tables."""
-    rule, parts = f.metadata, [repr(c) for c in f.metadata["choices"]]
-    bounds = []
-    if rule["low"] is not None:
-        bounds.append(f"at least {rule['low']:g}")
-    if rule["above"] is not None:
-        bounds.append(f"above {rule['above']:g}")
-    if rule["high"] is not None:
-        bounds.append(f"at most {rule['high']:g}")
-    if bounds or isinstance(f.default, float):
-        kind = (
-            "a whole number"
-            if isinstance(f.default, int) and not isinstance(f.default, bool)
-            else "a number"
-        )
-        parts.insert(0, f"{kind} {' and '.join(bounds)}".rstrip())
-    if not parts:
-        parts = (
-            ["True or False"] if isinstance(f.default, bool) else [f"a {type(f.default).__name__}"]
-        )
-    return " or ".join(parts)
 
 
 def per_image_norm(x: Tensor) -> Tensor:

@@ -63,7 +63,9 @@ class CADS(Method):
   archivePrefix = {arXiv}
 }"""
 
-    noise_scale: float = option(0.25, "size of the noise, in units of the embedding", above=0)
+    noise_scale: float = option(
+        0.25, "size of the noise, in units of the embedding", above=0, high=100
+    )
     tau_1: float = option(
         0.6,
         "time at which the prompt is whole, from 1 at the first step to 0 at the last",

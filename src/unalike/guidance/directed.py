@@ -77,13 +77,17 @@ class Directed(Method, ABC):
     _prompted: ClassVar[str]  # how to have prompts count, and how not, for messages
     _unprompted: ClassVar[str]
 
-    strength: float = option(0.05, "size of a step, as a share of the norm of the latent", low=0)
+    strength: float = option(
+        0.05, "size of a step, as a share of the norm of the latent", low=0, high=100
+    )
     kernel: str = option(
         "gaussian", "kernel on latents and prompts", choices=("gaussian", "cosine")
     )
-    bandwidth: float = option(0.8, "of the Gaussian kernel on latents scaled to norm 1", above=0)
+    bandwidth: float = option(
+        0.8, "of the Gaussian kernel on latents scaled to norm 1", above=0, high=1000
+    )
     prompt_bandwidth: float = option(
-        0.35, "of the Gaussian kernel on prompt embeddings scaled to norm 1", above=0
+        0.35, "of the Gaussian kernel on prompt embeddings scaled to norm 1", above=0, high=1000
     )
     target: str = option(
         "x0",
@@ -95,9 +99,11 @@ class Directed(Method, ABC):
     reference: Tensor | None = field(default=None, repr=False)
     reference_prompts: Tensor | None = field(default=None, repr=False)
     reference_weight: float = option(
-        0.0, "above 0: away from the reference set; below 0: towards it"
+        0.0, "above 0: away from the reference set; below 0: towards it", low=-1000, high=1000
     )
-    regularizer: float = option(0.0, "weight of the term that holds the norm of the latent", low=0)
+    regularizer: float = option(
+        0.0, "weight of the term that holds the norm of the latent", low=0, high=1000
+    )
     region: Region | None = None
     embed: Callable[[Tensor], Tensor] | None = None
 

@@ -57,8 +57,12 @@ class IntervalGuidance(Method):
   archivePrefix = {arXiv}
 }"""
 
-    sigma_low: float = option(0.28, "noise level at and below which there is no guidance", low=0)
-    sigma_high: float = option(5.42, "noise level above which there is no guidance", above=0)
+    sigma_low: float = option(
+        0.28, "noise level at and below which there is no guidance", low=0, high=1_000_000
+    )
+    sigma_high: float = option(
+        5.42, "noise level above which there is no guidance", above=0, high=1_000_000
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

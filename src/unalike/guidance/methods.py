@@ -32,7 +32,7 @@ def options(method: type[Method]) -> list[Field[Any]]:
     those of every method last.
 
     Each is a dataclass field; `field.metadata["help"]` says what it is for and
-    `unalike.guidance.base.allowed(field)` what it may be. Options that take tensors or functions
+    `unalike.options.allowed(field)` what it may be. Options that take tensors or functions
     (`SPARKE.reference`, `SPARKE.region`, `SPARKE.embed`) are for Python and not among them.
 
     Example:

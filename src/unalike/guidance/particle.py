@@ -77,7 +77,9 @@ class ParticleGuidance(Method):
   archivePrefix = {arXiv}
 }"""
 
-    strength: float = option(30.0, "weight of the potential's gradient beside the score", low=0)
+    strength: float = option(
+        30.0, "weight of the potential's gradient beside the score", low=0, high=1_000_000
+    )
     features: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

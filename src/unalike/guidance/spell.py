@@ -113,10 +113,13 @@ class SPELL(Method):
         "auto",
         "of the balls around memory and batch, in the units of the latents",
         above=0,
+        high=1_000_000_000,
         choices=("auto",),
     )
-    factor: float = option(1.0, "share of the median distance that radius 'auto' takes", above=0)
-    overcompensation: float = option(1.0, "multiplies the move out of a ball", low=0)
+    factor: float = option(
+        1.0, "share of the median distance that radius 'auto' takes", above=0, high=1000
+    )
+    overcompensation: float = option(1.0, "multiplies the move out of a ball", low=0, high=100)
     batch: bool = option(True, "images of a batch repel each other")
     memory: bool = option(True, "earlier generations repel")
     shield: bool = option(True, "the protected set repels")
