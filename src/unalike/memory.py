@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -74,7 +75,7 @@ class Memory:
         *,
         prompts: Tensor | None = None,
         texts: list[str] | None = None,
-        seeds: list[int] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> None:
         """Appends a batch; all of it or, where something is wrong, nothing.
 
@@ -84,7 +85,7 @@ class Memory:
             prompts: embeddings (B, p) of their prompts, or None; the same choice for all of a
                 space.
             texts: the prompts themselves, for people to read.
-            seeds: the seeds they were made from.
+            seeds: the seeds they can be made from again; None for one that has none.
 
         Raises:
             OptionError: when the sizes do not fit each other or what the space holds already.
@@ -249,7 +250,7 @@ class _Bank:
             )
 
     def append(
-        self, new: dict[str, Tensor], texts: list[str] | None, seeds: list[int] | None
+        self, new: dict[str, Tensor], texts: list[str] | None, seeds: Sequence[int | None] | None
     ) -> None:
         count = len(new["latents"])
         new = {"prompts": new["latents"].new_zeros(count, 0), **new}

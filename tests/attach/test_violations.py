@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.run.guard import LatentGuard
-from unalike.attach.run.policy import new_seed
+from unalike.attach.run.randomness import derived_seed
 from unalike.attach.run.report import Certificate
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import NumericsError, OptionError, RefusedError, ShieldError, UnsupportedError
@@ -54,7 +54,7 @@ def certificates(guided: Any) -> list[Certificate]:
 
 
 def again(seed: int, attempt: int) -> int:
-    return new_seed(torch.Generator().manual_seed(seed), attempt)
+    return derived_seed(torch.Generator().manual_seed(seed), attempt, None)
 
 
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])

@@ -2,7 +2,8 @@ import pytest
 import torch
 from tests.attach.conftest import seeded
 
-from unalike.attach.run.policy import Policy, Redraw, new_seed, refusal
+from unalike.attach.run.policy import Policy, Redraw, refusal
+from unalike.attach.run.randomness import derived_seed
 from unalike.attach.run.report import Certificate, ImageReport, Report
 from unalike.errors import OptionError, RefusedError, ShieldError
 
@@ -43,7 +44,7 @@ def test_noise_of_an_image_is_the_same_when_it_is_drawn_again_in_another_batch()
     assert (
         alone.initial_seed()
         == among.initial_seed()
-        == new_seed(torch.Generator().manual_seed(11), 1)
+        == derived_seed(torch.Generator().manual_seed(11), 1, None)
     )
 
 
@@ -56,9 +57,9 @@ def test_every_image_gets_noise_of_its_own_when_one_generator_serves_them_all() 
 
 def test_seed_differs_when_a_generator_has_been_used_before() -> None:
     generator = torch.Generator().manual_seed(3)
-    fresh = new_seed(generator, 1)
+    fresh = derived_seed(generator, 1)
     torch.randn(1, generator=generator)
-    assert new_seed(generator, 1) != fresh
+    assert derived_seed(generator, 1) != fresh
     assert 0 <= fresh < 2**63
 
 

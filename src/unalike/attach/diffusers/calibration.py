@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.run.randomness import copied
 from unalike.guidance.base import Method
 
 _ENOUGH = 8
@@ -81,14 +82,3 @@ def calibrated(
             groups.append(their_groups.cpu())
     every, their = torch.cat(latents), torch.cat(groups)
     return [method.calibrated(every, their) for method in methods]
-
-
-def copied(generator: Any) -> Any:
-    """Copies of a pipeline's `generator` argument, one or a list, in the states that they are in;
-    None for None.
-    """
-    if isinstance(generator, torch.Generator):
-        return generator.clone_state()
-    if isinstance(generator, list | tuple):
-        return [copied(g) for g in generator]
-    return generator

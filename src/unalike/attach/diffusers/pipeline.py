@@ -30,9 +30,10 @@ from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.run.guard import Guard, LatentGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
+from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Draws
 from unalike.attach.run.report import Report
-from unalike.attach.run.session import Models, Session, require_same_models, seeds_of
+from unalike.attach.run.session import Models, Session, require_same_models
 from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.base import Method
@@ -255,7 +256,7 @@ class GuidedPipeline:
             guard=self._guard(named) if keep else None,
             move=self.policy.on_violation == MOVE,
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
-            seeds=seeds_of(named.get("generator")),
+            randomness=Randomness(named.get("generator")),
             places=places,
         )
         with (

@@ -14,6 +14,7 @@ from unalike.attach.run.evaluations import Call, Level
 from unalike.attach.run.guard import PlainGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import MOVE, Policy, refusal
+from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Draws
 from unalike.attach.run.report import Report
 from unalike.attach.run.session import Models, Session, require_same_models
@@ -97,7 +98,9 @@ class GuidedFunction:
             prompts=self._batch,
             memory=self.memory,
             guard=None if self.shield is None else PlainGuard(self.shield),
-            seeds=self._batch.seeds,
+            randomness=None
+            if self._batch.seeds is None
+            else Randomness.of_seeds(self._batch.seeds),
         )
         self._shape, self._evaluations = None, 0
         return self

@@ -4,15 +4,14 @@ noise, or refused.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from unalike.attach.diffusers.calibration import copied
 from unalike.attach.diffusers.calls import call_parameters
+from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 
@@ -90,10 +89,10 @@ class Policy:
 class Redraw:
     """How a call has to be made again to draw some of its images anew and the others as they were.
 
-    Images that are drawn anew get generators of new seeds (`new_seed`), the others copies of their
-    own, so that they are what they were to the rest of the batch. With one generator for the whole
-    batch all of them are drawn anew. Without a generator the call is repeated as it is, and the
-    pipeline goes on with torch's own random numbers.
+    Images that are drawn anew get generators of new seeds (`derived_seed`), the others copies of
+    their own, so that they are what they were to the rest of the batch. Images that share a
+    generator are all drawn anew where one of them is. Without a generator the call is repeated as
+    it is, and the pipeline goes on with torch's own random numbers.
 
     Args:
         arguments: of the call, by name, before it was made: the generators are copied as they are
@@ -124,33 +123,15 @@ class Redraw:
         if known is None:
             return self._arguments
         own = list(known) if isinstance(known, list | tuple) else [known]
-        if len(own) == images:
-            again = [
-                _seeded(g, new_seed(g, attempt)) if i in rows else copied(g)
-                for i, g in enumerate(own)
-            ]
-        else:
-            again = [_seeded(own[0], new_seed(own[0], attempt, i)) for i in range(images)]
+        if len(own) != images:
+            again = [_seeded(own[0], derived_seed(own[0], attempt, i)) for i in range(images)]
+            return {**self._arguments, "generator": again}
+        anew, kept, places = {id(own[i]) for i in rows}, copied(own), occurrences(own)
+        again = [
+            _seeded(g, derived_seed(g, attempt, place or None)) if id(g) in anew else kept[i]
+            for i, (g, place) in enumerate(zip(own, places, strict=True))
+        ]
         return {**self._arguments, "generator": again}
-
-
-def new_seed(generator: torch.Generator, attempt: int, image: int | None = None) -> int:
-    """The seed (below 2**63) that an image is drawn again from: the same for the same state of its
-    generator and the same attempt.
-
-    Args:
-        generator: of the image before its first draw; it stays as it is.
-        attempt: 1 for the first time that it is drawn again.
-        image: its number, where one generator serves several.
-
-    Example:
-        >>> seeds = [new_seed(torch.Generator().manual_seed(7), attempt) for attempt in (1, 1, 2)]
-        >>> seeds[0] == seeds[1], seeds[0] == seeds[2]
-        (True, False)
-    """
-    state = bytes(generator.get_state().tolist())
-    digest = hashlib.sha256(state + f" {attempt} {image}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def refusal(

@@ -98,9 +98,8 @@ class Draws:
         latents = self.latents()
         if latents is None:
             return
-        seeds = [session.seeds() for session in self._sessions]
-        known = [own[i] for i, run in enumerate(self._choice) if (own := seeds[run]) is not None]
-        self._sessions[0].commit(latents, self.kept, known if len(known) == self.images else None)
+        seeds = [self._reports[run][i].seed for i, run in enumerate(self._choice)]
+        self._sessions[0].commit(latents, self.kept, seeds)
 
     def report(self, methods: Sequence[Method], guard: Guard | None, *, as_latents: bool) -> Report:
         """What was done, image by image.

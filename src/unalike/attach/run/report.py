@@ -101,6 +101,9 @@ class ImageReport:
         refused: whether it is inside the protected set, so that it was not returned.
         regions: per method with a region, the share of the image that it covers, as it was at the
             last step.
+        seed: draws this image again, alone or in a batch, as in `generator=[torch.Generator()
+            .manual_seed(seed)]`; None where no seed does, as with a generator that was used before
+            the call, or one that several images share.
     """
 
     index: int
@@ -114,6 +117,7 @@ class ImageReport:
     attempts: int = 1
     refused: bool = False
     regions: dict[str, float] = field(default_factory=dict)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def image_reports(
     texts: Sequence[str] | None,
     certificates: Sequence[Certificate | None],
     covered: Sequence[Sequence[float] | None],
+    seeds: Sequence[int | None] | None = None,
 ) -> list[ImageReport]:
     """One report for each image, from the traces of a run, before anything is known of its
     neighbours.
@@ -202,6 +207,7 @@ def image_reports(
                 for name, shares in zip(names, covered, strict=True)
                 if shares is not None
             },
+            seed=None if seeds is None else seeds[i],
         )
         for i in range(len(groups))
     ]

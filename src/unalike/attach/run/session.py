@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from unalike.attach.diffusers.prompts import Conditions
 from unalike.attach.run.evaluations import Call, Coming
 from unalike.attach.run.guard import Guard, Moved, moved_out
+from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
@@ -59,8 +60,8 @@ class Session:
         guard: of the protected set; checks after the last step.
         move: whether the guard moves out what is inside then; else it only measures.
         images: of the pipeline, where a method compares embeddings of those.
-        seeds: the seeds of the call, for the memory's records and for methods that draw random
-            numbers; None where they are not known.
+        randomness: of the call, for the memory's records and for methods that draw random numbers;
+            None for torch's global generator.
         places: finds the regions of the methods in the latents; None where there are none to find.
 
     Attributes:
@@ -80,7 +81,7 @@ class Session:
         guard: Guard | None = None,
         move: bool = True,
         images: PipelineImages | None = None,
-        seeds: list[int] | None = None,
+        randomness: Randomness | None = None,
         places: Places | None = None,
     ) -> None:
         self._methods = tuple(methods)
@@ -90,7 +91,7 @@ class Session:
         self._guard = guard
         self._move = move
         self._images = images
-        self._seeds = seeds
+        self._randomness = randomness or Randomness()
         self._places = places
         self.reset()
 
@@ -214,6 +215,7 @@ class Session:
             conditions.texts,
             self._certificates(conditions.images),
             self._covered(run, conditions.images),
+            self._randomness.seeds(conditions.images),
         )
 
     @property
@@ -222,20 +224,13 @@ class Session:
         run = self._begun()[0]
         return None if run.memory is None else run.memory.latents
 
-    def seeds(self) -> list[int] | None:
-        """The seed of each image; None where they are not known."""
-        images = self._begun()[1].images
-        if self._seeds is None or len(self._seeds) == images:
-            return self._seeds
-        return self._seeds * images if len(self._seeds) == 1 else None
-
-    def commit(self, latents: Tensor, kept: Sequence[int], seeds: Sequence[int] | None) -> None:
+    def commit(self, latents: Tensor, kept: Sequence[int], seeds: Sequence[int | None]) -> None:
         """Adds images to the memory, where there is one.
 
         Args:
             latents: the final latents (B, …) of all images of the call.
             kept: the numbers of those to add.
-            seeds: of all images, where they are known.
+            seeds: of all images, None for those that no seed makes again.
         """
         conditions = self._begun()[1]
         if self._memory is None or not kept:
@@ -246,7 +241,7 @@ class Session:
             latents[list(kept)],
             prompts=None if embeddings is None else embeddings[list(kept)],
             texts=None if texts is None else [texts[i] for i in kept],
-            seeds=None if seeds is None else [seeds[i] for i in kept],
+            seeds=[seeds[i] for i in kept],
         )
 
     def _begun(self) -> tuple[Run, Conditions]:
@@ -265,7 +260,7 @@ class Session:
             steps=1,
             groups=conditions.groups.to(device),
             prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
-            generators=_forked(self._seeds, conditions.images),
+            generators=self._randomness.generators(sample[: conditions.images]),
         )
         return self._run
 
@@ -361,31 +356,3 @@ def _repeated(rows: Tensor, count: int) -> Tensor:
     has the doubled batch too.
     """
     return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
-
-
-def _forked(seeds: list[int] | None, images: int) -> list[torch.Generator]:
-    """A generator for each image, for the methods' own draws, which leaves the caller's alone: the
-    same for the same seed.
-    """
-    if seeds is None:
-        generators = [torch.Generator() for _ in range(images)]
-        for generator in generators:
-            generator.seed()
-        return generators
-    own = seeds if len(seeds) == images else [seeds[0] + i for i in range(images)]
-    return [torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + 1) % 2**63) for seed in own]
-
-
-def seeds_of(generator: Any) -> list[int] | None:
-    """The seeds that a pipeline's `generator` argument was made with: one, or one for each
-    image.
-    """
-    if isinstance(generator, torch.Generator):
-        return [generator.initial_seed()]
-    if (
-        isinstance(generator, list | tuple)
-        and generator
-        and all(isinstance(g, torch.Generator) for g in generator)
-    ):
-        return [g.initial_seed() for g in generator]
-    return None
