@@ -19,7 +19,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for benchmark in toy pareto sparsity cost awareness shield_search shield_emoji regions ambient; do \
-		$(bin)/unalike bench $$benchmark --out benchmarks/results/$$benchmark || exit 1; done
+		$(bin)/python -m benchmarks $$benchmark --out benchmarks/results/$$benchmark || exit 1; done
 	@$(bin)/python docs/generate.py
 
 $(bin)/python:

@@ -15,10 +15,13 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from unalike.bench.cost.page import readme_table
-from unalike.bench.pareto.page import variety_table
-from unalike.bench.shield_emoji.page import copies_table
-from unalike.bench.table import available, load
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the repository
+
+from benchmarks.cost.page import readme_table
+from benchmarks.pareto.page import variety_table
+from benchmarks.shield_emoji.page import copies_table
+from benchmarks.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method
 from unalike.guidance.methods import METHODS, options
@@ -26,9 +29,9 @@ from unalike.options import allowed
 from unalike.pipelines.catalogue import MODELS
 from unalike.runs.score.catalogue import METRICS
 
-ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "src" / "unalike" / "models" / "emoji"
 DIGITS = ROOT / "src" / "unalike" / "models" / "digits"
+TRAINING = ROOT / "training"
 RESULTS = ROOT / "benchmarks" / "results"
 PARETO = RESULTS / "pareto"
 
@@ -47,12 +50,12 @@ often. So methods are compared by their front, the settings that no other settin
 the tables, and lower classifier-free guidance is tuned as one method more, for it is the simplest way to more variety. Methods run as the
 library has them, on the same model, seeds and steps. Intervals are drawn over prompts or worlds, since samples of one prompt are alike.
 
-**How to repeat it.** `pip install 'unalike[bench]'`, then `unalike bench` lists the benchmarks and `unalike bench NAME --out DIR` measures
-one; no GPU and no download is needed. An interrupted run goes on with the same command; `--smoke` shows in seconds that it works. In the
+**How to repeat it.** In a checkout, `pip install -e '.[dev]'`; then `python -m benchmarks` lists the benchmarks and
+`python -m benchmarks NAME --out DIR` measures one; no GPU and no download is needed. An interrupted run goes on with the same command; `--smoke` shows in seconds that it works. In the
 repository `--out benchmarks/results/NAME`, then `python docs/generate.py`, brings this page up to date; `environment.json` beside the
 results names the processor, the threads and the versions.
 
-**Data for larger models.** `python -m unalike.bench.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
+**Data for larger models.** `python -m benchmarks.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
 captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
 
 PIPELINES_SETTINGS = """## Precision, offloading, LoRA, compiled models
@@ -109,10 +112,10 @@ tested with tiny random weights ([pipelines](pipelines.md))."""
 
 def pages() -> dict[Path, str]:
     """Every page that is generated, whole or in part, with the text that it should have."""
-    record = json.loads((EMOJI / "record.json").read_text("utf-8"))
+    record = json.loads((TRAINING / "emoji" / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
-    digits = json.loads((DIGITS / "record.json").read_text("utf-8"))
+    digits = json.loads((TRAINING / "digits" / "record.json").read_text("utf-8"))
     readme = ROOT / "README.md"
     results = {
         "variety": variety_table(PARETO, "emoji"),
@@ -215,7 +218,6 @@ def pipelines_page() -> str:
     """The page of pipelines as Markdown: the table of families, and under it the limits that it has
     numbers for.
     """
-    sys.path.insert(0, str(ROOT))
     from tests.hosts.families import FAMILIES
 
     limits = list(dict.fromkeys(limit for family in FAMILIES for limit in family.limits))
@@ -352,7 +354,7 @@ def feature_table() -> str:
 
 def cost_tables() -> dict[str, str]:
     """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none
-    before `unalike bench cost` has run.
+    before `python -m benchmarks cost` has run.
     """
     folder = RESULTS / "cost"
     return {"cost": readme_table(folder)} if folder.exists() else {}

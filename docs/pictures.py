@@ -4,6 +4,7 @@ on two cores.
 None of the samples is picked: the seeds are the first ones.
 """
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # training is a package of the repository
+
+from training.digits.measure import draw as draw_digits
+from training.emoji.measure import draw
 from unalike.models import digits
-from unalike.models.digits.measure import draw as draw_digits
 from unalike.models.emoji.data import captions, entries, load_images
-from unalike.models.emoji.measure import draw
 from unalike.pipelines.loading import load
 from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings

@@ -21,7 +21,6 @@ LAYERS = (
     ("pipelines",),
     ("models",),
     ("runs",),
-    ("bench",),
     ("cli", "studio"),
     ("__main__",),
 )
@@ -38,29 +37,9 @@ LIBRARIES = {
     "shields": {"torch", "numpy", "safetensors", "pyarrow", "faiss"},
     "attach": {"torch", "diffusers"},
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
-    "models": {
-        "torch",
-        "diffusers",
-        "transformers",
-        "tokenizers",
-        "numpy",
-        "PIL",
-        "rich",
-        "sklearn",
-    },  # the last builds a data set
+    "models": {"torch", "numpy", "PIL"},
     "extractors": {"torch", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors"},
-    "bench": {
-        "torch",
-        "numpy",
-        "safetensors",
-        "PIL",
-        "pyarrow",
-        "matplotlib",
-        "rich",
-        "sklearn",
-        "transformers",
-    },
     "cli": {"typer", "rich"},
 }
 FILES = sorted(
@@ -126,4 +105,5 @@ def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
     (tmp_path / "low.py").write_text(
         "from unalike import memory\n\ndef f():\n    import unalike.cli.app\n"
     )
-    assert [layer(m) for m in imported(tmp_path / "low.py")] == [7, 14]
+    assert layer("unalike.memory") < layer("unalike.attach") < layer("unalike.cli.app")
+    assert imported(tmp_path / "low.py") == ["unalike.memory", "unalike.cli.app"]

@@ -74,7 +74,6 @@ COMMANDS = {
         "-q",
         "DIR",
     ],
-    "bench": ["--json", "--out", "--smoke", "[NAME]"],
     "shield build": [
         "--batch-size",
         "--device",

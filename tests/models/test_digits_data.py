@@ -2,13 +2,10 @@
 class.
 """
 
-import ast
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from unalike.errors import OptionError
 from unalike.models import digits
@@ -72,30 +69,3 @@ def test_message_lists_the_classes_when_the_label_is_none(label):
 def test_closest_name_is_suggested_when_the_label_is_nearly_right():
     with pytest.raises(OptionError, match="did you mean 'three'"):
         truth("tree")
-
-
-def test_scikit_learn_is_needed_only_where_data_are_made():
-    users = []
-    for path in sorted(FOLDER.parents[1].rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
-        modules = [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)] + [
-            alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names
-        ]
-        if any(module.split(".")[0] == "sklearn" for module in modules):
-            users.append(path.name)
-    assert users == ["pictures.py", "build_dataset.py"]
-
-
-def test_shipped_files_are_those_of_the_script_when_it_is_run_again(tmp_path):
-    pytest.importorskip("sklearn", reason="only building the data set needs scikit-learn")
-    from unalike.models.digits.build_dataset import build
-
-    build(tmp_path)
-    assert (tmp_path / "labels.txt").read_text("utf-8") == (
-        FOLDER / "dataset" / "labels.txt"
-    ).read_text("utf-8")
-    with (
-        Image.open(tmp_path / "images.png") as made,
-        Image.open(FOLDER / "dataset" / "images.png") as shipped,
-    ):
-        assert np.array_equal(np.asarray(made), np.asarray(shipped))

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.digits import damage
+from training.digits.measure import classifier_accuracy, damaged, partners
 from unalike.errors import OptionError
 from unalike.models.digits import (
     Match,
     classify,
     count,
-    damage,
     features,
     held_out,
     load_images,
@@ -19,8 +20,8 @@ from unalike.models.digits import (
     nearest,
     truth,
 )
-from unalike.models.digits.judge import DISTANCE
-from unalike.models.digits.measure import classifier_accuracy, damaged, partners
+from unalike.models.digits.classifier import shipped
+from unalike.models.digits.judge import DISTANCE, shifted
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +125,7 @@ def test_threshold_of_distance_lets_real_pictures_stand_for_each_other():
         own = truth(label)
         flat = images[own, 0].flatten(1)
         shifts = [
-            damage.shifted(images[own, :1], dy, dx).flatten(1)
-            for dy in (-1, 0, 1)
-            for dx in (-1, 0, 1)
+            shifted(images[own, :1], dy, dx).flatten(1) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
         ]
         distance = torch.stack([torch.cdist(s, flat) for s in shifts]).amin(0) / 16
         distance.fill_diagonal_(torch.inf)
@@ -165,3 +164,12 @@ def test_wrong_shape_and_range_are_named(function):
 
 def test_no_images_give_no_matches():
     assert len(nearest(torch.zeros(0, 3, 16, 16)).index) == 0
+
+
+def test_global_random_numbers_are_untouched_when_the_classifier_is_loaded():
+    shipped.cache_clear()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    shipped()
+    assert torch.equal(torch.rand(3), expected)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import unalike
+from training.digits.measure import draw, reconstructed
 from unalike.models.digits import classify, load_images, nearest
-from unalike.models.digits.measure import draw, reconstructed
 from unalike.pipelines import load
 
 FOLDER = Path(str(resources.files("unalike.models.digits"))) / "weights"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import unalike
+from training.emoji.measure import autoencoder_psnr, draw
 from unalike.models.emoji import load_images, nearest, truth
-from unalike.models.emoji.measure import autoencoder_psnr, draw
 
 FOLDER = Path(str(resources.files("unalike.models.emoji"))) / "weights"
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 import unalike
-from unalike.cli.bench import bench
 from unalike.cli.cite import cite
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
@@ -31,7 +30,6 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(score)
 app.add_typer(shield)
-app.command()(bench)
 app.command()(models)
 app.command()(methods)
 app.command()(cite)

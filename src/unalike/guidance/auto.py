@@ -38,7 +38,7 @@ class Auto(Method):
 
     Source: SPARKE, Jalali et al. 2025 (arXiv:2506.10173); ancestral sampling as DDIM with η = 1,
     Song, Meng and Ermon 2021 (arXiv:2010.02502); that repulsion should end early and be followed by
-    noise is ours, from `unalike bench pareto`.
+    noise is ours, from `python -m benchmarks pareto`.
 
     Cost: that of SPARKE, at fewer steps.
 

@@ -1,1 +1,1 @@
-"""The models that come with the package: their data, weights and training."""
+"""The models that come with the package: weights, data and judges."""

@@ -1,6 +1,4 @@
-"""The shipped class-to-image model of handwritten digits: its data, its classifier, the judge of
-its images, and how it was trained.
-"""
+"""The shipped class-to-image model of handwritten digits: data, classifier, and judge."""
 
 from unalike.models.digits.classifier import classify, features
 from unalike.models.digits.data import class_index, held_out, load_images, load_labels, truth

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unalike.models.counts import Counts
 from unalike.models.digits.classifier import check, classify
-from unalike.models.digits.damage import shifted
-from unalike.models.digits.data import load_images, load_labels, truth
+from unalike.models.digits.data import SIDE, load_images, load_labels, truth
 
 REACH = 1
 """Shifts, in pixels each way, that an image is forgiven."""
@@ -104,6 +104,15 @@ def count(images: Tensor, label: int | str) -> Counts:
     return Counts(
         len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right))
     )
+
+
+def shifted(images: Tensor, dy: int, dx: int) -> Tensor:
+    """Moved down by `dy` and right by `dx` pixels; paper comes in, what leaves the picture is
+    lost.
+    """
+    reach = max(abs(dy), abs(dx))
+    padded = F.pad(images, (reach,) * 4, value=1.0)
+    return padded[..., reach - dy : reach - dy + SIDE, reach - dx : reach - dx + SIDE]
 
 
 def _nearest(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

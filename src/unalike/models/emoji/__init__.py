@@ -1,6 +1,4 @@
-"""The shipped text-to-image model of 3,664 emoji: its data, its ground truth, the judge of its
-images, and how it was trained.
-"""
+"""The shipped text-to-image model of 3,664 emoji: data, exact sets of right images, and judge."""
 
 from unalike.models.emoji.data import (
     Captions,
@@ -11,7 +9,7 @@ from unalike.models.emoji.data import (
     load_images,
     truth,
 )
-from unalike.models.emoji.judge import Match, features, nearest
+from unalike.models.emoji.judge import Match, count, features, nearest
 
 __all__ = [
     "Captions",
@@ -19,6 +17,7 @@ __all__ = [
     "Match",
     "captions",
     "concepts",
+    "count",
     "entries",
     "features",
     "load_images",

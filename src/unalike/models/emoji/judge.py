@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.models.emoji.data import SIDE, load_images
+from unalike.models.counts import Counts
+from unalike.models.emoji.data import SIDE, load_images, truth
 
 CANDIDATES = 8
 """Glyphs looked at closely: the most similar ones as a whole."""
@@ -67,7 +68,6 @@ def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
     Cost: about 3 ms an image on one core.
 
     Example:
-        >>> from unalike.models.emoji.data import load_images, truth
         >>> heart = load_images()[truth("red heart")] / 255
         >>> int(nearest(heart).index) == int(truth("red heart"))
         True
@@ -84,6 +84,23 @@ def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
     return Match(index, error, error < threshold)
 
 
+def count(images: Tensor, prompt: str) -> Counts:
+    """Judge samples (n, 3, 64, 64) in [0, 1] of one prompt against its exact set of right pictures.
+
+    Raises:
+        OptionError: for a prompt without a known set.
+
+    Example:
+        >>> count(load_images()[truth("clock")][:5] / 255, "clock")
+        Counts(samples=5, right=5, distinct=5, possible=5)
+    """
+    right, match = truth(prompt), nearest(images)
+    hit = match.shown & torch.isin(match.index, right)
+    return Counts(
+        len(images), int(hit.sum()), len(match.index[hit].unique()), min(len(images), len(right))
+    )
+
+
 def features(images: Tensor) -> Tensor:
     """Unit vectors (n, 3072) whose cosines are larger for images that look more alike: blurred, at
     half the size, each without its mean.
@@ -97,7 +114,6 @@ def features(images: Tensor) -> Tensor:
         images: (n, 3, 64, 64) with values in [0, 1].
 
     Example:
-        >>> from unalike.models.emoji.data import load_images
         >>> features(load_images()[:2] / 255).norm(dim=1).round(decimals=3)
         tensor([1., 1.])
     """

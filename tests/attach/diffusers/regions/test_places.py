@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.attach.conftest import prompted, seeded
-from tests.attach.test_attention import Looks
+from tests.attach.diffusers.regions.test_attention import Looks
 from torch import Tensor
 
 from unalike.attach import GuidedPipeline, guide

@@ -1,0 +1,106 @@
+"""The table of benchmarks, by name, and how one is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unalike.errors import OptionError
+
+if TYPE_CHECKING:
+    from benchmarks.base import (
+        Benchmark,
+        Progress,
+    )  # with torch, for which a list of the benchmarks should not wait
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark as it stands in lists.
+
+    Args:
+        home: its module.
+        question: what it answers, in one line.
+    """
+
+    home: str
+    question: str
+
+
+BENCHMARKS: dict[str, Row] = {
+    "toy": Row(
+        "benchmarks.toy",
+        "With an exact model, which modes of its prompts does each method find, and what does that cost in precision and likelihood?",
+    ),
+    "pareto": Row(
+        "benchmarks.pareto",
+        "Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?",
+    ),
+    "sparsity": Row(
+        "benchmarks.sparsity",
+        "How large is each method's correction beside the denoiser's own step, and at how many steps is an image corrected at all?",
+    ),
+    "cost": Row(
+        "benchmarks.cost",
+        "What does one guidance step cost, and how does that grow with the memory?",
+    ),
+    "awareness": Row(
+        "benchmarks.awareness",
+        "What does guidance do to a prompt when the memory is full of unrelated ones, with and without the kernel on prompts?",
+    ),
+    "shield_emoji": Row(
+        "benchmarks.shield_emoji",
+        "How many images are copies of training pictures, without and with a shield, and what does keeping them out cost?",
+    ),
+    "shield_search": Row(
+        "benchmarks.shield_search",
+        "Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
+    ),
+    "regions": Row("benchmarks.regions", "Does guidance stay where it was asked for?"),
+    "ambient": Row(
+        "benchmarks.ambient",
+        "What does comparing images in place of latents bring, and what does it cost?",
+    ),
+}
+"""Name → module, imported when it is asked for, and question. A new benchmark is one file and one
+entry here.
+"""
+
+
+def available() -> list[str]:
+    """The names of the benchmarks whose modules are there, in the order of the table."""
+    return [name for name, row in BENCHMARKS.items() if find_spec(row.home) is not None]
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        OptionError: for an unknown name, suggesting the closest.
+    """
+    names = available()
+    if name not in names:
+        close = get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise OptionError(f"benchmark is {name!r}; allowed: {', '.join(map(repr, names))}{hint}")
+    return import_module(BENCHMARKS[name].home).BENCHMARK
+
+
+def measure(name: str, folder: Path, *, smoke: bool, progress: Progress) -> str:
+    """Run a benchmark into a folder, or go on with the run in it, and return its page.
+
+    Raises:
+        OptionError: for an unknown name.
+        StoreError: for a folder that holds something else (see `claim`).
+    """
+    from benchmarks.base import claim, finish
+
+    benchmark = load(name)
+    claim(folder, name, smoke=smoke)
+    benchmark.run(folder, smoke, progress)
+    finish(folder)
+    return benchmark.page(folder)

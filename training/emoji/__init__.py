@@ -1,0 +1,1 @@
+"""How the emoji model was made and measured."""
