@@ -207,7 +207,7 @@ class Memory:
                 memory._banks[entry["space"]] = _Bank.restored(entry, columns, memory.dtype)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
-                f"the memory {path.name!r} is damaged: its manifest does not fit its contents ({error}); use a backup"
+                f"the memory {str(path)!r} is damaged: its manifest does not fit its contents ({error}); use a backup"
             ) from error
         memory._added = 1 + max(
             (int(bank.rows("order").max()) for bank in memory._banks.values()), default=-1

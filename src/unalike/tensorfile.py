@@ -55,7 +55,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise StoreError(
-            f"cannot write {path.name!r} ({error.strerror}); what was there is unchanged. Give a path in an existing folder that you may "
+            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a path in an existing folder that you may "
             f"write to, with room for {len(data)} bytes"
         ) from error
     finally:
@@ -72,28 +72,28 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
     what = kind.removeprefix("unalike.")
     if not path.is_file():
         raise StoreError(
-            f"there is no {what} at {path.name!r}; check the path, or begin a new one and save it there"
+            f"there is no {what} at {str(path)!r}; check the path, or begin a new one and save it there"
         )
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if header.get("kind") != kind:
                 raise StoreError(
-                    f"{path.name!r} is not a {what}"
+                    f"{str(path)!r} is not a {what}"
                     + (f" but a {header['kind']}" if "kind" in header else "")
                 )
             if header.get("version", 0) > version:
                 raise StoreError(
-                    f"the {what} {path.name!r} was written by a later release (format {header['version']}); upgrade unalike"
+                    f"the {what} {str(path)!r} was written by a later release (format {header['version']}); upgrade unalike"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise StoreError(
-            f"{path.name!r} is damaged or not a {what} ({error}); use a backup"
+            f"{str(path)!r} is damaged or not a {what} ({error}); use a backup"
         ) from error
     if header.get("checksum") != _checksum(tensors):
         raise StoreError(
-            f"the {what} {path.name!r} is damaged: its checksum does not fit its contents; use a backup"
+            f"the {what} {str(path)!r} is damaged: its checksum does not fit its contents; use a backup"
         )
     return header, tensors
 

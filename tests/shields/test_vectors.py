@@ -62,7 +62,7 @@ def test_a_file_is_refused_by_name_when_it_is_cut_short(tmp_path: Path, cut: int
     shards(tmp_path, (5,), "float32")
     file = tmp_path / "1.safetensors"
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(StoreError, match=r"'1.safetensors'.*damaged"):
+    with pytest.raises(StoreError, match=r"1.safetensors'.*damaged"):
         Mapped([(tmp_path / "0.safetensors", 5), (file, 9)], 3, "float32")
 
 

@@ -340,7 +340,7 @@ def test_what_is_complete_is_kept_when_the_disk_is_full(tmp_path):
         sets.fill(writer, z, sets.names(40), 7)
         assert writer.finish(radius=1).count == 40
     assert re.search(
-        r"cannot write '(vectors|building).* to 'set' \(File too large\).*the same command again, it goes on",
+        r"cannot write '.*set/(vectors|building).*\(File too large\).*the same command again, it goes on",
         message,
     )
     needed = int("".join(re.findall(r"about ([\d,]+) more bytes", message)).replace(",", ""))
@@ -359,7 +359,7 @@ def test_finish_can_be_called_again_when_there_was_no_room_for_it(tmp_path):
             return f"{refusal.value} {writer.finish(radius=1).count}"
 
     message = in_child(build)
-    assert message.startswith("cannot write 'names-0.parquet'")
+    assert re.match(r"cannot write '.*set.names-0.parquet'", message)
     assert message.endswith(" 5")
     assert len(open_folder(tmp_path / "set").vectors) == 5
     assert files(tmp_path / "set") == [

@@ -155,7 +155,7 @@ def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
         reason = " ".join(str(error).split())
         if folder.is_dir():
             raise StoreError(
-                f"the folder {folder.name!r} has no {kind.__name__} that can be loaded ({reason}); "
+                f"the folder {str(folder)!r} has no {kind.__name__} that can be loaded ({reason}); "
                 f"give one that save_pretrained wrote, as in --features {features}:FOLDER"
             ) from error
         raise OptionError(

@@ -68,12 +68,12 @@ def _autoencoder(source: str) -> torch.nn.Module:
     kind = getattr(diffusers, (config.get("vae") or (None, ""))[1] or "", None)
     if kind is None or not hasattr(kind, "encode"):
         raise UnsupportedError(
-            f"{Path(source).name!r} has no autoencoder for images; choose a latent diffusion model, or --features pixels"
+            f"{str(source)!r} has no autoencoder for images; choose a latent diffusion model, or --features pixels"
         )
     model = pretrained(kind, source, "latents", subfolder="vae", dtype=torch.float32)
     if not isinstance(model.config.get("sample_size"), int):
         raise StoreError(
-            f"the autoencoder of {Path(source).name!r} does not say its sample_size; add it to the config.json of its vae"
+            f"the autoencoder of {str(source)!r} does not say its sample_size; add it to the config.json of its vae"
         )
     return model
 

@@ -201,7 +201,7 @@ def _named(source: Source) -> str:
 def _refused(source: Source, error: Exception) -> OptionError | StoreError:
     reason = " ".join(str(error).split())
     if isinstance(source.place, Path):
-        return StoreError(f"the model folder {source.place.name!r} cannot be loaded: {reason}")
+        return StoreError(f"the model folder {str(source.place)!r} cannot be loaded: {reason}")
     if source.row:
         return StoreError(
             f"the model {source.row.name!r} is {source.place!r} on the Hugging Face hub, which did not give it: {reason}. With its files "

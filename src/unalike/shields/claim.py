@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,24 @@ def require_free(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise StoreError(
-            f"{folder.name!r} is a file; give a folder of its own to the protected set"
+            f"{str(folder)!r} is a file; give a folder of its own to the protected set"
         )
     foreign = disk.foreign_files(folder)
     if foreign:
         raise StoreError(
-            f"the folder {folder.name!r} holds other files ({foreign[0]}); give one of its own to the protected set"
+            f"the folder {str(folder)!r} holds other files ({foreign[0]}); give one of its own to the protected set"
         )
     tidy(folder)
     if (folder / disk.MANIFEST).is_file():
         count = Manifest.read(folder).count
         raise StoreError(
-            f"the folder {folder.name!r} holds a protected set of {count} vectors already; add to it with "
-            f"`unalike shield add {folder.name} IMAGES`, or give another folder"
+            f"the folder {str(folder)!r} holds a protected set of {count} vectors already; add to it with "
+            f"`unalike shield add {shlex.quote(str(folder))} IMAGES`, or give another folder"
         )
     stray = disk.own_files(folder)
     if stray and not (folder / disk.JOURNAL).exists():
         raise StoreError(
-            f"the folder {folder.name!r} holds parts of a set that lacks its manifest ({min(stray)}); give another folder"
+            f"the folder {str(folder)!r} holds parts of a set that lacks its manifest ({min(stray)}); give another folder"
         )
 
 
@@ -57,11 +58,11 @@ def tidy(folder: Path) -> None:
 def other_settings(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -> str:
     """What to say where a journal begins otherwise than it would now."""
     if begun.get("base") != asked["base"] or begun.get("version") != asked["version"]:
-        return f"what was begun in {folder.name!r} is of another set or release; discard it with `unalike shield add {folder.name} --discard`"
+        return f"what was begun in {str(folder)!r} is of another set or release; discard it with `unalike shield add {shlex.quote(str(folder))} --discard`"
     before, now = begun["settings"], asked["settings"]
     differing = [
         f"{name} {before.get(name)!r}, now {value!r}"
         for name, value in now.items()
         if before.get(name) != value
     ]
-    return f"an interrupted build in {folder.name!r} has other settings ({'; '.join(differing)}); give the same, or another folder"
+    return f"an interrupted build in {str(folder)!r} has other settings ({'; '.join(differing)}); give the same, or another folder"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def sha256(path: Path) -> str:
                 digest.update(chunk)
     except OSError as error:
         raise StoreError(
-            f"{path.name!r} is missing or cannot be read ({error.strerror}); use a backup"
+            f"{str(path)!r} is missing or cannot be read ({error.strerror}); use a backup"
         ) from error
     return digest.hexdigest()
 
@@ -110,15 +111,14 @@ def unwritten(path: Path, error: Exception, needed: int) -> StoreError:
     """The error for a file that could not be written."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return StoreError(
-        f"cannot write {path.name!r} to {path.parent.name!r} ({reason}): about {needed:,} more bytes are needed there. What is complete is "
+        f"cannot write {str(path)!r} ({reason}): about {needed:,} more bytes are needed there. What is complete is "
         "kept: make room, or mend what is in the way, and run the same command again, it goes on"
     )
 
 
 def damaged_build(path: Path, reason: str) -> StoreError:
     """The error for work that was begun and cannot go on."""
-    folder = path.parent.name
     return StoreError(
-        f"{path.name!r} of {folder!r} is damaged: {reason}; what was begun there cannot go on. Discard it with "
-        f"`unalike shield add {folder} --discard`, and begin again"
+        f"{str(path)!r} is damaged: {reason}; what was begun there cannot go on. Discard it with "
+        f"`unalike shield add {shlex.quote(str(path.parent))} --discard`, and begin again"
     )

@@ -117,5 +117,5 @@ def _lock(file: IO[bytes], folder: Path) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise StoreError(
-            f"another process is writing to {folder.name!r}; wait until it is done, or end it"
+            f"another process is writing to {str(folder)!r}; wait until it is done, or end it"
         ) from error

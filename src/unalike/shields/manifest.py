@@ -46,11 +46,11 @@ class File:
                 else f"damaged: it has {size} bytes and should have {self.bytes}"
             )
             raise StoreError(
-                f"the protected set {folder.name!r} cannot be used: {self.file!r} is {state}; use a backup or build it again"
+                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is {state}; use a backup or build it again"
             )
         if contents and disk.sha256(path) != self.sha256:
             raise StoreError(
-                f"the protected set {folder.name!r} cannot be used: {self.file!r} is damaged, its checksum does not fit its contents; "
+                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is damaged, its checksum does not fit its contents; "
                 "use a backup or build it again"
             )
 
@@ -143,7 +143,7 @@ class Manifest:
         path = folder / disk.MANIFEST
         if not path.is_file():
             raise StoreError(
-                f"there is no protected set in {folder.name!r}; build one with `unalike shield build IMAGES --out DIR`"
+                f"there is no protected set in {str(folder)!r}; build one with `unalike shield build IMAGES --out DIR`"
             )
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -151,14 +151,14 @@ class Manifest:
             raise _damaged(folder, f"its manifest cannot be read ({error})") from error
         if not isinstance(content, dict) or content.get("kind") != KIND:
             raise StoreError(
-                f"{folder.name!r} holds no protected set but another manifest; give a folder of `unalike shield build`"
+                f"{str(folder)!r} holds no protected set but another manifest; give a folder of `unalike shield build`"
             )
         version = content.get("version")
         if version != VERSION:
             later = isinstance(version, int) and version > VERSION
             hint = "upgrade unalike" if later else "build it again with `unalike shield build`"
             raise StoreError(
-                f"the protected set {folder.name!r} has format {version}, and this release reads {VERSION}; {hint}"
+                f"the protected set {str(folder)!r} has format {version}, and this release reads {VERSION}; {hint}"
             )
         try:
             manifest = cls._parsed(content)
@@ -232,5 +232,5 @@ def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
 
 def _damaged(folder: Path, reason: str) -> StoreError:
     return StoreError(
-        f"the protected set {folder.name!r} is damaged: {reason}; use a backup or build it again"
+        f"the protected set {str(folder)!r} is damaged: {reason}; use a backup or build it again"
     )

@@ -176,7 +176,7 @@ class Shield:
         shield._index, shield._searches = Index.from_tensors(opened.index), {}
         if len(shield._index) != manifest.count:
             raise StoreError(
-                f"the protected set {Path(folder).name!r} is damaged: its search index is of another set; build it again"
+                f"the protected set {str(folder)!r} is damaged: its search index is of another set; build it again"
             )
         return shield
 

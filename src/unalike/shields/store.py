@@ -12,6 +12,7 @@ DIR/
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def open_folder(folder: Path, *, check: bool = True) -> Opened:
     names = read_table(folder / manifest.names.file)
     if len(names) != manifest.count:
         raise StoreError(
-            f"the protected set {folder.name!r} cannot be used: {manifest.names.file!r} has {len(names)} rows for {manifest.count} "
+            f"the protected set {str(folder)!r} cannot be used: {manifest.names.file!r} has {len(names)} rows for {manifest.count} "
             "vectors; use a backup or build it again"
         )
     return Opened(
@@ -109,13 +110,13 @@ def finished(folder: Path) -> Manifest:
         return Manifest.read(folder)
     if not (folder / disk.MANIFEST).is_file():
         raise StoreError(
-            f"the protected set {folder.name!r} was not finished: run the same command again, it goes on where it was"
+            f"the protected set {str(folder)!r} was not finished: run the same command again, it goes on where it was"
         )
     manifest = Manifest.read(folder)
     if unfinished(entries, manifest):
         raise StoreError(
-            f"an addition to the protected set {folder.name!r} is not finished: run it again, it goes on where it was, or discard it with "
-            f"`unalike shield add {folder.name} --discard`"
+            f"an addition to the protected set {str(folder)!r} is not finished: run it again, it goes on where it was, or discard it with "
+            f"`unalike shield add {shlex.quote(str(folder))} --discard`"
         )
     return manifest
 
@@ -129,7 +130,7 @@ def base_of(folder: Path) -> Manifest:
     """
     if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
         raise StoreError(
-            f"the protected set {folder.name!r} was not finished: run the command that built it again, it goes on"
+            f"the protected set {str(folder)!r} was not finished: run the command that built it again, it goes on"
         )
     return Manifest.read(folder)
 
@@ -151,7 +152,7 @@ def discard(folder: Path) -> int:
     """
     if not (folder / disk.JOURNAL).exists():
         raise StoreError(
-            f"there is nothing to discard in {folder.name!r}: no addition to it was interrupted"
+            f"there is nothing to discard in {str(folder)!r}: no addition to it was interrupted"
         )
     kept = Manifest.read(folder).files if (folder / disk.MANIFEST).is_file() else set()
     held = journal.Journal.hold(folder)

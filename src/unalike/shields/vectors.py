@@ -166,12 +166,12 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
             or entry.get("shape") != list(shape)
         ):
             raise StoreError(
-                f"{path.name!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup"
+                f"{str(path)!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup"
             )
         nbytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
         if entry.get("data_offsets") != [0, nbytes] or size != 8 + length + nbytes:
             raise StoreError(
-                f"{path.name!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup"
+                f"{str(path)!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup"
             )
         if nbytes == 0:
             return np.empty(shape, dtype=dtype)
@@ -179,4 +179,4 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
             path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", offset=8 + length, shape=shape
         ).view(np.ndarray)
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path.name!r} is missing or damaged ({error}); use a backup") from error
+        raise StoreError(f"{str(path)!r} is missing or damaged ({error}); use a backup") from error

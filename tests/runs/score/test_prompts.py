@@ -120,6 +120,6 @@ def test_run_is_refused_when_its_table_is_damaged(run):
     (run / "samples.parquet").write_bytes(b"x")
     with pytest.raises(
         StoreError,
-        match=r"'run' is an output folder of unalike whose samples.parquet cannot be read",
+        match=r"run' is an output folder of unalike whose samples.parquet cannot be read",
     ):
         read_run(run / "images")

@@ -263,11 +263,11 @@ def test_other_set_is_told_when_it_is_not_the_one_of_the_run(
         (lambda run: (run / "run.json").unlink(), "run.json is missing"),
         (
             lambda run: (run / "samples.parquet").unlink(),
-            "samples.parquet of the run 'run' is missing or damaged",
+            "samples.parquet of the run '.*run' is missing or damaged",
         ),
         (
             lambda run: (run / "samples.parquet").write_bytes(b"PAR1"),
-            "samples.parquet of the run 'run' is missing or damaged",
+            "samples.parquet of the run '.*run' is missing or damaged",
         ),
         (lambda run: (run / "latents.safetensors").unlink(), "there is no latents"),
         (

@@ -45,7 +45,7 @@ def read_prompts(path: Path) -> dict[str, str]:
             else " ".join(str(error).split())
         )
         raise OptionError(
-            f"prompts is {path.name!r}, which cannot be read: {reason}; allowed: {_FORMATS}"
+            f"prompts is {str(path)!r}, which cannot be read: {reason}; allowed: {_FORMATS}"
         ) from error
     found: dict[str, str] = {}
     for file, prompt in pairs:
@@ -53,15 +53,15 @@ def read_prompts(path: Path) -> dict[str, str]:
             isinstance(file, str) and isinstance(prompt, str) and file.strip() and prompt.strip()
         ):
             raise OptionError(
-                f"prompts is {path.name!r}, which has the entry {file!r}: {prompt!r}; each needs a file and a prompt, both text"
+                f"prompts is {str(path)!r}, which has the entry {file!r}: {prompt!r}; each needs a file and a prompt, both text"
             )
         name = _normalised(file)
         if found.setdefault(name, prompt.strip()) != prompt.strip():
             raise OptionError(
-                f"prompts is {path.name!r}, which has two prompts for {name!r}; keep one of them"
+                f"prompts is {str(path)!r}, which has two prompts for {name!r}; keep one of them"
             )
     if not found:
-        raise OptionError(f"prompts is {path.name!r}, which has no entry; allowed: {_FORMATS}")
+        raise OptionError(f"prompts is {str(path)!r}, which has no entry; allowed: {_FORMATS}")
     return found
 
 
@@ -86,7 +86,7 @@ def read_run(folder: Path) -> dict[str, str] | None:
         rows = _parquet(run / "samples.parquet")
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"{run.resolve().name!r} is an output folder of unalike whose samples.parquet cannot be read ({' '.join(str(error).split())}); "
+            f"{str(run)!r} is an output folder of unalike whose samples.parquet cannot be read ({' '.join(str(error).split())}); "
             "copy its images into another folder to score them by themselves"
         ) from error
     found = {row[column]: row["prompt"] for row in rows for column in columns if row.get(column)}
@@ -133,13 +133,13 @@ def _pairs(path: Path) -> Iterable[tuple[Any, Any]]:
             for i, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1)
             if line.strip()
         ]
-    raise OptionError(f"prompts is {path.name!r}; allowed: {_FORMATS}")
+    raise OptionError(f"prompts is {str(path)!r}; allowed: {_FORMATS}")
 
 
 def _of_rows(rows: Any, path: Path) -> list[tuple[Any, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise OptionError(
-            f"prompts is {path.name!r}, which is neither an object nor a list of objects; allowed: {_FORMATS}"
+            f"prompts is {str(path)!r}, which is neither an object nor a list of objects; allowed: {_FORMATS}"
         )
     names = {str(name) for row in rows for name in row}
     chosen = [
@@ -147,7 +147,7 @@ def _of_rows(rows: Any, path: Path) -> list[tuple[Any, Any]]:
     ]
     if rows and None in chosen:
         raise OptionError(
-            f"prompts is {path.name!r}, which has the columns {', '.join(sorted(names))}; it needs file and prompt"
+            f"prompts is {str(path)!r}, which has the columns {', '.join(sorted(names))}; it needs file and prompt"
         )
     return [(row.get(chosen[0]), row.get(chosen[1])) for row in rows]
 
@@ -156,7 +156,7 @@ def _line(line: str, number: int, path: Path) -> tuple[str, str]:
     file, tab, prompt = line.partition("\t")
     if not tab:
         raise OptionError(
-            f"prompts is {path.name!r}, whose line {number} has no tab between a file and a prompt: {line[:60]!r}"
+            f"prompts is {str(path)!r}, whose line {number} has no tab between a file and a prompt: {line[:60]!r}"
         )
     return file, prompt
 

@@ -53,7 +53,7 @@ def read_record(run: Path) -> dict[str, Any]:
         )
     if not record.get("shield"):
         raise StoreError(
-            f"the run {run.name!r} was drawn without a protected set, so it has no certificates to verify"
+            f"the run {str(run)!r} was drawn without a protected set, so it has no certificates to verify"
         )
     return record
 
@@ -68,7 +68,7 @@ def recorded_set(run: Path) -> Path:
     folder = Path(str(read_record(run)["shield"].get("name")))
     if not folder.is_dir():
         raise StoreError(
-            f"the run {run.name!r} names the protected set {str(folder)!r}, which is not here; give its folder with --shield DIR"
+            f"the run {str(run)!r} names the protected set {str(folder)!r}, which is not here; give its folder with --shield DIR"
         )
     return folder
 
@@ -84,14 +84,14 @@ def read_rows(run: Path) -> list[Row]:
     try:
         table = pq.read_table(run / SAMPLES)
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).replace(str(run), run.name).split())
+        why = " ".join(str(error).replace(f"{run / SAMPLES}", "the file").split())
         raise StoreError(
-            f"{SAMPLES} of the run {run.name!r} is missing or damaged ({why}); use a backup"
+            f"{SAMPLES} of the run {str(run)!r} is missing or damaged ({why}); use a backup"
         ) from error
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise StoreError(
-            f"{SAMPLES} of the run {run.name!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again"
+            f"{SAMPLES} of the run {str(run)!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again"
         )
     return table.to_pylist()
 
@@ -125,7 +125,7 @@ def read_latents(
         return None
     if not torch.isfinite(latents).all():
         raise StoreError(
-            f"{LATENTS} of the run {run.name!r} has NaN or infinite values, which no run writes; use a backup"
+            f"{LATENTS} of the run {str(run)!r} has NaN or infinite values, which no run writes; use a backup"
         )
     return latents.flatten(1).double().numpy()
 
@@ -149,7 +149,7 @@ def latent_encoder(
     own = latent_space(latent_model(pipe), protected.shape)
     if own != protected.space:
         raise StoreError(
-            f"the protected set is of {protected.space!r} and the latents of the model {Path(name).name!r} are of {own!r}; give the model "
+            f"the protected set is of {protected.space!r} and the latents of the model {str(name)!r} are of {own!r}; give the model "
             "that the run was drawn with, as in --model DIR"
         )
     pipe = on_device(pipe, device)
