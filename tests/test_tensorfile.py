@@ -48,7 +48,7 @@ def test_folder_is_asked_for_when_it_is_missing(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_reported_when_read(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no memory at '.*x'"):
+    with pytest.raises(StoreError, match=r"there is no memory at '.*x'"):
         tensorfile.read(tmp_path / "x", KIND, 1)
 
 
