@@ -78,7 +78,7 @@ Written by `python docs/generate.py` from [tests/hosts](../tests/hosts): each ro
 end, as a tiny pipeline of diffusers' own class with random weights, written to disk and read back by `from_pretrained`.
 
 **What works means.** Without a correction the images are those of the pipeline, bit for bit; a correction changes every image; several
-images of each of several prompts are grouped by their prompt; and an image is the same for the same seed, whatever the batch. Pipelines
+images of each of several prompts are grouped by their prompt; and an image is the same, up to rounding, for the same seed in any batch. Pipelines
 that are not in the table are guided in the same way, as long as they step a scheduler with a known map to x0; what is not known is
 refused.
 
@@ -157,12 +157,15 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 
 def options_page() -> str:
     """The page of options as Markdown."""
-    shared = {f.name for f in options(Method)}
+    shared = {f.name: f.default for f in options(Method)}
     parts = ["# Options of the methods", "", OPTIONS_INTRODUCTION, ""]
     for name, method in METHODS.items():
         parts += [f"## {method.__name__}", "", f"`--method {name}`: {method.summary}.", ""]
-        parts += _table(f for f in options(method) if f.name not in shared)
-    parts += ["## All methods", "", *_table(options(Method))]
+        parts += _table(
+            f for f in options(method) if f.name not in shared or f.default != shared[f.name]
+        )
+    parts += ["## All methods", "", "Unless the table of a method has another default.", ""]
+    parts += _table(options(Method))
     return "\n".join(parts)
 
 

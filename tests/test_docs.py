@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from unalike.cli.app import app
+from unalike.guidance.methods import METHODS, options
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -100,3 +101,13 @@ def test_changelog_names_the_version_of_the_package_or_what_is_unreleased():
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert f"## {unalike.__version__}" in text or "## Unreleased" in text
     assert f"version: {unalike.__version__}" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+def test_options_page_has_the_default_of_a_method_when_it_is_another_than_that_of_all() -> None:
+    page = (ROOT / "docs" / "options.md").read_text("utf-8")
+    sections = {part.split("\n", 1)[0]: part for part in page.split("\n## ")}
+    for method in METHODS.values():
+        own, shared = sections[method.__name__], sections["All methods"]
+        for f in options(method):
+            row = f"| `{f.name}` | `{f.default!r}` |"
+            assert row in own or (f"| `{f.name}` " not in own and row in shared), (method, f.name)

@@ -1,4 +1,7 @@
 import json
+import re
+
+import pytest
 
 from unalike.guidance.methods import METHODS, options
 from unalike.pipelines.catalogue import MODELS
@@ -38,8 +41,14 @@ def test_methods_are_one_document_when_json_is_asked_for(unalike):
 def test_entries_of_all_methods_are_printed_when_none_is_named(unalike):
     code, out, _ = unalike("cite")
     assert code == 0
-    assert out.count("@") >= len(METHODS)
     assert all(method.citation in out for method in METHODS.values())
+
+
+@pytest.mark.parametrize("names", [(), ("auto", "sparke"), ("spell", "spell")])
+def test_every_key_is_printed_once_when_methods_share_a_paper(unalike, names):
+    keys = re.findall(r"@\w+\{([^,]+),", unalike("cite", *names).out)
+    assert keys
+    assert sorted(set(keys)) == sorted(keys)
 
 
 def test_only_the_named_method_is_cited_when_one_is_named(unalike):

@@ -13,8 +13,8 @@ def cite(
         typer.Argument(metavar="[METHOD]…", help="Methods; all of them if none is named."),
     ] = None,
 ) -> None:
-    """Print the BibTeX entries of guidance methods."""
+    """Print the BibTeX entries of guidance methods, each once."""
     from unalike.guidance.methods import METHODS, build
 
-    for name in names or METHODS:
-        typer.echo(type(build(name)).citation + "\n")
+    for entry in dict.fromkeys(type(build(name)).citation for name in names or METHODS):
+        typer.echo(entry + "\n")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -106,3 +106,7 @@ class Auto(Method):
     def renewal(self, context: Context) -> float:
         """`renew`, at every step; 0 with the strength 0."""
         return self.renew if self.strength > 0 else 0.0
+
+    def without_renewal(self) -> Self:
+        """The same with `renew=0`."""
+        return replace(self, renew=0.0)

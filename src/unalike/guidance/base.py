@@ -226,6 +226,10 @@ class Method:
         """
         return 0.0
 
+    def without_renewal(self) -> Self:
+        """The method as it acts where the solver cannot draw noise anew; reports describe that."""
+        return self
+
     @property
     def acts_on_prompts(self) -> bool:
         """Whether the method has a `condition` or a `cfg_enabled` of its own, for which the host

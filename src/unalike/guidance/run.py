@@ -31,18 +31,40 @@ from unalike.guidance.base import (
 
 
 @dataclass
+class Renewal:
+    """The noise that one method had drawn anew.
+
+    Attributes:
+        asked: the largest share of the noise that it asked for at any step.
+        used: the largest share that was drawn anew; 0 where the solver allows none.
+        steps: at how many steps.
+    """
+
+    asked: float = 0.0
+    used: float = 0.0
+    steps: int = 0
+
+    def add(self, share: float, *, possible: bool) -> None:
+        """Counts one step at which the method asked for `share`."""
+        self.asked = max(self.asked, share)
+        if possible and share > 0:
+            self.used, self.steps = max(self.used, share), self.steps + 1
+
+
+@dataclass
 class Trace:
     """What one method did: per step a row (B,) of correction sizes, 0 where it corrected nothing,
     and a row of whether it did anything.
 
     `of_x0` is `||delta|| / ||x0||`; `of_step` is `||delta||` as a share of the denoiser's own step
-    (see `denoiser_step`).
+    (see `denoiser_step`). `renewal` is apart: drawing noise anew corrects no prediction.
     """
 
     method: str
     of_x0: list[Tensor] = field(default_factory=list)
     of_step: list[Tensor] = field(default_factory=list)
     active: list[Tensor] = field(default_factory=list)
+    renewal: Renewal = field(default_factory=Renewal)
 
 
 @dataclass(frozen=True)
@@ -181,6 +203,7 @@ class Run:
             if method.acts(step, self.steps):
                 delta = method.x0_delta(current, context)
                 shares.append(method.renewal(context))
+                trace.renewal.add(shares[-1], possible=renewable(context))
                 if shares[-1] > 0 and renewable(context):
                     prepared.add(i)
             if delta is None:

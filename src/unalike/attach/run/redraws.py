@@ -22,7 +22,6 @@ from unalike.attach.run.report import (
 from unalike.attach.run.session import Session
 from unalike.errors import ShieldError, UnsupportedError
 from unalike.guidance.base import Method
-from unalike.guidance.methods import described
 
 
 class Draws:
@@ -120,7 +119,7 @@ class Draws:
             steps=first.steps,
             space=first.space,
             finished=first.latents is not None,
-            methods=[described(method) for method in methods],
+            methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
         )
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from unalike.attach.run.report import Certificate, ImageReport, image_reports, s
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
 from unalike.guidance.base import Method, References
+from unalike.guidance.methods import described
 from unalike.guidance.run import Prepared, Run
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
@@ -217,6 +218,18 @@ class Session:
             self._covered(run, conditions.images),
             self._randomness.seeds(conditions.images),
         )
+
+    def used(self, methods: Sequence[Method]) -> list[dict[str, Any]]:
+        """Name and options of the methods as they acted: those that the solver let draw no noise
+        anew without it. `renewal` has the share of the noise that one asked for and got.
+        """
+        found = []
+        for method, trace in zip(methods, self._begun()[0].traces, strict=True):
+            renewal = trace.renewal
+            dropped = renewal.asked > 0 and renewal.used == 0
+            entry = described(method.without_renewal() if dropped else method)
+            found.append(entry | ({"renewal": asdict(renewal)} if renewal.asked > 0 else {}))
+        return found
 
     @property
     def remembered(self) -> Tensor | None:
