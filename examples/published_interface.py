@@ -6,9 +6,8 @@ import torch
 
 from unalike.pipelines import get_diffusion_pipeline
 
-pipe = get_diffusion_pipeline(
-    name="emoji"
-)  # or "sdxl", "flux-schnell", …: `unalike models` lists them; or a folder, or a hub id
+# or "sdxl", "flux-schnell", … (`unalike models` lists them), a folder, or a hub id
+pipe = get_diffusion_pipeline(name="emoji")
 
 for call in range(3):
     images = pipe(
@@ -19,9 +18,8 @@ for call in range(3):
         generator=[torch.Generator().manual_seed(2 * call + i) for i in range(2)],
     ).images
 
-pipe.memory.save(
-    "earlier.safetensors"
-)  # and in another program: pipe.open_memory("earlier.safetensors")
+# in another program: pipe.open_memory("earlier.safetensors")
+pipe.memory.save("earlier.safetensors")
 print(
     f"{len(pipe.memory)} images remembered; the last was corrected at {pipe.report.images[1].active['sparke']:.0%} of its steps"
 )

@@ -2,20 +2,26 @@
 links and tables are right.
 """
 
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests import tiny
 
 from unalike.cli.app import app
 from unalike.guidance.methods import METHODS, options
+from unalike.pipelines import MODELS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+FROM_THE_HUB = {"sdxl": "sdxl", "flux": "flux-dev"}
+"""Examples of models on the hub: the name of a tiny pipeline, and of the model it stands for."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -37,7 +43,9 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "example", [e for e in EXAMPLES if e.stem not in FROM_THE_HUB], ids=lambda p: p.stem
+)
 def test_example_runs_when_started_as_a_program(example, tmp_path):
     subprocess.run(
         [sys.executable, "-W", "error", str(example)],
@@ -46,6 +54,29 @@ def test_example_runs_when_started_as_a_program(example, tmp_path):
         capture_output=True,
         timeout=600,
     )
+
+
+@pytest.mark.parametrize(("example", "model"), FROM_THE_HUB.items())
+def test_example_of_a_hub_model_runs_when_a_tiny_one_is_in_the_cache(example, model, tmp_path):
+    """The program as it stands, but for "cpu" in place of "cuda"."""
+    cache = tmp_path / "hub" / f"models--{MODELS[model].checkpoint}".replace("/", "--", 1)
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    (tmp_path / "tiny").mkdir()
+    shutil.copytree(tiny.write(example, tmp_path / "tiny"), cache / "snapshots" / ("0" * 40))
+    program = (ROOT / "examples" / f"{example}.py").read_text("utf-8")
+    assert '"cuda"' in program
+    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace('"cuda"', '"cpu"')],
+        cwd=tmp_path,
+        env={**os.environ, **hub},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("doctor-*.png"))) == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)
