@@ -18,9 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the repository
 
-from benchmarks.cost.page import readme_table
-from benchmarks.pareto.page import variety_table
-from benchmarks.shield_emoji.page import copies_table
+from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.base import Method
@@ -117,11 +115,7 @@ def pages() -> dict[Path, str]:
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((TRAINING / "digits" / "record.json").read_text("utf-8"))
     readme = ROOT / "README.md"
-    results = {
-        "variety": variety_table(PARETO, "emoji"),
-        "copies": copies_table(RESULTS / "shield_emoji"),
-        **cost_tables(),
-    }
+    results = {"headline": headline_table(PARETO, "emoji")}
     choosing = ROOT / "docs" / "choosing.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
     scoring, scores = (
@@ -353,14 +347,6 @@ def feature_table() -> str:
             f"| `{spelling}` | {row.summary} | {f'`{row.source}`' if row.source else ''} |"
         )
     return "\n".join(lines)
-
-
-def cost_tables() -> dict[str, str]:
-    """Milliseconds a guidance step takes, a row a number of stored samples and batch size; none
-    before `python -m benchmarks cost` has run.
-    """
-    folder = RESULTS / "cost"
-    return {"cost": readme_table(folder)} if folder.exists() else {}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ None of the samples is picked: the seeds are the first ones.
 """
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,15 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # training is a package of the repository
 
+import unalike
 from training.digits.measure import draw as draw_digits
 from training.emoji.measure import draw
 from unalike.models import digits
 from unalike.models.emoji.data import captions, entries, load_images
 from unalike.pipelines.loading import load
-from unalike.runs.generate import generate
-from unalike.runs.settings import GenerateSettings
 
 PICTURES = Path(__file__).parent / "pictures"
-COMPARED = ("heart", "thumbs up", "weather")
+COMPARED = ("farmer", "thumbs up", "hat", "car")
 HEADS = (
     "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink", "car", "zodiac", "kiss",
     "police officer",
@@ -33,11 +31,25 @@ HEADS = (
 SEEDS = 12
 
 
-def compare() -> Image.Image:
-    """What `unalike generate … --compare` draws for a few prompts."""
-    with tempfile.TemporaryDirectory() as folder:
-        generate(GenerateSettings(prompts=COMPARED, compare=True, out=Path(folder) / "out"))
-        return Image.open(Path(folder) / "out" / "grid.png").convert("RGB")
+def compare(pipe: Any) -> Image.Image:
+    """Eight seeds of each prompt: unguided at guidance scale 7.5, and `Auto` at its default, 2."""
+    guided = unalike.guide(pipe, unalike.Auto())
+    sides = [
+        [draw(call, [prompt] * 8, seed=0, guidance_scale=scale, steps=20) for prompt in COMPARED]
+        for call, scale in ((pipe, 7.5), (guided, 2.0))
+    ]
+    left = sheet(COMPARED, sides[0], label=100)
+    right = sheet([""] * len(COMPARED), sides[1], label=24)
+    page = Image.new("RGB", (left.width + right.width, left.height + 28), "white")
+    font = ImageFont.load_default(size=15)
+    for part, x, title in (
+        (left, 0, "unguided, guidance scale 7.5"),
+        (right, left.width, "Auto, guidance scale 2"),
+    ):
+        page.paste(part, (x, 28))
+        pen = ImageDraw.Draw(page)
+        pen.text((x + (100 if x == 0 else 24), 4), title, "#1b1b1f", font)
+    return page
 
 
 def heads(pipe: Any, guidance_scale: float) -> Image.Image:
@@ -102,7 +114,7 @@ def main() -> None:
     pipe = load("emoji")
     pipe.set_progress_bar_config(disable=True)
     pages = {
-        "compare": compare(),
+        "compare": compare(pipe),
         "heads-cfg3": heads(pipe, 3.0),
         "heads-cfg7.5": heads(pipe, 7.5),
         "names": names(pipe),

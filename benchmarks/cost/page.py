@@ -10,7 +10,7 @@ from benchmarks.base import environment, read_rows, table
 from benchmarks.cost.measure import AGREEMENT, LOOSE, PROMPTS, STEPS, Row
 from benchmarks.cost.rivals import RIVALS
 
-README = {"d": 16_384, "sizes": (100, 1_000, 4_000), "batches": (1, 8)}
+LATENT_SIZE = 16_384
 CACHED = (
     2**27
 )  # bytes of a memory that a processor's cache may hold a good part of: no measure of reading
@@ -62,23 +62,6 @@ def page(folder: Path) -> str:
             "No GPU was there to be measured; the same command measures one too where torch finds it."
         )
     return "\n\n".join(parts)
-
-
-def readme_table(folder: Path) -> str:
-    """The short table of the README: milliseconds a step on the processor, a row a size of the
-    memory and of the batch.
-    """
-    rows = [Row(**row) for row in read_rows(folder / STEPS)]
-    return steps_table(
-        [
-            r
-            for r in rows
-            if r.device == "cpu"
-            and r.d == README["d"]
-            and r.n in README["sizes"]
-            and r.batch in README["batches"]
-        ]
-    )
 
 
 def steps_table(rows: Sequence[Row]) -> str:
@@ -169,14 +152,14 @@ def _findings(rows: Sequence[Row]) -> str:
         at = [
             key
             for key in seconds
-            if key[0] == README["d"] and key[1] in (1_000, 4_000) and key[3] == name
+            if key[0] == LATENT_SIZE and key[1] in (1_000, 4_000) and key[3] == name
         ]
         ratios = [seconds[key] / seconds[*key[:3], "sparke"] for key in at]
         if ratios:
             where = " and ".join(f"{n:,}" for n in sorted({key[1] for key in at}))
             lines.append(
                 f"- {name} takes {_span(ratios, ',.1f')} times as long as SPARKE at {where} stored latents of "
-                f"{README['d']:,} numbers, batches of {' and '.join(str(b) for b in sorted({key[2] for key in at}))}."
+                f"{LATENT_SIZE:,} numbers, batches of {' and '.join(str(b) for b in sorted({key[2] for key in at}))}."
             )
     for batch in sorted({key[2] for key in seconds}):
         read = [

@@ -34,9 +34,46 @@ def page(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+HEADLINE = (
+    "independent sampling",
+    "CADS",
+    "IntervalGuidance",
+    "VendiGuidance",
+    "SPARKE as published",
+    "SPELL",
+    "ancestral sampling",
+    "Auto",
+)
+"""The methods in the README's table."""
+
+
 def variety_table(folder: Path, task: str) -> str:
     """What each method finds on a model at equal precision, one setting a method."""
     return _at_equal_precision(Results.read(folder, task))
+
+
+def headline_table(folder: Path, task: str) -> str:
+    """The few rows of `variety_table` that the README shows, without intervals."""
+    results = Results.read(folder, task)
+    base = results.points([results.unguided])[:, 0].mean(dim=0)
+    seconds = {row["key"]: row["seconds"] for row in results.times}
+    lines = []
+    for key in _chosen(results):
+        if name_of(key) in HEADLINE:
+            coverage, precision = results.points([key])[:, 0].mean(dim=0).tolist()
+            scale = Trial.from_key(key).guidance_scale
+            lines.append(
+                [
+                    name_of(key),
+                    f"{scale:g}",
+                    f"{coverage:.0%}",
+                    f"×{coverage / float(base[0]):.2f}",
+                    f"{precision:.0%}",
+                    f"×{seconds[key] / seconds[results.unguided]:.2f}",
+                ]
+            )
+    columns = ["method", "guidance scale", "coverage", "gain", "precision", "time per image"]
+    return table(columns, lines)
 
 
 def _task(name: str, results: Results) -> list[str]:

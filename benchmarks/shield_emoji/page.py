@@ -53,39 +53,6 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def copies_table(folder: Path) -> str:
-    """What the README takes of it: copies without a shield and with each."""
-    rows = read_rows(folder / ROWS)
-    plain = chosen(rows, "none")
-    base = sum(r["seconds"] for r in plain) / len(plain)
-    lines = []
-    for radius in sorted(
-        {r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"}
-    ):
-        own = chosen(rows, "exact", radius)
-        before, after = (sum(r["distance"] < radius for r in part) for part in (plain, own))
-        right = [f"{sum(r['right'] for r in part) / len(part):.1%}" for part in (plain, own)]
-        seconds = sum(r["seconds"] for r in own) / len(own) / base - 1
-        lines.append(
-            [
-                f"{radius:g}",
-                f"{before / len(plain):.1%}",
-                f"{after} of {len(own)}",
-                *right,
-                f"{seconds:+.1%}",
-            ]
-        )
-    head = [
-        "radius",
-        "inside without a shield",
-        "inside with it",
-        "right without",
-        "right with it",
-        "time per image",
-    ]
-    return table(head, lines)
-
-
 def chosen(
     rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0, protected: str = "all"
 ) -> list[Row]:

@@ -1,4 +1,4 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks import cost
-from benchmarks.base import claim, read_rows, write_rows
+from benchmarks.base import claim, read_rows
 from benchmarks.cost import clock, measure, rivals
 from benchmarks.cost.measure import PROMPTS, SMOKE, STEPS, Row, left_out
-from benchmarks.cost.page import page, readme_table
+from benchmarks.cost.page import page
 from benchmarks.cost.problem import Bank
 from benchmarks.cost.rivals import RIVALS, Rival
 
@@ -122,27 +122,6 @@ def test_tables_say_why_when_something_was_left_out(tmp_path: Path):
     rows = read_rows(tmp_path / STEPS)
     assert {r["left_out"] for r in rows if r["n"] == 16} == {"time"}
     assert "| 16 | 1 | –ᵗ |" in page(tmp_path)
-
-
-def test_readme_has_the_large_latents_only_when_others_were_measured(tmp_path: Path):
-    settings = [
-        ("cpu", 16_384, 100, 1),
-        ("cpu", 16_384, 10_000, 1),
-        ("cpu", 4_096, 100, 1),
-        ("cuda", 16_384, 100, 8),
-    ]
-    rows = [
-        Row(*setting, m, seconds=0.002 if m == "sparke" else 0.005)
-        for setting in settings
-        for m in RIVALS
-    ]
-    write_rows(tmp_path / STEPS, [asdict(r) for r in rows])
-    lines = readme_table(tmp_path).splitlines()
-    assert (
-        lines[0]
-        == "| stored | batch | " + " | ".join(name for name in RIVALS if name != "copy") + " |"
-    )
-    assert lines[2:] == ["| 100 | 1 | 2.0 " + "| 5.0 (2.5×) " * (len(RIVALS) - 2) + "|"]
 
 
 def test_directions_agree_when_the_loss_is_the_same():
