@@ -5,17 +5,19 @@ without classifier-free guidance.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from unalike.attach.diffusers.calls import denoisers
-from unalike.attach.diffusers.graphs import hook_around, is_compiled, unwrapped
+from unalike.attach.diffusers.graphs import is_compiled, unwrapped
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.rows import positive_rows
+from unalike.attach.diffusers.scoped import layer_hook, original, own_model
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run.session import Session
 from unalike.errors import UnsupportedError
@@ -38,7 +40,7 @@ class Denoiser:
     transformers that take turns both are hooked.
 
     Args:
-        pipe: a diffusers pipeline.
+        pipe: the pipeline of this call alone, from `own_pipeline`.
         methods: nothing is hooked where none of them acts on prompts.
         binding: knows the step.
         session: asks the methods.
@@ -64,7 +66,7 @@ class Denoiser:
         self._binding = binding
         self._session = session
         self._prompts = prompts
-        self._hooks: list[Callable[[], None]] = []  # each takes one away
+        self._hooks: list[RemovableHandle] = []
         self._step, self._prepared = -1, Prepared((), True)
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
         self._length: int | None = (
@@ -83,19 +85,22 @@ class Denoiser:
         if embedders and any(
             is_compiled(part) and _embedders(part)
             for module in modules
-            for part in module.modules()
+            for part in original(module).modules()
         ):
             raise UnsupportedError(
                 f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a compiled model, where they cannot be replaced; "
                 f"leave torch.compile out, or {_HINT}"
             )
-        self._hooks = [hook_around(module, self._before, self._after) for module in modules]
-        self._hooks += [part.register_forward_hook(self._embedded).remove for part in embedders]
+        for module in modules:
+            module.register_forward_pre_hook(self._before, with_kwargs=True)
+            module.register_forward_hook(self._after)
+        embedded = layer_hook(self._pipe, self._embedded)
+        self._hooks = [part.register_forward_hook(embedded) for part in embedders]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for remove in self._hooks:
-            remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _modules(self) -> list[torch.nn.Module]:
         found = denoisers(self._pipe)
@@ -104,7 +109,7 @@ class Denoiser:
                 f"{self._who} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "
                 f"{len(found)}; {_HINT}"
             )
-        return list(found.values())
+        return [own_model(self._pipe, name) for name in found]
 
     @property
     def _who(self) -> str:

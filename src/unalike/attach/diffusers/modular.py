@@ -4,9 +4,9 @@ what a call of them takes.
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 
@@ -22,23 +22,17 @@ def input_names(pipe: Any) -> list[str]:
     return list(pipe.blocks.input_names) if is_modular(pipe) else []
 
 
-@contextmanager
-def listening(pipe: Any, hear: Callable[[Any], None]) -> Iterator[None]:
-    """Calls `hear` with the pipeline's state each time that one of its blocks has changed it; does
-    nothing where it is not modular.
+def listen(own: Any, hear: Callable[[Any], None]) -> None:
+    """Calls `hear` with the state of a modular pipeline each time that one of its blocks has
+    changed it.
 
     Args:
-        pipe: a pipeline.
+        own: the pipeline of one call, from `own_pipeline`; it gets blocks of its own.
         hear: is given the `PipelineState`; it may read it with `get`.
     """
-    blocks = _blocks(pipe._blocks) if is_modular(pipe) else []
-    for block in blocks:
+    own._blocks = copy.deepcopy(own._blocks)
+    for block in _blocks(own._blocks):
         block.set_block_state = _heard(block.set_block_state, hear)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.set_block_state
 
 
 def _heard(own: Any, hear: Callable[[Any], None]) -> Any:

@@ -24,6 +24,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.modular import is_modular
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
+from unalike.attach.diffusers.scoped import current, own_pipeline, running
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
 from unalike.attach.run.encoders import PromptEncoder
@@ -219,13 +220,15 @@ class GuidedPipeline:
     def __getattr__(self, name: str) -> Any:
         if name in _OWN or name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.pipe, name)
+        return getattr(current(self.pipe), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
             object.__setattr__(self, name, value)
         else:
             setattr(self.pipe, name, value)
+            if (own := current(self.pipe)) is not self.pipe:
+                setattr(own, name, value)
 
     def __repr__(self) -> str:
         return f"GuidedPipeline({type(self.pipe).__name__}, {', '.join(map(repr, self.methods)) or 'no methods'})"
@@ -245,9 +248,10 @@ class GuidedPipeline:
         keep: bool,
     ) -> tuple[Session, Any]:
         """One run of the pipeline; without `keep` nothing but the final latents matters."""
-        prompts = Prompts(self.pipe, named, self.prompt_encoder if keep else None, self.groups)
+        own = own_pipeline(self.pipe)
+        prompts = Prompts(own, named, self.prompt_encoder if keep else None, self.groups)
         embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
-        places = Places(self.pipe, named, methods, prompts)
+        places = Places(own, named, methods, prompts)
         session = Session(
             methods,
             models=self._models(),
@@ -260,13 +264,14 @@ class GuidedPipeline:
             places=places,
         )
         with (
+            running(own),
             places,
-            Binding(self.pipe, session) as binding,
+            Binding(own, session) as binding,
             prompts,
-            Denoiser(self.pipe, methods, binding, session, prompts),
+            Denoiser(own, methods, binding, session, prompts),
         ):
             output = own_call(self.pipe)(
-                self.pipe, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()}
+                own, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()}
             )
         return session, output
 

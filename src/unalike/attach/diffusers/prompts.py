@@ -7,14 +7,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.modular import is_modular, listening
+from unalike.attach.diffusers.modular import is_modular, listen
+from unalike.attach.diffusers.scoped import own_model
 from unalike.attach.run.encoders import Encoder
 from unalike.errors import OptionError, UnsupportedError
 from unalike.kernels import unit_rows
@@ -50,7 +50,7 @@ class Prompts:
     one-hot vectors. A `prompt_encoder` replaces all of that.
 
     Args:
-        pipe: a diffusers pipeline.
+        pipe: the pipeline of this call alone, from `own_pipeline`.
         arguments: the arguments of the call by name.
         encoder: embeds the texts instead of the pipeline's own encoder, or None.
         groups: one number for each image, equal for images of the same prompt, or None to group
@@ -94,19 +94,18 @@ class Prompts:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._heard = False
         self._counted = True  # whether there is one embedding for each image
-        self._listening = ExitStack()
 
     def __enter__(self) -> Prompts:
         own = getattr(self._pipe, "encode_prompt", None)
         if self._labels is not None:
             return self
         if is_modular(self._pipe):
-            self._listening.enter_context(listening(self._pipe, self._hear))
+            listen(self._pipe, self._hear)
             return self
         if own is None:
-            encoder = _text_encoder(self._pipe)
-            if encoder is not None:
-                self._listening.callback(encoder.register_forward_hook(self._overhear).remove)
+            name = _text_encoder(self._pipe)
+            if name is not None:
+                own_model(self._pipe, name).register_forward_hook(self._overhear)
             return self
 
         @functools.wraps(own)
@@ -126,18 +125,11 @@ class Prompts:
                 self._listen(arguments, encoded)
             return encoded
 
-        replaced = vars(self._pipe).get("encode_prompt")
         self._pipe.encode_prompt = encode_prompt
-        self._listening.callback(self._put_back, replaced)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listening.close()
-
-    def _put_back(self, replaced: Any) -> None:
-        del self._pipe.encode_prompt
-        if replaced is not None:
-            self._pipe.encode_prompt = replaced
+        pass
 
     def _listen(self, arguments: dict[str, Any], encoded: Any) -> None:
         numbers = [
@@ -308,9 +300,9 @@ def _without_negative(encoded: Any, positive: int) -> Any:
     return [p[positive:] if isinstance(p, Tensor) and len(p) == 2 * positive else p for p in parts]
 
 
-def _text_encoder(pipe: Any) -> torch.nn.Module | None:
-    found = (getattr(pipe, name, None) for name in ("text_encoder", "bert"))
-    return next((module for module in found if isinstance(module, torch.nn.Module)), None)
+def _text_encoder(pipe: Any) -> str | None:
+    names = ("text_encoder", "bert")
+    return next((n for n in names if isinstance(getattr(pipe, n, None), torch.nn.Module)), None)
 
 
 def _pooled(encoded: Any, each: int = 1) -> Tensor | None:

@@ -19,6 +19,7 @@ from unalike.attach.diffusers.graphs import is_compiled
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.words import Tokens
 from unalike.attach.diffusers.rows import positive_rows
+from unalike.attach.diffusers.scoped import layer_hook, original, own_model
 from unalike.errors import UnsupportedError
 
 _TEXT_FIRST = {
@@ -65,7 +66,7 @@ class WordMaps:
     scale to the images.
 
     Args:
-        pipe: a diffusers pipeline.
+        pipe: the pipeline of this call alone, from `own_pipeline`.
         tokens: the words'.
         cells: from the denoiser's sample (R, …) to height and width of the latents' grid.
         prompts: has heard the prompts.
@@ -85,6 +86,7 @@ class WordMaps:
         cells: Callable[[Tensor], tuple[int, int]],
         prompts: Prompts,
     ) -> None:
+        self._pipe = pipe
         self._denoisers = list(denoisers(pipe).values())
         self._joint = not any(_cross(module) for module in self._denoisers)
         self._tokens = tokens
@@ -101,11 +103,13 @@ class WordMaps:
         self._evaluations = 0
 
     def __enter__(self) -> WordMaps:
-        for module in self._denoisers:
-            self._hooks.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
-            self._hooks.append(module.register_forward_hook(self._after, always_call=True))
+        attends = layer_hook(self._pipe, self._attends)
+        for name in denoisers(self._pipe):
+            module = own_model(self._pipe, name)
+            module.register_forward_pre_hook(self._before, with_kwargs=True)
+            module.register_forward_hook(self._after, always_call=True)
             self._hooks += [
-                part.register_forward_pre_hook(self._attends, with_kwargs=True)
+                part.register_forward_pre_hook(attends, with_kwargs=True)
                 for part in _cross(module)
             ]
         return self
@@ -303,7 +307,7 @@ def attends(pipe: Any) -> str:
         UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or
             attends in a way that is not known here.
     """
-    name, found = type(pipe).__name__, list(denoisers(pipe).values())
+    name, found = type(pipe).__name__, [original(m) for m in denoisers(pipe).values()]
     if any(is_compiled(part) for module in found for part in module.modules()):
         raise UnsupportedError(
             f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unalike.attach.diffusers.calls import own_call
 from unalike.attach.diffusers.prompts import prompt_texts
+from unalike.attach.diffusers.scoped import own_model
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -57,7 +58,7 @@ def word_tokens(
     are encoded in the place of that prompt.
 
     Args:
-        pipe: a diffusers pipeline.
+        pipe: the pipeline of this call alone, from `own_pipeline`.
         arguments: of the call, by name.
         words: that are looked for.
         append: whether words that are not in a prompt are appended to it here; the call itself is
@@ -189,8 +190,10 @@ def _encoded(
 
     with ExitStack() as stack, torch.no_grad():
         for name in _encoders(pipe):
-            handle = getattr(pipe, name).register_forward_pre_hook(read(name), with_kwargs=True)
-            stack.callback(handle.remove)
+            model = own_model(pipe, name)
+            stack.callback(
+                model.register_forward_pre_hook(read(name), with_kwargs=True).remove
+            )
         return encode(
             **{
                 **shared,

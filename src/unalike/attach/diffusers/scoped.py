@@ -1,0 +1,200 @@
+"""A pipeline of its own for one guided call, so that hooks set on it reach no other call.
+
+Pipelines share models and schedulers: two are built around one U-Net, a callback calls a second
+pipeline between two steps, a server calls one pipeline in several threads. A hook on a shared
+object would act on all of these calls. So each guided call runs on a stand-in of the pipeline: the
+same class and the same weights, but a scheduler with state of its own, and models with hooks of
+their own. Nothing outside the call sees them, and nothing has to be put back when it fails.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MethodType
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModularPipeline
+
+_ORIGINAL, _ENTERED, _INTERRUPT = "_unalike_original", "_unalike_entered", "_unalike_interrupt"
+
+_running: ContextVar[tuple[Any, ...]] = ContextVar("unalike_running", default=())
+_evaluating: ContextVar[Any] = ContextVar("unalike_evaluating", default=None)
+
+
+def own_pipeline(pipe: Any) -> Any:
+    """A stand-in of a pipeline for one call, to be called as `own_call(pipe)(own, …)` inside of
+    `running(own)`.
+
+    It has the pipeline's class, its attributes and its models themselves; its scheduler is a copy,
+    and what the call sets on it stays on it. Pipelines inside the pipeline have stand-ins too. A
+    callback that calls the stand-in calls the pipeline, unguided. An interrupt that is asked of the
+    pipeline reaches the call.
+
+    Args:
+        pipe: a diffusers pipeline.
+    """
+    own = _copied(pipe, _stand_in_class(type(pipe)))
+    vars(own)[_ORIGINAL] = pipe
+    for name, value in _inner(own).items():
+        vars(own)[name] = own_pipeline(value)
+    if hasattr(pipe, "scheduler"):
+        scheduler = _copied(pipe.scheduler, type(pipe.scheduler))
+        for name, value in vars(scheduler).items():
+            if type(value) is list:  # the outputs that a multistep solver keeps
+                vars(scheduler)[name] = list(value)
+        _replace(own, pipe.scheduler, scheduler)
+    return own
+
+
+def own_model(own: Any, name: str) -> Any:
+    """A stand-in of a model, put in its place in a stand-in pipeline: hooks on it, and methods that
+    are set on it, act in this call alone.
+
+    Calling it calls the model itself, with the hooks, the offloading and the compiled graph that it
+    has. Layers inside of the model are shared; see `layer_hook`.
+
+    Args:
+        own: from `own_pipeline`.
+        name: of the attribute, such as "unet".
+
+    Example:
+        A call that looks at the latents that it decodes:
+
+        >>> own = own_pipeline(pipe)                       # doctest: +SKIP
+        >>> vae = own_model(own, "vae")                    # doctest: +SKIP
+        >>> vae.decode = look_and_then(vae.decode)         # doctest: +SKIP
+    """
+    model = getattr(own, name)
+    if _ORIGINAL in vars(model):
+        return model
+
+    @functools.wraps(model.forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        token = _evaluating.set(own)
+        try:
+            return model(*args, **kwargs)
+        finally:
+            _evaluating.reset(token)
+
+    stand_in, fresh = _copied(model, type(model)), vars(torch.nn.Module())
+    vars(stand_in).update(
+        {key: fresh[key] for key in fresh if key.startswith(("_forward", "_backward"))}
+    )
+    vars(stand_in).update({"forward": forward, "_compiled_call_impl": None, _ORIGINAL: model})
+    _replace(own, model, stand_in)
+    return stand_in
+
+
+def original(stand_in: Any) -> Any:
+    """The pipeline or the model that is stood in for; anything else as it is."""
+    return vars(stand_in).get(_ORIGINAL, stand_in)
+
+
+@contextmanager
+def running(own: Any) -> Iterator[None]:
+    """While it is open, the stand-in pipeline is in its call, and `current` knows it in this thread
+    or task.
+    """
+    token = _running.set((*_running.get(), own))
+    vars(own)[_ENTERED] = True
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def current(pipe: Any) -> Any:
+    """The stand-in of a pipeline in its innermost guided call in this thread or task; the pipeline
+    itself where there is none.
+    """
+    return next((own for own in reversed(_running.get()) if original(own) is pipe), pipe)
+
+
+def layer_hook(own: Any, hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook for a layer of a model that other calls share: it acts only while a stand-in from
+    `own_model(own, …)` is evaluated, in the thread that does that.
+    """
+
+    @functools.wraps(hook)
+    def scoped(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if _evaluating.get() is own else None
+
+    return scoped
+
+
+def _copied(thing: Any, kind: type) -> Any:
+    """A shallow copy, whose methods that were set on the object itself are its own."""
+    copy = object.__new__(kind)
+    for name, value in vars(thing).items():
+        bound = isinstance(value, MethodType) and value.__self__ is thing
+        vars(copy)[name] = MethodType(value.__func__, copy) if bound else value
+    return copy
+
+
+def _inner(own: Any) -> dict[str, Any]:
+    """The pipelines that a pipeline calls, by the names of its attributes."""
+    kinds = (DiffusionPipeline, ModularPipeline)
+    return {
+        name: value
+        for name, value in vars(own).items()
+        if name != _ORIGINAL and isinstance(value, kinds)
+    }
+
+
+def _replace(own: Any, part: Any, stand_in: Any) -> None:
+    for inner in _inner(own).values():
+        _replace(inner, part, stand_in)
+    for name, value in vars(own).items():
+        if value is part and name != _ORIGINAL:
+            vars(own)[name] = stand_in
+
+
+@functools.cache
+def _stand_in_class(kind: type) -> type:
+    """The class of stand-ins for pipelines of a class."""
+
+    @functools.wraps(kind.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if vars(self).get(_ENTERED):  # a callback calls the pipeline that it is given
+            return original(self)(*args, **kwargs)
+        with running(self):  # a pipeline calls one that it is made of
+            return kind.__call__(self, *args, **kwargs)
+
+    def components(self: Any) -> Any:
+        return original(self).components
+
+    def maybe_free_model_hooks(self: Any) -> None:
+        original(self).maybe_free_model_hooks()
+
+    def interrupt(self: Any) -> bool:
+        flags = [
+            vars(self).get(_INTERRUPT),
+            getattr(original(self), "_interrupt", None),
+        ]
+        if flags == [None, None]:
+            raise AttributeError("_interrupt")
+        return any(flags)
+
+    def set_interrupt(self: Any, value: bool) -> None:
+        vars(self)[_INTERRUPT] = value
+        if not value and getattr(original(self), "_interrupt", False):
+            original(self)._interrupt = False  # of an earlier call: each call begins with this
+
+    members: dict[str, Any] = {
+        "__call__": call,
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+        "_interrupt": property(interrupt, set_interrupt),
+        "components": property(components),
+        "maybe_free_model_hooks": maybe_free_model_hooks,
+    }
+    members = {
+        name: member
+        for name, member in members.items()
+        if hasattr(kind, name) or name == "_interrupt"
+    }
+    return type(kind.__name__, (kind,), members)
