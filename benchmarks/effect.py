@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.scoped import current
 from unalike.guidance.base import Context, Method, denoiser_step, per_image_norm
 
 
@@ -53,7 +54,7 @@ class Unchanged:
             2
         )  # forward itself calls no hooks
         output = without_prompt + self._guidance_scale * (with_prompt - without_prompt)
-        level = levels.level(self._pipe.scheduler, args[1])
+        level = levels.level(current(self._pipe).scheduler, args[1])
         return level.a * x_t + level.b * output
 
 

@@ -28,7 +28,7 @@ from unalike.memory import Memory
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
 Fresh = Callable[..., Any]
-NEVER = IntervalGuidance(sigma_low=1e6, sigma_high=1e7)
+NEVER = IntervalGuidance(sigma_low=1e5, sigma_high=1e6)
 HALVES = [torch.bfloat16, torch.float16]
 
 

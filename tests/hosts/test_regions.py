@@ -19,6 +19,7 @@ from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.attention import WordMaps
 from unalike.attach.diffusers.regions.places import Grid
 from unalike.attach.diffusers.regions.words import word_tokens
+from unalike.attach.diffusers.scoped import own_pipeline
 from unalike.errors import UnsupportedError
 from unalike.guidance.base import Context, Method
 
@@ -128,25 +129,26 @@ class Products(TorchFunctionMode):
 def test_map_is_the_attention_that_is_paid_to_the_word(family: Family, read: Read):
     pipe = read(family)
     arguments = {**family.arguments, **family.ask(["a dog cat", "cat"], 1)}
-    prompts, grid = Prompts(pipe, arguments), Grid(pipe, arguments)
+    own = own_pipeline(pipe)
+    prompts, grid = Prompts(own, arguments), Grid(pipe, arguments)
     tokens = word_tokens(pipe, arguments, ["cat"], append=True)
     with (
-        WordMaps(pipe, tokens, grid.cells, prompts) as found,
+        WordMaps(own, tokens, grid.cells, prompts) as found,
         prompts,
         Products(prompts) as products,
     ):
-        family.call(pipe, ["a dog cat", "cat"], 1)
+        family.call(own, ["a dog cat", "cat"], 1)
     made = found.maps["cat"]
     layers = []
     for attention in products.kept:
-        own = [
+        rows = [
             rows[:, places].mean(-1)
             for rows, places in zip(attention[-2:], tokens.words["cat"], strict=True)
         ]
-        side = round(own[0].shape[0] ** 0.5)
+        side = round(rows[0].shape[0] ** 0.5)
         layers.append(
             interpolate(
-                torch.stack(own).view(2, 1, side, side), size=made.shape[1:], mode="bilinear"
+                torch.stack(rows).view(2, 1, side, side), size=made.shape[1:], mode="bilinear"
             )[:, 0]
         )
     torch.testing.assert_close(made, torch.stack(layers).mean(0), atol=1e-6, rtol=1e-4)
@@ -176,12 +178,13 @@ def test_keys_of_the_text_are_the_same_when_only_the_image_differs(family: Famil
     pipe, firsts = read(family), []
     for seed in (0, 1):
         keys: list[Tensor] = []
+        own = own_pipeline(pipe)
         arguments = {**family.arguments, **family.ask(["cat"], 1)}
         tokens, prompts = (
             word_tokens(pipe, arguments, ["cat"], append=False),
-            Prompts(pipe, arguments),
+            Prompts(own, arguments),
         )
-        maps = WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts)
+        maps = WordMaps(own, tokens, Grid(pipe, arguments).cells, prompts)
         with pytest.MonkeyPatch.context() as patch, maps, prompts:
             patch.setattr(
                 WordMaps,
@@ -190,7 +193,7 @@ def test_keys_of_the_text_are_the_same_when_only_the_image_differs(family: Famil
                     kept.append(k) or torch.zeros(1, q.shape[1])
                 ),
             )
-            family.call(pipe, ["cat"], 1, seed=seed)
+            family.call(own, ["cat"], 1, seed=seed)
         assert keys[0].shape[1] == tokens.length
         firsts.append(keys[0])
     torch.testing.assert_close(*firsts)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.prompts import Prompts
+from unalike.attach.diffusers.scoped import own_pipeline
 from unalike.errors import OptionError, UnsupportedError
 
 
@@ -26,6 +27,12 @@ class Sequence(torch.nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor]:
         return (tokens,)
+
+
+class Encoderless:
+    """A pipeline that calls its text encoder itself."""
+
+    text_encoder: Sequence
 
 
 def heard(pipe: Any, rows: int, **arguments: Any) -> Any:
@@ -66,7 +73,6 @@ def test_first_call_counts_when_negative_prompts_are_encoded_in_a_second() -> No
     conditions = prompts.conditions(torch.zeros(1, 2))
     assert conditions.texts == ["a"]
     torch.testing.assert_close(conditions.embeddings, torch.tensor([[1.0, 0.0]]))
-    assert "encode_prompt" not in vars(pipe)
 
 
 def test_groups_follow_prompts_when_the_same_is_given_twice() -> None:
@@ -127,11 +133,13 @@ def test_prompts_are_known_when_the_pipeline_has_no_encode_prompt() -> None:
 
 
 def test_text_encoder_is_heard_when_the_pipeline_has_no_encode_prompt() -> None:
-    pipe = SimpleNamespace(text_encoder=Sequence())
+    shared = Encoderless()
+    shared.text_encoder = Sequence()
+    pipe = own_pipeline(shared)
     with Prompts(pipe, {"prompt": ["a", "b"]}) as prompts:
         pipe.text_encoder(torch.zeros(2, 1, 2))  # the empty prompts come first
         pipe.text_encoder(torch.eye(2)[:, None])
-    pipe.text_encoder(torch.ones(2, 1, 2))
+    shared.text_encoder(torch.ones(2, 1, 2))  # of another call
     conditions = prompts.conditions(torch.zeros(2, 3))
     assert torch.equal(conditions.embeddings, torch.eye(2))  # type: ignore[arg-type]
     assert torch.equal(prompts.positive, torch.eye(2)[:, None])  # type: ignore[arg-type]

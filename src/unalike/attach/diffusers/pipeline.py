@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unalike.attach.diffusers import levels
 from unalike.attach.diffusers.calibration import calibrated, settings_key
-from unalike.attach.diffusers.calls import call_parameters, named_arguments, own_call
+from unalike.attach.diffusers.calls import call_parameters, named_arguments
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
 from unalike.attach.diffusers.embedded import (
@@ -24,7 +24,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.modular import is_modular
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
-from unalike.attach.diffusers.scoped import current, own_pipeline, running
+from unalike.attach.diffusers.scoped import current, own_pipeline
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
 from unalike.attach.run.encoders import PromptEncoder
@@ -264,15 +264,12 @@ class GuidedPipeline:
             places=places,
         )
         with (
-            running(own),
             places,
             Binding(own, session) as binding,
             prompts,
             Denoiser(own, methods, binding, session, prompts),
         ):
-            output = own_call(self.pipe)(
-                own, *map(_own, args), **{name: _own(value) for name, value in kwargs.items()}
-            )
+            output = own(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
         return session, output
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:

@@ -10,8 +10,7 @@ their own. Nothing outside the call sees them, and nothing has to be put back wh
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import MethodType
 from typing import Any
@@ -26,13 +25,12 @@ _evaluating: ContextVar[Any] = ContextVar("unalike_evaluating", default=None)
 
 
 def own_pipeline(pipe: Any) -> Any:
-    """A stand-in of a pipeline for one call, to be called as `own_call(pipe)(own, …)` inside of
-    `running(own)`.
+    """A stand-in of a pipeline for one call: hook it, then call it once.
 
     It has the pipeline's class, its attributes and its models themselves; its scheduler is a copy,
     and what the call sets on it stays on it. Pipelines inside the pipeline have stand-ins too. A
-    callback that calls the stand-in calls the pipeline, unguided. An interrupt that is asked of the
-    pipeline reaches the call.
+    callback that calls the stand-in meanwhile calls the pipeline, unguided. An interrupt that is
+    asked of the pipeline reaches the call.
 
     Args:
         pipe: a diffusers pipeline.
@@ -68,6 +66,10 @@ def own_model(own: Any, name: str) -> Any:
         >>> vae = own_model(own, "vae")                    # doctest: +SKIP
         >>> vae.decode = look_and_then(vae.decode)         # doctest: +SKIP
     """
+    if _ORIGINAL not in vars(own):
+        raise TypeError(
+            f"own is a {type(own).__name__} that other calls share; pass own_pipeline(pipe)"
+        )
     model = getattr(own, name)
     if _ORIGINAL in vars(model):
         return model
@@ -86,25 +88,13 @@ def own_model(own: Any, name: str) -> Any:
     )
     vars(stand_in).update({"forward": forward, "_compiled_call_impl": None, _ORIGINAL: model})
     _replace(own, model, stand_in)
+    vars(own)[name] = stand_in
     return stand_in
 
 
 def original(stand_in: Any) -> Any:
     """The pipeline or the model that is stood in for; anything else as it is."""
     return vars(stand_in).get(_ORIGINAL, stand_in)
-
-
-@contextmanager
-def running(own: Any) -> Iterator[None]:
-    """While it is open, the stand-in pipeline is in its call, and `current` knows it in this thread
-    or task.
-    """
-    token = _running.set((*_running.get(), own))
-    vars(own)[_ENTERED] = True
-    try:
-        yield
-    finally:
-        _running.reset(token)
 
 
 def current(pipe: Any) -> Any:
@@ -156,13 +146,18 @@ def _replace(own: Any, part: Any, stand_in: Any) -> None:
 @functools.cache
 def _stand_in_class(kind: type) -> type:
     """The class of stand-ins for pipelines of a class."""
+    own_call = getattr(kind, "unguided", kind.__call__)
 
-    @functools.wraps(kind.__call__)
+    @functools.wraps(own_call)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if vars(self).get(_ENTERED):  # a callback calls the pipeline that it is given
-            return original(self)(*args, **kwargs)
-        with running(self):  # a pipeline calls one that it is made of
-            return kind.__call__(self, *args, **kwargs)
+            return own_call(original(self), *args, **kwargs)
+        vars(self)[_ENTERED] = True
+        token = _running.set((*_running.get(), self))
+        try:
+            return own_call(self, *args, **kwargs)
+        finally:
+            _running.reset(token)
 
     def components(self: Any) -> Any:
         return original(self).components

@@ -17,6 +17,7 @@ from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.attention import WordMaps
 from unalike.attach.diffusers.regions.places import Grid
 from unalike.attach.diffusers.regions.words import word_tokens
+from unalike.attach.diffusers.scoped import own_pipeline
 from unalike.errors import OptionError, UnsupportedError
 from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
@@ -48,9 +49,10 @@ def maps(
     pipe: Any, arguments: dict[str, Any], words: list[str], *, append: bool
 ) -> dict[str, Tensor]:
     """What was added up during a call."""
-    tokens, prompts = word_tokens(pipe, arguments, words, append=append), Prompts(pipe, arguments)
-    with WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts) as found, prompts:
-        pipe(**arguments, generator=seeded(4))
+    own = own_pipeline(pipe)
+    tokens, prompts = word_tokens(pipe, arguments, words, append=append), Prompts(own, arguments)
+    with WordMaps(own, tokens, Grid(pipe, arguments).cells, prompts) as found, prompts:
+        own(**arguments, generator=seeded(4))
     return found.maps
 
 
@@ -301,7 +303,8 @@ def test_words_are_looked_for_with_the_prompt_itself_when_a_method_anneals_it(le
 
 def test_map_is_an_average_over_the_steps_so_far(pipelines: Pipelines):
     pipe, arguments = pipelines("sd"), prompted("sd", ["a cat"], 1)
-    tokens, prompts = word_tokens(pipe, arguments, ["cat"], append=True), Prompts(pipe, arguments)
+    own = own_pipeline(pipe)
+    tokens, prompts = word_tokens(pipe, arguments, ["cat"], append=True), Prompts(own, arguments)
     so_far: list[Tensor] = []
 
     def look(pipe: Any, step: int, time: Any, values: Any) -> dict[str, Any]:
@@ -309,20 +312,20 @@ def test_map_is_an_average_over_the_steps_so_far(pipelines: Pipelines):
         return {}
 
     with (
-        WordMaps(pipe, tokens, Grid(pipe, arguments).cells, prompts) as found,
+        WordMaps(own, tokens, Grid(pipe, arguments).cells, prompts) as found,
         prompts,
         probabilities(pipe.unet) as kept,
     ):
-        pipe(**arguments, generator=seeded(1), callback_on_step_end=look)
+        own(**arguments, generator=seeded(1), callback_on_step_end=look)
     layers = len(kept) // 4
     for step, mean in enumerate(so_far, 1):
-        own = [
+        layer_maps = [
             interpolate(
                 a[-1:, :, :, 2:5].mean((1, 3)).view(1, 1, 4, 4), size=(8, 8), mode="bilinear"
             )[:, 0]
             for a in kept[: step * layers]
         ]
-        torch.testing.assert_close(mean, torch.stack(own).mean(0), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(mean, torch.stack(layer_maps).mean(0), atol=1e-6, rtol=1e-4)
     assert not torch.equal(so_far[0], so_far[3])
 
 

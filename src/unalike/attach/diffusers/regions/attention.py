@@ -109,8 +109,7 @@ class WordMaps:
             module.register_forward_pre_hook(self._before, with_kwargs=True)
             module.register_forward_hook(self._after, always_call=True)
             self._hooks += [
-                part.register_forward_pre_hook(attends, with_kwargs=True)
-                for part in _cross(module)
+                part.register_forward_pre_hook(attends, with_kwargs=True) for part in _cross(module)
             ]
         return self
 

@@ -6,7 +6,6 @@ import inspect
 import re
 import unicodedata
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from unalike.attach.diffusers.calls import own_call
 from unalike.attach.diffusers.prompts import prompt_texts
-from unalike.attach.diffusers.scoped import own_model
+from unalike.attach.diffusers.scoped import original, own_model, own_pipeline
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -58,7 +57,7 @@ def word_tokens(
     are encoded in the place of that prompt.
 
     Args:
-        pipe: the pipeline of this call alone, from `own_pipeline`.
+        pipe: a diffusers pipeline.
         arguments: of the call, by name.
         words: that are looked for.
         append: whether words that are not in a prompt are appended to it here; the call itself is
@@ -156,7 +155,8 @@ def _encoded(
     """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder
     read.
     """
-    encode = getattr(pipe, "encode_prompt", None)
+    own = own_pipeline(original(pipe))
+    encode = getattr(own, "encode_prompt", None)
     if encode is None:
         raise UnsupportedError(
             f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region"
@@ -172,7 +172,7 @@ def _encoded(
         for name, value in {**usual, **arguments}.items()
         if name in accepted and _concerns_text(name)
     }
-    own = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
+    columns = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
     fixed = {
         "do_classifier_free_guidance": False,
         "num_images_per_prompt": 1,
@@ -188,16 +188,13 @@ def _encoded(
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
-        for name in _encoders(pipe):
-            model = own_model(pipe, name)
-            stack.callback(
-                model.register_forward_pre_hook(read(name), with_kwargs=True).remove
-            )
+    for name in _encoders(own):
+        own_model(own, name).register_forward_pre_hook(read(name), with_kwargs=True)
+    with torch.no_grad():
         return encode(
             **{
                 **shared,
-                **own,
+                **columns,
                 **{name: value for name, value in fixed.items() if name in accepted},
             }
         ), ids
