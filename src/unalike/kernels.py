@@ -16,6 +16,10 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 
+_UNSURE = 1e4
+"""A squared distance is measured by differences where its rounding may exceed one part in this."""
+_DIFFERENCES = 1 << 22
+
 
 class Kernel(Protocol):
     """What the scores and the guidance ask of a kernel."""
@@ -34,7 +38,28 @@ def unit_rows(x: Tensor) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
+    # The largest entry is brought near 1 by a power of two, which is exact, so that squares neither
+    # overflow nor vanish and rows of an ordinary size keep every bit.
+    x = x / _power_of_two(x.detach().abs().amax(dim=-1, keepdim=True)) if x.shape[-1] else x
     return x / x.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def power_of_two(x: Tensor) -> float:
+    """The power of two that brings the largest entry of `x` into [1, 2) when it divides it; 1 where
+    all are 0. Dividing by it changes no digit.
+
+    Example:
+        >>> import torch
+        >>> power_of_two(torch.tensor([3.0, -5.0]))
+        4.0
+    """
+    return float(_power_of_two(x.detach().abs().max())) if x.numel() else 1.0
+
+
+def _power_of_two(largest: Tensor) -> Tensor:
+    """The largest power of two not above each of these numbers; 1 for 0 and infinity."""
+    usable = (largest > 0) & largest.isfinite()
+    return torch.where(usable, largest / (2 * torch.frexp(largest).mantissa), 1)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -54,6 +79,30 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     squared = u.square().sum(1, keepdim=True) + v.square().sum(1) - 2 * (u @ v.T)
     squared = squared.clamp_min(0)
     return squared.fill_diagonal_(0) if a is b else squared
+
+
+def resolved_squares(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances (n, m) like `squared_distances`, and right for near rows too.
+
+    The product loses the digits of distances that are small beside the rows themselves; those pairs
+    are measured by differences, so that exactly equal rows are at 0 and no others are. The squares
+    of the rows must be normal numbers. O(n m d), and O(d) for each near pair.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.tensor([[1e9, 0.0], [0.0, 1e-3], [0.0, 0.0]], dtype=torch.float64)
+        >>> resolved_squares(rows, rows)[1, 2].item()
+        1e-06
+    """
+    centre = b.mean(dim=0)
+    u, v = a - centre, b - centre
+    sizes = u.square().sum(dim=1, keepdim=True) + v.square().sum(dim=1)
+    squared = torch.addmm(sizes, u, v.T, alpha=-2)
+    unsure = squared <= _UNSURE * torch.finfo(a.dtype).eps * a.shape[1] * sizes
+    for pairs in unsure.nonzero().split(max(1, _DIFFERENCES // max(1, a.shape[1]))):
+        i, j = pairs.T
+        squared[i, j] = (a[i] - b[j]).square().sum(dim=1)
+    return squared
 
 
 @dataclass(frozen=True)
@@ -85,7 +134,12 @@ class Gaussian:
 
     def log(self, a: Tensor, b: Tensor) -> Tensor:
         """`log k`, which keeps its order where `k` itself would underflow to 0."""
-        return squared_distances(a, b) / (-2 * self.bandwidth**2)
+        # In units of a power of two near the bandwidth, so that no square overflows or vanishes
+        # where the kernel does not.
+        most = 1000 if a.dtype == torch.float64 else 125
+        unit = 2.0 ** max(-most, min(most, math.frexp(self.bandwidth)[1]))
+        same, a = a is b, a / unit
+        return squared_distances(a, a if same else b / unit) / (-2 * (self.bandwidth / unit) ** 2)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Memory:
 
         Raises:
             OptionError: when the sizes do not fit each other or what the space holds already.
-            NumericsError: for NaN or infinite latents, or too large ones for float16.
+            NumericsError: for NaN or infinite latents, and those too large or too small for float16.
         """
         rows = _storable("latents", latents, self.dtype)
         embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
@@ -309,9 +309,9 @@ def _require_capacity(capacity: Any) -> None:
 
 
 def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
-    if not isinstance(values, Tensor) or values.ndim < 2:
+    if not isinstance(values, Tensor) or values.ndim < 2 or values.is_complex():
         got = (
-            f"of shape {tuple(values.shape)}"
+            f"{values.dtype} of shape {tuple(values.shape)}"
             if isinstance(values, Tensor)
             else f"a {type(values).__name__}"
         )
@@ -322,5 +322,10 @@ def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
     if not torch.isfinite(rows).all():
         raise NumericsError(
             f"{name} has NaN or infinite values in {dtype}; nothing was added. Memory(dtype='float32') holds larger numbers"
+        )
+    if ((rows == 0).all(dim=1) & values.detach().cpu().flatten(1).any(dim=1)).any():
+        raise NumericsError(
+            f"{name} has rows too small for {dtype}, which would become 0; nothing was added. "
+            "Memory(dtype='float32') holds smaller numbers, and larger latents fit as they are"
         )
     return rows

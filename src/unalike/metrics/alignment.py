@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.kernels import unit_rows
-from unalike.metrics.features import checked, pair
+from unalike.metrics.features import checked, directions, pair
 
 
 def clip_score(images: Tensor, prompts: Tensor) -> float:
@@ -22,7 +21,7 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
         prompts: embeddings (n, p) of their prompts, by the same CLIP model and in the same order.
 
     Raises:
-        OptionError: for different numbers, or embeddings that are not finite.
+        OptionError: for different numbers, and embeddings that are not finite or all zeros.
 
     Example:
         >>> import torch
@@ -34,7 +33,10 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
         raise OptionError(
             f"images has {len(x)} rows and prompts {len(y)}; there must be one prompt an image, in the same order"
         )
-    return 100 * (unit_rows(x) * unit_rows(y)).sum(dim=1).clamp_min(0).mean().item()
+    return (
+        100
+        * (directions("images", x) * directions("prompts", y)).sum(dim=1).clamp_min(0).mean().item()
+    )
 
 
 def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
@@ -49,7 +51,7 @@ def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
             single image do not count.
 
     Raises:
-        OptionError: where no group has two images, or the embeddings are not finite.
+        OptionError: where no group has two images, or embeddings are not finite or all zeros.
 
     Cost: O(n p): the sum over all pairs of unit vectors is the squared norm of their sum.
 
@@ -58,7 +60,7 @@ def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
         >>> in_batch_similarity(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 1, 1]))
         1.0
     """
-    x = unit_rows(checked("images", images, least=2))
+    x = directions("images", checked("images", images, least=2))
     groups = (
         torch.zeros(len(x), dtype=torch.int64) if groups is None else torch.as_tensor(groups).cpu()
     )

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.metrics.features import BLOCK, distance_blocks, pair
+from unalike.kernels import power_of_two
+from unalike.metrics.features import BLOCK, at_most, distance_blocks, pair
+
+_SAME = 8  # roundings of a norm within which two training samples are one and the same
 
 
 def nearest_distances(
@@ -59,14 +62,17 @@ def share_inside(
 
 
 def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> float:
-    """AuthPct: percentage of generated samples that are no closer to their nearest training sample
-    than another training sample is to it.
+    """AuthPct: percentage of generated samples that are further from their nearest training sample
+    than that one is from the nearest other training sample.
 
-    100 where nothing looks copied; exact copies count against it, and so do samples that are merely
-    good in a sparse region.
+    100 where nothing looks copied. Exact copies always count against it, and so do samples that are
+    merely good in a sparse region.
 
     Source: Alaa et al. 2022, authenticity (arXiv:2102.08921), reported as a percentage by Stein et
-    al. 2023 (arXiv:2306.04675).
+    al. 2023 (arXiv:2306.04675); a tie is not authentic, as in their code. Departures: a training
+    sample that is repeated counts once, where their code takes its repetition for the nearest other
+    one and calls everything near it authentic; a sample that is equally near to several training
+    samples must be authentic for each, so that the order of the training set does not matter.
 
     Args:
         generated: features (m, …).
@@ -88,8 +94,7 @@ def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> floa
 
 
 def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Tensor:
-    """What `auth_pct` is the percentage of: whether each generated sample (m,) is no closer to its
-    nearest than another is to that one.
+    """Whether each generated sample (m,) is authentic; `auth_pct` is their percentage.
 
     Args, Raises and Cost: as for `auth_pct`.
 
@@ -98,14 +103,26 @@ def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Ten
         >>> authentic(torch.tensor([[0.1], [5.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
         tensor([False,  True])
     """
-    if len(training) < 2:
+    g, x = pair("generated", generated, "training", training)
+    if len(x) < 2:
         raise OptionError(
-            f"training has {len(training)} samples; at least 2 are needed, to compare distances among them"
+            f"training has {len(x)} samples; at least 2 are needed, to compare distances among them"
         )
-    distance, index = nearest_distances(generated, training, block=block)
-    _, x = pair("generated", generated, "training", training)
+    scale = power_of_two(x)
+    same = _SAME * _rounding(training) * scale * (x / scale).norm(dim=1)
     among = x.new_empty(len(x))
     for part, distances in distance_blocks(x, x, block=block):
-        distances.diagonal(part.start).fill_(torch.inf)
-        among[part] = distances.amin(dim=1)
-    return distance >= among[index]
+        among[part] = distances.masked_fill_(distances <= same[part, None], torch.inf).amin(dim=1)
+    among = torch.where(among.isinf(), same, among)  # all others repeat this one
+    parts = []
+    for _, distances in distance_blocks(g, x, block=block):
+        nearest = distances.amin(dim=1)
+        limit = torch.where(at_most(distances, nearest[:, None]), among, -torch.inf).amax(dim=1)
+        parts.append(~at_most(nearest, limit))
+    return torch.cat(parts)
+
+
+def _rounding(features: Tensor) -> float:
+    """The relative rounding error of features: that of their own precision, or of float32."""
+    exact = features.dtype == torch.float64 or not features.is_floating_point()
+    return torch.finfo(torch.float64 if exact else torch.float32).eps

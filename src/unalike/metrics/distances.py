@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from unalike.metrics.features import BLOCK, pair
+from unalike.errors import OptionError
+from unalike.metrics.features import BLOCK, common_scale, pair
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
@@ -38,6 +41,8 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
         9.0
     """
     x, g = pair("real", real, "generated", generated, least=2)
+    scale = common_scale(x, g)
+    x, g = x / scale, g / scale
     covariance_x, covariance_g = _covariance(x), _covariance(g)
     root = _square_root(covariance_x)
     cross = torch.linalg.eigvalsh(root @ covariance_g @ root).clamp_min(0).sqrt().sum()
@@ -47,7 +52,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
         + covariance_g.trace()
         - 2 * cross
     )
-    return max(0.0, squared.item())
+    return _representable(max(0.0, squared.item()) * scale * scale)
 
 
 def _covariance(x: Tensor) -> Tensor:
@@ -86,20 +91,54 @@ def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> f
         7.0
     """
     x, g = pair("real", real, "generated", generated, least=2)
+    centre = (x.mean(dim=0) + g.mean(dim=0)) / 2
+    u, v = x - centre, g - centre
     own = sum(
-        (_kernel_sum(a, a, block) - _kernel(a.square().sum(dim=1), a.shape[1]).sum())
+        (_kernel_sum(a, a, centre, block) - _kernel_diagonal(a, centre).sum())
         / (len(a) * (len(a) - 1))
-        for a in (x, g)
+        for a in (u, v)
     )
-    return (own - 2 * _kernel_sum(x, g, block) / (len(x) * len(g))).item()
+    return _representable((own - 2 * _kernel_sum(u, v, centre, block) / (len(u) * len(v))).item())
 
 
-def _kernel_sum(a: Tensor, b: Tensor, block: int) -> Tensor:
-    total = a.new_zeros(())
-    for rows in a.split(max(1, block // len(b))):
-        total += _kernel(rows @ b.T, a.shape[1]).sum()
+def _kernel_sum(a: Tensor, b: Tensor, centre: Tensor, block: int) -> Tensor:
+    total, size = a.new_zeros(()), a.shape[1]
+    along_a, along_b, level = a @ centre / size, b @ centre / size, _level(centre)
+    step = max(1, block // len(b))
+    for rows, along in zip(a.split(step), along_a.split(step), strict=True):
+        total += _kernel(rows @ b.T / size, along[:, None], along_b, level).sum()
     return total
 
 
-def _kernel(products: Tensor, size: int) -> Tensor:
-    return (products / size + 1) ** 3
+def _kernel_diagonal(a: Tensor, centre: Tensor) -> Tensor:
+    size = a.shape[1]
+    along = a @ centre / size
+    return _kernel(a.square().sum(dim=1) / size, along, along, _level(centre))
+
+
+def _level(centre: Tensor) -> float:
+    return centre.square().mean().item() + 1
+
+
+def _kernel(product: Tensor, along_a: Tensor, along_b: Tensor, level: float) -> Tensor:
+    """`k(a, b) - k(a, c) - k(c, b) + k(c, c)` for rows that the centre `c` was taken off.
+
+    What is left out depends on one row alone and cancels in the discrepancy; with a large common
+    offset it would take all digits along.
+
+    Args:
+        product: `<a - c, b - c> / d`.
+        along_a, along_b: `<a - c, c> / d` and `<b - c, c> / d`.
+        level: `<c, c> / d + 1`.
+    """
+    q = level + along_a + along_b
+    return product * (3 * q * (q + product) + product**2) + 3 * along_a * along_b * (level + q)
+
+
+def _representable(value: float) -> float:
+    if not math.isfinite(value):
+        raise OptionError(
+            "the features are so large that float64 cannot hold their distance; scale both arrays "
+            "by one factor"
+        )
+    return value

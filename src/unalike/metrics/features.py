@@ -8,18 +8,24 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.kernels import power_of_two, resolved_squares, unit_rows
 
 BLOCK = 2**24
 """Entries of one block of a distance matrix: 128 MiB in float64."""
+_TIE = 1e-9
+_LARGEST = 1e300
 
 
 def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
     """The features as float64 rows (n, d).
 
     Raises:
-        OptionError: where they are not finite, have no features, or fewer than `least` rows.
+        OptionError: where they are not finite or too large, have no features, or fewer than `least`
+            rows.
     """
     rows = torch.as_tensor(features).detach()
+    if rows.is_complex():
+        raise OptionError(f"{name} is complex; features are real numbers, as in {name}.abs()")
     if rows.ndim < 2 or rows.numel() == 0 or len(rows) < least:
         raise OptionError(
             f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least {least} {'sample' if least == 1 else 'samples'} "
@@ -29,7 +35,13 @@ def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
         raise OptionError(
             f"{name} has NaN or infinite values; remove those samples, as in X[X.flatten(1).isfinite().all(dim=1)]"
         )
-    return (rows.cpu() if rows.device.type == "mps" else rows).flatten(1).double()
+    rows = (rows.cpu() if rows.device.type == "mps" else rows).flatten(1).double()
+    if rows.abs().max() > _LARGEST:
+        raise OptionError(
+            f"{name} has numbers beyond {_LARGEST:g}, whose distances float64 cannot hold; scale both "
+            "arrays by one factor"
+        )
+    return rows
 
 
 def pair(
@@ -48,19 +60,41 @@ def pair(
     return rows, others.to(rows.device)
 
 
+def common_scale(a: Tensor, b: Tensor) -> float:
+    """A power of two near the largest entry of both arrays, so that squares of what it divides are
+    normal numbers.
+    """
+    return max(power_of_two(a), power_of_two(b))
+
+
 def distance_blocks(a: Tensor, b: Tensor, *, block: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
     """Euclidean distances between rows (n, d) and (m, d): for each block of rows of `a` its slice
     and the distances (rows, m).
 
-    Distances below the rounding error are exactly 0, so that copies are known as copies. O(n m d)
-    in all, `block` distances at a time.
+    Equal rows are at exactly 0, and no others. O(n m d) in all, `block` distances at a time.
     """
-    centre = b.mean(dim=0)
-    u, v = a - centre, b - centre
-    squares, rounding = v.square().sum(dim=1), torch.finfo(a.dtype).eps * a.shape[1]
+    scale = common_scale(a, b)
+    v = b / scale
     rows = max(1, block // len(b))
     for start in range(0, len(a), rows):
         part = slice(start, min(start + rows, len(a)))
-        sizes = u[part].square().sum(dim=1, keepdim=True) + squares
-        squared = torch.addmm(sizes, u[part], v.T, alpha=-2)
-        yield part, squared.masked_fill_(squared <= rounding * sizes, 0).sqrt_()
+        yield part, resolved_squares(a[part] / scale, v).clamp_min_(0).sqrt_() * scale
+
+
+def at_most(distances: Tensor, limit: Tensor) -> Tensor:
+    """Whether distances are at most a limit; those that differ by rounding alone count as equal."""
+    return distances <= limit * (1 + _TIE)
+
+
+def directions(name: str, rows: Tensor) -> Tensor:
+    """Rows (n, d) scaled to norm 1.
+
+    Raises:
+        OptionError: where a row is all zeros, which has no direction.
+    """
+    if (zeros := (rows == 0).all(dim=1)).any():
+        raise OptionError(
+            f"row {zeros.nonzero()[0].item()} of {name} is all zeros and has no direction to "
+            f"compare; remove it, as in {name}[{name}.any(dim=1)]"
+        )
+    return unit_rows(rows)

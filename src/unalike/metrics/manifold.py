@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.metrics.features import BLOCK, distance_blocks, pair
+from unalike.metrics.features import BLOCK, at_most, distance_blocks, pair
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOC
         torch.zeros(len(x), dtype=torch.bool),
     )
     for part, distances in distance_blocks(x, g, block=block):
-        inside = distances <= around_real[part, None]
+        inside = at_most(distances, around_real[part, None])
         balls += inside.sum(dim=0).cpu()
         covered[part] = inside.any(dim=1).cpu()
-        recalled[part] = (distances <= around_generated).any(dim=1).cpu()
+        recalled[part] = at_most(distances, around_generated).any(dim=1).cpu()
     return Membership(balls, recalled, covered)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.kernels import power_of_two, resolved_squares
 from unalike.scores.grams import checked_rows
 
 _HELD = 2**23  # distances at a time, 64 MiB
@@ -45,7 +46,8 @@ def median_bandwidth(X: Tensor) -> float:
         raise OptionError(
             "X has 1 sample; a bandwidth needs at least 2, for it comes from the distances between them"
         )
-    bandwidth = math.sqrt(_ranked(rows - rows.mean(dim=0), (n * (n - 1) // 2 - 1) // 2))
+    scale = power_of_two(rows)
+    bandwidth = scale * math.sqrt(_ranked(rows / scale, (n * (n - 1) // 2 - 1) // 2))
     if bandwidth == 0:
         raise OptionError(
             "half of the pairs in X are of equal samples, so that the median distance is 0; remove copies, as in X.unique(dim=0), or "
@@ -85,14 +87,9 @@ def _within(rows: Tensor, low: int, bits: int) -> Iterator[Tensor]:
     """The squared distances of all pairs, as the integers that their bits are: those from `low` to
     `low + 2**bits`.
     """
-    size = rows.square().sum(dim=1)
     step = max(1, _HELD // len(rows))
     for start in range(0, len(rows), step):
         a, b = slice(start, start + step), slice(start, None)
-        total = size[a, None] + size[b]
-        squared = total - 2 * (rows[a] @ rows[b].T)
-        squared = torch.where(
-            squared > 1e-14 * total, squared, 0
-        )  # below is rounding, not distance: equal samples
+        squared = resolved_squares(rows[a], rows[b]).clamp_min(0)
         codes = squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].view(torch.int64)
         yield codes if bits >= 63 else codes[(codes >= low) & (codes - low < 1 << bits)]

@@ -27,6 +27,9 @@ _SAMPLED_VALUES = 1 << 25
 _QUERIES, _MEASURED = 48, 2048
 _BLOCK_VALUES = 1 << 24
 _UNIT = 2.0**-24  # of float32 arithmetic
+_UNSCALED = 1e-3, 1e4  # norms that float16 and float32 hold well as they are
+_SOUND = 1e-9, 1e9  # norms whose float32 squares are normal numbers, with room for the query's
+_FAR = 2.0**30
 SECOND_TIERS = ("coordinates", "signs")
 
 
@@ -86,7 +89,7 @@ class Index:
 
     def queries(self, x: np.ndarray) -> list[Query]:
         """The rows (B, d) of `x`, prepared."""
-        v = x.astype(np.float64) - self.contraction.mean
+        v = self.contraction.centred(x)
         y = v @ self.contraction.basis.T
         return [
             Query(*each)
@@ -102,13 +105,15 @@ class Index:
         """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||²
         - ||φ(x)||²`.
         """
-        right = np.column_stack([np.stack([q.phi for q in queries]), np.ones(len(queries))]).astype(
-            np.float32
-        )
+        phi = [np.zeros_like(q.phi) if self.is_far(q) else q.phi for q in queries]
+        right = np.column_stack([np.stack(phi), np.ones(len(queries))]).astype(np.float32)
         return self.phi[rows] @ right.T
 
     def first_limit(self, query: Query, reach: float) -> float:
         """A row whose value of `first` is not below this is at least `reach` away."""
+        if self.is_far(query):
+            return -np.inf if self._far_lower(query) >= reach else np.inf
+        reach = reach * self.contraction.scale
         squared = ((reach + self._off(query)) * self.contraction.stretch + self.errors[0]) ** 2 * (
             1 + 1e-9
         )
@@ -121,6 +126,8 @@ class Index:
 
     def first_lower(self, query: Query, values: np.ndarray) -> np.ndarray:
         """The lower bounds (m,) float64 of the distances that values (m,) of `first` stand for."""
+        if self.is_far(query):
+            return np.full(len(values), self._far_lower(query))
         squared = values.astype(np.float64) + float(query.phi @ query.phi) - self._rounding(query)
         return (
             (
@@ -128,7 +135,7 @@ class Index:
                 - self._off(query)
             )
             * (1 - 1e-9)
-        ).clip(0)
+        ).clip(0) / self.contraction.scale
 
     def lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
         """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight
@@ -137,6 +144,12 @@ class Index:
         Of the further coordinates those of the first band are looked at first, and the others where
         that leaves a row nearer than `reach`.
         """
+        if self.is_far(query):
+            return np.full(len(rows), self._far_lower(query))
+        return self._lower(query, rows, reach * self.contraction.scale) / self.contraction.scale
+
+    def _lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
+        """`lower` in units of the contraction's scale."""
         chosen = torch.from_numpy(rows)
         squares = (
             torch.from_numpy(self.phi).index_select(0, chosen)[:, :-1].double() / 2
@@ -207,6 +220,24 @@ class Index:
         )
 
     @cached_property
+    def sound(self) -> bool:
+        """Whether float32 and float16 can hold what is stored, so that the bounds are proofs: not
+        for vectors of a size that the scale does not suit, as earlier releases stored them.
+        """
+        low, high = _SOUND
+        fits = low <= self._largest <= high and all(map(math.isfinite, self.errors))
+        return fits or not self.phi.any()
+
+    def is_far(self, query: Query) -> bool:
+        """Whether a query is so far off that all rows are at one distance from it, but for a
+        millionth, and float32 could not hold the products.
+        """
+        return query.norm > _FAR * (1 + self._largest)
+
+    def _far_lower(self, query: Query) -> float:
+        return query.norm * (1 - 1e-6) / self.contraction.scale
+
+    @cached_property
     def _largest(self) -> float:
         """Largest `||φ(z)||`."""
         return float(self.phi[:, -1].max(initial=0.0)) ** 0.5
@@ -245,7 +276,7 @@ class Index:
             phi=np.concatenate([p.phi for p in parts]),
             further=np.concatenate([p.further for p in parts]),
             along=np.concatenate([p.along for p in parts]),
-            errors=(max(p.errors[0] for p in parts), max(p.errors[1] for p in parts)),
+            errors=tuple(np.max([p.errors for p in parts], axis=0).tolist()),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -258,7 +289,11 @@ class Index:
             "further": self.further,
             "along": self.along,
             "errors": np.array(self.errors),
-            "layout": np.array([c.leading, SECOND_TIERS.index(self.second)]),
+            # Releases that know no scale refuse a layout of three numbers.
+            "layout": np.array(
+                [c.leading, SECOND_TIERS.index(self.second)]
+                + ([] if c.scale == 1 else [math.frexp(c.scale)[1] - 1])
+            ),
             "measured": np.array([self.measured.get(name, math.nan) for name in SECOND_TIERS]),
         }
         return {
@@ -274,8 +309,9 @@ class Index:
         """
         try:
             a = {name: tensor.numpy() for name, tensor in tensors.items()}
-            leading, second = (int(v) for v in a["layout"])
-            contraction = Contraction.of(a["mean"], a["basis"], leading)
+            leading, second, *exponent = (int(v) for v in a["layout"])
+            scale = 2.0 ** sum(exponent)
+            contraction = Contraction.of(a["mean"], a["basis"], leading, scale)
             shares = zip(SECOND_TIERS, a["measured"].tolist(), strict=True)
             index = cls(
                 contraction,
@@ -333,16 +369,34 @@ def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0
     )
     sample = vectors.rows(chosen).astype(np.float32)
     mean = sample.mean(axis=0)
+    centred = sample - mean
+    scale = _scale(_largest_norm(centred))
+    centred = centred if scale == 1 else (centred.astype(np.float64) * scale).astype(np.float32)
     maps = {
-        second: Contraction.of(mean, basis, min(_LEADING, len(basis)))
-        for second, basis in _bases(sample - mean, n, budget, seed).items()
+        second: Contraction.of(mean, basis, min(_LEADING, len(basis)), scale)
+        for second, basis in _bases(centred, n, budget, seed).items()
     }
     measured = {
         second: _excluded(_index(c, second, sample[:_MEASURED]), sample, radius, rng)
         for second, c in maps.items()
     }
     best = max(measured, key=lambda second: measured[second])
-    return replace(_index(maps[best], best, sample[:0]), measured=measured).extended(vectors)
+    index = _of_all(maps[best], best, vectors)
+    if not index.sound:  # the sample was smaller than the set
+        largest = max(_largest_norm(rows - mean) for _, rows in vectors.blocks())
+        index = _of_all(replace(maps[best], scale=_scale(largest)), best, vectors)
+    return replace(index, measured=measured)
+
+
+def _of_all(contraction: Contraction, second: str, vectors: Vectors) -> Index:
+    empty = np.empty((0, vectors.dimension), np.float32)
+    return _index(contraction, second, empty).extended(vectors)
+
+
+def _scale(largest: float) -> float:
+    """The power of two for vectors whose largest norm is this, less the mean."""
+    low, high = _UNSCALED
+    return 1.0 if low <= largest <= high or largest == 0 else 2.0 ** (7 - math.frexp(largest)[1])
 
 
 def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, np.ndarray]:
@@ -378,17 +432,15 @@ def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, n
 def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
     """The index of these rows (m, d)."""
     phi, coordinates = contraction(rows)
-    stored = phi.astype(np.float32)
-    squares = (stored.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
-    along, further, error = (
-        np.empty((len(rows), 0), np.float32),
-        coordinates.astype(np.float16),
-        0.0,
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # `Index.sound` tells
+        stored = phi.astype(np.float32)
+        further = coordinates.astype(np.float16)
+        squares = (stored.astype(np.float64) ** 2).sum(axis=1, keepdims=True).astype(np.float32)
+    along, error = np.empty((len(rows), 0), np.float32), 0.0
     if second == "coordinates":
         error = _largest_norm(further - coordinates)
     else:
-        v = rows.astype(np.float64) - contraction.mean
+        v = contraction.centred(rows)
         further = np.packbits(v >= 0, axis=1)
         inner = np.abs(v).sum(axis=1) / v.shape[1] ** 0.5
         exact = np.column_stack([inner, np.sqrt(((v**2).sum(axis=1) - inner**2).clip(0))])
@@ -398,7 +450,7 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
         )  # the second is a small difference of squares
     return Index(
         contraction,
-        np.hstack([-2 * stored, squares.astype(np.float32)]),
+        np.hstack([-2 * stored, squares]),
         second,
         further,
         along,
@@ -407,7 +459,12 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
 
 
 def _largest_norm(rows: np.ndarray) -> float:
-    return float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
+    parts = np.array_split(rows, 1 + rows.size // _BLOCK_VALUES)
+    return float(
+        np.max(
+            [np.sqrt((part.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0) for part in parts]
+        )
+    )
 
 
 def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Generator) -> float:

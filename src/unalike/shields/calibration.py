@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.kernels import power_of_two
 from unalike.shields.vectors import Vectors
 
 COPY = 0.5
@@ -23,6 +24,7 @@ NEIGHBOURS = 50
 SAMPLED = 2000
 _SHARE = {"protected": 0.5, "generated": 1.0}
 _BLOCK_VALUES = 1 << 24
+_FAR = 1e15  # times the size of the queries: all that is further is equally far
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,16 @@ def nearest_distances(
         tell: called with the share that is done.
     """
     size = max(64, _BLOCK_VALUES // vectors.dimension)
-    centre = x.mean(axis=0)
-    queries = torch.from_numpy((x - centre).astype(np.float32))
+    # The centre is one that float32 holds, and a median, which an outlier does not move.
+    centre = np.median(x[:64], axis=0).astype(np.float32).astype(np.float64)
+    queries = torch.from_numpy(x - centre)
+    scale = power_of_two(queries)
+    queries = (queries / scale).float()
     squared = torch.full((len(x), 0), torch.inf)
     rows = torch.empty((len(x), 0), dtype=torch.int64)
     for first, block in vectors.blocks(size):
-        z = torch.from_numpy(block.astype(np.float32) - centre.astype(np.float32))
+        z = torch.from_numpy(block.astype(np.float64) - centre) / scale
+        z = z.clamp_(-_FAR, _FAR).float()
         d = (z.square().sum(1) - 2 * queries @ z.T) + queries.square().sum(1, keepdim=True)
         if own is not None:
             here = np.flatnonzero((own >= first) & (own < first + len(block)))

@@ -1,4 +1,4 @@
-"""A map into few numbers that brings no two vectors further apart."""
+"""A map into few numbers that brings no two vectors further apart, in units of the set's size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contraction:
-    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · ||x - z||`: leading coordinates, norms of bands
-    of others, norm of the rest.
+    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · scale · ||x - z||`: leading coordinates, norms of
+    bands of others, norm of the rest.
 
     With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and
     one for what is orthogonal to all of them; in any subspace the norm of a difference is at least
@@ -19,6 +19,8 @@ class Contraction:
 
     Attributes:
         mean: (d,) float64, subtracted first.
+        scale: a power of two that multiplies what is left, so that float16 can hold the coordinates
+            and float32 their squares; 1 for vectors of an ordinary size.
         basis: (k, d) float64, `P` by falling variance.
         leading: how many coordinates are taken one by one.
         edges: where the bands of the further coordinates begin, and k.
@@ -30,9 +32,12 @@ class Contraction:
     leading: int
     edges: tuple[int, ...]
     stretch: float
+    scale: float = 1.0
 
     @classmethod
-    def of(cls, mean: np.ndarray, basis: np.ndarray, leading: int) -> Contraction:
+    def of(
+        cls, mean: np.ndarray, basis: np.ndarray, leading: int, scale: float = 1.0
+    ) -> Contraction:
         """The map of a float32 mean and basis, with bands that double in width."""
         edges = [leading]
         while edges[-1] < len(basis):
@@ -46,6 +51,7 @@ class Contraction:
             leading,
             tuple(edges),
             (1 + excess + excess**2) ** 0.5 * (1 + 1e-12),
+            scale,
         )
 
     @property
@@ -57,9 +63,13 @@ class Contraction:
         """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) that its bands are
         norms of; float64.
         """
-        v = rows.astype(np.float64) - self.mean
+        v = self.centred(rows)
         y = v @ self.basis.T
         return self.joined(y, np.linalg.norm(v - y @ self.basis, axis=1)), y[:, self.leading :]
+
+    def centred(self, rows: np.ndarray) -> np.ndarray:
+        """The rows (m, d) less the mean, scaled; float64."""
+        return (rows.astype(np.float64) - self.mean) * self.scale
 
     def joined(self, y: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """`φ` (m, size) from the coordinates y (m, k) and the norm of what is orthogonal to all of

@@ -52,15 +52,14 @@ class Layered(Search):
         limits = np.array(
             [self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)]
         )
-        limits = np.nextafter(
-            limits.astype(np.float32), np.float32(np.inf)
-        )  # compared in float32, and never below what it was
+        with np.errstate(over="ignore"):  # compared in float32, and never below what it was
+            limits = np.nextafter(limits.astype(np.float32), np.float32(np.inf))
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [
             [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] for _ in queries
         ]
         for rows in self._slices():
             values = self.index.first(queries, rows)
-            at = np.flatnonzero(values < limits)
+            at = np.flatnonzero(~(values >= limits))
             if not len(at):
                 continue
             row, image = np.divmod(at, len(queries))

@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 from unalike.errors import OptionError, StoreError
 from unalike.shields import disk
-from unalike.shields.vectors import DTYPES
+from unalike.shields.vectors import DTYPES, FARTHEST
 
 KIND = "unalike.shield"
 VERSION = 2
@@ -195,7 +196,7 @@ def require_radius(radius: Any) -> float:
     """The radius, if it is one.
 
     Raises:
-        OptionError: for anything but a finite number above 0.
+        OptionError: for anything but a number above 0, not beyond what float64 can square.
 
     Example:
         >>> require_radius(-1)
@@ -203,15 +204,20 @@ def require_radius(radius: Any) -> float:
             ...
         unalike.errors.OptionError: radius is -1; allowed: a finite number above 0, as in radius=20.0
     """
-    if (
-        isinstance(radius, bool)
-        or not isinstance(radius, int | float)
-        or not (math.isfinite(radius) and radius > 0)
-    ):
+    number = isinstance(radius, Real) and not isinstance(radius, bool)
+    try:
+        value = float(radius) if number else math.nan
+    except OverflowError:  # an integer that no float can hold
+        value = math.inf
+    if not (0 < value < math.inf):
         raise OptionError(
             f"radius is {radius!r}; allowed: a finite number above 0, as in radius=20.0"
         )
-    return float(radius)
+    if not 1 / FARTHEST <= value <= FARTHEST:
+        raise OptionError(
+            f"radius is {value:g}; allowed: {1 / FARTHEST:g} to {FARTHEST:g}, as in radius=20.0"
+        )
+    return value
 
 
 def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:

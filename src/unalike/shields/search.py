@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unalike.errors import NumericsError, OptionError
 from unalike.kernels import squared_distances
-from unalike.shields.vectors import Vectors
+from unalike.shields.vectors import Vectors, require_queries
 
 _BLOCK = 2048
 _VALUES_READ = 1 << 22
 _SEEDS = 32
+_TINY = 1e-140  # the squares of smaller norms lose digits
 
 
 @dataclass
@@ -87,7 +89,14 @@ class Search(ABC):
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
         """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`,
         ascending.
+
+        Raises:
+            OptionError: for vectors of another length, or a radius that is not a number.
+            NumericsError: for NaN, infinity and numbers beyond 1e100.
         """
+        require_queries(x, self.vectors.dimension)
+        if not 0 <= radius < np.inf:
+            raise OptionError(f"radius is {radius}; allowed: a finite number of at least 0")
         probes = [Probe(row) for row in x]
         found = self.candidates(probes, np.full(len(x), radius))
         return [self.nearer(probe, c.rows, radius) for probe, c in zip(probes, found, strict=True)]
@@ -103,7 +112,12 @@ class Search(ABC):
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of
         equals, and its distance (B,) float64.
+
+        Raises:
+            OptionError: for vectors of another length.
+            NumericsError: for NaN, infinity and numbers beyond 1e100.
         """
+        require_queries(x, self.vectors.dimension)
         probes = [Probe(row) for row in x]
         found = [
             self._nearest(probe, order)
@@ -119,10 +133,7 @@ class Search(ABC):
         size = max(1, _VALUES_READ // self.vectors.dimension)
         parts = np.split(rows, range(size, len(rows), size))
         return np.concatenate(
-            [
-                np.linalg.norm(self.vectors.rows(part).astype(np.float64) - x, axis=1)
-                for part in parts
-            ]
+            [_norms(self.vectors.rows(part).astype(np.float64) - x) for part in parts]
         )
 
     def _nearest(self, probe: Probe, order: np.ndarray) -> tuple[int, float]:
@@ -150,6 +161,16 @@ class Search(ABC):
         return at, found
 
 
+def _norms(rows: np.ndarray) -> np.ndarray:
+    """Euclidean norms (k,) of rows (k, d) float64, those whose squares vanish included."""
+    norms = np.linalg.norm(rows, axis=1)
+    tiny = np.flatnonzero(norms < _TINY)
+    largest = np.abs(rows[tiny]).max(axis=1, initial=0.0)
+    tiny, largest = tiny[largest > 0], largest[largest > 0]
+    norms[tiny] = largest * np.linalg.norm(rows[tiny] / largest[:, None], axis=1)
+    return norms
+
+
 def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[Tensor, Tensor]:
     """For each of the queries (B, d) the index (B,) int64 of the nearest of the rows (n, d), n at
     least 1, and its distance (B,) float64.
@@ -164,10 +185,21 @@ def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[T
         skip_own: leave out row i for query i, for the nearest other sample of one set; then n must
             be at least 2.
 
+    Raises:
+        OptionError: where there are no such rows.
+        NumericsError: for NaN and infinity.
+
     Example:
         >>> nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 2.0]]))
         (tensor([1]), tensor([2.], dtype=torch.float64))
     """
+    if len(rows) < 1 + skip_own:
+        raise OptionError(
+            f"there are {len(rows)} rows to search; at least {1 + skip_own} are needed to find the "
+            "nearest"
+        )
+    if not (queries.isfinite().all() and rows.isfinite().all()):
+        raise NumericsError("queries or rows have NaN or infinity, which is at no distance")
     q = queries.double()
     squared = torch.cat(
         [squared_distances(q, block.double()) for block in rows.split(_BLOCK)], dim=1

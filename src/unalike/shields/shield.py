@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from unalike.shields.dense import Dense
 from unalike.shields.exit import directions_out, ray_exit
 from unalike.shields.layered import Layered
 from unalike.shields.manifest import require_radius
+from unalike.shields.names import Column
 from unalike.shields.search import Search
 from unalike.shields.store import open_folder
 from unalike.shields.trajectory import Trajectory
@@ -30,6 +32,55 @@ _MARGIN = 1e-6
 _ATTEMPTS = 64
 _MOST_AROUND = 1024
 _BLOCK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Points:
+    """Protected points ready to be searched, with what was settled when they were stored.
+
+    Attributes:
+        vectors: (n, d).
+        shape: of one point, (…), of d numbers.
+        rounding, embedding, radius_source: as in `Shield`.
+        checksum: of the set on disk; None where it is computed from the points.
+        index: of the same vectors; None to search without one.
+    """
+
+    vectors: Vectors
+    shape: tuple[int, ...]
+    rounding: float = 0.0
+    embedding: str | None = None
+    radius_source: Mapping[str, Any] | None = None
+    checksum: str | None = None
+    index: Index | None = None
+
+    @classmethod
+    def of(cls, latents: Tensor) -> Self:
+        """The rows of a tensor (m, …), rounded to float32.
+
+        Raises:
+            OptionError: for anything else, and for no rows.
+            NumericsError: for NaN, infinity and numbers beyond 1e15.
+        """
+        real = isinstance(latents, Tensor) and not latents.is_complex()
+        if not real or latents.ndim < 2 or latents.numel() == 0:
+            got = (
+                f"of shape {tuple(latents.shape)} and {latents.dtype}"
+                if isinstance(latents, Tensor)
+                else f"a {type(latents).__name__}"
+            )
+            raise OptionError(
+                f"latents is {got}; allowed: a tensor (m, …) of real numbers with at least one row, as "
+                "in Shield(latents, space=…, radius=…)"
+            )
+        given = latents.detach().flatten(1).cpu().double()
+        if not (given.abs() <= LARGEST).all():
+            raise NumericsError(
+                f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite"
+            )
+        rows = given.float().contiguous()
+        rounding = float((given - rows.double()).norm(dim=1).max())
+        return cls(Resident(rows.numpy()), tuple(latents.shape[1:]), rounding)
 
 
 class Shield:
@@ -70,50 +121,42 @@ class Shield:
         (tensor([ True, False]), True)
     """
 
-    rounding = 0.0
-    embedding: str | None = None
-    radius_source: Mapping[str, Any] | None = None
-
     def __init__(
-        self, latents: Tensor, *, space: str, radius: float | str, ids: Sequence[str] | None = None
+        self,
+        latents: Tensor | Points,
+        *,
+        space: str,
+        radius: float | str,
+        ids: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) == 0:
-            got = (
-                f"of shape {tuple(latents.shape)}"
-                if isinstance(latents, Tensor)
-                else f"a {type(latents).__name__}"
-            )
+        points = latents if isinstance(latents, Points) else Points.of(latents)
+        radius = radius if radius == "auto" else require_radius(radius)
+        if not isinstance(space, str) or not space:
             raise OptionError(
-                f"latents is {got}; allowed: a tensor (m, …) with at least one row, as in Shield(latents, space=…, radius=…)"
+                "space is empty; give its name, as shield_from_images(pipe, images, radius) "
+                "takes it from the model"
             )
-        if radius != "auto":
-            require_radius(radius)
-        if not space:
+        count = points.vectors.count
+        if ids is not None and len(ids) != count:
             raise OptionError(
-                "space is empty; shield_from_images(pipe, images, radius) names it after the model"
+                f"ids has {len(ids)} entries for {count} latents; give one for each, or None"
             )
-        names = [str(i) for i in range(len(latents))] if ids is None else [str(i) for i in ids]
-        if len(names) != len(latents):
-            raise OptionError(
-                f"ids has {len(names)} entries for {len(latents)} latents; give one for each, or None"
-            )
-        given = latents.detach().flatten(1).cpu()
-        if not (given.abs() <= LARGEST).all():
-            raise NumericsError(
-                f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite"
-            )
-        rows = given.to(torch.float32).contiguous()
-        self.shape = tuple(latents.shape[1:])
-        self.vectors: Vectors = Resident(rows.numpy())
+        self.shape, self.vectors = points.shape, points.vectors
+        self.rounding, self.embedding = points.rounding, points.embedding
+        self.radius_source = points.radius_source
         if radius == "auto":
             found = automatic_radius(protected_distances(self.vectors))
-            radius, self.radius_source = found.radius, {"method": "auto", **found.explanation}
-        self.rounding = float((given.double() - rows.double()).norm(dim=1).max())
+            radius = require_radius(found.radius)
+            self.radius_source = {"method": "auto", **found.explanation}
         self.space = space
-        self.radius = float(radius)
-        self.ids: Sequence[str] = names
-        self.checksum = self._digest()
-        self._index: Index | None = None
+        self.radius = radius
+        named = range(count) if ids is None else ids
+        self.ids: Sequence[str] = (
+            named if isinstance(named, Column) else [str(name) for name in named]
+        )
+        self.checksum = points.checksum or self._digest()
+        # An index that an earlier release made of vectors of an unusual size proves nothing.
+        self._index = points.index if points.index and points.index.sound else None
         self._searches: dict[torch.device, Search] = {}
 
     def __len__(self) -> int:
@@ -164,21 +207,22 @@ class Shield:
         """
         opened = open_folder(Path(folder), check=check)
         manifest = opened.manifest
-        shield = cls.__new__(cls)
-        shield.shape, shield.vectors = manifest.shape, opened.vectors
-        shield.space, shield.radius, shield.ids = manifest.space, manifest.radius, opened.ids
-        shield.rounding, shield.embedding, shield.radius_source = (
-            manifest.rounding,
-            manifest.embedding,
-            manifest.radius_source,
-        )
-        shield.checksum = manifest.checksum
-        shield._index, shield._searches = Index.from_tensors(opened.index), {}
-        if len(shield._index) != manifest.count:
+        index = Index.from_tensors(opened.index)
+        if len(index) != manifest.count:
             raise StoreError(
-                f"the protected set {str(folder)!r} is damaged: its search index is of another set; build it again"
+                f"the protected set {str(folder)!r} is damaged: its search index is of another set; "
+                "build it again"
             )
-        return shield
+        points = Points(
+            opened.vectors,
+            manifest.shape,
+            rounding=manifest.rounding,
+            embedding=manifest.embedding,
+            radius_source=manifest.radius_source,
+            checksum=manifest.checksum,
+            index=index,
+        )
+        return cls(points, space=manifest.space, radius=manifest.radius, ids=opened.ids)
 
     def save(self, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
         """Writes the set, with what `open` needs to search it, into a folder that is not there yet
@@ -236,10 +280,9 @@ class Shield:
         """
         device = device if device is not None and device.type == "cuda" else torch.device("cpu")
         if device not in self._searches:
-            layered = self._index is not None and device.type == "cpu"
             self._searches[device] = (
                 Layered(self.vectors, self._index)
-                if layered and self._index
+                if self._index is not None and device.type == "cpu"
                 else Dense(self.vectors, device)
             )
         return self._searches[device]
@@ -260,13 +303,24 @@ class Shield:
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The index (B,) of the nearest protected point and its exact distance (B,) in float64, for
         latents (B, …).
+
+        Raises:
+            OptionError: for latents of another shape.
+            NumericsError: for latents with NaN or infinity, which are nowhere.
         """
-        index, distance = self.search(latents.device).nearest(self._rows(latents))
+        rows = self._rows(latents)
+        index, distance = self.search(latents.device).nearest(rows)
         return torch.from_numpy(index), torch.from_numpy(distance)
 
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the latents (B, …) lie in a ball (B,), on their device."""
-        found = self.search(latents.device).within(self._rows(latents), self.reach)
+        """Which of the latents (B, …) lie in a ball (B,), on their device.
+
+        Raises:
+            OptionError: for latents of another shape.
+            NumericsError: for latents with NaN or infinity, which are neither inside nor outside.
+        """
+        rows = self._rows(latents)
+        found = self.search(latents.device).within(rows, self.reach)
         return torch.tensor(
             [len(rows) > 0 for rows in found], dtype=torch.bool, device=latents.device
         )
@@ -284,6 +338,7 @@ class Shield:
         in the searched part.
 
         Raises:
+            OptionError, NumericsError: as `inside` does.
             ShieldError: when the way out leads beyond what the precision of the latents can
                 express.
         """
@@ -305,8 +360,9 @@ class Shield:
                 return placed
             margin *= 2
         raise ShieldError(
-            f"a latent in {str(like.dtype).removeprefix('torch.')} could not be placed outside balls of radius {self.radius:g}: "
-            "the way out leads beyond the largest number of that precision; run the pipeline in float32"
+            f"a latent in {str(like.dtype).removeprefix('torch.')} could not be placed outside balls "
+            f"of radius {self.radius:g}: numbers of that precision end before the way out does, or "
+            "are further apart than it is long; run the pipeline in float32"
         )
 
     def _exit(self, search: Search, x: np.ndarray, radius: float) -> Tensor:
@@ -335,8 +391,12 @@ class Shield:
             yield torch.from_numpy(self.vectors.rows(part))
 
     def _rows(self, latents: Tensor) -> np.ndarray:
-        if tuple(latents.shape[1:]) != self.shape:
+        if not isinstance(latents, Tensor) or latents.is_complex():
+            got = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
+            raise OptionError(f"latents is {got}; allowed: a tensor (B, …) of real numbers")
+        if latents.ndim < 2 or tuple(latents.shape[1:]) != self.shape:
             raise OptionError(
-                f"latents have shape {tuple(latents.shape[1:])} and the protected ones {self.shape}; they must be of one space"
+                f"latents have shape {tuple(latents.shape[1:])} and the protected ones {self.shape}; "
+                "they must be of one space"
             )
         return latents.detach().flatten(1).to(device="cpu", dtype=torch.float64).numpy()

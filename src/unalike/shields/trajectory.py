@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.shields.search import Candidates, Probe, Search
+from unalike.shields.vectors import require_queries
 
 _FIRST_AHEAD = 0.5
 _AHEAD = 3.0
@@ -75,7 +76,12 @@ class Trajectory:
     def within(self, x: np.ndarray) -> list[np.ndarray]:
         """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the
         radius, ascending.
+
+        Raises:
+            OptionError: for predictions of another length.
+            NumericsError: for NaN and infinity.
         """
+        require_queries(x, self.search.vectors.dimension)
         if self._last.shape != x.shape:
             self._kept, self._last = [None] * len(x), np.full(x.shape, np.nan)
         probes, kept = [Probe(row) for row in x.copy()], self._kept

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unalike.errors import OptionError, StoreError
+from unalike.errors import NumericsError, OptionError, StoreError
 
 TENSOR = "vectors"
 """The name of the one tensor of a shard."""
@@ -18,7 +18,11 @@ DTYPES = {"float16": "F16", "float32": "F32"}
 """How vectors may be stored, and what safetensors calls it."""
 BLOCK = 4096
 LARGEST = 1e15
-"""No number of a protected vector may be larger, so that sums of squares stay within float32."""
+"""No number of a protected vector may be larger; nothing that a model makes is."""
+FARTHEST = 1e100
+"""No number of a vector that is searched for may be larger, and no radius, so that their squares
+are numbers of float64; nor may a radius be smaller than one over this.
+"""
 
 
 class Vectors(Protocol):
@@ -48,6 +52,32 @@ class Vectors(Protocol):
         as they are stored.
         """
         ...
+
+
+def require_queries(x: np.ndarray, dimension: int) -> None:
+    """Make sure that vectors can be searched for: nothing is known of where NaN is.
+
+    Args:
+        x: (B, d) float64.
+        dimension: d of the vectors that are searched.
+
+    Raises:
+        OptionError: for another shape.
+        NumericsError: for NaN, infinity and numbers beyond 1e100; the message names the row.
+    """
+    if x.ndim != 2 or x.shape[1] != dimension:
+        raise OptionError(
+            f"x has shape {x.shape}; allowed: (B, {dimension}), rows of the length of the protected "
+            "vectors"
+        )
+    fits = (np.abs(x) <= FARTHEST).all(axis=1)
+    if not fits.all():
+        bad = int(np.flatnonzero(~fits)[0])
+        raise NumericsError(
+            f"row {bad} of the {len(x)} that are compared with the protected set has NaN, infinity or "
+            f"numbers beyond {FARTHEST:g}, so it is neither inside nor outside; run the pipeline in "
+            "float32, or leave that row out"
+        )
 
 
 class Resident:

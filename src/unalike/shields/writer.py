@@ -387,11 +387,12 @@ class Writer:
 
     def _index(self, vectors: Mapped, radius: float, generation: int) -> File:
         if self._base is None:
-            tensors = build(vectors, radius).tensors()
+            index = build(vectors, radius)
         else:
-            tensors = (
-                Index.from_tensors(read_index(self.folder, self._base)).extended(vectors).tensors()
-            )
+            index = Index.from_tensors(read_index(self.folder, self._base)).extended(vectors)
+            if not index.sound:  # what came is of another size than what was there
+                index = build(vectors, radius)
+        tensors = index.tensors()
 
         def write(path: Path) -> None:
             save_file(tensors, path)
