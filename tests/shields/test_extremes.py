@@ -101,7 +101,7 @@ def test_shield_on_disk_is_right_when_vectors_have_any_size_and_offset(
 ):
     scale = 10.0 ** (exponent / 12 if half else exponent)
     rng = np.random.default_rng(seed)
-    z = torch.from_numpy(scale * (rng.normal(size=(80, 5)) + offset)).float()
+    z = torch.from_numpy(scale * rng.normal(size=(80, 5)) + offset * min(scale, 1e8)).float()
     if half and z.abs().max() > 6e4:
         z = z * (6e4 / z.abs().max())
     folder = tmp_path_factory.mktemp("set") / "s"
