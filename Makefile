@@ -1,21 +1,33 @@
-# make demo    set up if needed, then two prompts with and without guidance, and where the pictures are
-# make test    set up if needed, then all tests, in a process a core with one thread each
-# make check   formatting, lint, types (what continuous integration runs beside the tests)
-# make bench   the benchmarks that are not measured yet, and the pages that come from them
+# make demo      set up if needed, then draw two prompts with and without guidance
+# make test      set up if needed, then run all tests, one process a core with one thread each
+# make check     formatting, lint, types
+# make coverage  the tests of the layers that need no diffusers, with a floor for their coverage
+# make wheel     build the wheel and try it in an empty virtual environment
+# make bench     run the benchmarks that lack results, and write the pages that come from them
 VENV ?= .venv
 OUT ?= demo
 bin := $(VENV)/bin
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench
+pytest := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q \
+	-n logical --maxprocesses 8 --dist worksteal
+core := guidance metrics scores shields test_kernels.py test_memory.py test_tensorfile.py
+
+.PHONY: demo test check coverage wheel bench
 demo: $(VENV)/.installed
 	@$(bin)/unalike generate heart "thumbs up" --compare --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-dev
-	@OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
+	@$(pytest)
 
 check: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(bin):$$PATH" scripts/check
+
+coverage: $(VENV)/.installed-dev
+	@$(pytest) --cov --cov-report=term:skip-covered $(addprefix tests/,$(core))
+
+wheel: $(VENV)/.installed-dev
+	@$(bin)/python scripts/check_wheel.py
 
 bench: $(VENV)/.installed-dev
 	@for benchmark in toy pareto sparsity cost awareness shield_search shield_emoji regions ambient; do \
@@ -33,5 +45,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(bin)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(bin)/python
 	@echo "Installing unalike and its development tools into $(VENV) …" >&2
 	@$(install) -e '.[dev]'
-	@$(install) --no-deps k-diffusion  # for its samplers alone: what its training needs would bring torchvision
+	@$(install) --no-deps k-diffusion  # its samplers alone; its training needs torchvision
 	@touch $@ $(VENV)/.installed

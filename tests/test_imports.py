@@ -1,7 +1,11 @@
 """Imports run downward only, and each layer uses only the libraries that are its own."""
 
 import ast
+import re
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -107,3 +111,16 @@ def test_check_sees_an_import_when_it_points_upward(tmp_path: Path):
     )
     assert layer("unalike.memory") < layer("unalike.attach") < layer("unalike.cli.app")
     assert imported(tmp_path / "low.py") == ["unalike.memory", "unalike.cli.app"]
+
+
+def test_every_library_is_declared_when_the_package_imports_it():
+    """A dependency, or an extra that users may install."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {name: own for name, own in project["optional-dependencies"].items() if name != "dev"}
+    requirements = [*project["dependencies"], *chain.from_iterable(extras.values())]
+    declared = {re.split(r"[<>=!~;\[ ]", line)[0] for line in requirements}
+    homes = packages_distributions()
+    modules = {module.split(".")[0] for path in FILES for module in imported(path)}
+    for module in modules - {"unalike", ""} - sys.stdlib_module_names:
+        names = {name.lower().replace("_", "-") for name in homes.get(module, [module])}
+        assert names & declared, f"{module} is imported, but {names} is not in pyproject.toml"
