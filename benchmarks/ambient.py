@@ -31,7 +31,7 @@ from benchmarks.base import Benchmark, Progress, read_rows, write_rows
 from benchmarks.figure import require_matplotlib
 from training.emoji import measure as emoji
 from unalike.extractors import extractor
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
 from unalike.guidance.sparke import SPARKE
 from unalike.pipelines.loading import load, quieten_hosts
 

@@ -21,7 +21,9 @@ from benchmarks.mixtures import draw as draw_points
 from benchmarks.table import BENCHMARKS
 from training.emoji.measure import count
 from training.emoji.measure import draw as draw_images
-from unalike.guidance.base import Context, References, per_image_norm
+from unalike.guidance.context import Context
+from unalike.guidance.noise import per_image_norm
+from unalike.guidance.protocols import References
 from unalike.guidance.sparke import SPARKE
 from unalike.memory import Memory
 from unalike.pipelines.catalogue import MODELS

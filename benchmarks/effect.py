@@ -13,7 +13,9 @@ from torch import Tensor
 
 from unalike.attach.diffusers import levels
 from unalike.attach.diffusers.scoped import current
-from unalike.guidance.base import Context, Method, denoiser_step, per_image_norm
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.guidance.noise import denoiser_step, per_image_norm
 
 
 class Unchanged:

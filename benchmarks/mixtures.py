@@ -16,8 +16,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unalike.guidance.base import Method, References
-from unalike.guidance.run import Run
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
+from unalike.guidance.protocols import References
+from unalike.guidance.run import Call, Run, UpcomingCall
 from unalike.kernels import unit_rows
 
 PROMPTS, MODES, STEPS = 4, 8, 24
@@ -164,25 +166,21 @@ def draw(
     y = world.embeddings[prompts].float()
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     x = torch.stack([torch.randn(2, generator=g, dtype=torch.float64) for g in generators])
-    run = Run(methods, steps=steps, groups=prompts, prompts=y, memory=memory, generators=generators)
+    run = Run(methods, groups=prompts, prompts=y, memory=memory, generators=generators)
     asked, everything = world.blended(y), world.weights.mean(dim=0).expand(len(x), -1)
     path = levels(steps)
     for step, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(pairwise(path)):
-        now = {
-            "step": step,
-            "x_t": x,
-            "alpha": alpha,
-            "sigma": sigma,
-            "next_alpha": next_alpha,
-            "next_sigma": next_sigma,
-        }
-        prepared = run.prepare([y], **now)
+        level = Level(alpha, sigma, next_alpha, next_sigma)
+        prepared = run.prepare(UpcomingCall(level=level, step=step, steps=steps), x, [y])
         changed = prepared.embeddings[0]
         x0 = world.denoised(x, alpha, sigma, asked if changed is None else world.blended(changed))
         if prepared.cfg and guidance_scale != 1:
             unprompted = world.denoised(x, alpha, sigma, everything)
             x0 = unprompted + guidance_scale * (x0 - unprompted)
-        delta = run.correct(x0, **now, one_step=True)
+        call = Call(
+            x0=x0, x_t=x, level=level, step=step, steps=steps, deterministic_first_order=True
+        )
+        delta = run.correct(call)
         if delta is not None:
             x0 = x0 + delta
         x = next_alpha * x0 + next_sigma * (x - alpha * x0) / sigma

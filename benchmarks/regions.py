@@ -16,7 +16,8 @@ from benchmarks.base import Benchmark, Progress, read_rows, write_rows
 from benchmarks.figure import require_matplotlib
 from benchmarks.regions_page import FIGURE, ROWS, Shown, draw_figure, page
 from training.emoji.measure import draw
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.guidance.region import Region
 from unalike.guidance.sparke import SPARKE
 from unalike.pipelines.loading import quieten_hosts

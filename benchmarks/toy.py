@@ -19,8 +19,9 @@ from benchmarks.figure import require_matplotlib
 from benchmarks.fronts import hypervolume, undominated
 from benchmarks.mixtures import MODES, PROMPTS, Mixtures, draw, quality
 from benchmarks.table import BENCHMARKS
-from unalike.guidance.base import Method, References
+from unalike.guidance.method import Method
 from unalike.guidance.methods import build
+from unalike.guidance.protocols import References
 
 CFG, LOW_CFG = 3.0, 1.0
 ROOM = 0.02  # of precision, that the setting of a table may lose against independent sampling

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the reposi
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.methods import METHODS, options
 from unalike.options import allowed
 from unalike.pipelines.catalogue import MODELS

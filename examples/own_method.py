@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 import unalike
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance import Context, Method, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,4 @@
-"""A scheduler that the package does not know: say what its call means, and every method works with
-it.
-"""
+"""Register a scheduler of your own, so that every method works with it."""
 
 from diffusers import DDIMScheduler
 
@@ -19,9 +17,7 @@ class MyScheduler(DDIMScheduler):
 
 
 def my_level(scheduler, timestep):
-    """The level of the current call, and what the model's output says about the clean latent (here
-    v-prediction).
-    """
+    """The level of the current call, with the x0 map of v-prediction."""
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     here, there = int(timestep), int(timestep) - stride
     alpha, sigma = (
@@ -29,7 +25,7 @@ def my_level(scheduler, timestep):
         for v in (scheduler.alphas_cumprod[here], 1 - scheduler.alphas_cumprod[here])
     )
     after = scheduler.alphas_cumprod[there] if there >= 0 else scheduler.final_alpha_cumprod
-    return levels.Level(
+    return levels.SchedulerLevel(
         alpha,
         sigma,
         a=alpha,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unalike.guidance.base import Context, References
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.protocols import References
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,7 @@ class Problem:
         return Context(
             step=0,
             steps=50,
-            alpha=0.8,
-            sigma=0.6,
-            next_alpha=0.82,
-            next_sigma=0.57,
+            level=Level(0.8, 0.6, 0.82, 0.57),
             x_t=self.x,
             prompts=self.y,
             groups=torch.arange(len(self.x), device=self.x.device),

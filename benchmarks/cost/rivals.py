@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cost.problem import Bank, Problem
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.guidance.vendi import VendiGuidance

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.pareto.tasks import TASKS, Task, Unit, open_pipeline
 from benchmarks.pareto.trials import Trial
 from unalike.attach import guide
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.methods import build
 from unalike.memory import Memory
 from unalike.metrics import frechet_distance, in_batch_similarity, manifolds

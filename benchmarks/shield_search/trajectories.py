@@ -15,7 +15,8 @@ from torch import Tensor
 from benchmarks.shield_search.latents import MODEL
 from benchmarks.shield_search.pictures import SIDE
 from unalike import tensorfile
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.guidance.spell import SPELL
 from unalike.pipelines.catalogue import MODELS
 from unalike.pipelines.loading import load

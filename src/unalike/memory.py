@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unalike import tensorfile
 from unalike.errors import NumericsError, OptionError, StoreError
-from unalike.guidance.base import References
+from unalike.guidance.protocols import References
 
 _KIND = "unalike.memory"
 _VERSION = 1

@@ -18,7 +18,8 @@ from unalike.errors import (
     StoreError,
     UnsupportedError,
 )
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory

@@ -17,9 +17,9 @@ from torch import Tensor
 from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import StoreError, UnsupportedError
-from unalike.guidance.base import Method
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import unalike
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.options import option
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"

@@ -5,7 +5,8 @@ from benchmarks import ambient, ambient_page
 from benchmarks.ambient import SMOKE, Clocked, Size, Trial
 from benchmarks.ambient_page import CLIP, IMAGES, LATENTS, TEST, UNGUIDED, VALIDATION, best
 from benchmarks.base import read_rows, write_rows
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
 from unalike.guidance.sparke import SPARKE
 
 
@@ -54,10 +55,7 @@ def test_correction_is_that_of_sparke_when_its_time_is_taken():
     context = Context(
         step=0,
         steps=1,
-        alpha=0.6,
-        sigma=0.8,
-        next_alpha=1,
-        next_sigma=0,
+        level=Level(0.6, 0.8, 1, 0),
         x_t=x0,
         groups=torch.zeros(2),
     )

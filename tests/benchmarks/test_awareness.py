@@ -4,7 +4,9 @@ import torch
 from benchmarks import awareness
 from benchmarks.awareness import SMOKE, UNLIKE, Condition, Size, conditions
 from benchmarks.base import read_rows, write_rows
-from unalike.guidance.base import Context, References
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.protocols import References
 from unalike.guidance.sparke import SPARKE
 from unalike.models.emoji import truth
 
@@ -13,7 +15,7 @@ def step(memory, prompts, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x0, x_t = torch.randn(2, len(prompts), 8, generator=generator)
     context = Context(
-        step=0, steps=1, alpha=0.6, sigma=0.8, next_alpha=1, next_sigma=0, x_t=x_t, prompts=prompts, groups=torch.zeros(len(prompts)),
+        step=0, steps=1, level=Level(0.6, 0.8, 1, 0), x_t=x_t, prompts=prompts, groups=torch.zeros(len(prompts)),
         memory=memory,
     )  # fmt: skip
     return x0, context

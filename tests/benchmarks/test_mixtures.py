@@ -5,9 +5,9 @@ import torch
 from scipy.stats import multivariate_normal
 
 from benchmarks.mixtures import MODES, PROMPTS, Mixtures, draw, levels, quality
-from unalike.guidance.base import References
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.protocols import References
 from unalike.guidance.sparke import SPARKE
 
 

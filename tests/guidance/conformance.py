@@ -19,9 +19,11 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Images, Method, References
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
 from unalike.guidance.methods import build, options
-from unalike.guidance.run import Run
+from unalike.guidance.protocols import Images, References
+from unalike.guidance.run import Call, Run
 
 SHAPE = (3, 2, 2)
 STEPS = 8
@@ -84,7 +86,7 @@ def sample(
         torch.Generator().manual_seed(int(abs(float(row.flatten()[0])) * 1e6)) for row in noise
     ]  # an image's own, wherever it stands
     stores: dict[str, Any] = {"memory": memory, "shield": shield, "images": images, "masks": masks}
-    run = Run(methods, steps=STEPS, groups=groups, prompts=prompts, generators=generators, **stores)
+    run = Run(methods, groups=groups, prompts=prompts, generators=generators, **stores)
     trajectory = [noise * level(path, 0)[1]]
     for step in range(STEPS):
         x_t, (alpha, sigma), (next_alpha, next_sigma) = (
@@ -93,15 +95,16 @@ def sample(
             level(path, step + 1),
         )
         x0 = posterior_mean(x_t, alpha, sigma).to(noise.dtype)
+        here = Level(alpha, sigma, next_alpha, next_sigma)
         delta = run.correct(
-            x0,
-            step=step,
-            x_t=x_t,
-            alpha=alpha,
-            sigma=sigma,
-            next_alpha=next_alpha,
-            next_sigma=next_sigma,
-            one_step=True,
+            Call(
+                x0=x0,
+                x_t=x_t,
+                level=here,
+                step=step,
+                steps=STEPS,
+                deterministic_first_order=True,
+            )
         )
         if delta is not None:
             x0 = x0 + delta.to(x0.dtype)
@@ -253,16 +256,10 @@ class MethodConformance(OptionConformance):
         setting = scene()
         x_t = setting.pop("noise").to(dtype)
         x0 = posterior_mean(x_t, *level("vp", 2)).to(dtype)
-        levels = dict(
-            zip(
-                ("alpha", "sigma", "next_alpha", "next_sigma"),
-                (*level("vp", 2), *level("vp", 3)),
-                strict=True,
-            )
-        )
+        here = Level(*level("vp", 2), *level("vp", 3))
         halves, full = (
-            Run([self.build()], steps=STEPS, **setting).correct(
-                x0.to(t), step=2, x_t=x_t.to(t), **levels
+            Run([self.build()], **setting).correct(
+                Call(x0=x0.to(t), x_t=x_t.to(t), level=here, step=2, steps=STEPS)
             )
             for t in (dtype, torch.float32)
         )
@@ -298,15 +295,10 @@ class RegionConformance(MethodConformance):
     def test_nothing_is_corrected_outside_of_the_region(self) -> None:
         setting = scene()
         x_t = setting.pop("noise")
-        levels = dict(
-            zip(
-                ("alpha", "sigma", "next_alpha", "next_sigma"),
-                (*level("vp", 2), *level("vp", 3)),
-                strict=True,
-            )
-        )
-        run = Run([self.build()], steps=STEPS, **setting)
-        delta = run.correct(posterior_mean(x_t, *level("vp", 2)), step=2, x_t=x_t, **levels)
+        here = Level(*level("vp", 2), *level("vp", 3))
+        run = Run([self.build()], **setting)
+        x0 = posterior_mean(x_t, *level("vp", 2))
+        delta = run.correct(Call(x0=x0, x_t=x_t, level=here, step=2, steps=STEPS))
         assert delta is not None
         assert (delta[..., 0] != 0).all()
         assert (delta[..., 1] == 0).all()

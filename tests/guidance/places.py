@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -21,9 +22,11 @@ def at(x_t: Tensor, **settings: Any) -> Context:
     """The last step of a variance exploding sampler, where a shift of the noisy latent is the edit
     of x0, unless levels are given.
     """
-    levels = {"alpha": 1.0, "sigma": 1.0, "next_alpha": 1.0, "next_sigma": 0.0}
+    last = Level(alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
     groups = torch.zeros(len(x_t), dtype=torch.int64)
-    return Context(**{"step": 0, "steps": 1, "x_t": x_t, "groups": groups, **levels, **settings})
+    return Context(
+        **{"step": 0, "steps": 1, "level": last, "x_t": x_t, "groups": groups, **settings}
+    )
 
 
 def boxes(shape: tuple[int, int, int]) -> Callable[[Any], Tensor]:

@@ -19,8 +19,8 @@ from tests.guidance.test_directed import (
 from torch import Tensor
 
 from unalike.errors import NumericsError, OptionError
-from unalike.guidance import SPARKE, Run, VendiGuidance
-from unalike.guidance.base import References
+from unalike.guidance import SPARKE, Call, Level, Run, VendiGuidance
+from unalike.guidance.protocols import References
 
 
 def e_of(x: Tensor) -> Tensor:
@@ -207,12 +207,11 @@ def test_run_reports_a_gradient_or_an_embedding_that_is_not_finite(kind, target)
     for embed in (steep, broken):
         run = Run(
             [method(kind, embed=embed, target=target)],
-            steps=1,
             groups=torch.zeros(2, dtype=torch.int64),
             images=Decoded(),
         )
         with pytest.raises(NumericsError, match="at step 0 of 1"):
-            run.correct(x0, step=0, x_t=x0, alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
+            run.correct(Call(x0=x0, x_t=x0, level=Level(1.0, 1.0, 1.0, 0.0), step=0, steps=1))
 
 
 @pytest.mark.parametrize("kind", ["cond-rke", "cond-vendi"])

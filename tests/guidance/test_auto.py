@@ -1,5 +1,6 @@
 """Auto: when it pushes, and that the noise it draws anew is that of ancestral sampling."""
 
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -7,23 +8,31 @@ import pytest
 import torch
 from tests.guidance.conformance import STEPS, sample, scene
 
-from unalike.guidance import SPARKE, Auto, Context, Run
-from unalike.guidance.base import renewed
+from unalike.guidance import SPARKE, Auto, Call, Context, Run
+from unalike.guidance.level import Level
+from unalike.guidance.noise import renew_noise
 
 
-def context(alpha, sigma, next_alpha, next_sigma, *, step=0, steps=9, images=3, one_step=True):
+def context(
+    alpha,
+    sigma,
+    next_alpha,
+    next_sigma,
+    *,
+    step=0,
+    steps=9,
+    images=3,
+    deterministic_first_order=True,
+):
     """A step of images of one prompt, with generators of their own."""
     return Context(
         step=step,
         steps=steps,
-        alpha=alpha,
-        sigma=sigma,
-        next_alpha=next_alpha,
-        next_sigma=next_sigma,
+        level=Level(alpha, sigma, next_alpha, next_sigma),
         x_t=torch.randn(images, 4, 2, generator=torch.Generator().manual_seed(1)),
         groups=torch.zeros(images, dtype=torch.int64),
         generators=[torch.Generator().manual_seed(i) for i in range(images)],
-        one_step=one_step,
+        deterministic_first_order=deterministic_first_order,
     )
 
 
@@ -69,15 +78,15 @@ def test_step_is_that_of_ddim_with_eta_when_noise_is_drawn_anew():
         context(a, (1 - a**2) ** 0.5, n, (1 - n**2) ** 0.5),
         torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(5)),
     )
-    x0 = (at.x_t - at.sigma * eps) / at.alpha
-    edit = renewed(x0, 0.7, at)
+    x0 = (at.x_t - at.level.sigma * eps) / at.level.alpha
+    edit = renew_noise(x0, 0.7, at)
     assert edit is not None
     drawn = torch.stack(
         [torch.randn(4, 2, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     )
     wanted = scheduler.step(eps, timestep, at.x_t, eta=0.7, variance_noise=drawn).prev_sample
     edited = scheduler.step(
-        (at.x_t - at.alpha * (x0 + edit)) / at.sigma, timestep, at.x_t
+        (at.x_t - at.level.alpha * (x0 + edit)) / at.level.sigma, timestep, at.x_t
     ).prev_sample
     torch.testing.assert_close(edited, wanted, rtol=1e-3, atol=1e-4)
 
@@ -110,18 +119,18 @@ def test_image_is_the_same_when_drawn_in_another_batch():
     ids=["last step", "noise does not fall", "no noise"],
 )
 def test_no_noise_is_drawn_when_there_is_none_to_draw_anew(levels):
-    assert renewed(predictions(), 1.0, context(*levels)) is None
+    assert renew_noise(predictions(), 1.0, context(*levels)) is None
 
 
-def test_no_noise_is_drawn_when_the_sampler_is_not_of_one_step():
-    several = context(0.5, 0.8, 0.6, 0.7, one_step=False)
-    assert renewed(predictions(), 1.0, several) is None
-    run = Run(
-        [Auto(batch=False)], steps=STEPS, groups=several.groups, generators=several.generators
+def test_no_noise_is_drawn_when_the_x():
+    several = context(0.5, 0.8, 0.6, 0.7, deterministic_first_order=False)
+    assert renew_noise(predictions(), 1.0, several) is None
+    run = Run([Auto(batch=False)], groups=several.groups, generators=several.generators)
+    call = Call(
+        x0=predictions(), x_t=several.x_t, level=Level(0.5, 0.8, 0.6, 0.7), step=5, steps=STEPS
     )
-    levels: dict[str, Any] = {"alpha": 0.5, "sigma": 0.8, "next_alpha": 0.6, "next_sigma": 0.7}
-    assert run.correct(predictions(), step=5, x_t=several.x_t, **levels) is None
+    assert run.correct(call) is None
     assert not run.traces[0].active[0].any()
-    assert run.correct(predictions(), step=6, x_t=several.x_t, **levels, one_step=True) is not None
+    assert run.correct(replace(call, step=6, deterministic_first_order=True)) is not None
     assert run.traces[0].active[1].all()
     assert (run.traces[0].of_x0[1] == 0).all()

@@ -5,15 +5,12 @@ import pytest
 import torch
 
 from unalike.errors import OptionError
-from unalike.guidance.base import (
-    Context,
-    Method,
-    denoiser_step,
-    limited,
-    option,
-    stored_rows,
-)
-from unalike.options import allowed
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
+from unalike.guidance.noise import denoiser_step, limited
+from unalike.guidance.stored import stored_rows
+from unalike.options import allowed, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +26,7 @@ def at(x_t: torch.Tensor, alpha: float = 0.5) -> Context:
     return Context(
         step=0,
         steps=1,
-        alpha=alpha,
-        sigma=1,
-        next_alpha=1,
-        next_sigma=0,
+        level=Level(alpha, 1, 1, 0),
         x_t=x_t,
         groups=torch.zeros(len(x_t)),
     )

@@ -5,18 +5,16 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context
 from unalike.guidance.cads import CADS
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
 
 
 def at(step: int, images: int = 2, seed: int = 0, steps: int = 10) -> Context:
     return Context(
         step=step,
         steps=steps,
-        alpha=0.6,
-        sigma=0.8,
-        next_alpha=0.8,
-        next_sigma=0.6,
+        level=Level(0.6, 0.8, 0.8, 0.6),
         x_t=torch.zeros(images, 4),
         groups=torch.zeros(images, dtype=torch.int64),
         generators=[torch.Generator().manual_seed(seed + i) for i in range(images)],

@@ -13,9 +13,9 @@ from tests.guidance.places import at, masks_of, normal
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance import SPARKE, Run, VendiGuidance
-from unalike.guidance.base import References
+from unalike.guidance import SPARKE, Call, Level, Run, VendiGuidance
 from unalike.guidance.directed import Directed
+from unalike.guidance.protocols import References
 
 KINDS = {
     "rke": (SPARKE, {"objective": "rke"}),
@@ -323,11 +323,10 @@ def test_run_reports_a_change_only_of_images_with_something_inside():
     )
     run = Run(
         [SPARKE(region="cat")],
-        steps=1,
         groups=torch.zeros(2, dtype=torch.int64),
         masks=masks_of(mask),
     )
-    delta = run.correct(x0, step=0, x_t=x0, alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
+    delta = run.correct(Call(x0=x0, x_t=x0, level=Level(1.0, 1.0, 1.0, 0.0), step=0, steps=1))
     assert delta is not None
     assert run.traces[0].active[0].tolist() == [True, False]
 

@@ -4,18 +4,16 @@ import pytest
 import torch
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.level import Level
 
 
 def enabled(alpha: float, sigma: float) -> bool:
     context = Context(
         step=0,
         steps=4,
-        alpha=alpha,
-        sigma=sigma,
-        next_alpha=1.0,
-        next_sigma=0.0,
+        level=Level(alpha, sigma, 1.0, 0.0),
         x_t=torch.zeros(1, 2),
         groups=torch.zeros(1),
     )
@@ -41,10 +39,7 @@ def test_interval_is_the_published_one_when_none_is_given(sigma: float, wanted: 
     context = Context(
         step=0,
         steps=4,
-        alpha=1.0,
-        sigma=sigma,
-        next_alpha=1.0,
-        next_sigma=0.0,
+        level=Level(1.0, sigma, 1.0, 0.0),
         x_t=torch.zeros(1, 2),
         groups=torch.zeros(1),
     )

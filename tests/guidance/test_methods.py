@@ -12,7 +12,7 @@ from unalike.guidance import (
     ParticleGuidance,
     VendiGuidance,
 )
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.methods import METHODS, build, described, options
 
 

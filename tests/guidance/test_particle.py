@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
 from unalike.guidance.particle import ParticleGuidance
 
 
@@ -21,10 +22,7 @@ def at(
     return Context(
         step=1,
         steps=8,
-        alpha=alpha,
-        sigma=sigma,
-        next_alpha=0.9,
-        next_sigma=0.4,
+        level=Level(alpha, sigma, 0.9, 0.4),
         x_t=x_t,
         groups=own,
     )

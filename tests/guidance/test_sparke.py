@@ -9,8 +9,10 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance import sparke
-from unalike.guidance.base import Context, References
-from unalike.guidance.directed import x0_edit
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.noise import x0_edit
+from unalike.guidance.protocols import References
 from unalike.guidance.sparke import SPARKE
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "sparke_steps.json").read_text())[
@@ -38,10 +40,7 @@ def at(
     return Context(
         step=0,
         steps=1,
-        alpha=alpha,
-        sigma=sigma,
-        next_alpha=next_alpha,
-        next_sigma=next_sigma,
+        level=Level(alpha, sigma, next_alpha, next_sigma),
         x_t=x_t,
         groups=torch.zeros(len(x_t), dtype=torch.int64) if groups is None else groups,
         prompts=prompts,

@@ -9,7 +9,9 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.guidance import balls
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Context, References
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.protocols import References
 from unalike.guidance.spell import SPELL
 
 
@@ -26,10 +28,7 @@ def at(
     return Context(
         step=0,
         steps=1,
-        alpha=alpha,
-        sigma=0.8,
-        next_alpha=1.0,
-        next_sigma=0.0,
+        level=Level(alpha, 0.8, 1.0, 0.0),
         x_t=x_t,
         groups=groups,
         prompts=prompts,

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from unalike import scores
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, References
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
+from unalike.guidance.protocols import References
 from unalike.guidance.vendi import VendiGuidance, entropy_gradient
 from unalike.kernels import Gaussian
 
@@ -23,10 +25,7 @@ def context(x0: Tensor, prompts: Tensor | None = None, memory: References | None
     return Context(
         step=0,
         steps=4,
-        alpha=0.8,
-        sigma=0.6,
-        next_alpha=0.9,
-        next_sigma=0.4,
+        level=Level(0.8, 0.6, 0.9, 0.4),
         x_t=x0,
         groups=torch.zeros(len(x0), dtype=torch.int64),
         prompts=prompts,
@@ -331,10 +330,7 @@ def test_delta_is_that_of_the_published_code_when_given_its_latents(case: dict[s
     memory = References(tensors["bank"], tensors["prompt_embeds"])
     published = replace(
         context(tensors["latents"], tensors["prompt_embed"][None], memory),
-        alpha=1,
-        sigma=1,
-        next_alpha=1,
-        next_sigma=0,
+        level=Level(1, 1, 1, 0),
     )
     delta = method.x0_delta(torch.full_like(tensors["latents"], 3.0), published)
     assert delta is not None

@@ -24,8 +24,9 @@ from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.diffusers.calls import call_parameters
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.errors import UnalikeError, UnsupportedError
-from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory

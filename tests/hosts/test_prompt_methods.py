@@ -13,9 +13,10 @@ from tests.hosts.family import WARNINGS, Family, class_labels
 from torch import Tensor
 
 from unalike.attach import guide
-from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
+from unalike.guidance.context import Context
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.method import Method
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 

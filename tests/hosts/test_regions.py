@@ -21,7 +21,8 @@ from unalike.attach.diffusers.regions.places import Grid
 from unalike.attach.diffusers.regions.words import word_tokens
 from unalike.attach.diffusers.scoped import own_pipeline
 from unalike.errors import UnsupportedError
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 

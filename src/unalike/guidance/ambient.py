@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Images
+from unalike.guidance.context import Context
+from unalike.guidance.protocols import Images
 
 Embed = Callable[[Tensor], Tensor]
 

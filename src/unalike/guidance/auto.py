@@ -7,8 +7,10 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
+from unalike.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Auto(Method):
       are so few that already the first one leads below it, that one alone pushes, by `strength`
       times the share of `noise_to_signal` that is left; the last step never does.
     - At every step the noise is drawn anew as in ancestral sampling (see
-      `unalike.guidance.base.renewed`). It brings back what was pushed between two pictures, and
+      `unalike.guidance.noise.renew_noise`). It brings back what was pushed between two pictures, and
       lets images of almost equal predictions part. Only samplers of one deterministic step can do
       so (DDIM, Euler, flow-matching Euler, samplers of one's own that say so); with others this
       part is left out, and the report says so.
@@ -56,11 +58,12 @@ class Auto(Method):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
         >>> x0 = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
         >>> groups = torch.zeros(2, dtype=torch.int64)
-        >>> levels = {"alpha": 0.1, "sigma": 0.99, "next_alpha": 0.2, "next_sigma": 0.98}
-        >>> context = Context(step=0, steps=9, x_t=x0, groups=groups, **levels)
+        >>> level = Level(alpha=0.1, sigma=0.99, next_alpha=0.2, next_sigma=0.98)
+        >>> context = Context(step=0, steps=9, x_t=x0, groups=groups, level=level)
         >>> Auto(strength=0.1).x0_delta(x0, context)
         tensor([[-0.4000,  0.3000],
                 [ 0.3000, -0.4000]])
@@ -96,7 +99,7 @@ class Auto(Method):
         """The repulsion (B, …); None below its noise level, and where there is nothing to be
         unlike.
         """
-        left = context.next_sigma / (self.noise_to_signal * context.next_alpha)
+        left = context.level.next_sigma / (self.noise_to_signal * context.level.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None
         return SPARKE(

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from unalike.guidance.base import stored_rows
+from unalike.guidance.stored import stored_rows
 
 _BLOCK = 1 << 22  # values of centres measured at once: 16 MiB in float32
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,10 @@ class CADS(Method):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
-        >>> levels = {"alpha": 0.6, "sigma": 0.8, "next_alpha": 0.8, "next_sigma": 0.6}
-        >>> context = Context(step=6, steps=10, x_t=torch.zeros(1, 4), groups=torch.zeros(1), **levels)
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
+        >>> level = Level(alpha=0.6, sigma=0.8, next_alpha=0.8, next_sigma=0.6)
+        >>> context = Context(step=6, steps=10, x_t=torch.zeros(1, 4), groups=torch.zeros(1), level=level)
         >>> CADS(tau_1=0.5, tau_2=0.9).condition(torch.ones(1, 3), context) is None  # t is 0.4: the prompt is as it is
         True
     """

@@ -14,9 +14,14 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.ambient import Embedded, embedded_rows, require_embed
-from unalike.guidance.base import Context, Method, References, option, stored_rows
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.guidance.noise import x0_edit
+from unalike.guidance.protocols import References
 from unalike.guidance.region import Region, checked, inside, restricted
+from unalike.guidance.stored import stored_rows
 from unalike.kernels import unit_rows
+from unalike.options import option
 
 _NEGLIGIBLE = 1e-8
 
@@ -310,58 +315,6 @@ class Directed(Method, ABC):
                 f"{owner}: reference_prompts is {_kind(prompts)}; allowed: a tensor (m, p) with one row for each of the "
                 f"{len(reference)} references"
             )
-
-
-def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
-    """The edit of x0 that moves the next latent as far as adding `shift` to `x_t` before the step
-    would, the model's output kept.
-
-    One deterministic step of the sampler takes `x0` and the noise `e` to `next_alpha · x0 +
-    next_sigma · e`.
-    - `x_t + shift` with the predicted noise kept is `x0 + shift / alpha`, so the next latent moves
-      by `shift · next_alpha / alpha`.
-    - `x0 + delta` at the same `x_t` lowers the noise by `alpha / sigma · delta`, so it moves by
-      `delta · (next_alpha - alpha · next_sigma / sigma)`.
-
-    Both agree for `delta = (next_alpha / alpha) · shift / (next_alpha - alpha · next_sigma /
-    sigma)`. On straight paths (`alpha + sigma = 1`, flow matching) the output kept is the velocity,
-    and the shift arrives unchanged: 1 stands for `next_alpha / alpha`. So it does at `alpha = 0`,
-    pure noise, where no model can be predicting the noise. At `sigma = 0` there is no noise to
-    lower, and the second denominator is `next_alpha`.
-
-    Args:
-        shift: (B, …), in the units of `x_t`.
-        context: the noise levels of this step.
-
-    Returns:
-        (B, …); None where the noise level does not fall, so that no edit of x0 would move the
-        sample.
-
-    Source: the published step is that of Jalali et al. 2025 (arXiv:2506.10173); the algebra is that
-    of DDIM, Song et al. 2021, Eq. 12 (arXiv:2010.02502).
-
-    Example:
-        >>> import torch
-        >>> context = Context(
-        ...     step=0, steps=2, alpha=0.6, sigma=0.8, next_alpha=0.8, next_sigma=0.6, x_t=torch.zeros(1, 1), groups=torch.zeros(1)
-        ... )
-        >>> x0_edit(torch.ones(1, 1), context)  # (0.8 / 0.6) / (0.8 - 0.6 · 0.6 / 0.8)
-        tensor([[3.8095]])
-    """
-    alpha, sigma, next_alpha, next_sigma = (
-        context.alpha,
-        context.sigma,
-        context.next_alpha,
-        context.next_sigma,
-    )
-    straight = (
-        alpha < 1 and abs(alpha + sigma - 1) < 1e-6
-    )  # of variance preserving schedules only alpha = 0 and 1 lie on that line
-    carried = 1.0 if straight or alpha == 0 else next_alpha / alpha
-    moved = next_alpha - (alpha * next_sigma / sigma if sigma > 0 else 0.0)
-    if moved <= 1e-6 * next_alpha:
-        return None
-    return shift * (carried / moved)
 
 
 def _kind(value: Any) -> str:

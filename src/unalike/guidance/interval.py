@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,10 @@ class IntervalGuidance(Method):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
-        >>> levels = {"alpha": 0.6, "sigma": 0.8, "next_alpha": 0.8, "next_sigma": 0.6}
-        >>> context = Context(step=0, steps=2, x_t=torch.zeros(1, 4), groups=torch.zeros(1), **levels)
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
+        >>> level = Level(alpha=0.6, sigma=0.8, next_alpha=0.8, next_sigma=0.6)
+        >>> context = Context(step=0, steps=2, x_t=torch.zeros(1, 4), groups=torch.zeros(1), level=level)
         >>> IntervalGuidance(sigma_low=0.3, sigma_high=1.0).cfg_enabled(context)  # 0.8 / 0.6 is above 1
         False
     """
@@ -78,6 +81,4 @@ class IntervalGuidance(Method):
 
     def cfg_enabled(self, context: Context) -> bool:
         """Whether the noise level is in the interval."""
-        if context.alpha == 0:
-            return False
-        return self.sigma_low < context.sigma / context.alpha <= self.sigma_high
+        return self.sigma_low < context.level.noise_to_signal <= self.sigma_high

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.auto import Auto
-from unalike.guidance.base import Method
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.method import Method
 from unalike.guidance.particle import ParticleGuidance
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL

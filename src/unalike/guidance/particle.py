@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, Method, option
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.kernels import squared_distances
+from unalike.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,11 @@ class ParticleGuidance(Method):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
         >>> x = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
-        >>> levels = {"alpha": 1.0, "sigma": 1.0, "next_alpha": 1.0, "next_sigma": 0.0}
-        >>> context = Context(step=0, steps=1, x_t=x, groups=torch.zeros(2, dtype=torch.int64), **levels)
+        >>> level = Level(alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
+        >>> context = Context(step=0, steps=1, x_t=x, groups=torch.zeros(2, dtype=torch.int64), level=level)
         >>> ParticleGuidance(strength=1.0).x0_delta(x, context)  # k = 1/2 at the median: log 2 · (1 / 2) of the difference
         tensor([[-0.3466,  0.3466],
                 [ 0.3466, -0.3466]])
@@ -94,7 +97,7 @@ class ParticleGuidance(Method):
         """The correction (B, …); None where no prompt has two images, the strength is 0, or there
         is no signal yet.
         """
-        if self.strength == 0 or context.alpha == 0:
+        if self.strength == 0 or context.level.alpha == 0:
             return None
         clean = x0.to(torch.promote_types(x0.dtype, torch.float32))
         groups = context.groups.to(x0.device)
@@ -104,8 +107,12 @@ class ParticleGuidance(Method):
             if len(own) < 2:
                 continue
             delta = torch.zeros_like(clean) if delta is None else delta
-            delta[own] = self._away(clean[own], context.x_t[own].to(clean), context.alpha)
-        return None if delta is None else (self.strength * context.sigma**2 / context.alpha) * delta
+            delta[own] = self._away(clean[own], context.x_t[own].to(clean), context.level.alpha)
+        return (
+            None
+            if delta is None
+            else (self.strength * context.level.sigma**2 / context.level.alpha) * delta
+        )
 
     def _away(self, clean: Tensor, noisy: Tensor, alpha: float) -> Tensor:
         """`-∇ Σ_{i≠j} k(u_i, u_j)` (m, …) by the noisy latents of one prompt."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
 
 
 class Picture(Protocol):

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, References, option, stored_rows
+from unalike.guidance.context import Context
 from unalike.guidance.directed import Compared, Directed
-from unalike.guidance.stored import Block, Stored, parts
+from unalike.guidance.protocols import References
+from unalike.guidance.stored import Block, Stored, parts, stored_rows
 from unalike.kernels import unit_rows
+from unalike.options import option
 
 _BLOCK = 2**20  # numbers of a block of stored rows, 4 MiB: a processor's cache holds it
 
@@ -99,10 +101,12 @@ class SPARKE(Directed):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
         >>> x0 = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
         >>> groups = torch.zeros(2, dtype=torch.int64)
-        >>> context = Context(step=0, steps=1, alpha=1, sigma=1, next_alpha=1, next_sigma=0, x_t=x0, groups=groups)
+        >>> level = Level(alpha=1, sigma=1, next_alpha=1, next_sigma=0)
+        >>> context = Context(step=0, steps=1, level=level, x_t=x0, groups=groups)
         >>> SPARKE(strength=0.1).x0_delta(x0, context)  # 0.1 of the norm 5, apart along the circle
         tensor([[-0.4000,  0.3000],
                 [ 0.3000, -0.4000]])

@@ -13,9 +13,13 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Context, Method, Protected, Pushing, option, stored_rows
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
+from unalike.guidance.protocols import Protected, ProtectedFeatures
 from unalike.guidance.region import Region, checked, inside, restricted
+from unalike.guidance.stored import stored_rows
 from unalike.kernels import unit_rows
+from unalike.options import option
 
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
 
@@ -82,11 +86,12 @@ class SPELL(Method):
     Example:
         >>> import torch
         >>> from unalike.guidance.balls import Balls
-        >>> from unalike.guidance.base import Context
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
         >>> x0 = torch.tensor([[0.6, 0.0], [0.0, 2.0]])
         >>> context = Context(
-        ...     step=0, steps=1, alpha=1, sigma=1, next_alpha=1, next_sigma=0, x_t=x0, groups=torch.zeros(2, dtype=torch.int64),
-        ...     shield=Balls(torch.zeros(1, 2), radius=1.0),
+        ...     step=0, steps=1, level=Level(alpha=1, sigma=1, next_alpha=1, next_sigma=0), x_t=x0,
+        ...     groups=torch.zeros(2, dtype=torch.int64), shield=Balls(torch.zeros(1, 2), radius=1.0),
         ... )
         >>> SPELL(radius=0.5).x0_delta(x0, context)  # the first lies in the ball around 0, the second in none
         tensor([[0.4000, 0.0000],
@@ -192,7 +197,7 @@ class SPELL(Method):
         for balls in self._balls(x, context):
             for image, rows in balls.touched(x):
                 own = None if mask is None else mask[image]
-                out = _way_out(x[image], rows, balls.radius, x_t[image], context.alpha, own)
+                out = _way_out(x[image], rows, balls.radius, x_t[image], context.level.alpha, own)
                 if out is not None:
                     total = torch.zeros_like(x) if total is None else total
                     total[image] += out
@@ -200,7 +205,7 @@ class SPELL(Method):
 
     def _pushed(self, x0: Tensor, context: Context) -> Tensor | None:
         """The way out (B, d) of a protected set in another space than the latents'."""
-        if not (self.shield and isinstance(context.shield, Pushing)):
+        if not (self.shield and isinstance(context.shield, ProtectedFeatures)):
             return None
         out = context.shield.way_out(x0.to(torch.promote_types(x0.dtype, torch.float32)), context)
         return None if out is None else out.flatten(1)
@@ -209,7 +214,7 @@ class SPELL(Method):
         if (
             self.shield
             and context.shield is not None
-            and not isinstance(context.shield, Pushing)
+            and not isinstance(context.shield, ProtectedFeatures)
             and len(context.shield)
         ):
             yield context.shield

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.errors import OptionError
+
 _ALL = ((slice(None), None),)
 _BLOCK = 2**20  # numbers squared at a time
 
@@ -115,3 +117,19 @@ def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:
     return tuple(
         ((which == k).nonzero().flatten(), rows.nonzero().flatten()) for k, rows in enumerate(sets)
     )
+
+
+def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:
+    """Stored latents (n, d) with the device and dtype of flattened latents `x` (B, d); the same
+    tensor where they have them already.
+
+    Raises:
+        OptionError: where they are of another size, which means of another model or image size;
+            `what` names them in the message.
+    """
+    if rows.ndim != 2 or rows.shape[1] != x.shape[1]:
+        raise OptionError(
+            f"{what} holds latents of shape {tuple(rows.shape[1:])} and this generation has {x.shape[1]} values an image; both must come "
+            "from the same model at the same image size"
+        )
+    return rows.to(x)

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Context, References, option, stored_rows
+from unalike.guidance.context import Context
 from unalike.guidance.directed import Compared, Directed
+from unalike.guidance.protocols import References
 from unalike.guidance.region import restricted
+from unalike.guidance.stored import stored_rows
 from unalike.kernels import unit_rows
+from unalike.options import option
 
 
 def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -137,10 +140,11 @@ class VendiGuidance(Directed):
 
     Example:
         >>> import torch
-        >>> from unalike.guidance.base import Context
+        >>> from unalike.guidance.context import Context
+        >>> from unalike.guidance.level import Level
         >>> x0 = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
-        >>> levels = {"alpha": 1.0, "sigma": 1.0, "next_alpha": 1.0, "next_sigma": 0.0}
-        >>> context = Context(step=0, steps=1, x_t=x0, groups=torch.zeros(2, dtype=torch.int64), **levels)
+        >>> level = Level(alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
+        >>> context = Context(step=0, steps=1, x_t=x0, groups=torch.zeros(2, dtype=torch.int64), level=level)
         >>> VendiGuidance(strength=0.1).x0_delta(x0, context)  # 0.1 of the norm 5, apart along the circle
         tensor([[-0.4000,  0.3000],
                 [ 0.3000, -0.4000]])

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.vendi import VendiGuidance
 

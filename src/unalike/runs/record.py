@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unalike
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.samples import Sample, returned
 from unalike.runs.scoring import BASIS, Diversity

@@ -16,7 +16,7 @@ from unalike.errors import OptionError
 from unalike.pipelines.catalogue import MODELS
 
 if TYPE_CHECKING:
-    from unalike.guidance.base import Method
+    from unalike.guidance.method import Method
 
 AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from unalike.attach import guide
 from unalike.errors import NumericsError, UnsupportedError
-from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
+from unalike.guidance.context import Context
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 
 # some schedulers hand tensors to numpy in the way of numpy 1
@@ -71,7 +72,9 @@ def test_steps_are_left_out_by_their_own_noise_level(pipelines: Pipelines, name:
     pipe, arguments, seen = pipelines(name), prompted(name, ["cat"], 2), []
 
     def look(embeddings: Tensor, context: Context) -> None:
-        seen.append((context.step, context.steps, context.sigma / max(context.alpha, 1e-9)))
+        seen.append(
+            (context.step, context.steps, context.level.sigma / max(context.level.alpha, 1e-9))
+        )
 
     guided = guide(pipe, Told(act=look), IntervalGuidance(sigma_low=0, sigma_high=MIDDLE[name]))
     drawn(guided, arguments, 2)

@@ -14,7 +14,8 @@ from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.embedded import EmbeddedGuard
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError, UnsupportedError
 from unalike.guidance.balls import Balls
-from unalike.guidance.base import Context
+from unalike.guidance.context import Context
+from unalike.guidance.level import Level
 from unalike.guidance.spell import SPELL
 from unalike.shields import Shield
 
@@ -45,16 +46,13 @@ def around(features: Tensor, radius: float, embed: Any = flat) -> Shield:
 
 
 def at(x0: Tensor, shield: Any, **settings: Any) -> Context:
-    levels = {
-        "alpha": 0.6,
-        "sigma": 0.8,
-        "next_alpha": 1.0,
-        "next_sigma": 0.0,
+    settings = {
+        "level": Level(0.6, 0.8, 1.0, 0.0),
         "x_t": noise(*x0.shape, seed=9),
         **settings,
     }
     return Context(
-        step=0, steps=1, groups=torch.zeros(len(x0), dtype=torch.int64), shield=shield, **levels
+        step=0, steps=1, groups=torch.zeros(len(x0), dtype=torch.int64), shield=shield, **settings
     )
 
 

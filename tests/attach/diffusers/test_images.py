@@ -11,7 +11,8 @@ from unalike.attach import guide
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.errors import NumericsError, OptionError, UnsupportedError
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 from unalike.memory import Memory
 
 # some schedulers hand tensors to numpy in the way of numpy 1

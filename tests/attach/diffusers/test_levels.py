@@ -19,8 +19,9 @@ from tests.attach.schedulers import (
 from torch import Tensor
 
 from unalike.attach.diffusers import levels, schedulers
-from unalike.attach.diffusers.step_hook import Binding, Call
+from unalike.attach.diffusers.step_hook import Binding
 from unalike.errors import UnsupportedError
+from unalike.guidance.run import Call
 
 pytestmark = [
     pytest.mark.filterwarnings(

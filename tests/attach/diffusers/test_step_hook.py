@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.step_hook import Binding, Call
+from unalike.attach.diffusers.step_hook import Binding
 from unalike.errors import AttachmentError, UnsupportedError
+from unalike.guidance.run import Call
 
 # some schedulers hand tensors to numpy in the way of numpy 1
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
@@ -238,17 +239,17 @@ def test_step_to_come_is_known_when_half_precision_has_rounded_its_timestep_twic
     assert len(set(rounded)) < len(rounded) or begin
     with Binding(Host(scheduler), Fixed()) as binding:
         for i, (t, given) in enumerate(zip(times, rounded, strict=True)):
-            coming = binding.coming(given)
-            assert (coming.step, coming.steps) == (i, len(times))
-            assert coming.level.sigma == pytest.approx(float(t) / 1000)
+            call = binding.upcoming(given)
+            assert (call.step, call.steps) == (i, len(times))
+            assert call.level.sigma == pytest.approx(float(t) / 1000)
             scheduler.step(X, t, X)
 
 
 def test_error_names_the_timestep_when_it_is_not_the_one_to_come() -> None:
     scheduler = ddim(10)
     with Binding(Host(scheduler), Fixed()) as binding:
-        assert binding.coming(500).step == 0  # a run may begin anywhere
+        assert binding.upcoming(500).step == 0  # a run may begin anywhere
         scheduler.step(X, 500, X)
-        assert binding.coming(400).step == 1
+        assert binding.upcoming(400).step == 1
         with pytest.raises(UnsupportedError, match="asked at timestep 300, which is none of those"):
-            binding.coming(300)
+            binding.upcoming(300)

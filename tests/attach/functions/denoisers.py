@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import unalike
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)

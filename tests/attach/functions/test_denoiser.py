@@ -101,13 +101,13 @@ def test_method_sees_the_levels_of_each_call_when_the_sampler_asks_twice_a_step(
     guided.sample(edm, noise(2, 3, 4, 4), SIGMAS)
     assert [c.step for c in watch.seen] == [0, *(i for i in range(1, steps) for _ in range(2))]
     for c in watch.seen:
-        assert (c.alpha, c.sigma, c.next_alpha, c.steps) == (
+        assert (c.level.alpha, c.level.sigma, c.level.next_alpha, c.steps) == (
             1,
             pytest.approx(SIGMAS[c.step].item()),
             1,
             steps,
         )
-        assert c.next_sigma == pytest.approx(SIGMAS[c.step + 1].item())
+        assert c.level.next_sigma == pytest.approx(SIGMAS[c.step + 1].item())
     assert guided.report is not None
     assert guided.report.steps == 2 * steps - 1
     assert len(guided.report.images[0].corrections["shift"]) == 2 * steps - 1
@@ -122,10 +122,10 @@ def test_method_sees_the_raised_level_and_sample_when_there_is_churn() -> None:
 
     guided = guide_denoiser(denoiser, watch, sigmas=SIGMAS, churn=3.0, churn_range=(0.1, 50.0))
     guided.sample(edm, noise(2, 3, 4, 4), SIGMAS, **CHURN)
-    assert [c.sigma for c in watch.seen] == [sigma for _, sigma in asked]
+    assert [c.level.sigma for c in watch.seen] == [sigma for _, sigma in asked]
     assert all(torch.equal(c.x_t, x) for c, (x, _) in zip(watch.seen, asked, strict=True))
     assert [c.step for c in watch.seen] == [0, *(i for i in range(1, 6) for _ in range(2))]
-    assert any(c.sigma > 1.3 * SIGMAS[c.step] for c in watch.seen)
+    assert any(c.level.sigma > 1.3 * SIGMAS[c.step] for c in watch.seen)
 
 
 def test_methods_act_in_their_window_when_the_sampler_asks_twice_a_step() -> None:
@@ -159,7 +159,7 @@ def test_samples_are_the_same_when_seeds_are() -> None:
             digits(),
             Auto(),
             sigmas=SIGMAS,
-            one_step=True,
+            deterministic_first_order=True,
             embeddings=torch.eye(10)[LABELS],
             seeds=seeds,
         )

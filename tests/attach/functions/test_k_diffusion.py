@@ -98,7 +98,7 @@ def test_result_is_that_of_the_shifted_image_when_there_is_churn(
     )
     result = run(partial(guided.sample, sampler), x, sigmas, s_churn=3.0, s_tmin=0.1, s_tmax=50.0)
     torch.testing.assert_close(result, (IMAGE + 0.7).expand(2, 3, 4, 4), atol=1e-4, rtol=0)
-    raised = [c for c in watch.seen if c.sigma > 1.3 * float(sigmas[c.step])]
+    raised = [c for c in watch.seen if c.level.sigma > 1.3 * float(sigmas[c.step])]
     assert [c.step for c in raised] == [
         i for i, s in enumerate(sigmas[:-1].tolist()) if 0.1 <= s <= 50
     ]
@@ -123,7 +123,7 @@ def test_calls_belong_to_their_steps_when_the_sampler_asks(
     run(partial(guided.sample, getattr(sampling, name)), 80 * noise(2, 3, 4, 4), sigmas)
     assert [c.step for c in watch.seen] == steps
     assert all(
-        c.steps == 6 and c.next_sigma == pytest.approx(float(sigmas[c.step + 1]))
+        c.steps == 6 and c.level.next_sigma == pytest.approx(float(sigmas[c.step + 1]))
         for c in watch.seen
     )
 

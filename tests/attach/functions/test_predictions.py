@@ -98,13 +98,13 @@ def test_method_sees_levels_and_samples_of_each_step(rescale: bool, hand_over: b
     assert torch.equal(watch.seen[0].x_t, x)
     alphas = [1.0, *diffusion.alphas_cumprod]
     for c in watch.seen:
-        assert (c.alpha**2, c.next_alpha**2, c.steps) == (
+        assert (c.level.alpha**2, c.level.next_alpha**2, c.steps) == (
             pytest.approx(alphas[6 - c.step]),
             pytest.approx(alphas[5 - c.step]),
             6,
         )
-        assert c.alpha**2 + c.sigma**2 == pytest.approx(1)
-        assert c.next_alpha**2 + c.next_sigma**2 == pytest.approx(1)
+        assert c.level.alpha**2 + c.level.sigma**2 == pytest.approx(1)
+        assert c.level.next_alpha**2 + c.level.next_sigma**2 == pytest.approx(1)
     assert model.asked[0].is_floating_point() == rescale
 
 

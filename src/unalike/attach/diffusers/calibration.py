@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.run.randomness import copied
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 
 _ENOUGH = 8
 _SETTINGS = (

@@ -21,7 +21,7 @@ from unalike.attach.diffusers.scoped import layer_hook, original, own_model
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run.session import Session
 from unalike.errors import UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.run import Prepared
 
 _HINT = "use methods that correct x0 with this pipeline, such as SPARKE"
@@ -136,25 +136,25 @@ class Denoiser:
             )
         labels = arguments.get("class_labels")
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
-        coming = self._binding.coming(times[0].item())
-        self._rows = self._positive_rows(module, tokens, sample, asked=coming.step == self._step)
+        call = self._binding.upcoming(times[0].item())
+        self._rows = self._positive_rows(module, tokens, sample, asked=call.step == self._step)
         if not self._rows.any():  # the empty prompts have a call of their own
-            if coming.step != self._step and self._may_drop_cfg:
+            if call.step != self._step and self._may_drop_cfg:
                 raise UnsupportedError(
                     f"{self._who}: {type(module).__name__} is asked without the prompt before it is asked with it, so "
                     f"classifier-free guidance cannot be left out; {_HINT}"
                 )
             return args, kwargs
         places = _places(arguments) if labels is None else []
-        if coming.step != self._step:
+        if call.step != self._step:
             self._classes = {}
             classes = (
                 {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
             )
             embeddings = [*(self._taken(place[name]) for place, name in places), *classes.values()]
             self._prepared, self._step = (
-                self._session.prepare(coming, sample, embeddings),
-                coming.step,
+                self._session.prepare(call, sample, embeddings),
+                call.step,
             )
             new = self._prepared.embeddings[len(places) :]
             self._classes = {

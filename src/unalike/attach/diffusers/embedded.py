@@ -14,7 +14,8 @@ from torch import Tensor
 from unalike.attach.diffusers.decoding import Decoder, as_returned
 from unalike.attach.spaces import embedding_model
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
-from unalike.guidance.base import Context, Pushing
+from unalike.guidance.context import Context
+from unalike.guidance.protocols import ProtectedFeatures
 from unalike.shields import Shield
 
 _SLACK = 1e-4  # share of the radius by which another order of the same sums may change a distance
@@ -126,7 +127,7 @@ class EmbeddedGuard:
         self._embed = _function(embed)
         self._device: torch.device | None = getattr(embed, "device", None)
 
-    def regions(self, space: str, device: torch.device) -> Pushing:
+    def regions(self, space: str, device: torch.device) -> ProtectedFeatures:
         """The balls with their way out, for the predictions of one call; whatever space its latents
         are of.
         """
@@ -340,7 +341,7 @@ class _Regions:
             return None
         out = torch.zeros_like(x)
         for i in touched:
-            noise = context.x_t[i : i + 1].to(x) - context.alpha * x[i : i + 1]
+            noise = context.x_t[i : i + 1].to(x) - context.level.alpha * x[i : i + 1]
             out[i] = (self._moved(x[i : i + 1], noise) - x[i : i + 1])[0]
         return out
 

@@ -52,7 +52,7 @@ class Remembered:
 
 class PipelineImages:
     """What a pipeline's latents look like to an embedding, for one call; see
-    `unalike.guidance.base.Images`.
+    `unalike.guidance.protocols.Images`.
 
     Args:
         decoder: of the pipeline.

@@ -16,16 +16,22 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
-from unalike.attach.diffusers.schedulers import BUILT_IN, Entry, LevelMap, all_timesteps, first
-from unalike.attach.run.evaluations import Level
+from unalike.attach.diffusers.schedulers import (
+    BUILT_IN,
+    Entry,
+    LevelMap,
+    SchedulerLevel,
+    all_timesteps,
+    first,
+)
 from unalike.errors import UnsupportedError
 
 __all__ = [
-    "Level",
     "LevelMap",
+    "SchedulerLevel",
+    "deterministic_first_order",
     "first",
     "level",
-    "one_step",
     "position",
     "register",
     "require",
@@ -36,7 +42,7 @@ __all__ = [
 _ENTRIES: dict[type, Entry] = {}
 
 
-def one_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+def deterministic_first_order(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     """Whether a call of the scheduler with these arguments is one deterministic step of first order
     from x0 and the noisy latents alone.
 
@@ -77,7 +83,7 @@ def register(
         False
         >>> def straight_level(scheduler, timestep):
         ...     sigma, after = (float(scheduler.sigmas[scheduler.step_index + i]) for i in (0, 1))
-        ...     return Level(alpha=1 - sigma, sigma=sigma, a=1.0, b=-sigma, next_alpha=1 - after, next_sigma=after)
+        ...     return SchedulerLevel(alpha=1 - sigma, sigma=sigma, a=1.0, b=-sigma, next_alpha=1 - after, next_sigma=after)
         >>> register(Straight, straight_level)
         >>> supported(Straight())
         True
@@ -90,7 +96,7 @@ def supported(scheduler: Any) -> bool:
     return _entry(type(scheduler)) is not None
 
 
-def level(scheduler: Any, timestep: Any) -> Level:
+def level(scheduler: Any, timestep: Any) -> SchedulerLevel:
     """The noise levels and the x0 map of the scheduler's current call.
 
     Raises:

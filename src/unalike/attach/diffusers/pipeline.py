@@ -37,7 +37,7 @@ from unalike.attach.run.report import Report
 from unalike.attach.run.session import Models, Session, require_same_models
 from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
 

@@ -30,11 +30,32 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.run.evaluations import Level
 from unalike.errors import UnsupportedError
+from unalike.guidance.level import Level
 
-LevelMap = Callable[[Any, Any], Level]
-"""`(scheduler, timestep) -> Level`, read right before the scheduler's own `step`; its step index,
+
+@dataclass(frozen=True)
+class SchedulerLevel:
+    """The noise level of one call of a scheduler, `sample = alpha · x0 + sigma · noise`, with the
+    clean latent that the model's output stands for, `x0 = a · sample + b · model_output`, and the
+    level that the call ends at.
+    """
+
+    alpha: float
+    sigma: float
+    a: float
+    b: float
+    next_alpha: float
+    next_sigma: float
+
+    @property
+    def noise_level(self) -> Level:
+        """The level without the x0 map, as methods see it."""
+        return Level(self.alpha, self.sigma, self.next_alpha, self.next_sigma)
+
+
+LevelMap = Callable[[Any, Any], SchedulerLevel]
+"""`(scheduler, timestep) -> SchedulerLevel`, read right before the scheduler's own `step`; its step index,
 if it has one, is set by then.
 """
 
@@ -93,18 +114,18 @@ def _x0_map(scheduler: Any, alpha: float, sigma: float, norm: float) -> tuple[fl
     )
 
 
-def _from_cumulative(scheduler: Any, here: Any, there: Any) -> Level:
+def _from_cumulative(scheduler: Any, here: Any, there: Any) -> SchedulerLevel:
     """Variance preserving, from two cumulative products `alpha²`."""
     alpha, sigma = math.sqrt(float(here)), math.sqrt(1 - float(here))
     a, b = _x0_map(scheduler, alpha, sigma, 1.0)
-    return Level(alpha, sigma, a, b, math.sqrt(float(there)), math.sqrt(1 - float(there)))
+    return SchedulerLevel(alpha, sigma, a, b, math.sqrt(float(there)), math.sqrt(1 - float(there)))
 
 
 def _cumulative(scheduler: Any, timestep: Any, past_the_end: Any) -> Any:
     return scheduler.alphas_cumprod[int(timestep)] if int(timestep) >= 0 else past_the_end
 
 
-def _ddim(scheduler: Any, timestep: Any) -> Level:
+def _ddim(scheduler: Any, timestep: Any) -> SchedulerLevel:
     there = int(timestep) - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     return _from_cumulative(
         scheduler,
@@ -113,7 +134,7 @@ def _ddim(scheduler: Any, timestep: Any) -> Level:
     )
 
 
-def _ddpm(scheduler: Any, timestep: Any) -> Level:
+def _ddpm(scheduler: Any, timestep: Any) -> SchedulerLevel:
     there = scheduler.previous_timestep(timestep)
     return _from_cumulative(
         scheduler,
@@ -122,7 +143,7 @@ def _ddpm(scheduler: Any, timestep: Any) -> Level:
     )
 
 
-def _pndm(scheduler: Any, timestep: Any) -> Level:
+def _pndm(scheduler: Any, timestep: Any) -> SchedulerLevel:
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     if scheduler.counter < len(scheduler.prk_timesteps) and not scheduler.config.skip_prk_steps:
         there = int(timestep) - (0 if scheduler.counter % 2 else stride // 2)
@@ -137,7 +158,7 @@ def _pndm(scheduler: Any, timestep: Any) -> Level:
     )
 
 
-def _consistency(scheduler: Any, timestep: Any) -> Level:
+def _consistency(scheduler: Any, timestep: Any) -> SchedulerLevel:
     following = scheduler.step_index + 1
     last = following >= len(scheduler.timesteps)
     there = (
@@ -148,7 +169,7 @@ def _consistency(scheduler: Any, timestep: Any) -> Level:
     return _from_cumulative(scheduler, scheduler.alphas_cumprod[int(timestep)], there)
 
 
-def _tcd(scheduler: Any, timestep: Any) -> Level:
+def _tcd(scheduler: Any, timestep: Any) -> SchedulerLevel:
     following = scheduler.step_index + 1
     there = 0 if following >= len(scheduler.timesteps) else scheduler.timesteps[following]
     return _from_cumulative(
@@ -158,19 +179,19 @@ def _tcd(scheduler: Any, timestep: Any) -> Level:
     )
 
 
-def _exploding(scheduler: Any, sigma: Any, next_sigma: Any) -> Level:
+def _exploding(scheduler: Any, sigma: Any, next_sigma: Any) -> SchedulerLevel:
     """Variance exploding: `sample = x0 + sigma · noise`."""
     sigma = float(sigma)
     a, b = _x0_map(scheduler, 1.0, sigma, math.hypot(1.0, sigma))
-    return Level(1.0, sigma, a, b, 1.0, float(next_sigma))
+    return SchedulerLevel(1.0, sigma, a, b, 1.0, float(next_sigma))
 
 
-def _euler(scheduler: Any, timestep: Any) -> Level:
+def _euler(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     return _exploding(scheduler, scheduler.sigmas[index], scheduler.sigmas[index + 1])
 
 
-def _heun(scheduler: Any, timestep: Any) -> Level:
+def _heun(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     return _exploding(
         scheduler,
@@ -179,21 +200,21 @@ def _heun(scheduler: Any, timestep: Any) -> Level:
     )
 
 
-def _kdpm2(scheduler: Any, timestep: Any) -> Level:
+def _kdpm2(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     if scheduler.state_in_first_order:
         return _exploding(scheduler, scheduler.sigmas[index], scheduler.sigmas_interpol[index + 1])
     return _exploding(scheduler, scheduler.sigmas_interpol[index], scheduler.sigmas[index])
 
 
-def _kdpm2_ancestral(scheduler: Any, timestep: Any) -> Level:
+def _kdpm2_ancestral(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     if scheduler.state_in_first_order:
         return _exploding(scheduler, scheduler.sigmas[index], scheduler.sigmas_interpol[index])
     return _exploding(scheduler, scheduler.sigmas_interpol[index - 1], scheduler.sigmas[index])
 
 
-def _multistep(scheduler: Any, timestep: Any) -> Level:
+def _multistep(scheduler: Any, timestep: Any) -> SchedulerLevel:
     """Schedulers that keep sigmas and turn them into alpha and sigma themselves, variance
     preserving or straight.
     """
@@ -207,20 +228,20 @@ def _multistep(scheduler: Any, timestep: Any) -> Level:
         b = -float(
             scheduler.sigmas[index]
         )  # these solvers take the unscaled sigma here, whatever their schedule
-    return Level(alpha, sigma, a, b, next_alpha, next_sigma)
+    return SchedulerLevel(alpha, sigma, a, b, next_alpha, next_sigma)
 
 
-def _flow(scheduler: Any, timestep: Any) -> Level:
+def _flow(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     sigma, next_sigma = float(scheduler.sigmas[index]), float(scheduler.sigmas[index + 1])
     if scheduler.config.get(
         "invert_sigmas"
     ):  # those sigmas are shares of the data, and the model predicts data minus noise
-        return Level(sigma, 1 - sigma, 1.0, 1 - sigma, next_sigma, 1 - next_sigma)
-    return Level(1 - sigma, sigma, 1.0, -sigma, 1 - next_sigma, next_sigma)
+        return SchedulerLevel(sigma, 1 - sigma, 1.0, 1 - sigma, next_sigma, 1 - next_sigma)
+    return SchedulerLevel(1 - sigma, sigma, 1.0, -sigma, 1 - next_sigma, next_sigma)
 
 
-def _flow_consistency(scheduler: Any, timestep: Any) -> Level:
+def _flow_consistency(scheduler: Any, timestep: Any) -> SchedulerLevel:
     if scheduler.config.get("invert_sigmas") or (
         scheduler._scale_factors and scheduler._upscale_mode
     ):
@@ -231,22 +252,22 @@ def _flow_consistency(scheduler: Any, timestep: Any) -> Level:
     return _flow(scheduler, timestep)
 
 
-def _flow_heun(scheduler: Any, timestep: Any) -> Level:
+def _flow_heun(scheduler: Any, timestep: Any) -> SchedulerLevel:
     index = scheduler.step_index
     sigma = float(scheduler.sigmas[index])
     next_sigma = float(scheduler.sigmas[index + 1]) if scheduler.state_in_first_order else sigma
-    return Level(1 - sigma, sigma, 1.0, -sigma, 1 - next_sigma, next_sigma)
+    return SchedulerLevel(1 - sigma, sigma, 1.0, -sigma, 1 - next_sigma, next_sigma)
 
 
-def _edm(scheduler: Any, timestep: Any) -> Level:
+def _edm(scheduler: Any, timestep: Any) -> SchedulerLevel:
     sigma, next_sigma = (float(scheduler.sigmas[scheduler.step_index + i]) for i in (0, 1))
     a, b = (
         float(scheduler.precondition_outputs(*unit, sigma)) for unit in ((1.0, 0.0), (0.0, 1.0))
     )
-    return Level(1.0, sigma, a, b, 1.0, next_sigma)
+    return SchedulerLevel(1.0, sigma, a, b, 1.0, next_sigma)
 
 
-def _sde(scheduler: Any, timestep: Any) -> Level:
+def _sde(scheduler: Any, timestep: Any) -> SchedulerLevel:
     """Two calls a step: at its beginning, and half way to its end on a logarithmic scale of
     noise.
     """
@@ -257,7 +278,7 @@ def _sde(scheduler: Any, timestep: Any) -> Level:
     return _exploding(scheduler, here, math.sqrt(here * there))
 
 
-def _ipndm(scheduler: Any, timestep: Any) -> Level:
+def _ipndm(scheduler: Any, timestep: Any) -> SchedulerLevel:
     """Predicts v. The first call of a whole schedule is at pure noise, where this solver leaves its
     prediction out, edited or not.
     """
@@ -265,10 +286,10 @@ def _ipndm(scheduler: Any, timestep: Any) -> Level:
     (alpha, next_alpha), (sigma, next_sigma) = (
         (float(v[index]), float(v[index + 1])) for v in (scheduler.alphas, scheduler.betas)
     )
-    return Level(alpha, sigma, alpha, -sigma, next_alpha, next_sigma)
+    return SchedulerLevel(alpha, sigma, alpha, -sigma, next_alpha, next_sigma)
 
 
-def _wuerstchen(scheduler: Any, timestep: Any) -> Level:
+def _wuerstchen(scheduler: Any, timestep: Any) -> SchedulerLevel:
     """Predicts noise; a timestep is a share of the schedule, from 1, pure noise, down to 0, and
     comes once for each image.
     """
@@ -278,7 +299,9 @@ def _wuerstchen(scheduler: Any, timestep: Any) -> Level:
         for t in (now, scheduler.previous_timestep(now))
     )
     alpha, sigma = math.sqrt(here), math.sqrt(1 - here)
-    return Level(alpha, sigma, 1 / alpha, -sigma / alpha, math.sqrt(there), math.sqrt(1 - there))
+    return SchedulerLevel(
+        alpha, sigma, 1 / alpha, -sigma / alpha, math.sqrt(there), math.sqrt(1 - there)
+    )
 
 
 def _nearest(scheduler: Any, timestep: Any) -> int:
@@ -286,9 +309,9 @@ def _nearest(scheduler: Any, timestep: Any) -> int:
     return int((scheduler.timesteps - first(timestep)).abs().argmin())
 
 
-def _trigonometric(scheduler: Any, timestep: Any) -> Level:
+def _trigonometric(scheduler: Any, timestep: Any) -> SchedulerLevel:
     here, there = (float(scheduler.timesteps[scheduler.step_index + i]) for i in (0, 1))
-    return Level(
+    return SchedulerLevel(
         math.cos(here),
         math.sin(here),
         math.cos(here),

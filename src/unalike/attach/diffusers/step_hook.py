@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.run.evaluations import Call, Coming
 from unalike.errors import AttachmentError, UnsupportedError
+from unalike.guidance.run import Call, UpcomingCall
 
 _MARK = "_unalike_binding"
 
@@ -110,7 +110,7 @@ class Binding:
         setattr(method, _MARK, True)
         return MethodType(method, scheduler)
 
-    def coming(self, timestep: float) -> Coming:
+    def upcoming(self, timestep: float) -> UpcomingCall:
         """What the evaluation of the model that is about to happen is for.
 
         Args:
@@ -140,10 +140,10 @@ class Binding:
         levels.position(
             scheduler, levels.schedule(scheduler)[index], self._position
         )  # sets the step index, as the step itself would
-        return Coming(
-            levels.level(scheduler, levels.schedule(scheduler)[index]),
-            self._done,
-            self._done + len(times) - index,
+        return UpcomingCall(
+            level=levels.level(scheduler, levels.schedule(scheduler)[index]).noise_level,
+            step=self._done,
+            steps=self._done + len(times) - index,
         )
 
     def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,14 +162,15 @@ class Binding:
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position
-        call = _call(scheduler, arguments, self._done, self._done + remaining)
+        level = levels.level(scheduler, levels.first(timestep))
+        call = _call(scheduler, arguments, level, self._done, self._done + remaining)
         delta = (
-            None if call.level.b == 0 else self._guidance.correct(call)
+            None if level.b == 0 else self._guidance.correct(call)
         )  # at b = 0 the output has no say in x0
         if delta is None:
             result = own(*args, **kwargs)
         else:
-            arguments["model_output"] = _edited(arguments["model_output"], delta / call.level.b)
+            arguments["model_output"] = _edited(arguments["model_output"], delta / level.b)
             result = own(*bound.args, **bound.kwargs)
         self._done += 1
         if remaining == 1:
@@ -179,19 +180,20 @@ class Binding:
         return result
 
 
-def _call(scheduler: Any, arguments: dict[str, Any], step: int, steps: int) -> Call:
+def _call(
+    scheduler: Any, arguments: dict[str, Any], level: levels.SchedulerLevel, step: int, steps: int
+) -> Call:
     sample, output = arguments["sample"], arguments["model_output"]
-    level = levels.level(scheduler, levels.first(arguments["timestep"]))
     precise = torch.promote_types(sample.dtype, torch.float32)
     x_t = sample.to(precise)
     x0 = level.a * x_t + level.b * _mean_part(output, sample.shape[1]).to(precise)
     return Call(
         x0=x0,
         x_t=x_t,
-        level=level,
+        level=level.noise_level,
         step=step,
         steps=steps,
-        one_step=levels.one_step(scheduler, arguments),
+        deterministic_first_order=levels.deterministic_first_order(scheduler, arguments),
     )
 
 

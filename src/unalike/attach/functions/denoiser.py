@@ -12,9 +12,9 @@ from unalike.attach.functions.batch import Batch
 from unalike.attach.functions.run import GuidedFunction
 from unalike.attach.functions.sigmas import Sigmas, one_sigma
 from unalike.attach.run.encoders import PromptEncoder
-from unalike.attach.run.evaluations import Level
 from unalike.errors import OptionError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -25,7 +25,7 @@ def guide_denoiser(
     sigmas: Sequence[float] | Tensor,
     churn: float = 0.0,
     churn_range: tuple[float, float] = (0.0, math.inf),
-    one_step: bool = False,
+    deterministic_first_order: bool = False,
     space: str | None = None,
     memory: Memory | None = None,
     shield: Shield | None = None,
@@ -55,8 +55,8 @@ def guide_denoiser(
         churn: the sampler's `S_churn` (`s_churn`); 0 for none. The sample it moves is the one that
             the denoiser is given.
         churn_range: the sampler's `S_min` and `S_max`.
-        one_step: whether the sampler is Euler's method without noise, where methods may have noise
-            drawn anew (`Auto`).
+        deterministic_first_order: whether the sampler is Euler's method without noise; then methods
+            may renew noise (`Auto`).
         space: names the space of x, as "pixels" for images, so that samples of different models are
             never compared; needed with a memory or a shield.
             `unalike.attach.spaces.latent_model(pipe)` is the name that a diffusers pipeline's
@@ -111,7 +111,7 @@ def guide_denoiser(
         space=space,
         memory=memory,
         shield=shield,
-        one_step=one_step,
+        deterministic_first_order=deterministic_first_order,
     )
 
 
@@ -155,7 +155,7 @@ class GuidedDenoiser(GuidedFunction):
         step, after = self._sigmas.place(level)
         x0 = self.denoiser(x, sigma, *args, **kwargs)
         return self._corrected(
-            x0, x, Level(1.0, level, 0.0, 1.0, 1.0, after), step=step, steps=len(self._sigmas)
+            x0, x, Level(1.0, level, 1.0, after), step=step, steps=len(self._sigmas)
         )
 
     def sample(self, sampler: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:

@@ -14,9 +14,9 @@ from torch import Tensor
 from unalike.attach.functions.batch import Batch
 from unalike.attach.functions.run import GuidedFunction
 from unalike.attach.run.encoders import PromptEncoder
-from unalike.attach.run.evaluations import Level
 from unalike.errors import AttachmentError, OptionError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -25,7 +25,7 @@ def denoised_fn(
     diffusion: Any,
     *methods: Method,
     doubled: bool = False,
-    one_step: bool = False,
+    deterministic_first_order: bool = False,
     space: str | None = None,
     memory: Memory | None = None,
     shield: Shield | None = None,
@@ -51,8 +51,8 @@ def denoised_fn(
         *methods: applied in order at each step; none is fine, as with a shield alone.
         doubled: whether the batch comes twice, as MDT's, DiT's and GLIDE's classifier-free guidance
             has it; the first half are the images, and the second gets the same corrections.
-        one_step: whether the loop is DDIM's with eta 0, where methods may have noise drawn anew
-            (`Auto`).
+        deterministic_first_order: whether the loop is DDIM's with eta 0; then methods may renew
+            noise (`Auto`).
         space, memory, shield, prompts, prompt_encoder, embeddings, groups, seeds: as for
             `guide_denoiser`, for the images, each once.
 
@@ -90,7 +90,7 @@ def denoised_fn(
         space=space,
         memory=memory,
         shield=shield,
-        one_step=one_step,
+        deterministic_first_order=deterministic_first_order,
     )
 
 
@@ -158,9 +158,7 @@ class Chain:
     def level(self, index: int) -> Level:
         """The noise levels of the step from this index of the chain."""
         here, there = self._alphas[index], self._alphas[index - 1] if index else 1.0
-        return Level(
-            math.sqrt(here), math.sqrt(1 - here), 0.0, 1.0, math.sqrt(there), math.sqrt(1 - there)
-        )
+        return Level(math.sqrt(here), math.sqrt(1 - here), math.sqrt(there), math.sqrt(1 - there))
 
 
 class GuidedPrediction(GuidedFunction):

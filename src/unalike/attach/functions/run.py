@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from unalike.attach.functions.batch import Batch
-from unalike.attach.run.evaluations import Call, Level
 from unalike.attach.run.guard import PlainGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import MOVE, Policy, refusal
@@ -19,7 +18,9 @@ from unalike.attach.run.redraws import Draws
 from unalike.attach.run.report import Report
 from unalike.attach.run.session import Models, Session, require_same_models
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.level import Level
+from unalike.guidance.method import Method
+from unalike.guidance.run import Call
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -37,8 +38,8 @@ class GuidedFunction:
         space: names the space of the samples; needed with a memory or a shield.
         memory: earlier samples; those of a run are added when it is finished.
         shield: the protected set, in the space of the samples.
-        one_step: whether the sampler goes from the prediction straight to the next noise level,
-            without noise of its own.
+        deterministic_first_order: whether the sampler goes from the prediction straight to the next
+            noise level, without noise of its own.
 
     Attributes:
         report: what the last finished run did; None before the first.
@@ -59,7 +60,7 @@ class GuidedFunction:
         space: str | None,
         memory: Memory | None,
         shield: Shield | None,
-        one_step: bool,
+        deterministic_first_order: bool,
     ) -> None:
         _require_methods(methods)
         for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
@@ -78,7 +79,7 @@ class GuidedFunction:
         self.latents: Tensor | None = None
         self._batch = batch
         self._models = Models(space or "samples", batch.model)
-        self._one_step = one_step
+        self._deterministic_first_order = deterministic_first_order
         self._session: Session | None = None
         self._shape: torch.Size | None = None
         self._evaluations = 0
@@ -177,7 +178,15 @@ class GuidedFunction:
         self._shape = x_t.shape
         precise = torch.promote_types(x0.dtype, torch.float32)
         clean, noisy = x0.detach().to(precise), x_t.detach().to(precise)
-        delta = session.correct(Call(clean, noisy, level, step, steps, one_step=self._one_step))
+        call = Call(
+            x0=clean,
+            x_t=noisy,
+            level=level,
+            step=step,
+            steps=steps,
+            deterministic_first_order=self._deterministic_first_order,
+        )
+        delta = session.correct(call)
         self._evaluations += 1
         return x0 if delta is None else (x0.to(precise) + delta).to(x0.dtype)
 

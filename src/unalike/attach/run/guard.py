@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import NumericsError, ShieldError, UnsupportedError
-from unalike.guidance.base import Protected, Pushing
+from unalike.guidance.protocols import Protected, ProtectedFeatures
 from unalike.shields import Shield
 
 
@@ -25,7 +25,7 @@ class Guard(Protocol):
         """The protected set."""
         ...
 
-    def regions(self, space: str, device: torch.device) -> Protected | Pushing:
+    def regions(self, space: str, device: torch.device) -> Protected | ProtectedFeatures:
         """What methods see of it during one call whose latents are of this space.
 
         Raises:

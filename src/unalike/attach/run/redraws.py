@@ -21,7 +21,7 @@ from unalike.attach.run.report import (
 )
 from unalike.attach.run.session import Session
 from unalike.errors import ShieldError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 
 
 class Draws:

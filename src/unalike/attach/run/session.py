@@ -6,22 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.prompts import Conditions
-from unalike.attach.run.evaluations import Call, Coming
 from unalike.attach.run.guard import Guard, Moved, moved_out
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
-from unalike.guidance.base import Method, References
+from unalike.guidance.method import Method
 from unalike.guidance.methods import described
-from unalike.guidance.run import Prepared, Run
+from unalike.guidance.protocols import References
+from unalike.guidance.run import Call, Prepared, Run, UpcomingCall
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 
@@ -117,42 +117,23 @@ class Session:
             self._see_latents(call)
         run, conditions = self._begun()
         self.steps = call.step + 1
-        run.steps = call.steps
-        level, images = call.level, conditions.images
+        images = conditions.images
         with nullcontext() if self._images is None else self._images.open():
-            delta = run.correct(
-                call.x0[:images],
-                step=call.step,
-                x_t=call.x_t[:images],
-                alpha=level.alpha,
-                sigma=level.sigma,
-                next_alpha=level.next_alpha,
-                next_sigma=level.next_sigma,
-                one_step=call.one_step,
-            )
+            delta = run.correct(replace(call, x0=call.x0[:images], x_t=call.x_t[:images]))
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 
-    def prepare(self, coming: Coming, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
+    def prepare(self, call: UpcomingCall, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
         """How the model is to be evaluated on its input `sample` (R, …) with the prompts'
         embeddings, each (B, …).
         """
         run = self._run or self._begin(sample)
-        images, level = len(run.groups), coming.level
+        images = len(run.groups)
         if any(len(part) != images for part in embeddings):
             raise UnsupportedError(
                 f"this call makes {images} images and the model is given {[len(part) for part in embeddings]} embeddings of their "
                 "prompts; methods that act on prompts need one for each image: leave them out for this pipeline"
             )
-        run.steps = coming.steps
-        return run.prepare(
-            embeddings,
-            step=coming.step,
-            x_t=sample[:images],
-            alpha=level.alpha,
-            sigma=level.sigma,
-            next_alpha=level.next_alpha,
-            next_sigma=level.next_sigma,
-        )
+        return run.prepare(call, sample[:images], embeddings)
 
     def finish(self, latents: Tensor) -> Tensor | None:
         """Measures the final latents against the shield; what to return in their place where some
@@ -270,7 +251,6 @@ class Session:
         self._conditions = conditions
         self._run = Run(
             self._methods,
-            steps=1,
             groups=conditions.groups.to(device),
             prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
             generators=self._randomness.generators(sample[: conditions.images]),

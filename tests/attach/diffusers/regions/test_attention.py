@@ -19,8 +19,9 @@ from unalike.attach.diffusers.regions.places import Grid
 from unalike.attach.diffusers.regions.words import word_tokens
 from unalike.attach.diffusers.scoped import own_pipeline
 from unalike.errors import OptionError, UnsupportedError
-from unalike.guidance.base import Context, Method
 from unalike.guidance.cads import CADS
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 
 Pipelines = Callable[[str], Any]
 CROSS, JOINT = ("sd", "sdxl"), ("sd3", "flux")

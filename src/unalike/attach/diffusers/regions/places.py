@@ -15,7 +15,7 @@ from unalike.attach.diffusers.regions.cells import box_cells, mask_cells, separa
 from unalike.attach.diffusers.regions.words import word_tokens
 from unalike.attach.diffusers.sizes import call_size, latent_size
 from unalike.errors import OptionError, UnsupportedError
-from unalike.guidance.base import Method
+from unalike.guidance.method import Method
 from unalike.guidance.region import Region, checked
 
 

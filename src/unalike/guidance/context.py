@@ -1,0 +1,71 @@
+"""`Context`: what a method sees at one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unalike.errors import OptionError
+from unalike.guidance.level import Level
+from unalike.guidance.protocols import Images, Protected, ProtectedFeatures, References
+
+
+@dataclass
+class Context:
+    """What a method may read at one step, for `B` images and prompt embeddings of size `p`.
+
+    Attributes:
+        step: index of this model evaluation, from 0.
+        steps: how many evaluations the run has.
+        level: the noise level of this evaluation, and the one that the step ends at.
+        x_t: the noisy latents (B, …).
+        groups: (B,) int64, equal for images of the same prompt.
+        prompts: embeddings of the prompts (B, p), float32; None where the host has none.
+        memory: earlier samples, or None.
+        shield: the protected set, or None.
+        images: decodes predictions and computes their features; None where the host cannot.
+        masks: turns a region into a (B or 1, …) bool mask that broadcasts to x0; None where the
+            host cannot locate regions.
+        generators: one for each image; methods draw all their random numbers from them, with
+            `noise`.
+        deterministic_first_order: whether the step is `next_alpha · x0 + next_sigma · noise` with
+            the noise that `x_t` and x0 imply, so that part of it can be renewed; False for solvers
+            that remember earlier predictions or add noise of their own.
+        state: this method's own storage, empty at the start of a run.
+    """
+
+    step: int
+    steps: int
+    level: Level
+    x_t: Tensor
+    groups: Tensor
+    prompts: Tensor | None = None
+    memory: References | None = None
+    shield: Protected | ProtectedFeatures | None = None
+    images: Images | None = None
+    masks: Callable[[Any], Tensor] | None = None
+    generators: Sequence[torch.Generator] = ()
+    deterministic_first_order: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from
+        its own generator.
+
+        So an image's noise does not depend on the others of its batch.
+
+        Raises:
+            OptionError: where there is not one generator for each image.
+        """
+        if len(self.generators) != len(like):
+            raise OptionError(
+                f"there are {len(self.generators)} generators for {len(like)} images; "
+                "pass generators=, one for each image"
+            )
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(
+            like
+        )
