@@ -1,56 +1,55 @@
 """Options as dataclass fields that carry their help text and their allowed values.
 
-The methods, the settings of the commands, web forms and documentation tables are made from these.
-Numbers of numpy are numbers; a bool is not one.
+The methods, the settings of the commands, help, web forms and documentation tables are made from
+these. Numbers of numpy are numbers; a bool is not one. Text and paths have to be UTF-8.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import Field, field, fields
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
-from unalike.errors import Option, OptionError, named
+from unalike.errors import Literal, Option, OptionError, named
+
+LARGEST_SEED = 2**63 - 1
 
 
 def option(
     default: Any,
     help: str,
     *,
+    kind: type | None = None,
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
     choices: tuple[Any, ...] = (),
-    whole: bool | None = None,
     example: Any = None,
 ) -> Any:
     """A dataclass field that carries its help text and its allowed values.
 
     Args:
-        default: its value where none is given.
+        default: its value where none is given; `dataclasses.MISSING` for none.
         help: what it is for.
+        kind: int for whole numbers, float for numbers, str for text, tuple for several texts, bool,
+            or Path; None for that of the default, and numbers where there are bounds.
         low, high: the least and the largest number that is allowed.
         above: a number that is not allowed itself, and only larger ones are.
-        choices: allowed besides the numbers of the range; without a range, all that is allowed.
-        whole: whether only whole numbers are allowed; None for those with a whole default.
+        choices: allowed besides those; without `kind` and bounds, all that is allowed.
         example: a value for messages; None for the default.
     """
-    if whole is None:
-        whole = isinstance(default, int) and not isinstance(default, bool)
-    return field(
-        default=default,
-        metadata={
-            "help": help,
-            "low": low,
-            "above": above,
-            "high": high,
-            "choices": choices,
-            "whole": whole,
-            "example": default if example is None else example,
-        },
-    )
+    bounded = any(bound is not None for bound in (low, above, high))
+    if kind is None and type(default) in (int, float):
+        kind = type(default)
+    elif kind is None and (bounded or not choices):
+        kind = float if bounded else type(default)
+    metadata = {"help": help, "kind": kind, "low": low, "above": above, "high": high}
+    metadata |= {"choices": choices, "example": default if example is None else example}
+    return field(default=default, metadata=metadata)
 
 
 def declared(owner: Any) -> Iterable[Field[Any]]:
@@ -81,25 +80,17 @@ def checked(f: Field[Any], value: Any, *, owner: str | None = None) -> Any:
     Raises:
         OptionError: where it is not allowed.
     """
-    rule = f.metadata
+    rule, number = f.metadata, plain_number(value)
     if any(value is c or (isinstance(value, str) and value == c) for c in rule["choices"]):
         return value
-    if not _numeric(f):
-        if not rule["choices"] and isinstance(value, type(f.default)):
-            return value
-    else:
-        number = plain_number(value)
+    if rule["kind"] in (int, float):
         if number is not None and _fits(rule, number):
             return number
-    raise OptionError(
-        named(
-            "{} is {!r}; allowed: {}, as in {}",
-            Option(f.name, owner=owner),
-            value if plain_number(value) is None else plain_number(value),
-            allowed(f),
-            Option(f.name, rule["example"], owner),
-        )
-    )
+    elif rule["kind"] in (str, Path, tuple):
+        return _checked_text(f, value, owner)
+    elif rule["kind"] is not None and isinstance(value, rule["kind"]):
+        return value
+    raise _refused(f, value if number is None else number, owner)
 
 
 def plain_number(value: Any) -> int | float | None:
@@ -116,33 +107,85 @@ def plain_number(value: Any) -> int | float | None:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def fault_of_text(text: str) -> str | None:
+    """What is wrong with a text that comes from outside; None where nothing is.
+
+    Example:
+        >>> fault_of_text("cat"), fault_of_text(" "), fault_of_text("c\\0t")
+        (None, 'is empty', 'has a NUL character')
+    """
+    if not text.strip():
+        return "is empty"
+    if "\0" in text:
+        return "has a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "has bytes that are no UTF-8 text"
+    return None
+
+
 def allowed(f: Field[Any]) -> str:
     """The allowed values of an option in words, for messages, help and tables."""
     rule, parts = f.metadata, [repr(c) for c in f.metadata["choices"]]
-    bounds = []
-    if rule["low"] is not None:
-        bounds.append(f"at least {_number(rule['low'])}")
-    if rule["above"] is not None:
-        bounds.append(f"above {_number(rule['above'])}")
-    if rule["high"] is not None:
-        bounds.append(f"at most {_number(rule['high'])}")
-    if _numeric(f):
-        kind = "a whole number" if rule["whole"] else "a number"
+    bounds = [
+        f"{words} {_number(rule[name])}"
+        for name, words in (("low", "at least"), ("above", "above"), ("high", "at most"))
+        if rule[name] is not None
+    ]
+    if rule["kind"] in (int, float):
+        kind = "a whole number" if rule["kind"] is int else "a number"
         parts.insert(0, f"{kind} {' and '.join(bounds)}".rstrip())
-    if not parts:
-        parts = (
-            ["True or False"] if isinstance(f.default, bool) else [f"a {type(f.default).__name__}"]
-        )
+    elif rule["kind"] is not None:
+        words = {bool: "True or False", str: "text", Path: "a path", tuple: "texts"}
+        parts.insert(0, words.get(rule["kind"], f"a {rule['kind'].__name__}"))
     return " or ".join(parts)
 
 
-def _numeric(f: Field[Any]) -> bool:
-    bounded = any(f.metadata[k] is not None for k in ("low", "above", "high"))
-    return bounded or f.metadata["whole"] or isinstance(f.default, float)
+def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
+    """Text, a path or a tuple of texts, as the option has it."""
+    kind = f.metadata["kind"]
+    if kind is tuple:
+        if not isinstance(value, tuple | list) or not all(isinstance(v, str) for v in value):
+            raise _refused(f, value, owner)
+        texts = list(value)
+    elif isinstance(value, str | os.PathLike):
+        texts = [str(value)]
+    else:
+        raise _refused(f, value, owner)
+    for i, text in enumerate(texts):
+        fault = fault_of_text(text)
+        if fault:
+            which = f" number {i + 1}" if len(texts) > 1 else ""
+            raise OptionError(
+                named(
+                    "{}{} is {!r}, which {}; allowed: {}, as in {}",
+                    Option(f.name, owner=owner),
+                    which,
+                    text,
+                    fault,
+                    allowed(f),
+                    _example(f, owner),
+                )
+            )
+    return tuple(texts) if kind is tuple else kind(texts[0])
 
 
-def _fits(rule: Any, number: int | float) -> bool:
-    if isinstance(number, float) and (rule["whole"] or not math.isfinite(number)):
+def _refused(f: Field[Any], value: Any, owner: str | None) -> OptionError:
+    message = "{} is {!r}; allowed: {}, as in {}"
+    option = Option(f.name, owner=owner)
+    return OptionError(named(message, option, value, allowed(f), _example(f, owner)))
+
+
+def _example(f: Field[Any], owner: str | None) -> Option:
+    value = f.metadata["example"]
+    if value is MISSING or (value is None and None not in f.metadata["choices"]):
+        value = Literal("PATH" if f.metadata["kind"] is Path else "TEXT")
+    return Option(f.name, value, owner)
+
+
+def _fits(rule: Mapping[str, Any], number: int | float) -> bool:
+    if isinstance(number, float) and (rule["kind"] is int or not math.isfinite(number)):
         return False
     return (
         (rule["low"] is None or number >= rule["low"])

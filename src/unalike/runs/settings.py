@@ -6,13 +6,13 @@ Neither torch nor diffusers is imported until methods are built.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import OptionError
+from unalike.errors import Option, OptionError, did_you_mean, named
+from unalike.options import LARGEST_SEED, option, require_allowed
 from unalike.pipelines.catalogue import MODELS
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")
 POLICIES = ("move", "regenerate", "refuse")
 ATTEMPTS = 3
-_LARGEST_SEED = 2**63 - 1
+MOST_IMAGES = 100_000
+_EXAMPLE_PROMPT = Option("prompts", ("red heart",))
 _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
@@ -69,86 +70,141 @@ class GenerateSettings:
         >>> GenerateSettings(prompts=("heart",), num=0)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: num is 0; it must be a whole number of at least 1, as in num=8
+        unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most 100,000, as in num=8
     """
 
-    prompts: tuple[str, ...]
-    num: int = 8
-    model: str = "emoji"
-    method: tuple[str, ...] = ()
-    strength: float | None = None
-    set: tuple[str, ...] = ()
-    memory: Path | None = None
-    shield: Path | None = None
-    shield_space: str | None = None
-    on_violation: str = POLICIES[0]
-    attempts: int = ATTEMPTS
-    compare: bool = False
-    seed: int = 0
-    steps: int | None = None
-    guidance_scale: float | None = None
-    batch_size: int = 16
-    out: Path | None = None
-    overwrite: bool = False
-    device: str = "auto"
-    dtype: str = AUTO
+    prompts: tuple[str, ...] = option(
+        MISSING, "What to draw.", kind=tuple, example=("red heart",)
+    )
+    num: int = option(8, "Images of each prompt.", low=1, high=MOST_IMAGES)
+    model: str = option("emoji", "A name of `unalike models`, a folder, or a hub id.")
+    method: tuple[str, ...] = option(
+        (),
+        "A guidance method of `unalike methods`; repeat it for several. [default: the model's]",
+        example=("sparke",),
+    )
+    strength: float | None = option(
+        None, "Strength of every chosen method that has one.", kind=float, choices=(None,)
+    )
+    set: tuple[str, ...] = option(
+        (), "An option of a method; repeat it for several.", example=("sparke.strength=0.1",)
+    )
+    memory: Path | None = option(
+        None,
+        "Differ from the generations in this file, and add these to it.",
+        kind=Path,
+        choices=(None,),
+    )
+    shield: Path | None = option(
+        None,
+        "Stay out of the protected set in this folder, made by `unalike shield build`.",
+        kind=Path,
+        choices=(None,),
+    )
+    shield_space: str | None = option(
+        None,
+        "Where the features of that set are, as in clip:FOLDER. [default: as it says]",
+        kind=str,
+        choices=(None,),
+    )
+    on_violation: str = option(
+        POLICIES[0],
+        "Images inside it after the last step: move them out, regenerate them, or refuse them.",
+        choices=POLICIES,
+    )
+    attempts: int = option(
+        ATTEMPTS,
+        "Draw an image at most so many times, with --on-violation regenerate.",
+        low=1,
+        high=1000,
+    )
+    compare: bool = option(False, "Draw each image without guidance too.")
+    seed: int = option(
+        0, "Image i of a prompt starts from the noise of seed + i.", low=0, high=LARGEST_SEED
+    )
+    steps: int | None = option(
+        None,
+        "Steps of the scheduler. [default: the model's]",
+        kind=int,
+        low=1,
+        high=10_000,
+        choices=(None,),
+        example=25,
+    )
+    guidance_scale: float | None = option(
+        None,
+        "Scale of classifier-free guidance. [default: the model's]",
+        low=0,
+        high=1000,
+        choices=(None,),
+        example=3,
+    )
+    batch_size: int = option(16, "Images drawn at a time.", low=1, high=MOST_IMAGES)
+    out: Path | None = option(
+        None,
+        "Output folder. [default: a new one, named after the prompts]",
+        kind=Path,
+        choices=(None,),
+    )
+    overwrite: bool = option(False, "Replace the earlier run in the output folder.")
+    device: str = option(AUTO, "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+    dtype: str = option(
+        AUTO, "Precision of the model: auto, float32, float16, bfloat16.", choices=DTYPES
+    )
 
     def __post_init__(self) -> None:
+        require_allowed(self)
         if not self.prompts:
             raise OptionError(
-                'there is no prompt; give at least one, as in unalike generate "red heart"'
+                named("there is no prompt; give at least one, as in {}", _EXAMPLE_PROMPT)
             )
-        for i, prompt in enumerate(self.prompts):
-            if not prompt.strip():
-                raise OptionError(
-                    f'prompt {i + 1} is empty; every prompt needs some text, as in unalike generate "red heart"'
-                )
         if len(set(self.prompts)) < len(self.prompts):
             raise OptionError(
-                "a prompt is given twice; give it once and ask for more images with num"
+                named("a prompt is given twice; give it once, and more images as in {num=16}")
             )
-        for name, example in (
-            ("num", 8),
-            ("batch_size", 16),
-            ("steps", 25),
-            ("attempts", ATTEMPTS),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(
-                    f"{name} is {value}; it must be a whole number of at least 1, as in {name}={example}"
+        if self.total > MOST_IMAGES:
+            raise OptionError(
+                named(
+                    "{num} is {} for {} prompts; allowed: at most {:,} images in a run, as in {num=8}",
+                    self.num,
+                    len(self.prompts),
+                    MOST_IMAGES,
                 )
-        if not 0 <= self.seed <= _LARGEST_SEED - self.num:
-            raise OptionError(
-                f"seed is {self.seed}; it must be at least 0 and below 2**63 less the number of images, as in seed=0"
             )
-        if self.guidance_scale is not None and not (
-            math.isfinite(self.guidance_scale) and self.guidance_scale >= 0
-        ):
+        if self.seed > LARGEST_SEED - self.num:
             raise OptionError(
-                f"guidance_scale is {self.guidance_scale}; it must be a finite number of at least 0, as in guidance_scale=3"
+                named(
+                    "{seed} is {}; allowed: at most 2**63 less the number of images, as in {seed=0}",
+                    self.seed,
+                )
             )
-        if self.dtype not in DTYPES:
-            raise OptionError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
-        if self.on_violation not in POLICIES:
-            raise OptionError(
-                f"on_violation is {self.on_violation!r}; allowed: {', '.join(POLICIES)}"
-            )
-        if self.on_violation != POLICIES[0] and self.shield is None:
-            raise OptionError(
-                f"on_violation is {self.on_violation!r} and there is no shield; give its folder, as in shield DIR"
-            )
-        if self.shield_space is not None and self.shield is None:
-            raise OptionError(
-                f"shield_space is {self.shield_space!r} and there is no shield; give its folder, as in shield DIR"
-            )
-        if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
-            raise OptionError(
-                f"attempts is {self.attempts}, and nothing is drawn again; leave it out, or set on_violation regenerate"
-            )
+        self._require_shield()
         for name in self.method:
             if self.method.count(name) > 1:
-                raise OptionError(f"method {name!r} is given twice; name each method once")
+                raise OptionError(
+                    named("{method} {!r} is given twice; name each method once", name)
+                )
+
+    def _require_shield(self) -> None:
+        """Refuse settings that do nothing without a protected set, or with its policy."""
+        for f, unused in (("on_violation", POLICIES[0]), ("shield_space", None)):
+            value = getattr(self, f)
+            if value != unused and self.shield is None:
+                raise OptionError(
+                    named(
+                        "{} is {!r}, and there is no protected set; give its folder, as in {shield=DIR}",
+                        Option(f),
+                        value,
+                    )
+                )
+        if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
+            raise OptionError(
+                named(
+                    "{attempts} is {}, and nothing is drawn again; leave it out, or set "
+                    "{on_violation='regenerate'}",
+                    self.attempts,
+                )
+            )
 
     @property
     def total(self) -> int:
@@ -170,12 +226,16 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
         ('sparke', 'region', (0.0, 0.0, 0.5, 1.0))
     """
     target, equals, value = text.partition("=")
-    method, dot, option = target.partition(".")
-    if not (equals and dot and method and option and value):
+    method, dot, name = target.partition(".")
+    if not (equals and dot and method.strip() and name.strip() and value.strip()):
         raise OptionError(
-            f"set is {text!r}; it must have the form METHOD.OPTION=VALUE, as in set sparke.strength=0.1"
+            named(
+                "{set} is {!r}; allowed: METHOD.OPTION=VALUE, as in {}",
+                text,
+                Option("set", ("sparke.strength=0.1",)),
+            )
         )
-    return method.strip(), option.strip(), _value(value.strip())
+    return method.strip(), name.strip(), _value(value.strip())
 
 
 def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
@@ -193,21 +253,27 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
         >>> [m.name for m in build_methods(GenerateSettings(prompts=("heart",), method=("spell",)))]
         ['spell']
     """
-    from unalike.guidance.methods import METHODS, build, options
+    from unalike.guidance.methods import METHODS, build, settable
 
     row = MODELS.get(settings.model)
     tuned = row.methods if row else _DEFAULT_METHODS
-    named = {**(row.published if row else {}), **tuned}
-    chosen = {name: dict(named.get(name, {})) for name in (settings.method or tuned)}
+    presets = {**(row.published if row else {}), **tuned}
+    chosen = {name: dict(presets.get(name, {})) for name in (settings.method or tuned)}
     if settings.shield and not settings.method:
         chosen.setdefault("spell", {"batch": False, "memory": False})
     for name in chosen:
         build(name)  # says which methods there are before anything is said about their options
     if settings.strength is not None:
-        having = [name for name in chosen if "strength" in {f.name for f in options(METHODS[name])}]
+        having = [name for name in chosen if "strength" in settable(METHODS[name])]
         if not having:
             raise OptionError(
-                f"strength is {settings.strength:g}, and {', '.join(chosen)} has no such option; see `unalike methods`"
+                named(
+                    "{strength} is {:g}, and {} has no such option; leave it out, or add a method "
+                    "that has it, as in {}",
+                    settings.strength,
+                    ", ".join(chosen),
+                    Option("method", ("sparke",)),
+                )
             )
         for name in having:
             chosen[name]["strength"] = settings.strength
@@ -216,7 +282,25 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
         if name not in chosen:
             build(name)  # an unknown method is told so
             raise OptionError(
-                f"set is {text!r}, and {name} is not among the methods used ({', '.join(chosen)}); add method {name}"
+                named(
+                    "{set} is {!r}, and {} is not among the methods used ({}); add it, as in {}",
+                    text,
+                    name,
+                    ", ".join(chosen),
+                    Option("method", (name,)),
+                )
+            )
+        known = settable(METHODS[name])
+        if option not in known:
+            raise OptionError(
+                named(
+                    "{set} is {!r}, and {} has no option {!r}; {}allowed: {}",
+                    text,
+                    name,
+                    option,
+                    did_you_mean(option, known),
+                    ", ".join(known),
+                )
             )
         chosen[name][option] = value
     return tuple(build(name, **options) for name, options in chosen.items())
