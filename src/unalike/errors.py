@@ -32,7 +32,7 @@ class Option:
     """An option that a message names; as text, in the words of Python.
 
     Args:
-        name: of the argument.
+        name: of the argument; empty for a value alone.
         value: with a value it is the call that sets the option: `num=8`. Text without quotes, such
             as `Literal("DIR")`, is written as it is.
         owner: the class of the guidance method whose option it is.
@@ -54,6 +54,8 @@ class Option:
     def __str__(self) -> str:
         if not self.has_value:
             return f"{self.owner}: {self.name}" if self.owner else self.name
+        if not self.name:
+            return repr(self.value)
         call = f"{self.name}={self.value!r}"
         return f"{self.owner}({call})" if self.owner else call
 

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from unalike.errors import Literal, Option, OptionError, named
+from unalike.errors import Literal, Message, Option, OptionError, named
 
 LARGEST_SEED = 2**63 - 1
 
@@ -111,13 +111,13 @@ def fault_of_text(text: str) -> str | None:
     """What is wrong with a text that comes from outside; None where nothing is.
 
     Example:
-        >>> fault_of_text("cat"), fault_of_text(" "), fault_of_text("c\\0t")
+        >>> fault_of_text("cat"), fault_of_text(" "), fault_of_text(chr(0))
         (None, 'is empty', 'has a NUL character')
     """
-    if not text.strip():
-        return "is empty"
     if "\0" in text:
         return "has a NUL character"
+    if not text.strip():
+        return "is empty"
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -126,8 +126,12 @@ def fault_of_text(text: str) -> str | None:
 
 
 def allowed(f: Field[Any]) -> str:
-    """The allowed values of an option in words, for messages, help and tables."""
-    rule, parts = f.metadata, [repr(c) for c in f.metadata["choices"]]
+    """The allowed values of an option in words, for help and tables."""
+    return str(_allowed(f, f.metadata["choices"]))
+
+
+def _allowed(f: Field[Any], choices: Iterable[Any]) -> Message:
+    rule, parts = f.metadata, [Option("", c) for c in choices]
     bounds = [
         f"{words} {_number(rule[name])}"
         for name, words in (("low", "at least"), ("above", "above"), ("high", "at most"))
@@ -135,11 +139,11 @@ def allowed(f: Field[Any]) -> str:
     ]
     if rule["kind"] in (int, float):
         kind = "a whole number" if rule["kind"] is int else "a number"
-        parts.insert(0, f"{kind} {' and '.join(bounds)}".rstrip())
+        parts = [f"{kind} {' and '.join(bounds)}".rstrip(), *parts]
     elif rule["kind"] is not None:
         words = {bool: "True or False", str: "text", Path: "a path", tuple: "texts"}
-        parts.insert(0, words.get(rule["kind"], f"a {rule['kind'].__name__}"))
-    return " or ".join(parts)
+        parts = [words.get(rule["kind"], f"a {rule['kind'].__name__}"), *parts]
+    return named(" or ".join(["{}"] * len(parts)), *parts)
 
 
 def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
@@ -164,7 +168,7 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
                     which,
                     text,
                     fault,
-                    allowed(f),
+                    _sayable(f, owner),
                     _example(f, owner),
                 )
             )
@@ -174,12 +178,18 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
 def _refused(f: Field[Any], value: Any, owner: str | None) -> OptionError:
     message = "{} is {!r}; allowed: {}, as in {}"
     option = Option(f.name, owner=owner)
-    return OptionError(named(message, option, value, allowed(f), _example(f, owner)))
+    return OptionError(named(message, option, value, _sayable(f, owner), _example(f, owner)))
+
+
+def _sayable(f: Field[Any], owner: str | None) -> Message:
+    """The allowed values for a message: None is what leaving a setting out means."""
+    choices = f.metadata["choices"]
+    return _allowed(f, choices if owner else [c for c in choices if c is not None])
 
 
 def _example(f: Field[Any], owner: str | None) -> Option:
     value = f.metadata["example"]
-    if value is MISSING or (value is None and None not in f.metadata["choices"]):
+    if value is MISSING or (value is None and not owner) or value == ():
         value = Literal("PATH" if f.metadata["kind"] is Path else "TEXT")
     return Option(f.name, value, owner)
 

@@ -98,7 +98,7 @@ def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--on-violation", "redo"), "allowed: move, regenerate, refuse"),
+        (("--on-violation", "redo"), "allowed: move or regenerate or refuse"),
         (("--attempts", 2), "nothing is drawn again"),
     ],
 )

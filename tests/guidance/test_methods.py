@@ -56,7 +56,7 @@ def test_options_leave_out_tensors_and_build_takes_them():
 def test_error_lists_methods_and_suggests_the_closest_when_the_name_is_unknown(given):
     with pytest.raises(
         OptionError,
-        match=f"method is '{given}'; allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did you mean 'sparke'",
+        match=f"method is '{given}'; did you mean 'sparke'. allowed: auto, sparke, vendi, ",
     ):
         build(given)
 
@@ -64,7 +64,7 @@ def test_error_lists_methods_and_suggests_the_closest_when_the_name_is_unknown(g
 def test_error_suggests_nothing_when_no_name_is_close():
     with pytest.raises(
         OptionError,
-        match=r"allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'$",
+        match="method is 'qqq'; allowed: auto, sparke, vendi, ",
     ):
         build("qqq")
 
@@ -72,7 +72,7 @@ def test_error_suggests_nothing_when_no_name_is_close():
 def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
     with pytest.raises(
         OptionError,
-        match=r"option of spell is 'radios'; allowed: 'radius', .*'limit', 'region'; did you mean 'radius'",
+        match=r"option of spell is 'radios'; did you mean 'radius'. allowed: radius, .*limit, region$",
     ):
         build("spell", radios=3.0)
 

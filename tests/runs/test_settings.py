@@ -15,7 +15,7 @@ from unalike.runs.settings import GenerateSettings, build_methods, parse_assignm
     ("changes", "message"),
     [
         ({"prompts": ()}, "there is no prompt"),
-        ({"prompts": ("cat", " ")}, "prompt 2 is empty"),
+        ({"prompts": ("cat", " ")}, "prompts number 2 is .*, which is empty"),
         ({"prompts": ("cat", "cat")}, "given twice"),
         ({"num": 0}, "num is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -24,9 +24,12 @@ from unalike.runs.settings import GenerateSettings, build_methods, parse_assignm
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"guidance_scale": -1.0}, r"guidance_scale is -1\.0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-        ({"dtype": "int8"}, "allowed: auto, float32, float16, bfloat16"),
+        ({"dtype": "int8"}, "allowed: .auto. or .float32. or .float16. or .bfloat16."),
         ({"method": ("spell", "spell")}, "given twice"),
-        ({"shield_space": "clip:folder"}, "shield_space is .clip:folder. and there is no shield"),
+        (
+            {"shield_space": "clip:folder"},
+            "shield_space is .clip:folder., and there is no protected set",
+        ),
     ],
 )
 def test_setting_is_refused_when_outside_what_is_allowed(changes, message):

@@ -1,38 +1,37 @@
-"""The `unalike` command: what its sub-commands are, and how errors end it.
+"""The `unalike` command: its sub-commands, and how errors end it.
 
-Exit codes: 0, done; 1, failed; 2, something given is not allowed; 130, interrupted with Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 invalid usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import unalike
 from unalike.cli.cite import cite
+from unalike.cli.command import INTERRUPTED, INVALID_USAGE, Command, NotANumber
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
 from unalike.cli.score import score
 from unalike.cli.shield import shield
-from unalike.errors import OptionError, StoreError, UnalikeError, UnsupportedError
 
 app = typer.Typer(
     name="unalike",
-    help="Draw images that are unlike each other and unlike a protected set, with any diffusion model.",
+    help="Draw images unlike each other and unlike a protected set, with any diffusion model.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(generate)
-app.command()(score)
+for command in (generate, score, models, methods, cite):
+    app.command(cls=Command)(command)
 app.add_typer(shield)
-app.command()(models)
-app.command()(methods)
-app.command()(cite)
+
+_UsageError = typer.BadParameter.__mro__[1]  # typer carries a click of its own in some releases
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,19 +54,28 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors become one sentence on the standard error stream."""
+    group = typer.main.get_command(app)
     try:
-        app()
-    except (OptionError, StoreError, UnsupportedError) as error:
-        _end(str(error), 2)
-    except (UnalikeError, OSError, MemoryError) as error:
-        _end(str(error) or type(error).__name__, 1)
-    except KeyboardInterrupt:
-        _end("interrupted", 130)
+        code = group.main(prog_name="unalike", standalone_mode=False)
+    except _UsageError as error:
+        code = _refused(error)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("unalike: interrupted", err=True)
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end(message: str, code: int) -> None:
-    typer.echo(f"unalike: {message}", err=True)
-    sys.exit(code)
+def _refused(error: Any) -> int:
+    """Say what is wrong with a command line that names no command, option or value of it."""
+    context, text = error.ctx, " ".join(error.format_message().split())
+    if text.startswith("Usage:"):  # nothing was given, and the message is the help
+        typer.echo(error.format_message(), err=True)
+        return INVALID_USAGE
+    if isinstance(error, NotANumber) and error.param is not None:
+        text = f"{max(error.param.opts, key=len)} is {error.message}"
+    path = context.command_path if context is not None else "unalike"
+    typer.echo(f"unalike: {text.rstrip('.')}; see `{path} --help`", err=True)
+    return INVALID_USAGE
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import typer
 
 
 def cite(
-    names: Annotated[
+    method: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[METHOD]…", help="Methods; all of them if none is named."),
+        typer.Argument(metavar="METHOD", help="Methods; all of them if none is named."),
     ] = None,
 ) -> None:
     """Print the BibTeX entries of guidance methods, each once."""
     from unalike.guidance.methods import METHODS, build
 
-    for entry in dict.fromkeys(type(build(name)).citation for name in names or METHODS):
+    for entry in dict.fromkeys(type(build(name)).citation for name in method or METHODS):
         typer.echo(entry + "\n")

@@ -3,107 +3,57 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unalike.cli.command import flag
 from unalike.cli.progress import progress_bar
+from unalike.pipelines.catalogue import MODELS
 from unalike.runs.settings import GenerateSettings
 
 if TYPE_CHECKING:
     from unalike.runs.generate import Outcome
 
 
+_flag = partial(flag, GenerateSettings)
+
+
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to draw.")],
-    num: Annotated[
-        int, typer.Option("--num", "-n", help="Images of each prompt.")
-    ] = GenerateSettings.num,
+    prompts: Annotated[
+        list[str] | None, _flag("prompts", argument=True, metavar="PROMPT", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="A PROMPT too, also one that begins with a dash; can be repeated."
+        ),
+    ] = None,
+    num: Annotated[int, _flag("num", "--num", "-n")] = GenerateSettings.num,
     model: Annotated[
-        str, typer.Option(help="A name of `unalike models`, a folder, or a hub id.")
+        str, _flag("model", autocompletion=lambda: list(MODELS))
     ] = GenerateSettings.model,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A guidance method of `unalike methods`; repeat it for several. [default: the model's]"
-        ),
-    ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="Strength of every chosen method that has one.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="METHOD.OPTION=VALUE",
-            help="An option of a method; repeat it for several.",
-        ),
-    ] = None,
-    memory: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Differ from the generations in this file, and add these to it."
-        ),
-    ] = None,
-    shield: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Stay out of the protected set in this folder, made by `unalike shield build`.",
-        ),
-    ] = None,
-    shield_space: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FEATURES",
-            help="Where the features of that set are, as in clip:FOLDER. [default: as it says]",
-        ),
-    ] = None,
+    method: Annotated[list[str] | None, _flag("method")] = None,
+    strength: Annotated[float | None, _flag("strength")] = None,
+    set_: Annotated[list[str] | None, _flag("set", "--set", metavar="METHOD.OPTION=VALUE")] = None,
+    memory: Annotated[Path | None, _flag("memory", metavar="FILE")] = None,
+    shield: Annotated[Path | None, _flag("shield", metavar="DIR")] = None,
+    shield_space: Annotated[str | None, _flag("shield_space", metavar="FEATURES")] = None,
     on_violation: Annotated[
-        str,
-        typer.Option(
-            metavar="POLICY",
-            help="Images inside it after the last step: move them out, regenerate them, or refuse them.",
-        ),
+        str, _flag("on_violation", metavar="POLICY")
     ] = GenerateSettings.on_violation,
-    attempts: Annotated[
-        int,
-        typer.Option(
-            help="How often an image is drawn again at most, with --on-violation regenerate."
-        ),
-    ] = GenerateSettings.attempts,
-    compare: Annotated[
-        bool, typer.Option("--compare/--no-compare", help="Draw each image without guidance too.")
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Image i of a prompt starts from the noise of seed + i.")
-    ] = GenerateSettings.seed,
-    steps: Annotated[
-        int | None, typer.Option(help="Sampling steps. [default: the model's]")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(help="Weight of classifier-free guidance. [default: the model's]"),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Images drawn at a time.")
-    ] = GenerateSettings.batch_size,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Output folder. [default: a new one, named after the prompt]"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the earlier run in the output folder.")
-    ] = False,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")
-    ] = GenerateSettings.device,
-    dtype: Annotated[
-        str, typer.Option(help="Precision of the model: auto, float32, float16, bfloat16.")
-    ] = GenerateSettings.dtype,
+    attempts: Annotated[int, _flag("attempts")] = GenerateSettings.attempts,
+    compare: Annotated[bool, _flag("compare", "--compare/--no-compare")] = False,
+    seed: Annotated[int, _flag("seed")] = GenerateSettings.seed,
+    steps: Annotated[int | None, _flag("steps")] = None,
+    guidance_scale: Annotated[float | None, _flag("guidance_scale")] = None,
+    batch_size: Annotated[int, _flag("batch_size")] = GenerateSettings.batch_size,
+    out: Annotated[Path | None, _flag("out", metavar="DIR")] = None,
+    overwrite: Annotated[bool, _flag("overwrite", "--overwrite")] = False,
+    device: Annotated[str, _flag("device")] = GenerateSettings.device,
+    dtype: Annotated[str, _flag("dtype")] = GenerateSettings.dtype,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.")
     ] = False,
@@ -119,7 +69,7 @@ def generate(
     others are, and the exit code is 1.
     """
     settings = GenerateSettings(
-        prompts=tuple(prompts),
+        prompts=(*(prompts or ()), *(prompt or ())),
         num=num,
         model=model,
         method=tuple(method or ()),

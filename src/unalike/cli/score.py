@@ -3,75 +3,41 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unalike.cli.command import flag
 from unalike.cli.progress import progress_bar
-from unalike.extractors.table import spellings
+from unalike.extractors.table import EXTRACTORS
 from unalike.runs.score.settings import ScoreSettings
 
 if TYPE_CHECKING:
     from unalike.runs.score.run import Outcome
 
 
+_flag = partial(flag, ScoreSettings)
+
+
 def score(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", help="Images, also in folders below it, or an output folder of generate."
-        ),
-    ],
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Real or protected images to compare them with."),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File → prompt: csv, tsv, parquet, json or txt. [default: those of an output folder]",
-        ),
-    ] = None,
-    reference_prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same for the reference.")
-    ] = None,
+    folder: Annotated[Path, _flag("folder", argument=True, metavar="DIR")],
+    reference: Annotated[Path | None, _flag("reference", metavar="DIR")] = None,
+    prompts: Annotated[Path | None, _flag("prompts", metavar="FILE")] = None,
+    reference_prompts: Annotated[Path | None, _flag("reference_prompts", metavar="FILE")] = None,
     features: Annotated[
-        str, typer.Option(help=f"What to compare images by: {', '.join(spellings())}.")
+        str, _flag("features", autocompletion=lambda: list(EXTRACTORS))
     ] = ScoreSettings.features,
-    k: Annotated[
-        int,
-        typer.Option(
-            "--k", help="The neighbour that ends a ball, for precision, recall, density, coverage."
-        ),
-    ] = ScoreSettings.k,
-    radius: Annotated[
-        float | None,
-        typer.Option(help="Report the share of images closer than this to the reference."),
-    ] = None,
-    bootstrap: Annotated[
-        int, typer.Option(help="Redraws of the 95% intervals; 0 for none.")
-    ] = ScoreSettings.bootstrap,
-    seed: Annotated[int, typer.Option(help="Of the redraws.")] = ScoreSettings.seed,
-    batch_size: Annotated[
-        int, typer.Option(help="Images embedded at a time.")
-    ] = ScoreSettings.batch_size,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder for the results. [default: a new one, named after DIR]"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")
-    ] = False,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")
-    ] = ScoreSettings.device,
+    k: Annotated[int, _flag("k", "--k")] = ScoreSettings.k,
+    radius: Annotated[float | None, _flag("radius")] = None,
+    bootstrap: Annotated[int, _flag("bootstrap")] = ScoreSettings.bootstrap,
+    seed: Annotated[int, _flag("seed")] = ScoreSettings.seed,
+    batch_size: Annotated[int, _flag("batch_size")] = ScoreSettings.batch_size,
+    skip_bad: Annotated[bool, _flag("skip_bad", "--skip-bad")] = False,
+    out: Annotated[Path | None, _flag("out", metavar="DIR")] = None,
+    overwrite: Annotated[bool, _flag("overwrite", "--overwrite")] = False,
+    device: Annotated[str, _flag("device")] = ScoreSettings.device,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.")
     ] = False,
@@ -79,8 +45,7 @@ def score(
         bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")
     ] = False,
 ) -> None:
-    """Score images: how diverse they are, how they fit their prompts, and how they lie to a
-    reference.
+    """Score images: diversity, fit to their prompts, and how they compare with a reference.
 
     Writes score.json, scores.parquet and report.html. Ctrl-C writes nothing and ends with exit code
     130.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unalike.cli.command import Command, flag
 from unalike.cli.progress import progress_bar
+from unalike.pipelines.catalogue import MODELS
 from unalike.runs.shield.settings import (
-    LATENT,
     AddSettings,
     BuildSettings,
     CheckSettings,
@@ -24,75 +26,45 @@ if TYPE_CHECKING:
 
 shield = typer.Typer(
     name="shield",
-    help="Build, extend, show and use sets of protected images.",
+    help="Build, extend, inspect and use sets of protected images.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Images = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGES…",
-        help="Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors of latents.",
-    ),
-]
-Set = Annotated[Path, typer.Argument(metavar="DIR", help="A protected set.")]
-BatchSize = Annotated[int, typer.Option(help="Images encoded at a time.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
+_build, _add, _check = (
+    partial(flag, settings) for settings in (BuildSettings, AddSettings, CheckSettings)
+)
+Set = Annotated[Path, _add("folder", argument=True, metavar="DIR")]
+BatchSize = Annotated[int, _add("batch_size")]
+SkipBad = Annotated[bool, _add("skip_bad", "--skip-bad")]
+Device = Annotated[str, _add("device")]
+Model = Annotated[str | None, _add("model", autocompletion=lambda: list(MODELS))]
+Space = Annotated[str | None, _add("space")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar, and only the folder as output.")
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="The model whose latents they become: a name of `unalike models`, a folder, or a hub id."
-    ),
-]
-
-Space = Annotated[
-    str | None,
-    typer.Option(help="The features of the set, with the folder they are in, as in clip:FOLDER."),
-]
 
 
-@shield.command()
+@shield.command(cls=Command)
 def build(
-    images: Images,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the set.")],
-    model: Model = None,
-    radius: Annotated[
-        str, typer.Option(metavar="R|auto", help="Of the ball around each image; auto measures it.")
-    ] = "auto",
-    space: Annotated[
-        str,
-        typer.Option(
-            help="What to compare images by: latent, or features such as pixels, clip, dinov2."
-        ),
-    ] = LATENT,
+    images: Annotated[list[str], _build("images", argument=True, metavar="IMAGES")],
+    out: Annotated[Path, _build("out", metavar="DIR")],
+    model: Annotated[
+        str | None, _build("model", autocompletion=lambda: list(MODELS))
+    ] = BuildSettings.model,
+    radius: Annotated[str, _build("radius", metavar="R|auto")] = "auto",
+    space: Annotated[str, _build("space")] = BuildSettings.space,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
             metavar="H W", help="Resize images to this. [default: the size that the model draws]"
         ),
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="How vectors are stored: float32, or float16 in half the room.")
-    ] = BuildSettings.dtype,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Measure the radius on unguided images of this too; repeat it for several.",
-        ),
-    ] = None,
-    generations: Annotated[
-        int | None, typer.Option(help="Unguided images of each prompt. [default: 8]")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Of the unguided images, and of what is sampled.")
-    ] = BuildSettings.seed,
+    dtype: Annotated[str, _build("dtype")] = BuildSettings.dtype,
+    prompts: Annotated[list[str] | None, _build("prompts", "--prompt", metavar="TEXT")] = None,
+    generations: Annotated[int | None, _build("generations")] = None,
+    seed: Annotated[int, _build("seed")] = BuildSettings.seed,
     batch_size: BatchSize = BuildSettings.batch_size,
     skip_bad: SkipBad = False,
     device: Device = BuildSettings.device,
@@ -112,7 +84,7 @@ def build(
         space=space,
         size=size,
         dtype=dtype,
-        prompts=tuple(prompt or ()),
+        prompts=tuple(prompts or ()),
         generations=generations,
         seed=seed,
         batch_size=batch_size,
@@ -122,12 +94,10 @@ def build(
     _run("building", settings, as_json=as_json, quiet=quiet)
 
 
-@shield.command()
+@shield.command(cls=Command)
 def add(
     folder: Set,
-    images: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGES]…", help="As for build.")
-    ] = None,
+    images: Annotated[list[str] | None, _add("images", argument=True, metavar="IMAGES")] = None,
     model: Model = None,
     space: Space = None,
     discard: Annotated[
@@ -168,7 +138,7 @@ def add(
     _run("adding", settings, as_json=as_json, quiet=quiet)
 
 
-@shield.command()
+@shield.command(cls=Command)
 def inspect(folder: Set, as_json: AsJson = False) -> None:
     """Show what a protected set holds, and make sure that it is whole."""
     from unalike.runs.shield.inspection import inspect as run
@@ -181,27 +151,14 @@ def inspect(folder: Set, as_json: AsJson = False) -> None:
         typer.echo("\n".join(f"{heading:9} {text}" for heading, text in words(outcome)))
 
 
-@shield.command()
+@shield.command(cls=Command)
 def check(
     folder: Set,
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES…", help="As for build, or output folders of generate."),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="The model whose latents they become. [default: the one that drew an output folder]"
-        ),
-    ] = None,
+    images: Annotated[list[str], _check("images", argument=True, metavar="IMAGES")],
+    model: Model = None,
     space: Space = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results. [default: a new one]"),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the earlier results in that folder.")
-    ] = False,
+    out: Annotated[Path | None, _check("out", metavar="DIR")] = None,
+    overwrite: Annotated[bool, _check("overwrite", "--overwrite")] = False,
     fail_inside: Annotated[
         bool,
         typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball."),
@@ -241,7 +198,7 @@ def check(
         raise typer.Exit(1)
 
 
-@shield.command()
+@shield.command(cls=Command)
 def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="An output folder of generate.")],
     folder: Annotated[

@@ -4,12 +4,11 @@ built.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, did_you_mean, named
 
 if TYPE_CHECKING:
     from unalike.extractors.base import Extractor
@@ -84,12 +83,13 @@ def parse(name: str) -> tuple[str, str | None]:
     kind, colon, source = name.partition(":")
     row = EXTRACTORS.get(kind)
     if row is None:
-        close = difflib.get_close_matches(kind, EXTRACTORS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise OptionError(f"features is {name!r}; {hint}Allowed: {', '.join(spellings())}")
+        close = did_you_mean(kind, EXTRACTORS)
+        raise OptionError(
+            named("{features} is {!r}; {}allowed: {}", name, close, ", ".join(spellings()))
+        )
     if colon and not (row.named and source):
         choices = f"{kind}:FOLDER or {kind}" if row.named else kind
-        raise OptionError(f"features is {name!r}; allowed: {choices}")
+        raise OptionError(named("{features} is {!r}; allowed: {}", name, choices))
     return kind, source or row.source
 
 

@@ -5,12 +5,11 @@ tables are made from.
 from __future__ import annotations
 
 from dataclasses import Field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, did_you_mean, named
 from unalike.guidance.auto import Auto
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
@@ -41,6 +40,11 @@ def options(method: type[Method]) -> list[Field[Any]]:
     """
     shared = {f.name for f in fields(Method)}
     return sorted((f for f in fields(method) if f.metadata), key=lambda f: f.name in shared)
+
+
+def settable(method: type[Method]) -> list[str]:
+    """The names of all options of a method, those that only Python can give last."""
+    return [f.name for f in options(method)] + [f.name for f in fields(method) if not f.metadata]
 
 
 def described(method: Method) -> dict[str, Any]:
@@ -75,19 +79,20 @@ def build(name: str, /, **settings: Any) -> Method:
     Example:
         >>> build("spell", radius=20.0).radius
         20.0
-        >>> build("sparks")  # doctest: +NORMALIZE_WHITESPACE
+        >>> build("sparks")
         Traceback (most recent call last):
         ...
-        unalike.errors.OptionError: method is 'sparks'; allowed: 'auto', 'sparke', 'vendi', 'spell', 'particle', 'cads', 'interval'; did
-        you mean 'sparke'?
+        unalike.errors.OptionError: method is 'sparks'; did you mean 'sparke'? allowed: auto, ...
     """
     if name not in METHODS:
-        raise OptionError(_unknown("method", name, list(METHODS)))
+        close = did_you_mean(name, METHODS)
+        raise OptionError(named("{method} is {!r}; {}allowed: {}", name, close, ", ".join(METHODS)))
     method = METHODS[name]
-    known = [f.name for f in options(method)] + [f.name for f in fields(method) if not f.metadata]
+    known = settable(method)
     for given in settings:
         if given not in known:
-            raise OptionError(_unknown(f"option of {name}", given, known))
+            close = did_you_mean(given, known)
+            raise OptionError(f"option of {name} is {given!r}; {close}allowed: {', '.join(known)}")
     return method(**settings)
 
 
@@ -103,10 +108,3 @@ def _in_words(name: str, value: Any) -> Any:
         getattr(value, "__self__", None), "fingerprint", None
     )
     return own if isinstance(own, str) else getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _unknown(what: str, given: str, known: list[str]) -> str:
-    close = get_close_matches(given, known, n=1, cutoff=0.5)
-    return f"{what} is {given!r}; allowed: {', '.join(map(repr, known))}" + (
-        f"; did you mean {close[0]!r}?" if close else ""
-    )

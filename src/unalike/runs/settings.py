@@ -73,9 +73,7 @@ class GenerateSettings:
         unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most 100,000, as in num=8
     """
 
-    prompts: tuple[str, ...] = option(
-        MISSING, "What to draw.", kind=tuple, example=("red heart",)
-    )
+    prompts: tuple[str, ...] = option(MISSING, "What to draw.", kind=tuple, example=("red heart",))
     num: int = option(8, "Images of each prompt.", low=1, high=MOST_IMAGES)
     model: str = option("emoji", "A name of `unalike models`, a folder, or a hub id.")
     method: tuple[str, ...] = option(
@@ -278,7 +276,7 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
         for name in having:
             chosen[name]["strength"] = settings.strength
     for text in settings.set:
-        name, option, value = parse_assignment(text)
+        name, own, value = parse_assignment(text)
         if name not in chosen:
             build(name)  # an unknown method is told so
             raise OptionError(
@@ -291,18 +289,18 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
                 )
             )
         known = settable(METHODS[name])
-        if option not in known:
+        if own not in known:
             raise OptionError(
                 named(
                     "{set} is {!r}, and {} has no option {!r}; {}allowed: {}",
                     text,
                     name,
-                    option,
-                    did_you_mean(option, known),
+                    own,
+                    did_you_mean(own, known),
                     ", ".join(known),
                 )
             )
-        chosen[name][option] = value
+        chosen[name][own] = value
     return tuple(build(name, **options) for name, options in chosen.items())
 
 

@@ -343,24 +343,27 @@ def test_features_are_found_again_by_another_spelling_when_they_are_in_a_folder(
 
 
 BAD = {
-    "images": ({"images": ()}, "no images"),
-    "an empty name": ({"images": ("",)}, "no images"),
+    "images": ({"images": ()}, "images is missing"),
+    "an empty name": ({"images": ("",)}, "images is '', which is empty"),
     "no model": ({"model": None}, "model is missing"),
-    "a model for nothing": ({"space": "pixels"}, "needs none"),
+    "a model for nothing": ({"space": "pixels"}, "need none"),
     "prompts without a model": (
         {"space": "pixels", "model": None, "radius": None, "prompts": ("a",)},
-        "no model to draw them with",
+        "prompts needs a model to draw with",
     ),
     "size of features": (
         {"space": "pixels", "model": None, "size": (16, 16)},
         "resize by themselves",
     ),
-    "space": ({"space": "pixel"}, r"space is 'pixel'; allowed: latent, pixels"),
-    "radius": ({"radius": 0.0}, "radius is 0; allowed"),
+    "space": (
+        {"space": "pixel"},
+        r"space is 'pixel'; did you mean 'pixels'. allowed: latent, pixels",
+    ),
+    "radius": ({"radius": 0.0}, "radius is 0.0; allowed"),
     "radius below 0": ({"radius": -2.0}, "radius is -2"),
     "radius that is none": ({"radius": float("nan")}, "radius is nan"),
     "prompts for nothing": ({"prompts": ("a",)}, "nothing is measured"),
-    "generations for nothing": ({"radius": None, "generations": 4}, "no prompt to draw them of"),
+    "generations for nothing": ({"radius": None, "generations": 4}, "no prompt to draw"),
     "generations": ({"radius": None, "prompts": ("a",), "generations": 0}, "generations is 0"),
     "batch size": ({"batch_size": 0}, "batch_size is 0"),
     "seed": ({"seed": -1}, "seed is -1"),

@@ -4,12 +4,12 @@ imported.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from unalike.errors import OptionError
-from unalike.extractors.table import parse
+from unalike.errors import Option, OptionError, named
+from unalike.extractors.table import parse, spellings
+from unalike.options import LARGEST_SEED, option, require_allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,53 +41,80 @@ class ScoreSettings:
         >>> ScoreSettings(folder=Path("images"), radius=0.1)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: radius is 0.1, and there is no reference to measure distances to; add reference, a folder of images
+        unalike.errors.OptionError: radius is 0.1, and there is no reference to measure distances to; add its folder, as in reference=DIR
     """
 
-    folder: Path
-    reference: Path | None = None
-    prompts: Path | None = None
-    reference_prompts: Path | None = None
-    features: str = "pixels"
-    out: Path | None = None
-    overwrite: bool = False
-    seed: int = 0
-    bootstrap: int = 1000
-    k: int = 5
-    radius: float | None = None
-    skip_bad: bool = False
-    batch_size: int = 32
-    device: str = "auto"
+    folder: Path = option(
+        MISSING, "Images, also in folders below it, or an output folder of generate.", kind=Path
+    )
+    reference: Path | None = option(
+        None, "Real or protected images to compare them with.", kind=Path, choices=(None,)
+    )
+    prompts: Path | None = option(
+        None,
+        "File → prompt: csv, tsv, parquet, json, jsonl or txt. [default: those of an output folder]",
+        kind=Path,
+        choices=(None,),
+    )
+    reference_prompts: Path | None = option(
+        None, "The same for the reference.", kind=Path, choices=(None,)
+    )
+    features: str = option(
+        "pixels", f"What to compare images by: {', '.join(spellings())}.", kind=str
+    )
+    out: Path | None = option(
+        None,
+        "Folder for the results. [default: a new one, named after DIR]",
+        kind=Path,
+        choices=(None,),
+    )
+    overwrite: bool = option(False, "Replace the earlier results in that folder.")
+    seed: int = option(0, "Of the redraws.", low=0, high=LARGEST_SEED)
+    bootstrap: int = option(
+        1000, "Redraws of the 95% intervals; 0 for none.", low=0, high=1_000_000
+    )
+    k: int = option(
+        5,
+        "The neighbour that ends a ball, for precision, recall, density, coverage.",
+        low=1,
+        high=100_000,
+    )
+    radius: float | None = option(
+        None,
+        "Report the share of images closer than this to the reference.",
+        above=0,
+        high=1_000_000_000,
+        choices=(None,),
+        example=0.1,
+    )
+    skip_bad: bool = option(False, "Leave images out that cannot be read.")
+    batch_size: int = option(32, "Images embedded at a time.", low=1, high=100_000)
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
 
     def __post_init__(self) -> None:
+        require_allowed(self)
         parse(self.features)
-        for name, least, example in (
-            ("seed", 0, 0),
-            ("bootstrap", 0, 1000),
-            ("k", 1, 5),
-            ("batch_size", 1, 32),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise OptionError(
-                    f"{name} is {value}; it must be a whole number of at least {least}, as in {name}={example}"
-                )
-        if self.seed >= 2**63:
-            raise OptionError(f"seed is {self.seed}; it must be below 2**63, as in seed=0")
         if 0 < self.bootstrap < 100:
             raise OptionError(
-                f"bootstrap is {self.bootstrap}; a 95% interval needs at least 100 redraws, as in bootstrap=1000, or none: 0"
-            )
-        if self.radius is not None and not (math.isfinite(self.radius) and self.radius > 0):
-            raise OptionError(
-                f"radius is {self.radius}; it must be a finite number above 0, as in radius=0.1"
+                named(
+                    "{bootstrap} is {}; allowed: at least 100 redraws for a 95% interval, as in "
+                    "{bootstrap=1000}, or 0 for none",
+                    self.bootstrap,
+                )
             )
         if self.reference is None:
             for name, what in (
                 ("radius", "to measure distances to"),
                 ("reference_prompts", "that they could belong to"),
             ):
-                if getattr(self, name) is not None:
+                value = getattr(self, name)
+                if value is not None:
                     raise OptionError(
-                        f"{name} is {getattr(self, name)}, and there is no reference {what}; add reference, a folder of images"
+                        named(
+                            "{} is {}, and there is no reference {}; add its folder, as in "
+                            "{reference=DIR}",
+                            Option(name),
+                            value,
+                            what,
+                        )
                     )

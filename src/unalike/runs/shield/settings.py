@@ -4,16 +4,23 @@ torch nor numpy is imported.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
 from pathlib import Path
+from typing import Any
 
-from unalike.errors import OptionError
+from unalike.errors import Message, Option, OptionError, did_you_mean, named
 from unalike.extractors.table import parse, spellings
+from unalike.options import LARGEST_SEED, option, plain_number, require_allowed
 
 LATENT = "latent"
 DTYPES = ("float16", "float32")
 GENERATIONS = 8
+_LARGEST_SIDE = 16_384
+_IMAGES = (
+    "Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors "
+    "of latents."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,62 +52,102 @@ class BuildSettings:
         >>> BuildSettings(images=("photos",), out=Path("protected"))
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: model is missing: latents belong to one; name it, as in --model emoji, or choose another --space
+        unalike.errors.OptionError: model is missing: latents belong to a model; name it, as in model='emoji', or choose features, as in space='pixels'
     """
 
-    images: tuple[str, ...]
-    out: Path
-    model: str | None = None
-    radius: float | None = None
-    space: str = LATENT
+    images: tuple[str, ...] = option(MISSING, _IMAGES, kind=tuple, example=("photos",))
+    out: Path = option(MISSING, "Folder for the set.", kind=Path)
+    model: str | None = option(
+        None,
+        "The model whose latents they become: a name of `unalike models`, a folder, or a hub id.",
+        kind=str,
+        choices=(None,),
+        example="emoji",
+    )
+    radius: float | None = option(
+        None,
+        "Of the ball around each image; auto measures it.",
+        above=0,
+        high=1_000_000_000,
+        choices=(None,),
+        example=20,
+    )
+    space: str = option(
+        LATENT,
+        "What to compare images by: latent, or features such as pixels, clip, dinov2.",
+        kind=str,
+    )
     size: tuple[int, int] | None = None
-    dtype: str = "float32"
-    prompts: tuple[str, ...] = ()
-    generations: int | None = None
-    seed: int = 0
-    batch_size: int = 32
-    skip_bad: bool = False
-    device: str = "auto"
+    dtype: str = option(
+        "float32",
+        "How vectors are stored: float32, or float16 in half the room.",
+        choices=DTYPES,
+    )
+    prompts: tuple[str, ...] = option(
+        (),
+        "Measure the radius on unguided images of this too; repeat it for several.",
+        kind=tuple,
+        example=("cat",),
+    )
+    generations: int | None = option(
+        None,
+        "Unguided images of each prompt. [default: 8]",
+        kind=int,
+        low=1,
+        high=10_000,
+        choices=(None,),
+        example=GENERATIONS,
+    )
+    seed: int = option(
+        0, "Of the unguided images, and of what is sampled.", low=0, high=LARGEST_SEED - 10_000
+    )
+    batch_size: int = option(32, "Images encoded at a time.", low=1, high=100_000)
+    skip_bad: bool = option(False, "Leave images out that cannot be read.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
 
     def __post_init__(self) -> None:
+        require_allowed(self)
         require_images(self.images)
         require_space(self.space)
+        if self.size is not None:
+            object.__setattr__(self, "size", _size(self.size))
+        for fault in self._faults():
+            raise OptionError(fault)
+
+    def _faults(self) -> Iterator[Message]:
+        """What does not fit together."""
         if self.model is None and self.space == LATENT:
-            raise OptionError(
-                "model is missing: latents belong to one; name it, as in --model emoji, or choose another --space"
+            yield named(
+                "{model} is missing: latents belong to a model; name it, as in {model='emoji'}, or "
+                "choose features, as in {space='pixels'}"
             )
         if self.model is not None and self.space != LATENT and not self.prompts:
-            raise OptionError(
-                f"model is {self.model!r}, and the space {self.space!r} needs none; leave it out, or draw with it by --prompt"
+            yield named(
+                "{model} is {!r}, and the features {!r} need none; leave it out, or draw with it, "
+                "as in {}",
+                self.model,
+                self.space,
+                Option("prompts", ("cat",)),
             )
         if self.model is None and self.prompts:
-            raise OptionError(
-                "prompts are given and no model to draw them with; name it, as in --model emoji"
-            )
+            yield named("{prompts} needs a model to draw with; name it, as in {model='emoji'}")
         if self.size is not None and self.space != LATENT:
-            raise OptionError(
-                f"size is {self.size[0]} {self.size[1]}, and the features {self.space!r} resize by themselves; leave it out"
+            yield named(
+                "{size} is {} {}, and the features {!r} resize by themselves; leave it out",
+                *self.size,
+                self.space,
             )
-        if self.radius is not None and not (math.isfinite(self.radius) and self.radius > 0):
-            raise OptionError(
-                f"radius is {self.radius:g}; allowed: a finite number above 0, or auto, as in --radius 20"
-            )
-        if self.dtype not in DTYPES:
-            raise OptionError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         if self.radius is not None and self.prompts:
-            raise OptionError(
-                f"prompts are given, and with radius {self.radius:g} nothing is measured on them; leave one of the two out"
+            yield named(
+                "{radius} is {:g}, so nothing is measured on {prompts}; leave one of the two out",
+                self.radius,
             )
         if self.generations is not None and not self.prompts:
-            raise OptionError(
-                f"generations is {self.generations}, and there is no prompt to draw them of; add one with --prompt"
+            yield named(
+                "{generations} is {}, and there is no prompt to draw; add one, as in {}",
+                self.generations,
+                Option("prompts", ("cat",)),
             )
-        for name, value, least in (
-            ("generations", self.generations, 1),
-            ("batch_size", self.batch_size, 1),
-            ("seed", self.seed, 0),
-        ):
-            require_least(name, value, least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +164,29 @@ class AddSettings:
         OptionError: for a value outside what is allowed.
     """
 
-    folder: Path
-    images: tuple[str, ...]
-    model: str | None = None
-    space: str | None = None
-    batch_size: int = 32
-    skip_bad: bool = False
-    device: str = "auto"
+    folder: Path = option(MISSING, "A protected set.", kind=Path)
+    images: tuple[str, ...] = option(MISSING, _IMAGES, kind=tuple, example=("photos",))
+    model: str | None = option(
+        None,
+        "The model whose latents they become. [default: the one that the set was built with]",
+        kind=str,
+        choices=(None,),
+        example="emoji",
+    )
+    space: str | None = option(
+        None,
+        "The features of the set, with the folder they are in, as in clip:FOLDER.",
+        kind=str,
+        choices=(None,),
+        example="pixels",
+    )
+    batch_size: int = option(32, "Images encoded at a time.", low=1, high=100_000)
+    skip_bad: bool = option(False, "Leave images out that cannot be read.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
 
     def __post_init__(self) -> None:
+        require_allowed(self)
         require_images(self.images)
-        require_least("batch_size", self.batch_size, 1)
         if self.space is not None:
             require_space(self.space)
 
@@ -144,8 +203,10 @@ class CheckSettings(AddSettings):
         overwrite: replace the results of an earlier check in that folder.
     """
 
-    out: Path | None = None
-    overwrite: bool = False
+    out: Path | None = option(
+        None, "Folder for the results. [default: a new one]", kind=Path, choices=(None,)
+    )
+    overwrite: bool = option(False, "Replace the earlier results in that folder.")
 
 
 def require_images(images: tuple[str, ...]) -> None:
@@ -154,9 +215,12 @@ def require_images(images: tuple[str, ...]) -> None:
     Raises:
         OptionError: otherwise.
     """
-    if not images or not all(images):
+    if not images:
         raise OptionError(
-            "there are no images; give at least one folder, file or pattern, as in `unalike shield build photos --out DIR`"
+            named(
+                "{images} is missing; give at least one folder, file or pattern, as in {}",
+                Option("images", ("photos",)),
+            )
         )
 
 
@@ -171,19 +235,16 @@ def require_space(space: str) -> None:
     try:
         parse(space)
     except OptionError as error:
+        kind = space.partition(":")[0]
+        names = [LATENT, *spellings()]
         raise OptionError(
-            f"space is {space!r}; allowed: {LATENT}, {', '.join(spellings())}"
+            named(
+                "{space} is {!r}; {}allowed: {}",
+                space,
+                did_you_mean(kind, [name.partition("[")[0] for name in names]),
+                ", ".join(names),
+            )
         ) from error
-
-
-def require_least(name: str, value: int | None, least: int) -> None:
-    """Make sure that a number, if it is given, is large enough.
-
-    Raises:
-        OptionError: otherwise.
-    """
-    if value is not None and value < least:
-        raise OptionError(f"{name} is {value}; it must be a whole number of at least {least}")
 
 
 def parse_radius(text: str) -> float | None:
@@ -202,5 +263,21 @@ def parse_radius(text: str) -> float | None:
         return float(text)
     except ValueError as error:
         raise OptionError(
-            f"radius is {text!r}; allowed: a finite number above 0, or auto, as in --radius 20"
+            named("{radius} is {!r}; allowed: a number above 0, or auto, as in {radius=20}", text)
         ) from error
+
+
+def _size(size: Any) -> tuple[int, int]:
+    """Height and width as plain whole numbers."""
+    sides = [plain_number(n) for n in size] if isinstance(size, tuple | list) else []
+    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= _LARGEST_SIDE for n in sides):
+        raise OptionError(
+            named(
+                "{size} is {!r}; allowed: height and width, whole numbers at least 1 and at most "
+                "{:,}, as in {}",
+                size,
+                _LARGEST_SIDE,
+                Option("size", (512, 512)),
+            )
+        )
+    return int(sides[0] or 0), int(sides[1] or 0)

@@ -1,0 +1,143 @@
+"""A command of the command line: its errors are one sentence, which names options as flags."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from unalike.errors import (
+    Literal,
+    Message,
+    Option,
+    OptionError,
+    StoreError,
+    UnalikeError,
+    UnsupportedError,
+    shown,
+)
+
+FAILED, INVALID_USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Command(TyperCommand):
+    """A command that ends with one sentence and an exit code where it fails."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; 1 failed, 2 invalid usage, 130 interrupted."""
+        try:
+            return super().invoke(ctx)
+        except (OptionError, StoreError, UnsupportedError) as error:
+            end(in_flags(error, ctx), INVALID_USAGE)
+        except KeyboardInterrupt:
+            end("interrupted", INTERRUPTED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            end(in_flags(error, ctx), FAILED)
+        except (UnalikeError, MemoryError) as error:
+            end(in_flags(error, ctx), FAILED)
+
+
+def end(sentence: str, code: int) -> None:
+    """Print why the command ends, and end it with the exit code."""
+    typer.echo(f"unalike: {' '.join(sentence.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def in_flags(error: BaseException, ctx: Any) -> str:
+    """The message of an error with its options spelled as the flags of this command."""
+    message = error.args[0] if error.args else None
+    if isinstance(message, Message):
+        return message.spelled(flag_speller(ctx))
+    return str(error) or type(error).__name__
+
+
+def flag_speller(ctx: Any) -> Callable[[Option], str]:
+    """How options are spelled on the command line of `ctx`."""
+    return partial(_spelled, ctx, {p.name.rstrip("_"): p for p in ctx.command.params})
+
+
+def _spelled(ctx: Any, known: dict[str, Any], option: Option) -> str:
+    if not option.name:
+        return _word(option.value)
+    if option.owner is not None:
+        return _spelled_of_method(ctx.params, option)
+    parameter = known.get(option.name)
+    if parameter is None:
+        return str(option)
+    if parameter.param_type_name == "argument":
+        name = str(parameter.metavar).strip("[]")
+        return f"`{ctx.command_path} {_word(option.value)}`" if option.has_value else name
+    name = max(parameter.opts, key=len)
+    if not option.has_value or option.value is True:
+        return name
+    if option.value is False:
+        return parameter.secondary_opts[0] if parameter.secondary_opts else f"no {name}"
+    return f"{name} {_word(option.value)}"
+
+
+def _spelled_of_method(given: dict[str, Any], option: Option) -> str:
+    """An option of a method: `--set METHOD.OPTION`, or `--strength` where that was given."""
+    from unalike.guidance.methods import METHODS
+
+    names = {method.__name__: name for name, method in METHODS.items()}
+    place = f"{names.get(str(option.owner), option.owner)}.{option.name}"
+    assigned = any(str(text).startswith(f"{place}=") for text in given.get("set_") or ())
+    if option.name == "strength" and given.get("strength") is not None and not assigned:
+        return f"--strength {_word(option.value)}" if option.has_value else "--strength"
+    return f"--set {place}={_word(option.value)}" if option.has_value else f"--set {place}"
+
+
+def _word(value: Any) -> str:
+    """A value as it stands on the command line."""
+    if isinstance(value, Literal):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return " ".join(_word(v) for v in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return shlex.quote(str(value))
+
+
+def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
+    """The option or, with `argument=True`, the argument for a field of the settings.
+
+    Its help is that of the field.
+    """
+    rule = settings.__dataclass_fields__[name].metadata
+    if rule["kind"] in _NUMBERS and "metavar" not in rest:
+        rest |= _NUMBERS[rule["kind"]]
+    elif rule["kind"] is not bool:
+        rest.setdefault("metavar", "TEXT")
+    kind = typer.Argument if rest.pop("argument", False) else typer.Option
+    return kind(*names, help=rule["help"], **rest)
+
+
+class NotANumber(typer.BadParameter):
+    """The value of an option that has to be a number."""
+
+
+def _whole(text: Any) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise NotANumber(f"{shown(text)}; allowed: a whole number") from None
+
+
+def _real(text: Any) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise NotANumber(f"{shown(text)}; allowed: a number") from None
+
+
+_NUMBERS: dict[Any, dict[str, Any]] = {
+    int: {"metavar": "INTEGER", "parser": _whole},
+    float: {"metavar": "NUMBER", "parser": _real},
+}
