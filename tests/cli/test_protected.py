@@ -53,13 +53,14 @@ def test_exit_code_is_1_and_says_why_when_images_are_refused(generate, tmp_path:
     code, out, err = generate("--on-violation", "refuse")
     assert code == 1
     assert "unalike: 1 image is inside the protected set 'shield' and not written" in err
-    assert "1 of 2 images are outside; 0 moved out of it, 0 drawn again, 1 refused" in out
+    assert out.startswith("0 of 1 finished images are inside the protected set of 1: encoded again")
+    assert "1 of 2 outside; 0 of 2 images moved out, 0 drawn again, 1 refused" in out
     assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == ["00001.png"]
 
 
 def test_exit_code_is_0_when_images_were_moved_or_drawn_again(generate) -> None:
     code, out, _ = generate()
-    assert (code, "1 moved out of it" in out) == (0, True)
+    assert (code, "1 of 2 images moved out" in out) == (0, True)
     code, out, _ = generate(
         "--on-violation", "regenerate", "--attempts", 2, "--overwrite", "--json"
     )

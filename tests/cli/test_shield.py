@@ -44,7 +44,7 @@ def test_set_is_summed_up_when_it_is_built_extended_shown_and_used(unalike, tmp_
         "shield", "check", "out", "more/00.png", "--device", "cpu", "--out", "found"
     )
     assert code == 0
-    assert out.startswith("inside   1 of 1 images, radius ")
+    assert out.startswith("1 of 1 images, as they are on disk, is inside: nearer than ")
     assert f"report   {Path('found/report.html')}" in out
 
 

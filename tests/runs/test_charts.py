@@ -2,7 +2,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from unalike.runs.charts import band_chart, dot_chart, percent
+from unalike.runs.charts import band_chart, dot_chart
+from unalike.runs.numbers import number, percent
 
 
 def points(svg, kind):
@@ -30,9 +31,26 @@ def test_equal_factors_are_equal_distances_when_logarithmic():
     assert ys[0] > ys[2]
 
 
-def test_zero_lies_on_the_axis_when_logarithmic():
-    zero, small, _ = (y for _, y in points(chart([[0.0, 1e-9, 1.0]], log=True), "line"))
-    assert zero == small
+def test_tiny_values_lie_on_the_axis_when_logarithmic():
+    tiny, small, _ = (y for _, y in points(chart([[1e-12, 1e-9, 1.0]], log=True), "line"))
+    assert tiny == small
+
+
+def test_steps_without_a_value_are_left_out_when_logarithmic():
+    svg = ET.fromstring(
+        chart([[0.1, 0.2, 0.0, 0.0, 0.4, 0.0], [0.2, 0.0, 0.0, 0.0, 0.4, 0.0]], log=True)
+    )
+    lines = [
+        [tuple(map(float, p.split(","))) for p in e.attrib["points"].split()]
+        for e in svg
+        if e.get("class") == "line"
+    ]
+    assert [len(line) for line in lines] == [2, 1]
+    (dot,) = [e for e in svg if e.get("class") == "dot"]
+    assert (float(dot.attrib["cx"]), float(dot.attrib["cy"])) == lines[1][0]
+    bottom = 170 - 34  # the axis
+    assert all(y < bottom for line in lines for _, y in line)
+    assert lines[0][1][1] < lines[0][0][1]  # 0.2 of the one image that was corrected, above 0.15
 
 
 @pytest.mark.parametrize("series", [[[0.0, 0.0]], [[0.5]], [[]]])
@@ -42,7 +60,8 @@ def test_chart_is_well_formed_when_there_is_little_to_draw(series, log):
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1e-05%")]
+    ("share", "text"),
+    [(0, "0%"), (1, "100%"), (0.056, "5.6%"), (3.333, "333%"), (1e-7, "1\u00a0×\u00a010⁻⁵%")],
 )
 def test_percent_has_two_digits_when_below_ten(share, text):
     assert percent(share) == text
@@ -67,3 +86,23 @@ def test_dots_lie_on_one_scale_and_lines_reach_the_ends_when_there_are_intervals
 def test_dots_are_drawn_when_all_are_the_same(value):
     svg = ET.fromstring(dot_chart([("a", value, value, value)], title="t", start=1))
     assert 2 <= len([e for e in svg.iter("line") if e.get("class") == "grid-line"]) <= 8
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (-0.0, "0"),
+        (6.67e-06, "6.67\u00a0×\u00a010⁻⁶"),
+        (-6.6666e-06, "-6.667\u00a0×\u00a010⁻⁶"),
+        (0.000123456, "0.0001235"),
+        (9.99996, "10"),
+        (9.4499, "9.45"),
+        (1234567.0, "1,235,000"),
+        (-5.21094, "-5.211"),
+        (1e16, "1\u00a0×\u00a010¹⁶"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_number_is_written_for_people(value, text):
+    assert number(value) == text

@@ -1,9 +1,9 @@
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 import torch
 from PIL import Image
+from tests.runs.pages import Reader, require_structure
 
 from unalike.attach.run.report import Certificate, Decoded, ImageReport
 from unalike.runs import page
@@ -12,42 +12,35 @@ from unalike.runs.samples import Picture, Planned, Sample
 from unalike.runs.scoring import Diversity
 
 NASTY = '<script>alert("&")</script>'
-VOID = {"meta", "img", "link", "br", "hr", "input"}
-
-
-class Reader(HTMLParser):
-    """Checks that elements are closed in order, and collects what a page shows and loads."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def record(**changes):
     plain = {
         "prompts": [NASTY],
         "finished": True,
-        "shield": {"size": 1200, "radius": 10.0, "radius_source": None},
+        "shield": {
+            "size": 1200,
+            "radius": 10.0,
+            "radius_source": None,
+            "rounding": 0.25,
+            "certified": "latents",
+        },
         "methods": [{"name": "sparke"}],
+        "methods_as_used": None,
         "model": {"name": "emoji"},
         "steps": 2,
-        "images": {"planned": 3},
+        "images": {
+            "planned": 3,
+            "finished": 3,
+            "decoded_inside": 2,
+            "moved": 1,
+            "drawn_again": 0,
+            "refused": 0,
+        },
+        "scores": {
+            "guided": {"vendi": 2.5, "prompts": {NASTY: {"images": 3}}},
+            "unguided": None,
+        },
         "command": "unalike generate x",
     }
     return {**plain, **changes}
@@ -120,15 +113,15 @@ def test_only_plainly_changed_images_are_framed_and_all_say_how_far_when_compare
 
 def test_scores_stand_side_by_side_when_compared():
     reader = read([sample(0, change=0.4)], twins={NASTY: Diversity(1.5, 1.25, 1)})
-    for words in ("Vendi, unguided", "1.50", "2.50", "1.25", "2.25"):
+    for words in ("Vendi, unguided", "1.50", "2.50", "1.25", "2.25", "2.50 on pixels, of 3 images"):
         assert words in reader.text
 
 
 def test_nothing_is_said_of_unguided_images_when_there_are_none():
-    assert "unguided" not in read([sample()]).text
+    assert "unguided" not in read([sample()]).text.partition("Settings")[0]
 
 
-def test_certificates_are_listed_when_there_was_a_shield():
+def test_finished_images_come_first_when_only_latents_are_certified():
     certificate = Certificate(
         "logo-7",
         12.5,
@@ -140,14 +133,46 @@ def test_certificates_are_listed_when_there_was_a_shield():
         steps_moved=17,
         decoded=Decoded("logo-8", 9.75, True),
     )
-    text = read([sample(certificate=certificate)]).text
-    assert "Protected set" in text
-    assert "1,200 protected images; radius 10, as given." in text
-    assert all(
-        word in text
-        for word in ("logo-7", "12.5", "10", "2.25", "yes", "17", "9.75 from logo-8 (inside)")
-    )
-    assert "Protected set" not in read([sample()]).text
+    reader = read([sample(certificate=certificate)])
+    text = reader.text.partition("Protected set")
+    assert "2 of 3 finished images are inside the protected set of 1,200" in text[0]
+    assert "nearer than 10.25" in text[0]
+    assert "Only latents are certified: 3 of 3 outside; 1 of 3 images moved out" in text[0]
+    assert "1,200 protected images; radius 10, as given." in text[2]
+    (row,) = [r for r in reader.rows if r[0].startswith("images/")]
+    assert row == [
+        "images/00000.png",
+        "logo-8",
+        "inside",
+        "9.75",
+        "logo-7",
+        "12.5",
+        "2.25",
+        "yes",
+        "17",
+        "1",
+    ]
+    assert text[2].index("finished image") < text[2].index("latent")
+    assert "Distances to the protected set" not in str(read([sample()]).elements)
+
+
+def test_finished_images_are_said_to_be_unknown_when_they_cannot_be_encoded():
+    certificate = Certificate("logo-7", 12.5, 10.0, 2.25, False, "s", "c")
+    images = {**record()["images"], "decoded_inside": None}
+    reader = read([sample(certificate=certificate)], images=images)
+    assert "It is not known how many of 3 finished images are inside" in reader.text
+    assert "not measured" in next(r for r in reader.rows if r[0].startswith("images/"))
+
+
+def test_certificates_are_of_finished_images_when_the_set_is_of_features():
+    certificate = Certificate("logo-7", 0.125, 0.1, 0.025, False, "s", "c")
+    shield = {**record()["shield"], "certified": "finished images"}
+    images = {**record()["images"], "decoded_inside": 0}
+    reader = read([sample(certificate=certificate)], images=images, shield=shield)
+    assert "0 of 3 finished images are inside the protected set of 1,200: none is" in reader.text
+    assert "latent" not in reader.text.partition("Settings")[0]
+    (row,) = [r for r in reader.rows if r[0].startswith("images/")]
+    assert row[:5] == ["images/00000.png", "logo-7", "outside", "0.125", "0.025"]
 
 
 def test_refused_image_is_listed_and_not_shown_when_there_is_one():
@@ -156,7 +181,7 @@ def test_refused_image_is_listed_and_not_shown_when_there_is_one():
     gone = replace(gone, picture=None, report=replace(gone.report, refused=True))
     reader = read([kept, gone])
     assert len(reader.all("img")) == 1
-    assert "1 images of 1 prompt" in reader.text
+    assert "1 image of 1 prompt" in reader.text
     assert "1 more was drawn and refused" in reader.text
     assert "number 1, refused" in reader.text
     assert read([gone], scores={}).all("img") == []
@@ -184,9 +209,68 @@ def test_page_is_whole_when_there_was_one_step():
 
 @pytest.mark.parametrize(
     ("active", "words"),
-    [(0.5, "by what it had the model told of the prompts"), (0.0, "and corrected nothing")],
+    [
+        (0.5, "acted at 50% of the steps of all images, by what the model was told of the prompts"),
+        (0.0, "It corrected no prediction."),
+    ],
 )
 def test_words_stand_for_the_charts_when_a_method_corrected_no_image(active, words):
     page = read([sample(sizes=(0.0, 0.0), active=active)])
     assert not page.all("svg")
     assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("renewal", "words"),
+    [
+        (None, "at 2 of 9 steps (steps 0 to 1). Lines"),
+        (
+            {"asked": 1.0, "used": 1.0, "steps": 8},
+            "At 8 of 9 steps all of the noise was drawn anew",
+        ),
+        (
+            {"asked": 0.5, "used": 0.5, "steps": 8},
+            "At 8 of 9 steps 50% of the noise was drawn anew",
+        ),
+        ({"asked": 1.0, "used": 0.0, "steps": 0}, "which this scheduler does not allow"),
+    ],
+)
+def test_steps_that_the_charts_show_are_told_from_renewed_noise(renewal, words):
+    entry = {"name": "auto"} | ({"renewal": renewal} if renewal else {})
+    page = read([sample(sizes=(0.4, 0.4, *[0.0] * 7), active=8 / 9)], methods_as_used=[entry])
+    assert "It corrected predictions at 2 of 9 steps (steps 0 to 1)." in page.text
+    assert words in page.text
+
+
+def test_unguided_and_guided_image_of_a_seed_are_in_one_item_when_compared():
+    page = read([sample(i, change=0.1) for i in range(3)])
+    inside = [tag for tag, _ in page.elements]
+    items = " ".join(inside).split("li ")[1:]
+    assert [item.split().count("img") for item in items[:3]] == [2, 2, 2]
+    assert [t for t in page.texts if t in ("unguided", "guided")] == ["unguided", "guided"] * 3
+
+
+def test_lead_counts_the_prompts_that_have_images_when_the_run_was_stopped():
+    page = read([sample()], prompts=[NASTY, "dog"], finished=False)
+    assert "1 image of 1 of 2 prompts" in page.text
+
+
+def test_margin_is_one_number_for_people_when_it_is_tiny():
+    certificate = Certificate(
+        "a", 10.00000667, 10.0, 6.67e-06, True, "s", "c", decoded=Decoded("a", 9.5, True)
+    )
+    page = read([sample(certificate=certificate)])
+    (row,) = [r for r in page.rows if r[0].startswith("images/")]
+    assert row[6] == "6.67\u00a0×\u00a010⁻⁶"
+
+
+def test_headings_scrolling_parts_and_widths_are_sound_when_a_page_has_everything():
+    certificate = Certificate(
+        "a", 12.5, 10.0, 2.25, True, "s", "c", decoded=Decoded("b", 9.75, True)
+    )
+    require_structure(
+        read(
+            [sample(0, change=0.4, certificate=certificate), sample(1, change=0.0)],
+            twins={NASTY: Diversity(1.5, 1.25, 2)},
+        )
+    )

@@ -115,31 +115,19 @@ def generate(
 
 
 def _summary(outcome: Outcome) -> str:
+    from unalike.runs.summary import diversity_sentence, protection_sentences
+
     record, folder, there = outcome.record, outcome.folder, len(outcome.samples) - outcome.refused
-    lines = []
+    lines = list(protection_sentences(record))
     if there:
-        guided, unguided = record["scores"]["guided"], record["scores"]["unguided"]
-        without = f", without guidance {unguided['vendi']:.2f}" if unguided else ""
-        lines.append(
-            f"Vendi score {guided['vendi']:.2f} of {record['num']} images{without} (mean over prompts, on pixels)"
-        )
-        if unguided:
+        diversity = diversity_sentence(record)
+        lines += [diversity] if diversity else []
+        if record["compare"]:
             lines.append(
-                f"{record['images']['plainly_changed']} of {there} images look different from their unguided twin"
+                f"{record['images']['plainly_changed']} of {there} images look different from the "
+                "unguided image of the same seed"
             )
         lines += [f"images   {folder / 'images'}", f"grid     {folder / 'grid.png'}"]
-    if record["shield"] and outcome.samples:
-        images = record["images"]
-        counts = f"{images['moved']} moved out of it, {images['drawn_again']} drawn again, {images['refused']} refused"
-        lines.insert(
-            0,
-            f"Protected set of {record['shield']['size']}: {there} of {len(outcome.samples)} images are outside; {counts}",
-        )
-        if images["decoded_inside"]:
-            lines.insert(
-                1,
-                f"{images['decoded_inside']} of the images, encoded again, are nearer than the radius: see docs/shields.md",
-            )
     if outcome.samples:
         lines.append(f"report   {folder / 'report.html'}")
     return "\n".join(lines)

@@ -82,15 +82,18 @@ def score(
 
 def _summary(outcome: Outcome) -> str:
     from unalike.runs.score.catalogue import METRICS
-    from unalike.runs.score.page import with_interval
+    from unalike.runs.score.page import score_in_words, scored_sentence
 
     columns = {
-        scope: {f.metric: with_interval(f) for f in outcome.figures if f.scope == scope}
+        scope: {
+            f.metric: score_in_words(f, outcome.record) for f in outcome.figures if f.scope == scope
+        }
         for scope in ("all", "mean")
     }
     heads = {"all": "all images", "mean": "mean over prompts"}
     used = [scope for scope in columns if columns[scope]]
-    lines = [f"{'':30}" + "".join(f"{heads[scope]:32}" for scope in used).rstrip()]
+    lines = [scored_sentence(outcome.record)]
+    lines += [f"{'':30}" + "".join(f"{heads[scope]:32}" for scope in used).rstrip()]
     for name in [n for n in METRICS if any(n in columns[scope] for scope in used)]:
         lines.append(
             (

@@ -308,14 +308,15 @@ def _verified(outcome: Verification) -> str:
 
 
 def _checked(outcome: Checked) -> str:
+    from unalike.runs.numbers import number
+    from unalike.runs.shield.page import check_sentence
+
     lines = [
         f"skipped  {entry['image']} ({entry['reason']})" for entry in outcome.record["skipped"]
     ]
-    lines.append(
-        f"inside   {outcome.inside} of {len(outcome.checked)} images, radius {outcome.record['set']['radius']:g}"
-    )
+    lines.append(check_sentence(outcome.record))
     lines += [
-        f"closest  {c.distance:.6g} (margin {c.margin:.6g}) {c.image} to {c.nearest}"
+        f"closest  {number(c.distance)} (margin {number(c.margin)}) {c.image} to {c.nearest}"
         for c in outcome.checked[:3]
     ]
     return "\n".join([*lines, f"report   {outcome.folder / 'report.html'}"])

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from unalike.runs.numbers import number, percent
+
 _WIDTH, _HEIGHT = 480, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
 
@@ -20,7 +22,9 @@ def band_chart(
         series: equally long rows of numbers of at least 0, such as one row an image.
         title: what a screen reader says of it.
         x_label, y_label: of the axes.
-        log: logarithmic scale over at most six powers of ten; what is below lies on the axis.
+        log: logarithmic scale over at most six powers of ten; what is below lies on the axis. It
+            has no place for 0: zeros count neither for the mean nor for the band, and steps
+            without any other value are left out.
 
     Returns:
         An `<svg>` element.
@@ -30,37 +34,70 @@ def band_chart(
         True
     """
     columns = list(zip(*series, strict=True))
-    means = [sum(c) / len(c) for c in columns]
-    top = max((max(c) for c in columns), default=0) or 1.0
-    smallest = min((v for c in columns for v in c if v > 0), default=top)
-    bottom = max(smallest, top / 1e6) / 1.2 if log else 0.0
+    values = [v for c in columns for v in c if v > 0]
+    top = max(values, default=1.0)
+    bottom = max(min(values, default=top), top / 1e6) / 1.2 if log else 0.0
+    base, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+
+    def x(step: int) -> float:
+        return _LEFT + (right - _LEFT) * step / max(1, len(columns) - 1)
 
     def point(step: int, value: float) -> str:
-        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step / max(1, len(columns) - 1))
-        share = (
-            math.log(max(value, bottom) / bottom) / math.log(top / bottom) if log else value / top
-        )
-        return f"{x:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share):.1f}"
+        share = value / top
+        if log:
+            share = math.log(max(value, bottom) / bottom) / math.log(top / bottom)
+        return f"{x(step):.1f},{_TOP + (base - _TOP) * (1 - share):.1f}"
 
-    upper = [point(i, max(c)) for i, c in enumerate(columns)]
-    lower = [point(i, min(c)) for i, c in enumerate(columns)]
-    base, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     middle = (_TOP + base) / 2
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" '
+        'class="chart">',
+        f'<path class="axis" d="M{_LEFT},{_TOP} V{base} H{right}"/>',
+    ]
+    for steps in _drawn(columns, log=log):
+        shown = {i: [v for v in columns[i] if v > 0 or not log] for i in steps}
+        upper = [point(i, max(own)) for i, own in shown.items()]
+        lower = [point(i, min(own)) for i, own in shown.items()]
+        line = [point(i, sum(own) / len(own)) for i, own in shown.items()]
+        if len(steps) == 1:
+            at, height = line[0].split(",")
+            parts.append(f'<circle class="dot" cx="{at}" cy="{height}" r="3"/>')
+        parts.append(f'<polygon class="band" points="{" ".join(upper + lower[::-1])}"/>')
+        parts.append(f'<polyline class="line" points="{" ".join(line)}"/>')
+    labels = [
+        (_LEFT - 6, _TOP + 9, "end", percent(top)),
+        (_LEFT - 6, base, "end", percent(bottom)),
+        (_LEFT, base + 14, "middle", "0"),
+        (right, base + 14, "end", str(max(0, len(columns) - 1))),
+        ((_LEFT + right) / 2, _HEIGHT - 6, "middle", x_label),
+    ]
+    parts += [
+        f'<text x="{at}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+        for at, y, anchor, text in labels
+    ]
     return "\n".join(
         [
-            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" class="chart">',
-            f'<path class="axis" d="M{_LEFT},{_TOP} V{base} H{right}"/>',
-            f'<polygon class="band" points="{" ".join(upper + lower[::-1])}"/>',
-            f'<polyline class="line" points="{" ".join(point(i, m) for i, m in enumerate(means))}"/>',
-            f'<text x="{_LEFT - 6}" y="{_TOP + 9}" text-anchor="end">{percent(top)}</text>',
-            f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">{percent(bottom)}</text>',
-            f'<text x="{_LEFT}" y="{base + 14}" text-anchor="middle">0</text>',
-            f'<text x="{right}" y="{base + 14}" text-anchor="end">{max(0, len(columns) - 1)}</text>',
-            f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
-            f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{escape(y_label)}</text>',
+            *parts,
+            f'<text x="12" y="{middle}" text-anchor="middle" '
+            f'transform="rotate(-90 12 {middle})">{escape(y_label)}</text>',
             "</svg>",
         ]
     )
+
+
+def _drawn(columns: Sequence[Sequence[float]], *, log: bool) -> list[list[int]]:
+    """The steps that are drawn, those without a gap between them together: on a logarithmic scale
+    only those that have a value above 0.
+    """
+    runs: list[list[int]] = []
+    for step, column in enumerate(columns):
+        if log and not any(value > 0 for value in column):
+            continue
+        if runs and runs[-1][-1] == step - 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return runs
 
 
 def dot_chart(
@@ -97,7 +134,7 @@ def dot_chart(
             f'<line class="grid-line" x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{base}"/>'
         )
         parts.append(
-            f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{value:.3g}</text>'
+            f'<text x="{x(value)}" y="{base + 15}" text-anchor="middle">{number(value, 3)}</text>'
         )
     for i, (label, value, low, high) in enumerate(rows):
         y = _TOP + step * i + step / 2
@@ -115,14 +152,3 @@ def _ticks(start: float, top: float) -> list[float]:
     step = next(power * m for m in (1, 2, 5, 10) if (top - start) / (power * m) <= 6)
     first = math.ceil(start / step - 1e-9)
     return [step * i for i in range(first, math.floor(top / step + 1e-9) + 1)]
-
-
-def percent(share: float) -> str:
-    """A share in percent, to two digits.
-
-    Example:
-        >>> percent(0.1234), percent(0.00012), percent(0)
-        ('12%', '0.012%', '0%')
-    """
-    value = 100 * share
-    return f"{value:.0f}%" if value >= 10 or value == 0 else f"{value:.2g}%"

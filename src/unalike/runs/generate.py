@@ -33,6 +33,7 @@ from unalike.runs.samples import (
 from unalike.runs.scoring import PLAINLY_CHANGED, change
 from unalike.runs.settings import GenerateSettings, build_methods
 from unalike.runs.shield.embedding import embedding_of
+from unalike.runs.summary import FINISHED, LATENTS
 from unalike.shields import Shield
 
 Progress = Callable[[float], None]
@@ -246,6 +247,7 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
 def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]:
     return {
         "name": settings.shield.name if settings.shield else None,
+        "certified": LATENTS if shield.embedding is None else FINISHED,
         **shield.summary(),
         "on_violation": settings.on_violation,
         "attempts": settings.attempts if settings.on_violation == "regenerate" else None,

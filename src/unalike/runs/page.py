@@ -1,30 +1,42 @@
-"""`report.html`: one file that needs nothing else, with the images, the scores and what the
-guidance did.
-"""
+"""`report.html`: the images of a run, their scores, and what the guidance did, in one file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from unalike.attach.run.report import Certificate
-from unalike.runs.charts import band_chart, percent
-from unalike.runs.html import document, figure, panel, table
+from unalike.runs.charts import band_chart
+from unalike.runs.html import (
+    Shown,
+    details,
+    document,
+    figure,
+    gallery,
+    note,
+    panel,
+    panels,
+    paragraph,
+    settings_section,
+    table,
+)
+from unalike.runs.numbers import counted, number, percent
 from unalike.runs.samples import Sample, by_prompt, returned
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
 from unalike.runs.shield.inspection import radius_in_words
+from unalike.runs.summary import LATENTS, diversity_sentence, protection_sentences
 
 IMAGES_SHOWN = 512
-_OF_IMAGE, _OF_STEP = "of the predicted image", "of the denoiser's own step"
+_OF_IMAGE, _OF_STEP = "share of the predicted image", "share of the denoiser's own step"
+_SPANS_NAMED = 4
 
 
 def report_page(
     record: Mapping[str, Any],
     samples: Sequence[Sample],
     scores: Mapping[str, Diversity],
-    twin_scores: Mapping[str, Diversity],
+    unguided_scores: Mapping[str, Diversity],
 ) -> str:
     """The page as HTML text.
 
@@ -33,231 +45,256 @@ def report_page(
         samples: finished images; the first `IMAGES_SHOWN` are shown, and the page says so where
             there are more.
         scores: diversity of each prompt's images.
-        twin_scores: that of their unguided twins; empty where there are none.
+        unguided_scores: that of the unguided images of the same seeds; empty where there are none.
     """
+    images = returned(samples)
     title = ", ".join(record["prompts"][:3]) + (" …" if len(record["prompts"]) > 3 else "")
-    body = "\n".join(
+    return document(
+        title,
         [
-            f"<h1>{escape(title)}</h1>",
-            _lead(record, len(returned(samples)), sum(s.report.refused for s in samples)),
-            _images(returned(samples)),
-            _scores(scores, twin_scores),
-            _guidance(returned(samples)),
+            *_lead(record, samples),
+            _images(images),
+            _scores(record, scores, unguided_scores),
+            _guidance(record, images),
             _certificates(record, samples),
-            _settings(record),
-        ]
+            settings_section("draw these images", record, "run.json"),
+        ],
     )
-    return document(title, body)
 
 
-def _lead(record: Mapping[str, Any], finished: int, refused: int) -> str:
-    methods = ", ".join(m["name"] for m in record["methods"])
+def _lead(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
+    images, planned = returned(samples), len(record["prompts"])
+    prompts, methods = len(by_prompt(images)), ", ".join(m["name"] for m in record["methods"])
+    of = counted(planned, "prompt") if prompts == planned else f"{prompts} of {planned} prompts"
     text = (
-        f"{finished} images of {len(record['prompts'])} prompt{'s' if len(record['prompts']) > 1 else ''}, drawn with "
-        f"{record['model']['name']} in {record['steps']} steps, guided by {methods}."
+        f"{counted(len(images), 'image')} of {of}, drawn with {record['model']['name']} in "
+        f"{counted(record['steps'], 'step')}, guided by {methods or 'no method'}."
     )
     if not record["finished"]:
         text += f" The run was stopped before all {record['images']['planned']} images were drawn."
+    refused = len(samples) - len(images)
     if refused:
-        text += f" {refused} more {'was' if refused == 1 else 'were'} drawn and refused, because of the protected set."
-    return f"<p>{escape(text)}</p>"
+        text += f" {refused} more {'was' if refused == 1 else 'were'} drawn and refused, because "
+        text += "of the protected set."
+    return [paragraph(text), *(paragraph(f"{s}.") for s in protection_sentences(record))]
 
 
 def _images(samples: Sequence[Sample]) -> str:
     parts = ["<h2>Images</h2>"]
     if any(s.twin for s in samples):
         parts.append(
-            '<p class="note">Both sides start from the same noise. Framed images look different from their unguided twin: pixels differ by '
-            f"more than {percent(PLAINLY_CHANGED)} of the full range (root mean square).</p>"
+            note(
+                "Both images of a seed start from the same noise. Framed: pixels differ by more "
+                f"than {percent(PLAINLY_CHANGED)} of the full range (root mean square)."
+            )
         )
     if len(samples) > IMAGES_SHOWN:
         parts.append(
-            f'<p class="note">The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in the folder.</p>'
+            note(
+                f"The first {IMAGES_SHOWN} of {len(samples)} images are shown; the others are in "
+                "the folder."
+            )
         )
     for prompt, group in by_prompt(samples[:IMAGES_SHOWN]).items():
-        twins = [
-            figure(
-                s.twin.thumbnail,
-                f"{prompt}, seed {s.planned.seed}, without guidance",
-                f"seed {s.planned.seed}",
-            )
-            for s in group
-            if s.twin
-        ]
-        guided = [
-            figure(
-                s.picture.thumbnail,
-                f"{prompt}, seed {s.planned.seed}, guided",
-                _caption(s),
-                changed=s.plainly_changed,
-            )
-            for s in group
-            if s.picture
-        ]
-        panels = ([panel("without guidance", twins)] if twins else []) + [panel("guided", guided)]
-        parts.append(
-            f'<section>\n<h3>{escape(prompt)}</h3>\n<div class="panels">\n{"".join(panels)}</div>\n</section>'
-        )
+        shown = gallery(_figure(prompt, sample) for sample in group)
+        parts.append(f"<section>\n<h3>{escape(prompt)}</h3>\n{panel(shown)}</section>")
     return "\n".join(parts)
 
 
-def _caption(sample: Sample) -> str:
-    if sample.change is None:
-        return f"seed {sample.planned.seed}"
-    if sample.change == 0:
-        return f"seed {sample.planned.seed}, identical"
-    return f"seed {sample.planned.seed}, changed by {percent(sample.change)}"
+def _figure(prompt: str, sample: Sample) -> str:
+    """An image under the unguided one of its seed, where there is one."""
+    seed, images = f"seed {sample.planned.seed}", []
+    compared = sample.twin is not None
+    if sample.twin:
+        alt = f"{prompt}, {seed}, without guidance"
+        images.append(Shown(sample.twin.thumbnail, alt, "unguided"))
+    if sample.picture:
+        label = "guided" if compared else ""
+        images.append(Shown(sample.picture.thumbnail, f"{prompt}, {seed}, guided", label))
+    return figure(images, f"{seed}{_change(sample.change)}", changed=sample.plainly_changed)
 
 
-def _scores(scores: Mapping[str, Diversity], twin_scores: Mapping[str, Diversity]) -> str:
-    head = [
-        "prompt",
-        "images",
-        *(["Vendi, unguided"] if twin_scores else []),
-        "Vendi",
-        *(["RKE, unguided"] if twin_scores else []),
-        "RKE",
-    ]
+def _change(change: float | None) -> str:
+    if change is None:
+        return ""
+    return ", identical" if change == 0 else f", changed by {percent(change)}"
+
+
+def _scores(
+    record: Mapping[str, Any],
+    scores: Mapping[str, Diversity],
+    unguided_scores: Mapping[str, Diversity],
+) -> str:
+    compared = bool(unguided_scores)
+    head = ["prompt", "images", *(["Vendi, unguided"] if compared else []), "Vendi"]
+    head += [*(["RKE, unguided"] if compared else []), "RKE"]
     rows = []
     for prompt, score in scores.items():
-        twin = twin_scores.get(prompt)
+        unguided = unguided_scores.get(prompt)
         row = [prompt, str(score.images)]
-        row += [f"{twin.vendi:.2f}"] if twin else []
-        row += [f"{score.vendi:.2f}"]
-        row += [f"{twin.rke:.2f}"] if twin else []
-        row += [f"{score.rke:.2f}"]
+        row += ([f"{unguided.vendi:.2f}"] if unguided else []) + [f"{score.vendi:.2f}"]
+        row += ([f"{unguided.rke:.2f}"] if unguided else []) + [f"{score.rke:.2f}"]
         rows.append(row)
-    caption = f"Effective number of different images: 1 when all are alike, the number of images when they have nothing in common. {BASIS}."
-    return f"<h2>Diversity</h2>\n{table(caption, head, rows, numbers_from=1)}"
+    if not rows:
+        return ""
+    sentence = diversity_sentence(record)
+    lead = paragraph(f"{sentence}.") if sentence else ""
+    about = note(
+        "Both scores are effective numbers of different images: 1 when all are alike, the number "
+        f"of images when they have nothing in common. {BASIS}."
+    )
+    scored = table("Diversity of the images of each prompt", head, rows, numbers_from=1)
+    return f"<h2>Diversity</h2>\n{lead}\n{about}\n{scored}"
 
 
-def _guidance(samples: Sequence[Sample]) -> str:
-    parts = ["<h2>What the guidance did</h2>"]
-    for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
-        active = [s.report.active[method] for s in samples]
-        of_image = [s.report.corrections_of_x0[method] for s in samples]
-        of_step = [s.report.corrections[method] for s in samples]
-        acted = f"It acted in {percent(sum(active) / len(active))} of all steps"
+def _guidance(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+    names = list(dict.fromkeys(m for s in samples for m in s.report.corrections))
+    if not names:
+        return ""
+    parts, used = ["<h2>What the guidance did</h2>"], record.get("methods_as_used")
+    used = used or [{} for _ in names]
+    for name, entry in zip(names, used, strict=True):
+        of_image = [s.report.corrections_of_x0[name] for s in samples]
+        of_step = [s.report.corrections[name] for s in samples]
+        active = [s.report.active[name] for s in samples]
+        parts.append(f"<h3>{escape(name)}</h3>")
+        text = _acted(of_image, sum(active) / len(active), entry.get("renewal"))
         if not any(map(any, of_image)):
-            what = (
-                "by what it had the model told of the prompts; it corrects no predicted image"
-                if any(active)
-                else "and corrected nothing"
-            )
-            parts.append(f'<h3>{escape(method)}</h3>\n<p class="note">{acted}, {what}.</p>')
+            parts.append(note(text))
             continue
-        parts.append(
-            f"<h3>{escape(method)}</h3>\n"
-            f'<p class="note">{acted}. Lines: the size of its correction, mean over {len(samples)} images; bands: from the smallest to '
-            f"the largest.</p>\n"
-            f'<div class="panels">\n{_correction_chart(method, of_image, _OF_IMAGE, log=False)}'
-            f"{_correction_chart(method, of_step, _OF_STEP, log=True)}</div>\n"
-            f"<details>\n<summary>The same as a table</summary>\n{_correctiontable(of_image, of_step)}\n</details>"
+        text += (
+            f" Lines: the size of the correction, mean over {counted(len(samples), 'image')}; "
+            "bands: from the smallest to the largest. A logarithmic scale has no zero, so images "
+            "and steps without a correction are left out there."
         )
-    return "\n".join(parts) if len(parts) > 1 else ""
+        charts = [
+            _correction_chart(name, of_image, _OF_IMAGE, log=False),
+            _correction_chart(name, of_step, _OF_STEP, log=True),
+        ]
+        parts += [note(text), panels(charts)]
+        parts.append(details("The same as a table", _correction_table(name, of_image, of_step)))
+    return "\n".join(parts)
 
 
-def _correction_chart(
-    method: str, rows: Sequence[Sequence[float]], share: str, *, log: bool
+def _acted(
+    of_image: Sequence[Sequence[float]], active: float, renewal: Mapping[str, Any] | None
 ) -> str:
+    """At which steps a method corrected predictions, and what else it did.
+
+    Args:
+        of_image: a row an image: the size of its correction at each step.
+        active: the share of steps, over all images, at which it did anything.
+        renewal: how much noise it had drawn anew; None where it asked for none.
+    """
+    steps = len(of_image[0])
+    corrected = [i for i, sizes in enumerate(zip(*of_image, strict=True)) if any(sizes)]
+    if corrected:
+        text = f"It corrected predictions at {len(corrected)} of {counted(steps, 'step')}"
+        text += f" ({_spans(corrected)})."
+    else:
+        text = "It corrected no prediction."
+    if renewal and renewal["used"] > 0:
+        much = "all" if renewal["used"] == 1 else percent(renewal["used"])
+        text += f" At {renewal['steps']} of {counted(steps, 'step')} {much} of the noise was drawn "
+        text += "anew, which corrects no prediction."
+    elif renewal:
+        text += " It asked for noise to be drawn anew, which this scheduler does not allow, so "
+        text += "that none was."
+    elif not corrected and active > 0:
+        text += f" It acted at {percent(active)} of the steps of all images, by what the model was "
+        text += "told of the prompts."
+    return text
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """Numbers of steps in words.
+
+    Example:
+        >>> _spans([0, 1, 2, 5]), _spans(range(0, 20, 2))
+        ('steps 0 to 2, 5', 'between steps 0 and 18')
+    """
+    spans: list[list[int]] = []
+    for step in steps:
+        if spans and spans[-1][-1] == step - 1:
+            spans[-1].append(step)
+        else:
+            spans.append([step])
+    if len(spans) > _SPANS_NAMED:
+        return f"between steps {steps[0]} and {steps[-1]}"
+    named = [f"{s[0]} to {s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(named)}"
+
+
+def _correction_chart(name: str, rows: Sequence[Sequence[float]], share: str, *, log: bool) -> str:
     chart = band_chart(
         rows,
-        title=f"Correction of {method} at each step as a share {share}; the table below has the numbers",
+        title=f"Correction of {name} at each step as a {share}; the table below has the numbers",
         x_label="step",
         y_label="share",
         log=log,
     )
-    scale = ", logarithmic scale" if log else ""
-    return f'<div class="panel">\n<h4>share {escape(share)}{scale}</h4>\n{chart}\n</div>\n'
+    return panel(chart, share + (", logarithmic scale" if log else ""), level=4)
 
 
-def _correctiontable(
-    of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]
+def _correction_table(
+    name: str, of_image: Sequence[Sequence[float]], of_step: Sequence[Sequence[float]]
 ) -> str:
-    rows = []
-    for i, columns in enumerate(
-        zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)
-    ):
-        rows.append(
-            [
-                str(i),
-                *(percent(value) for c in columns for value in (sum(c) / len(c), min(c), max(c))),
-            ]
-        )
-    head = [
-        "step",
-        *(
-            f"{what} {share}"
-            for share in ("of image", "of step")
-            for what in ("mean", "smallest", "largest")
-        ),
+    columns = zip(zip(*of_image, strict=True), zip(*of_step, strict=True), strict=True)
+    rows = [
+        [str(i), *(percent(v) for c in both for v in (sum(c) / len(c), min(c), max(c)))]
+        for i, both in enumerate(columns)
     ]
-    return table(
-        "Size of the correction as a share of the predicted image and of the denoiser's own step",
-        head,
-        rows,
-        numbers_from=0,
+    sizes = ("mean", "smallest", "largest")
+    head = ["step", *(f"{size} {of}" for of in ("of image", "of step") for size in sizes)]
+    about = note(
+        f"Size of the correction as a {_OF_IMAGE} (of image) and as a {_OF_STEP} (of step)."
     )
+    return about + table(f"Corrections of {name} at each step", head, rows, numbers_from=0)
 
 
 def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
-    rows = []
-    for s in samples:
-        c = s.report.certificate
-        if c is not None:
-            rows.append(
-                [
-                    _place(s),
-                    c.nearest_id,
-                    *_distances(c),
-                    "yes" if c.moved else "no",
-                    str(c.steps_moved),
-                    str(s.report.attempts),
-                ]
-            )
-    if not rows:
+    certified = [(s, s.report.certificate) for s in samples if s.report.certificate is not None]
+    if not certified:
         return ""
-    caption = (
-        "The exact distance of each final latent to the nearest protected one, and how much further that is than the radius: the "
-        "guarantee. Then the same distance of the image encoded again, which is what can be measured without the latent; an autoencoder "
-        "does not return the latent exactly, so it is another number."
-    )
-    head = [
-        "image",
-        "nearest protected",
-        "distance",
-        "radius",
-        "margin",
-        "encoded again",
-        "moved out at the end",
-    ]
-    head += ["steps that SPELL moved it at", "draws"]
     shield = record["shield"]
-    how = f"{shield['size']:,} protected images; radius {radius_in_words(shield['radius'], shield['radius_source'])}."
-    return f'<h2>Protected set</h2>\n<p class="note">{escape(how)}</p>\n{table(caption, head, rows, numbers_from=2)}'
-
-
-def _place(sample: Sample) -> str:
-    return sample.picture.path if sample.picture else f"number {sample.planned.index}, refused"
-
-
-def _distances(certificate: Certificate) -> list[str]:
-    decoded = certificate.decoded
-    again = (
-        "–"
-        if decoded is None
-        else f"{decoded.distance:.4g} from {decoded.nearest_id}{' (inside)' if decoded.inside else ''}"
-    )
-    return [
-        f"{certificate.distance:.4g}",
-        f"{certificate.radius:.4g}",
-        f"{certificate.margin:.3g}",
-        again,
+    latents = shield["certified"] == LATENTS
+    rows = [_certificate_row(sample, c, latents=latents) for sample, c in certified]
+    about = [
+        f"{counted(shield['size'], 'protected image')}; radius "
+        f"{radius_in_words(shield['radius'], shield['radius_source'])}."
     ]
+    head = ["image", "nearest to the finished image", "finished image"]
+    if latents:
+        about.append(
+            "Two distances to the nearest protected image: that of the finished image, encoded "
+            "again, which anybody can measure; and that of the final latent, which is what the "
+            "certificate is of. They differ, since an autoencoder does not return the latent that "
+            "it decoded. The margin is how far the latent is beyond the radius."
+        )
+        head += ["distance of the finished image", "nearest to the latent"]
+        head += ["distance of the latent", "margin of the latent"]
+    else:
+        about.append(
+            "Distances are those of finished images to the nearest protected one, and certified. "
+            "The margin is how far an image is beyond the radius."
+        )
+        head += ["distance of the finished image", "margin"]
+    head += ["moved out at the end", "steps at which SPELL moved it", "draws"]
+    listed = table("Distances to the protected set", head, rows, numbers_from=3)
+    return "\n".join(["<h2>Protected set</h2>", *map(note, about), listed])
 
 
-def _settings(record: Mapping[str, Any]) -> str:
-    return (
-        f"<h2>Settings</h2>\n<p>To draw these images again:</p>\n<pre>{escape(record['command'])}</pre>\n<details>\n"
-        f"<summary>Everything in run.json</summary>\n<pre>{escape(json.dumps(record, indent=2, ensure_ascii=False))}</pre>\n</details>"
-    )
+def _certificate_row(sample: Sample, certificate: Certificate, *, latents: bool) -> list[str]:
+    place = sample.picture.path if sample.picture else f"number {sample.planned.index}, refused"
+    end = ["yes" if certificate.moved else "no", str(certificate.steps_moved)]
+    end.append(str(sample.report.attempts))
+    distance, margin = number(certificate.distance), number(certificate.margin)
+    if not latents:
+        state = "inside" if certificate.margin < 0 else "outside"
+        return [place, certificate.nearest_id, state, distance, margin, *end]
+    latent = [certificate.nearest_id, distance, margin, *end]
+    decoded = certificate.decoded
+    if decoded is None:
+        return [place, "–", "not measured", "–", *latent]
+    state = "inside" if decoded.inside else "outside"
+    return [place, decoded.nearest_id, state, number(decoded.distance), *latent]

@@ -98,9 +98,9 @@ def last_record(
     }
 
 
-def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
-    """How many images the protected set made necessary to move out, to draw again, and to refuse;
-    and are inside when encoded again.
+def _shielded(samples: Sequence[Sample]) -> dict[str, int | None]:
+    """How many finished images, encoded again, are inside the protected set, None where that could
+    not be measured; and how many were moved out, drawn again, and refused.
     """
     certificates = [s.report.certificate for s in samples]
     decoded = [
@@ -108,11 +108,12 @@ def _shielded(samples: Sequence[Sample]) -> dict[str, int]:
         for s, c in zip(samples, certificates, strict=True)
         if c is not None and not s.report.refused
     ]
+    inside = [d.inside for d in decoded if d is not None]
     return {
+        "decoded_inside": sum(inside) if len(inside) == len(decoded) else None,
         "moved": sum(c is not None and c.moved for c in certificates),
         "drawn_again": sum(s.report.attempts > 1 for s in samples),
         "refused": sum(s.report.refused for s in samples),
-        "decoded_inside": sum(d is not None and d.inside for d in decoded),
     }
 
 

@@ -1,9 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
+from tests.runs.pages import Reader, require_structure
 from tests.runs.score import folders
-from tests.runs.test_page import NASTY, Reader
+from tests.runs.test_page import NASTY
 
 from unalike.runs.score import page
 from unalike.runs.score.figures import Figure
@@ -95,8 +97,8 @@ def test_pictures_keep_their_shape_when_made_small(images):
 
 def test_pairs_say_how_alike_and_how_near_they_are(images):
     text = read(images).text
-    assert "0.875 · " + NASTY in text
-    assert "0.125 · 00.png, 03.png" in text
+    assert "similarity 0.875, " + NASTY in text
+    assert "distance 0.125: 00.png, 03.png" in text
     assert "unit of distances" in text
 
 
@@ -104,7 +106,7 @@ def test_nothing_is_said_of_prompts_and_reference_when_there_are_none(images):
     reader = read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[])
     shown = (
         reader.text.partition("Settings")[0]
-        .partition("Figures")[2]
+        .partition("Scores")[2]
         .replace("redraws of prompts", "")
     )
     assert not any(words in shown for words in ("prompt", "reference", "To keep in mind"))
@@ -120,7 +122,7 @@ def test_notes_and_skipped_files_are_listed_when_there_are_any(images):
     }
     text = read(images, images=side).text
     assert "something to know" in text
-    assert "1 images could not be read and are left out: bad.png (torn)" in text
+    assert "1 image could not be read and left out: bad.png (torn)" in text
 
 
 def test_page_says_how_many_are_left_out_when_there_are_too_many(images, monkeypatch):
@@ -133,3 +135,16 @@ def test_page_says_how_many_are_left_out_when_there_are_too_many(images, monkeyp
 
 def test_colours_follow_the_reader_when_light_or_dark_is_preferred(images):
     assert "prefers-color-scheme: dark" in read(images).text
+
+
+def test_headings_scrolling_parts_and_widths_are_sound(images):
+    require_structure(read(images))
+    require_structure(read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[]))
+
+
+def test_score_says_of_how_many_it_is_when_it_is_not_of_all(images):
+    figures = [replace(FIGURES[0], images=4), FIGURES[1], replace(FIGURES[3], prompts=1)]
+    text = read(images, [*figures, *FIGURES[4:]]).text.replace("\u00a0", " ")
+    assert "3.25 (2.5 to 4), of 4 images" in text
+    assert "1.75 (1.5 to 2), of 1 prompt" in text
+    assert "0.75 (0.5 to 1), of" not in text

@@ -6,13 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.runs.pages import Reader, require_structure
 from tests.runs.score import folders
 
 from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.runs.shield.build import build
 from unalike.runs.shield.check import check
-from unalike.runs.shield.inspection import inspect, words
+from unalike.runs.shield.inspection import inspect, radius_in_words, words
 from unalike.runs.shield.settings import BuildSettings, CheckSettings
 from unalike.shields.store import open_folder
 
@@ -86,7 +87,9 @@ def test_table_record_and_page_say_the_same_when_images_are_checked():
     assert (record["images"], record["inside"], record["skipped"]) == (4, outcome.inside, [])
     assert record["set"]["checksum"] == open_folder(Path("out")).manifest.checksum
     page = Path("found/report.html").read_text("utf-8")
-    assert f"{outcome.inside} of 4 images lie inside a ball of radius 1" in page
+    assert (
+        f"{outcome.inside} of 4 images, as they are on disk, are inside: nearer than 1 to" in page
+    )
     assert page.count("<img ") == 8
     assert page.index("new/01.png") < page.index("new/near.png")
 
@@ -204,7 +207,7 @@ def test_what_was_measured_and_merged_is_told_when_it_is_inspected():
     text = dict(words(outcome))
     assert text["inputs"] == "4, 1 of them duplicates of others"
     assert "measured: half the 5% quantile (" in text["radius"]
-    assert ") of 3 distances of protected images to their nearest other" in text["radius"]
+    assert ") of how far 3 protected images are from the nearest other" in text["radius"]
     assert text["rounding"].startswith("at most ")
     document = json.loads(json.dumps(outcome.to_dict()))
     assert (document["count"], document["inputs"], document["index"]["file"]) == (
@@ -221,3 +224,19 @@ def test_damage_is_found_when_a_set_is_inspected():
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(StoreError, match=r"vectors-00000\.safetensors' is damaged"):
         inspect(Path("out"))
+
+
+def test_page_of_a_check_has_a_sound_structure():
+    checked()
+    require_structure(Reader(Path("found/report.html").read_text("utf-8")))
+
+
+def test_radius_says_how_many_images_its_quantile_is_of_when_copies_are_left_out():
+    own = {"measured": 16, "copies": 15, "distance": 18.9}
+    text = radius_in_words(9.45, {"quantile": 0.05, "protected": own})
+    assert text == (
+        "9.45, measured: half the 5% quantile (18.9) of how far 1 protected image is from the "
+        "nearest other (15 of 16 images left out as copies)"
+    )
+    own = {"measured": 16, "copies": 16, "distance": None}
+    assert "since all are copies" in radius_in_words(9.45, {"quantile": 0.05, "protected": own})

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 import unalike
-from unalike.errors import OptionError
 from unalike.runs.folder import RECORD, free_folder
 from unalike.runs.results import ResultFolder
+from unalike.runs.shield.checked import Checked, check_table, checked
 from unalike.runs.shield.encoders import Encoder, encoder_of
 from unalike.runs.shield.page import check_page
 from unalike.runs.shield.reading import Skipped, encode_all
@@ -25,25 +24,6 @@ from unalike.shields.store import finished
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """How near an image is to a protected set.
-
-    Attributes:
-        image: its name.
-        nearest: the id of the nearest protected point.
-        distance: to it, Euclidean and exact.
-        margin: how far the image is beyond the ball at least, `distance - radius - rounding`.
-        inside: whether that is below 0.
-    """
-
-    image: str
-    nearest: str
-    distance: float
-    margin: float
-    inside: bool
 
 
 class CheckFolder(ResultFolder):
@@ -104,7 +84,7 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
         found: list[Checked] = []
 
         def take(points: torch.Tensor, names: list[str]) -> None:
-            found.extend(_checked(shield, points, names))
+            found.extend(checked(shield, points, names))
 
         skipped = encode_all(
             sources,
@@ -121,25 +101,6 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
         folder.abandon()
         raise
     return Outcome(folder.path, record, found)
-
-
-def check_table(checked: Sequence[Checked], radius: float) -> pa.Table:
-    """`check.parquet`: a row an image, the closest first. Columns: those of `Checked`, and
-    `radius`.
-    """
-    table = pa.Table.from_pylist([asdict(c) for c in checked], schema=_SCHEMA)
-    return table.append_column("radius", pa.array([radius] * len(checked), pa.float64()))
-
-
-_SCHEMA = pa.schema(
-    [
-        ("image", pa.string()),
-        ("nearest", pa.string()),
-        ("distance", pa.float64()),
-        ("margin", pa.float64()),
-        ("inside", pa.bool_()),
-    ]
-)
 
 
 def _encoder(settings: CheckSettings) -> Encoder:
@@ -159,18 +120,6 @@ def _model_of(folder: str) -> str | None:
         return None
     record = json.loads(path.read_text("utf-8"))
     return record.get("model", {}).get("name") if isinstance(record, dict) else None
-
-
-def _checked(shield: Shield, points: torch.Tensor, names: Sequence[str]) -> list[Checked]:
-    bad = (~torch.isfinite(points.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        raise OptionError(
-            f"{names[bad[0]]!r} has NaN or infinite values; what is checked must be finite"
-        )
-    index, distance = shield.nearest(points.reshape(len(points), *shield.shape))
-    margins = (distance - shield.reach).tolist()
-    rows = zip(names, map(int, index), distance.tolist(), margins, strict=True)
-    return [Checked(name, shield.ids[i], d, margin, margin < 0) for name, i, d, margin in rows]
 
 
 def _record(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unalike.runs.numbers import counted, number
 from unalike.shields.bounds import Index
 from unalike.shields.manifest import Manifest
 from unalike.shields.store import open_folder
@@ -112,20 +113,32 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
         '20, as given'
     """
     if source is None:
-        return f"{radius:g}, as given"
-    parts = []
-    for name, how, what in (
-        ("protected", "half", "protected images to their nearest other"),
-        ("generated", "at most", "unguided generations to the set"),
-    ):
-        own = source.get(name)
-        if own and own["measured"]:
-            distance = "none" if own["distance"] is None else f"{own['distance']:.6g}"
-            number, copies = f"{own['measured']:,}", f"{own['copies']:,}"
-            parts.append(
-                f"{how} the {source['quantile']:.0%} quantile ({distance}) of {number} distances of {what}, without {copies} copies"
-            )
-    return f"{radius:.6g}, measured: {'; '.join(parts)}"
+        return f"{number(radius, 6)}, as given"
+    found = [
+        f"{share} the {source['quantile']:.0%} quantile ({number(own['distance'])}) of how far "
+        f"{counted(own['measured'] - own['copies'], noun)} "
+        f"{'is' if own['measured'] - own['copies'] == 1 else 'are'} from {what}"
+        f"{_left_out(own)}"
+        for name, share, noun, what in _MEASURED
+        if (own := source.get(name)) and own["distance"] is not None
+    ]
+    if not found:
+        found = ["the largest distance of an image to its nearest, since all are copies"]
+    return f"{number(radius, 6)}, measured: {'; '.join(found)}"
+
+
+_MEASURED = (
+    ("protected", "half", "protected image", "the nearest other"),
+    ("generated", "at most", "unguided image", "the nearest protected one"),
+)
+
+
+def _left_out(measured: Mapping[str, Any]) -> str:
+    """The copies among the images that were measured, which the quantile is not of."""
+    copies = measured["copies"]
+    if not copies:
+        return ""
+    return f" ({copies:,} of {counted(measured['measured'], 'image')} left out as copies)"
 
 
 def size(count: float) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PIL import Image
-
-from unalike.runs.html import document, pair, table
+from unalike.runs.html import (
+    Shown,
+    document,
+    figure,
+    gallery,
+    note,
+    notes,
+    paragraph,
+    table,
+    thumbnail,
+)
+from unalike.runs.numbers import number
+from unalike.runs.shield.checked import Checked
 from unalike.runs.shield.sources import find_pictures
-
-if TYPE_CHECKING:
-    from unalike.runs.shield.check import Checked
 
 PAIRS_SHOWN = 48
 ROWS_LISTED = 200
-THUMBNAIL = 128
 
 
 def check_page(record: Mapping[str, Any], checked: Sequence[Checked]) -> str:
@@ -26,83 +31,84 @@ def check_page(record: Mapping[str, Any], checked: Sequence[Checked]) -> str:
         record: what `check.json` holds.
         checked: the images, the closest first.
     """
-    title = f"How near images are to {record['set']['name']}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _lead(record),
-        _skipped(record),
-        _pairs(checked),
-        _listed(checked),
-    ]
-    return document(title, "\n".join(part for part in body if part))
-
-
-def _lead(record: Mapping[str, Any]) -> str:
-    own, images, inside = record["set"], record["images"], record["inside"]
-    text = (
-        f"{inside} of {images} image{'s' if images != 1 else ''} lie{'s' if inside == 1 else ''} inside a ball of radius "
-        f"{own['radius']:.6g} around one of {own['count']:,} protected images"
+    return document(
+        f"How near images are to {record['set']['name']}",
+        [*_lead(record), _skipped(record), _pairs(checked), _listed(checked)],
     )
+
+
+def check_sentence(record: Mapping[str, Any]) -> str:
+    """How many images are inside, of how many.
+
+    Example:
+        >>> set_ = {"radius": 9.45, "rounding": 0.0, "count": 20}
+        >>> check_sentence({"set": set_, "images": 16, "inside": 10})
+        '10 of 16 images, as they are on disk, are inside: nearer than 9.45 to one of the 20 protected'
+    """
+    own, inside = record["set"], record["inside"]
+    verb = "is" if inside == 1 else "are"
+    nearer = "none is nearer" if inside == 0 else "nearer"
+    return (
+        f"{inside:,} of {record['images']:,} images, as they are on disk, {verb} inside: {nearer} "
+        f"than {number(own['radius'] + own['rounding'])} to one of the {own['count']:,} protected"
+    )
+
+
+def _lead(record: Mapping[str, Any]) -> list[str]:
+    own = record["set"]
     rounding = (
-        f", made larger by {own['rounding']:.3g} since they are stored rounded"
+        f" The set is stored rounded, so the radius {number(own['radius'])} is made larger by "
+        f"{number(own['rounding'])}."
         if own["rounding"]
         else ""
     )
-    note = (
-        f"Distances are exact, in the space {own['space']}{rounding}, of the images as they are on disk; the set is {own['checksum']}. "
-        "The margin is how far beyond its ball an image lies at least; below 0 it is inside."
-    )
-    return f'<p>{escape(text)}.</p>\n<p class="note">{escape(note)}</p>'
+    return [
+        paragraph(f"{check_sentence(record)}."),
+        note(
+            f"Distances are exact, in the space {own['space']}.{rounding} The margin is how far an "
+            "image is beyond the nearest ball; below 0 it is inside."
+        ),
+        note(f"Checksum of the set: {own['checksum']}"),
+    ]
 
 
 def _skipped(record: Mapping[str, Any]) -> str:
     if not record["skipped"]:
         return ""
-    items = "\n".join(
-        f"<li>{escape(s['image'])}: {escape(s['reason'])}</li>" for s in record["skipped"]
-    )
-    return f'<h2>Left out</h2>\n<p class="note">These could not be read.</p>\n<ul class="note">\n{items}\n</ul>'
+    listed = notes(f"{s['image']}: {s['reason']}" for s in record["skipped"])
+    return f"<h2>Left out</h2>\n{note('These could not be read.')}\n{listed}"
 
 
 def _pairs(checked: Sequence[Checked]) -> str:
-    shown = checked[:PAIRS_SHOWN]
-    pictures = find_pictures(
-        list(dict.fromkeys(name for c in shown for name in (c.image, c.nearest)))
-    )
-    items = []
-    for c in shown:
+    closest = checked[:PAIRS_SHOWN]
+    names = dict.fromkeys(name for c in closest for name in (c.image, c.nearest))
+    images, shown = find_pictures(list(names)), []
+    for c in closest:
         both = [
-            (_thumbnail(pictures[name]), name) for name in (c.image, c.nearest) if name in pictures
+            Shown(thumbnail(images[name]), name) for name in (c.image, c.nearest) if name in images
         ]
-        lacking = "" if c.nearest in pictures else " (its file is not here)"
-        state = "inside, " if c.inside else ""
-        items.append(
-            pair(
+        lacking = "" if c.nearest in images else " (its file is not here)"
+        shown.append(
+            figure(
                 both,
-                f"{state}distance {c.distance:.4g}, margin {c.margin:.4g} · {c.image}, {c.nearest}{lacking}",
+                f"{'inside, ' if c.inside else ''}distance {number(c.distance)}, margin "
+                f"{number(c.margin)}: {c.image}, {c.nearest}{lacking}",
             )
         )
-    return (
-        '<h2>Closest first</h2>\n<p class="note">Left the image that was checked, right the protected one that it is nearest to.</p>\n'
-        f'<ul class="pairs">\n{"".join(items)}</ul>'
+    about = note(
+        "On the left the image that was checked, on the right its nearest protected image."
     )
+    return f"<h2>Closest first</h2>\n{about}\n{gallery(shown, 'pairs')}"
 
 
 def _listed(checked: Sequence[Checked]) -> str:
     rows = [
-        [c.image, c.nearest, f"{c.distance:.6g}", f"{c.margin:.6g}", "yes" if c.inside else ""]
+        [c.image, c.nearest, number(c.distance), number(c.margin), "yes" if c.inside else "no"]
         for c in checked[:ROWS_LISTED]
     ]
-    left = (
-        ""
-        if len(checked) <= ROWS_LISTED
-        else f" The closest {ROWS_LISTED} of {len(checked)} are listed."
-    )
+    about = "All distances are in check.parquet."
+    if len(checked) > ROWS_LISTED:
+        about += f" The closest {ROWS_LISTED} of {len(checked)} are listed."
     head = ["image", "nearest protected", "distance", "margin", "inside"]
-    return f"<h2>Distances</h2>\n{table(f'All of them are in check.parquet.{left}', head, rows, numbers_from=2)}"
-
-
-def _thumbnail(image: Image.Image) -> Image.Image:
-    image = image.copy()
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return image
+    listed = table("Distances to the protected set", head, rows, numbers_from=2)
+    return f"<h2>Distances</h2>\n{note(about)}\n{listed}"
