@@ -185,7 +185,6 @@ def test_samples_are_those_of_a_pipeline_when_its_model_and_noise_are_taken(meth
             guidance_scale=1.0,
             output_type="latent",
         ).images
-        sigmas, start = scheduler.sigmas, x * scheduler.init_noise_sigma
         unguided = pipe(
             prompt=prompts,
             latents=x,
@@ -193,6 +192,7 @@ def test_samples_are_those_of_a_pipeline_when_its_model_and_noise_are_taken(meth
             guidance_scale=1.0,
             output_type="latent",
         ).images
+        sigmas, start = scheduler.sigmas, x * scheduler.init_noise_sigma
     finally:
         pipe.scheduler = own
     guided = guide_denoiser(

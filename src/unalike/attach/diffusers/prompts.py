@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,26 +14,10 @@ from torch import Tensor
 
 from unalike.attach.diffusers.modular import is_modular, listen
 from unalike.attach.diffusers.scoped import own_model
+from unalike.attach.run.conditions import Conditions, encode_prompts, given_groups, grouped, spread
 from unalike.attach.run.encoders import Encoder
-from unalike.errors import OptionError, UnsupportedError
+from unalike.errors import OptionError
 from unalike.kernels import unit_rows
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What is known of the `B` images of a call.
-
-    Attributes:
-        images: B.
-        groups: (B,) int64, equal for images of the same prompt.
-        texts: a prompt or a class name for each image; None where the host has none.
-        embeddings: (B, p) float32, each of norm 1; None where the host has none.
-    """
-
-    images: int
-    groups: Tensor
-    texts: list[str] | None
-    embeddings: Tensor | None
 
 
 class Prompts:
@@ -70,9 +53,7 @@ class Prompts:
     ) -> None:
         self._pipe = pipe
         self._encoder = encoder
-        self._groups = (
-            None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
-        )
+        self._groups = given_groups(groups)
         self._labels = _labels(arguments)
         self._keys: Sequence[Hashable] | None = self._labels
         self._texts = (
@@ -188,12 +169,11 @@ class Prompts:
             raise OptionError(
                 f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image"
             )
-        texts = None if self._texts is None else _spread(self._texts, images, "prompts")
+        texts = None if self._texts is None else spread(self._texts, images, "prompts")
         embeddings = self._embeddings(images)
-        keys = None if self._keys is None else _spread(self._keys, images, "prompts")
-        return Conditions(
-            images, _grouped(self._groups, keys, embeddings, images), texts, embeddings
-        )
+        keys = None if self._keys is None else spread(self._keys, images, "prompts")
+        groups = grouped(images, self._groups, keys, embeddings)
+        return Conditions(images, groups, texts, embeddings)
 
     def _known_images(self, rows: int) -> int:
         for known in (
@@ -207,7 +187,12 @@ class Prompts:
 
     def _embeddings(self, images: int) -> Tensor | None:
         if self._encoder is not None:
-            return self._encoded(self._encoder, images)
+            if self._texts is None:
+                raise OptionError(
+                    "prompt_encoder needs prompts as text, and this call has none; "
+                    "pass prompt=, or leave prompt_encoder out"
+                )
+            return encode_prompts(self._encoder, spread(self._texts, images, "prompts"))
         if self._labels is not None:
             classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get(
                 "num_embeds_ada_norm"
@@ -217,32 +202,6 @@ class Prompts:
             ).float()
             return _spread_rows(one_hot, images)
         return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
-
-    def _encoded(self, encoder: Encoder, images: int) -> Tensor:
-        if self._texts is None:
-            raise OptionError(
-                "prompt_encoder needs prompts as text, and this call has none; pass prompt=, or leave prompt_encoder out"
-            )
-        unique = list(dict.fromkeys(self._texts))
-        encoded = encoder(unique)
-        if (
-            not isinstance(encoded, Tensor)
-            or encoded.ndim != 2
-            or len(encoded) != len(unique)
-            or not torch.isfinite(encoded).all()
-        ):
-            got = (
-                f"shape {tuple(encoded.shape)}"
-                if isinstance(encoded, Tensor)
-                else f"a {type(encoded).__name__}"
-            )
-            raise OptionError(
-                f"prompt_encoder returned {got} for {len(unique)} prompts; it must return a finite tensor ({len(unique)}, p)"
-            )
-        rows = encoded.detach().float()[
-            [unique.index(t) for t in _spread(self._texts, images, "prompts")]
-        ]
-        return unit_rows(rows)
 
 
 def prompt_texts(prompt: Any) -> list[str] | None:
@@ -349,32 +308,10 @@ def _as_embeddings(mask: Tensor, each: int) -> Tensor:
     return mask
 
 
-def _spread(items: Sequence[Any], images: int, what: str) -> list[Any]:
-    if images % len(items):
-        raise UnsupportedError(
-            f"this call has {len(items)} {what} and {images} images, which do not go together; "
-            "pass groups= to guide, one number for each image"
-        )
-    return [item for item in items for _ in range(images // len(items))]
-
-
 def _spread_rows(rows: Tensor, images: int) -> Tensor:
     if len(rows) > images and len(rows) % images == 0:
         return rows[
             :: len(rows) // images
         ]  # some video pipelines repeat the embedding for each frame
-    index = _spread(list(range(len(rows))), images, "prompt embeddings")
+    index = spread(list(range(len(rows))), images, "prompt embeddings")
     return rows[torch.tensor(index, device=rows.device)]
-
-
-def _grouped(
-    given: Tensor | None, keys: list[Hashable] | None, embeddings: Tensor | None, images: int
-) -> Tensor:
-    if given is not None:
-        return given
-    if keys is not None:
-        order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        return torch.tensor([order[key] for key in keys], dtype=torch.int64)
-    if embeddings is not None:
-        return torch.unique(embeddings, dim=0, return_inverse=True)[1].cpu()
-    return torch.zeros(images, dtype=torch.int64)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.functions.batch import Batch
+from unalike.attach.functions.conditioning import Conditioning
 from unalike.attach.functions.run import GuidedFunction
 from unalike.attach.functions.sigmas import Sigmas, one_sigma
 from unalike.attach.run.encoders import PromptEncoder
@@ -101,13 +101,13 @@ def guide_denoiser(
         raise OptionError(
             f"denoiser is a {type(denoiser).__name__}; allowed: a function D(x, sigma) that returns clean samples"
         )
-    batch = Batch(prompts, prompt_encoder, embeddings, groups, seeds)
+    conditioning = Conditioning(prompts, prompt_encoder, embeddings, groups, seeds)
     levels = Sigmas(sigmas, churn=churn, churn_range=churn_range)
     return GuidedDenoiser(
         denoiser,
         methods,
         levels,
-        batch=batch,
+        conditioning=conditioning,
         space=space,
         memory=memory,
         shield=shield,

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.functions.batch import Batch
+from unalike.attach.functions.conditioning import Conditioning
 from unalike.attach.functions.run import GuidedFunction
 from unalike.attach.run.encoders import PromptEncoder
 from unalike.errors import AttachmentError, OptionError, UnsupportedError
@@ -82,11 +82,11 @@ def denoised_fn(
         >>> bool((x[0] - x[1]).norm() > 0.5), guided.report.steps
         (True, 3)
     """
-    batch = Batch(prompts, prompt_encoder, embeddings, groups, seeds, doubled)
+    conditioning = Conditioning(prompts, prompt_encoder, embeddings, groups, seeds, doubled)
     return GuidedPrediction(
         methods,
         Chain(diffusion),
-        batch=batch,
+        conditioning=conditioning,
         space=space,
         memory=memory,
         shield=shield,

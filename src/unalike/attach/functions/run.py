@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from unalike.attach.functions.batch import Batch
+from unalike.attach.functions.conditioning import Conditioning
 from unalike.attach.run.guard import PlainGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import MOVE, Policy, refusal
@@ -34,7 +34,7 @@ class GuidedFunction:
 
     Args:
         methods: in order.
-        batch: what is known of the images.
+        conditioning: prompts, groups and seeds of the images.
         space: names the space of the samples; needed with a memory or a shield.
         memory: earlier samples; those of a run are added when it is finished.
         shield: the protected set, in the space of the samples.
@@ -56,7 +56,7 @@ class GuidedFunction:
         self,
         methods: Sequence[Method],
         *,
-        batch: Batch,
+        conditioning: Conditioning,
         space: str | None,
         memory: Memory | None,
         shield: Shield | None,
@@ -77,8 +77,8 @@ class GuidedFunction:
         self.memory, self.shield = memory, shield
         self.report: Report | None = None
         self.latents: Tensor | None = None
-        self._batch = batch
-        self._models = Models(space or "samples", batch.model)
+        self._conditioning = conditioning
+        self._models = Models(space or "samples", conditioning.model)
         self._deterministic_first_order = deterministic_first_order
         self._session: Session | None = None
         self._shape: torch.Size | None = None
@@ -96,12 +96,12 @@ class GuidedFunction:
         self._session = Session(
             self.methods,
             models=self._models,
-            prompts=self._batch,
+            prompts=self._conditioning,
             memory=self.memory,
             guard=None if self.shield is None else PlainGuard(self.shield),
             randomness=None
-            if self._batch.seeds is None
-            else Randomness.of_seeds(self._batch.seeds),
+            if self._conditioning.seeds is None
+            else Randomness.of_seeds(self._conditioning.seeds),
         )
         self._shape, self._evaluations = None, 0
         return self

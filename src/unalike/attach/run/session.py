@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.prompts import Conditions
+from unalike.attach.run.conditions import Conditions
 from unalike.attach.run.guard import Guard, Moved, moved_out
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active

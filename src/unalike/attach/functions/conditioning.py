@@ -1,4 +1,4 @@
-"""What a caller says of the images of a run that no pipeline tells."""
+"""The conditions of a run as the caller states them, where no pipeline tells."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.prompts import Conditions
 from unalike.attach.run import encoders
+from unalike.attach.run.conditions import Conditions, encode_prompts, given_groups, grouped
 from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.spaces import prompt_model
 from unalike.errors import OptionError
 from unalike.kernels import unit_rows
 
 
-class Batch:
-    """Prompts, embeddings, groups and seeds of the images, as `Session` asks for them.
+class Conditioning:
+    """Prompts, embeddings, groups and seeds of the images of a run.
 
     Args:
         prompts: a text for each image, or one for all of them.
@@ -51,7 +51,8 @@ class Batch:
         if self._encoder is not None and (prompts is None or embeddings is not None):
             reason = "prompts is None" if prompts is None else "embeddings are given too"
             raise OptionError(
-                f"prompt_encoder is given and {reason}; pass prompts with an encoder, or embeddings alone"
+                f"prompt_encoder is given and {reason}; "
+                "pass prompts with an encoder, or embeddings alone"
             )
         self._texts = (
             [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
@@ -59,9 +60,7 @@ class Batch:
         self._embeddings = (
             None if embeddings is None else unit_rows(embeddings.detach().float().cpu())
         )
-        self._groups = (
-            None if groups is None else torch.as_tensor(groups, dtype=torch.int64).reshape(-1)
-        )
+        self._groups = given_groups(groups)
         self._one_for_all = isinstance(prompts, str)
         self._doubled = doubled
         self.seeds = None if seeds is None else [int(seed) for seed in seeds]
@@ -69,7 +68,7 @@ class Batch:
         self.images = self._agreed()
 
     def conditions(self, sample: Tensor) -> Conditions:
-        """What is known of the images of `sample` (R, …).
+        """The conditions of the images of `sample` (R, …).
 
         Raises:
             OptionError: where it has another number of images than what was given.
@@ -86,17 +85,17 @@ class Batch:
             )
             twice = ", each twice," if self._doubled else ""
             raise OptionError(
-                f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are for {images} images{twice}; give one for "
-                f"each image of the batch{hint}"
+                f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are for "
+                f"{images} images{twice}; give one for each image of the batch{hint}"
             )
         texts = (
             self._texts * images if self._texts is not None and self._one_for_all else self._texts
         )
         embeddings = self._embeddings
         if self._encoder is not None and texts is not None:
-            unique = list(dict.fromkeys(texts))
-            embeddings = _encoded(self._encoder, unique)[[unique.index(text) for text in texts]]
-        return Conditions(images, self._grouped(images, texts, embeddings), texts, embeddings)
+            embeddings = encode_prompts(self._encoder, texts)
+        groups = grouped(images, self._groups, texts, embeddings)
+        return Conditions(images, groups, texts, embeddings)
 
     def _agreed(self) -> int | None:
         texts = None if self._one_for_all else self._texts
@@ -110,19 +109,10 @@ class Batch:
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
             raise OptionError(
-                f"there are {listed}; give one of each for each image, or one prompt as a str for all images"
+                f"there are {listed}; give one of each for each image, "
+                "or one prompt as a str for all images"
             )
         return next(iter(sizes.values()), None)
-
-    def _grouped(self, images: int, texts: list[str] | None, embeddings: Tensor | None) -> Tensor:
-        if self._groups is not None:
-            return self._groups
-        if texts is not None:
-            order = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-            return torch.tensor([order[text] for text in texts], dtype=torch.int64)
-        if embeddings is not None:
-            return torch.unique(embeddings, dim=0, return_inverse=True)[1]
-        return torch.zeros(images, dtype=torch.int64)
 
 
 def _require_texts(prompts: object) -> None:
@@ -134,7 +124,8 @@ def _require_texts(prompts: object) -> None:
         or not all(isinstance(text, str) for text in prompts)
     ):
         raise OptionError(
-            f"prompts is {prompts!r}; allowed: a str for all images, or a list with one for each, as in prompts=['cat', 'dog']"
+            f"prompts is {prompts!r}; allowed: a str for all images, or a list with one for each, "
+            "as in prompts=['cat', 'dog']"
         )
 
 
@@ -152,24 +143,6 @@ def _require_embeddings(embeddings: object) -> None:
             else f"a {type(embeddings).__name__}"
         )
         raise OptionError(
-            f"embeddings is {got}; allowed: a finite tensor (B, p) with a row for each image, such as one-hot classes"
+            f"embeddings is {got}; allowed: a finite tensor (B, p) with a row for each image, "
+            "such as one-hot classes"
         )
-
-
-def _encoded(encoder: encoders.Encoder, texts: list[str]) -> Tensor:
-    encoded = encoder(texts)
-    if (
-        not isinstance(encoded, Tensor)
-        or encoded.ndim != 2
-        or len(encoded) != len(texts)
-        or not torch.isfinite(encoded).all()
-    ):
-        got = (
-            f"shape {tuple(encoded.shape)}"
-            if isinstance(encoded, Tensor)
-            else f"a {type(encoded).__name__}"
-        )
-        raise OptionError(
-            f"prompt_encoder returned {got} for {len(texts)} prompts; it must return a finite tensor ({len(texts)}, p)"
-        )
-    return unit_rows(encoded.detach().float().cpu())

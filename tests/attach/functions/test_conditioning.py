@@ -4,32 +4,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from unalike.attach.functions.batch import Batch
+from unalike.attach.functions.conditioning import Conditioning
 from unalike.errors import OptionError
 
 X = torch.zeros(4, 3, 2, 2)
 
 
 def test_images_are_one_group_when_nothing_is_known() -> None:
-    known = Batch().conditions(X)
+    known = Conditioning().conditions(X)
     assert (known.images, known.texts, known.embeddings) == (4, None, None)
     assert known.groups.tolist() == [0, 0, 0, 0]
 
 
 def test_groups_follow_the_prompts_when_there_are_prompts() -> None:
-    known = Batch(["cat", "dog", "cat", "owl"]).conditions(X)
+    known = Conditioning(["cat", "dog", "cat", "owl"]).conditions(X)
     assert known.groups.tolist() == [0, 1, 0, 2]
     assert known.texts == ["cat", "dog", "cat", "owl"]
 
 
 def test_one_prompt_is_that_of_all_images_when_it_is_a_str() -> None:
-    known = Batch("cat").conditions(X)
+    known = Conditioning("cat").conditions(X)
     assert known.texts == ["cat"] * 4
     assert known.groups.tolist() == [0, 0, 0, 0]
 
 
 def test_groups_follow_the_embeddings_when_there_are_no_prompts() -> None:
-    known = Batch(
+    known = Conditioning(
         embeddings=torch.tensor([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
     ).conditions(X)
     assert known.groups[0] == known.groups[2] != known.groups[1] == known.groups[3]
@@ -38,7 +38,9 @@ def test_groups_follow_the_embeddings_when_there_are_no_prompts() -> None:
 
 
 def test_groups_are_those_given_when_prompts_say_otherwise() -> None:
-    assert Batch(["a", "b", "c", "d"], groups=[5, 5, 7, 7]).conditions(X).groups.tolist() == [
+    assert Conditioning(["a", "b", "c", "d"], groups=[5, 5, 7, 7]).conditions(
+        X
+    ).groups.tolist() == [
         5,
         5,
         7,
@@ -53,7 +55,7 @@ def test_each_prompt_is_encoded_once_when_there_is_an_encoder() -> None:
         asked.append(prompts)
         return torch.tensor([[float(len(p)), 0.0] if p == "cat" else [0.0, 3.0] for p in prompts])
 
-    batch = Batch(["cat", "horse", "cat", "horse"], encoder)
+    batch = Conditioning(["cat", "horse", "cat", "horse"], encoder)
     known = batch.conditions(X)
     assert asked == [["cat", "horse"]]
     assert known.embeddings is not None
@@ -62,8 +64,8 @@ def test_each_prompt_is_encoded_once_when_there_is_an_encoder() -> None:
 
 
 def test_images_are_half_the_rows_when_the_batch_is_doubled() -> None:
-    assert Batch(doubled=True).conditions(X).images == 2
-    assert Batch(["cat", "dog"], doubled=True).conditions(X).texts == ["cat", "dog"]
+    assert Conditioning(doubled=True).conditions(X).images == 2
+    assert Conditioning(["cat", "dog"], doubled=True).conditions(X).texts == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_batch_is_refused_when_it_has_another_number_of_images(
     given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
-        Batch(**given).conditions(X)
+        Conditioning(**given).conditions(X)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,17 @@ def test_batch_is_refused_when_it_has_another_number_of_images(
             "embeddings are given too",
         ),
         ({"prompts": "a", "prompt_encoder": 7}, "prompt_encoder is a int"),
+        ({"groups": [0.5, 1.5]}, "groups is .0.5, 1.5.; allowed: a whole number"),
+        ({"groups": ["a", "b"]}, "groups is .*; allowed: a whole number"),
+        ({"groups": []}, "groups is ..; allowed: a whole number"),
+        ({"groups": [[0, 1], [2]]}, "groups is .*; allowed: a whole number"),
     ],
 )
 def test_arguments_are_refused_when_they_do_not_fit(given: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Batch(**given)
+        Conditioning(**given)
 
 
 def test_encoder_is_refused_when_it_returns_another_number_of_rows() -> None:
     with pytest.raises(OptionError, match=r"shape \(1, 2\) for 2 prompts"):
-        Batch(["a", "b", "a", "b"], lambda prompts: torch.ones(1, 2)).conditions(X)
+        Conditioning(["a", "b", "a", "b"], lambda prompts: torch.ones(1, 2)).conditions(X)
