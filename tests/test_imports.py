@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unalike"
 
 LAYERS = (
     ("errors",),
-    ("options",),
+    ("options", "images"),
     ("kernels",),
     ("scores",),
     ("metrics",),
@@ -31,6 +31,7 @@ LAYERS = (
 LIBRARIES = {
     "errors": set(),
     "options": set(),
+    "images": {"torch", "numpy", "PIL"},
     "kernels": {"torch"},
     "scores": {"torch"},
     "metrics": {"torch"},

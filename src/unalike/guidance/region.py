@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.guidance.context import Context
+from unalike.images import read_image
 
 
 class Picture(Protocol):
@@ -158,7 +159,11 @@ def _mask(mask: Tensor, owner: str) -> Tensor:
 
 
 def _luminance(image: Any, owner: str) -> Tensor:
-    """The luminance (h, w) of a PIL image, 0 to 255."""
+    """The luminance (h, w) of a PIL image, 0 to 255, transparent parts black."""
+    try:
+        image = read_image(image, ground="black")
+    except ValueError as error:
+        raise OptionError(f"{owner}: region cannot be read as a mask: {error}") from error
     width, height = image.size
     if width * height == 0:
         raise OptionError(

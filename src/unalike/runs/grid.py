@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from unalike.images import read_image
+
 PROMPTS_SHOWN = 24
 IMAGES_SHOWN = 64
 _GAP, _PANEL_GAP, _MARGIN, _LINE = 6, 40, 20, 24
@@ -119,7 +121,7 @@ def _tile(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     tile = Image.new("RGB", (side, side), _PAPER)
-    small = image.convert("RGB").resize(
+    small = read_image(image).resize(
         size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
     )
     tile.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))

@@ -1,20 +1,13 @@
-"""Image files: found in a folder, read one by one, and refused together where some cannot be
-read.
-"""
+"""Find image files in a folder, and refuse together those that cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
-
-from PIL import Image, ImageOps
 
 from unalike.errors import OptionError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
 _SHOWN = 10
 
 
@@ -39,24 +32,6 @@ def find_images(folder: Path) -> list[str]:
             f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders below it"
         )
     return files
-
-
-def read_image(path: Path | IO[bytes]) -> Image.Image:
-    """The image in RGB as it is meant to be seen: turned as its EXIF data says, transparent parts
-    on white; of several frames the first.
-
-    Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: for damaged files, and more
-        than 8 bits a channel.
-    """
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-    if image.mode[0] in "IF":
-        raise ValueError(f"its mode {image.mode!r} has more than 8 bits a channel; save it with 8")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def reason(error: Exception, path: Path | None = None) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unalike.attach.run.report import Certificate, ImageReport
+from unalike.images import read_image
 from unalike.runs.scoring import PLAINLY_CHANGED, Diversity, diversity, pixel_features
 
 THUMBNAIL = 256
@@ -40,7 +41,7 @@ class Picture:
     @classmethod
     def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> Picture:
         """The picture of an image that was written to `path`, as a file with this digest."""
-        thumbnail = image.convert("RGB")
+        thumbnail = read_image(image)
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         return cls(path, thumbnail, pixel_features(image), sha256)
 

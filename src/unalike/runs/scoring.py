@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unalike.images import read_image
 from unalike.kernels import Gaussian
 from unalike.scores import rke, vendi
 
@@ -49,7 +50,7 @@ def pixel_features(image: Image.Image) -> Tensor:
         >>> round((black - white).norm().item(), 4)
         1.0
     """
-    small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = read_image(image).resize((SIDE, SIDE), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).flatten()
     return pixels / len(pixels) ** 0.5
 
@@ -76,5 +77,5 @@ def change(image: Image.Image, twin: Image.Image) -> float:
         >>> change(Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white"))
         1.0
     """
-    a, b = (np.asarray(i.convert("RGB"), dtype=np.float64) / 255 for i in (image, twin))
+    a, b = (np.asarray(read_image(i), dtype=np.float64) / 255 for i in (image, twin))
     return float(np.sqrt(np.mean((a - b) ** 2)))

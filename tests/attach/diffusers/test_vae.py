@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.attach.conftest import prompted, seeded
 from unalike.attach import encode_images, guide, shield_from_images
 from unalike.errors import OptionError, UnsupportedError
 from unalike.memory import Memory
+from unalike.runs.shield.sources import Source, find_sources
 
 Pipelines = Callable[[str], Any]
 
@@ -58,6 +60,34 @@ def test_images_are_resized_when_a_size_is_given(sd: Any) -> None:
         encode_images(sd, mixed)
     with pytest.raises(OptionError, match="images is empty"):
         encode_images(sd, [])
+
+
+@pytest.mark.parametrize("name", ["transparent", "16 bits", "turned"])
+def test_command_and_function_protect_the_same_when_an_image_takes_reading(
+    sd: Any, tmp_path: Path, name: str
+) -> None:
+    drawing = pictures(1, 16)[0]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = drawing.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize((16, 16)))
+    deep = (np.array(drawing.convert("L"), dtype=np.uint16) << 8) + 17
+    image, options = {
+        "transparent": (clear, {}),
+        "16 bits": (Image.fromarray(deep), {}),
+        "turned": (drawing, {"exif": turned}),
+    }[name]
+    image.save(tmp_path / "a.png", **options)
+    (source,) = find_sources([str(tmp_path / "a.png")])
+    assert isinstance(source, Source)
+    (read,) = source.read({(tmp_path / "a.png").as_posix()})
+    expected = encode_images(sd, [read.image])
+    assert not torch.equal(expected, encode_images(sd, [image.convert("RGB")])) or name == "turned"
+    with Image.open(tmp_path / "a.png") as opened:
+        assert torch.equal(encode_images(sd, [opened]), expected)
+        shield = shield_from_images(sd, [opened], radius=1.0)
+    assert torch.equal(encode_images(sd, [tmp_path / "a.png"]), expected)
+    assert shield.nearest(expected)[1].item() == 0
 
 
 def test_pipeline_is_refused_when_it_has_no_autoencoder() -> None:

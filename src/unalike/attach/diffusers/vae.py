@@ -4,7 +4,7 @@ those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor
 from unalike.attach.diffusers.calls import draws_videos, packs_as_images
 from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
 from unalike.errors import OptionError, UnsupportedError
+from unalike.images import read_all
 from unalike.shields import Shield
 
 _BATCH = 8
 
 
-def encode_images(
-    pipe: Any, images: Iterable[Any] | Tensor, *, size: tuple[int, int] | None = None
-) -> Tensor:
+def encode_images(pipe: Any, images: Any, *, size: tuple[int, int] | None = None) -> Tensor:
     """The clean latents (m, …) of images, in the form that the pipeline's scheduler sees: scaled,
     shifted and packed as it does.
 
@@ -34,12 +33,13 @@ def encode_images(
 
     Args:
         pipe: a diffusers pipeline for images.
-        images: PIL images, or a tensor (m, 3, H, W) in [0, 1].
+        images: paths, PIL images, arrays or tensors, read as `unalike.images` says, or a tensor (m,
+            3, H, W) in [0, 1].
         size: height and width to resize to; that of the images to be generated. As they are unless
             given.
 
     Raises:
-        OptionError: for no images, or images of different sizes.
+        OptionError: for no images, images of different sizes, and those that cannot be read.
         UnsupportedError: for a pipeline without such an autoencoder, or with latents packed in an
             unknown way.
 
@@ -88,7 +88,7 @@ def encode_images(
 
 def shield_from_images(
     pipe: Any,
-    images: Iterable[Any] | Tensor,
+    images: Any,
     radius: float | str,
     *,
     ids: Sequence[str] | None = None,
@@ -98,7 +98,7 @@ def shield_from_images(
 
     Args:
         pipe: a diffusers pipeline; its autoencoder encodes the images.
-        images: the protected ones, PIL or a tensor (m, 3, H, W) in [0, 1].
+        images: the protected ones, as `encode_images` takes them.
         radius: in the units of the latents, or "auto" to measure it on the set.
         ids: a name for each, to appear in certificates.
         size: height and width to resize to; that of the images to be generated.
@@ -116,21 +116,14 @@ def shield_from_images(
     )
 
 
-def _pixels(pipe: Any, images: Iterable[Any] | Tensor, size: tuple[int, int] | None) -> Tensor:
-    given = images if isinstance(images, Tensor) else list(images)
-    if len(given) == 0:
-        raise OptionError("images is empty; give at least one image")
-    sizes = (
-        {image.size for image in given if hasattr(image, "convert")}
-        if isinstance(given, list)
-        else set()
-    )
+def _pixels(pipe: Any, images: Any, size: tuple[int, int] | None) -> Tensor:
+    given = read_all(images)
+    sizes = {image.size for image in given} if isinstance(given, list) else set()
     if len(sizes) > 1 and size is None:
         raise OptionError(
-            f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images to be generated"
+            f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images "
+            "to be generated"
         )
-    if isinstance(given, list):
-        given = [image.convert("RGB") if hasattr(image, "convert") else image for image in given]
     processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(
         vae_scale_factor=_scale_factor(autoencoder(pipe)[1])
     )

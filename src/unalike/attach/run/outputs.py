@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import UnsupportedError
+from unalike.images import read_image, stacked
 
 
 def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
@@ -59,11 +60,8 @@ def pixels(output: Any, images: int) -> Tensor | None:
     """
     made = _parts(output)[0]
     if isinstance(made, list) and made and all(hasattr(image, "convert") for image in made):
-        from diffusers.image_processor import (
-            VaeImageProcessor,
-        )  # there is none where code without diffusers is guided
-
-        made = VaeImageProcessor.pil_to_numpy([image.convert("RGB") for image in made])
+        read = [read_image(image) for image in made]
+        made = stacked(read) if len({image.size for image in read}) == 1 else None
     if not isinstance(made, Tensor) and not hasattr(made, "__array__"):
         return None
     values = torch.as_tensor(made)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unalike.errors import NumericsError, StoreError
 from unalike.extractors.base import Extractor
-from unalike.runs.images import UNREADABLE, read_image, reason, refusal
+from unalike.images import UNREADABLE, read_image
+from unalike.runs.images import reason, refusal
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unalike.images import read_image
 from unalike.runs.charts import dot_chart
 from unalike.runs.html import (
     Shown,
@@ -20,7 +21,6 @@ from unalike.runs.html import (
     table,
     thumbnail,
 )
-from unalike.runs.images import read_image
 from unalike.runs.numbers import counted, number
 from unalike.runs.score.catalogue import GROUPS, METRICS
 from unalike.runs.score.figures import Figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,6 +15,7 @@ from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
+from unalike.images import read_image, stacked
 from unalike.pipelines.loading import load
 from unalike.runs.shield.embedding import portable
 from unalike.runs.shield.settings import LATENT
@@ -93,10 +93,7 @@ class FeatureEncoder:
             groups.setdefault(image.size, []).append(i)
         found = torch.empty(0)
         for own in groups.values():
-            pixels = [
-                torch.from_numpy(np.array(images[i].convert("RGB"))).permute(2, 0, 1) for i in own
-            ]
-            rows = self._extractor.features(torch.stack(pixels).float() / 255)
+            rows = self._extractor.features(stacked([read_image(images[i]) for i in own]))
             found = found if len(found) else rows.new_empty(len(images), rows.shape[1])
             found[own] = rows
         return found

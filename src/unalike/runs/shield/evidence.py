@@ -16,9 +16,10 @@ from unalike import tensorfile
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
+from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
-from unalike.runs.images import UNREADABLE, reason
+from unalike.runs.images import reason
 from unalike.runs.record import file_record
 from unalike.runs.sampler import on_device
 from unalike.runs.settings import DTYPES
@@ -194,8 +195,7 @@ def _point(path: Path, sha256: str | None, encode: Encode) -> np.ndarray | str:
     try:
         if file_record(path)["sha256"] != sha256:
             return f"{path.name} is not the file that the run wrote: its SHA-256 is another"
-        with Image.open(path) as file:
-            image = file.convert("RGB")
+        image = read_image(path)
     except UNREADABLE as error:
         return f"{path.name} cannot be read ({reason(error, path)})"
     return encode(image)

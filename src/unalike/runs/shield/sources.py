@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from unalike.errors import OptionError
-from unalike.runs.images import SUFFIXES, UNREADABLE, find_images, read_image, reason
+from unalike.images import UNREADABLE, read_image
+from unalike.runs.images import SUFFIXES, find_images, reason
 from unalike.runs.score.prompts import read_run
 from unalike.runs.shield.latents import SUFFIXES as LATENTS
 from unalike.runs.shield.latents import LatentFile
