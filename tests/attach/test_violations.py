@@ -16,7 +16,7 @@ from unalike.attach.run.guard import LatentGuard
 from unalike.attach.run.randomness import derived_seed
 from unalike.attach.run.report import Certificate
 from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import NumericsError, OptionError, RefusedError, ShieldError, UnsupportedError
+from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 from unalike.shields import Shield
@@ -297,7 +297,7 @@ def test_guard_says_so_when_images_cannot_be_compared(sd: Any) -> None:
     guard = LatentGuard(shield_around(sd, torch.zeros(1, 4, 8, 8), 1.0), sd)
     with pytest.raises(UnsupportedError, match=r"shape \(4, 16, 16\)"):
         guard.nearest_to_images(torch.rand(1, 3, 32, 32))
-    with pytest.raises(OptionError, match="image 0 of 1 cannot be read: .* numbers from nan"):
+    with pytest.raises(OptionError, match=r"image 0 of 1 cannot be read: .* numbers from nan"):
         guard.nearest_to_images(torch.full((1, 3, 16, 16), torch.nan))
 
 
