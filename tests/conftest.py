@@ -11,6 +11,14 @@ from transformers import Dinov2Config, Dinov2Model
 from unalike.cli.app import main
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU unless it is asked for."""
+    if "gpu" not in (config.getoption("markexpr") or ""):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU; run pytest -m gpu"))
+
+
 @pytest.fixture(scope="session")
 def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion pipeline of a few thousand random weights that draws 16×16 images, in
