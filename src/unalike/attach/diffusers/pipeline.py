@@ -20,8 +20,8 @@ from unalike.attach.diffusers.embedded import (
     in_embedding,
     require_fitting_embedding,
 )
+from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.images import PipelineImages, Remembered
-from unalike.attach.diffusers.modular import is_modular
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, own_pipeline
@@ -268,18 +268,23 @@ class GuidedPipeline:
             Binding(own, session) as binding,
             prompts,
             Denoiser(own, methods, binding, session, prompts),
+            FinalLatents(own, session) as final,
         ):
-            output = own(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
-        return session, output
+            output = own(
+                *map(_own, args),
+                **{name: _own(value) for name, value in final.quiet(kwargs).items()},
+            )
+            return session, final.returned(output)
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
         """The protected set with what brings this call's latents into its space."""
         if self.shield is None:
             return None
-        if is_modular(self.pipe) and any(
-            named.get(name) is not None for name in ("mask_image", "mask")
-        ):
-            raise _pasted(f"{type(self.pipe).__name__} with mask_image")
+        if named.get("padding_mask_crop") is not None:
+            raise UnsupportedError(
+                "padding_mask_crop pastes the finished image into the original, so it cannot be certified; leave it out, or guide the "
+                "pipeline without a shield"
+            )
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(
@@ -350,8 +355,6 @@ class GuidedPipeline:
                     "embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither"
                 )
             return
-        if "Inpaint" in type(self.pipe).__name__:
-            raise _pasted(type(self.pipe).__name__)
         if self.embed is not None or in_embedding(shield):
             require_fitting_embedding(shield, self.embed)
             self._guard({})  # refuses what it cannot decode
@@ -368,9 +371,3 @@ def _own(value: Any) -> Any:
     which is needed for the next run.
     """
     return list(value) if type(value) is list else value
-
-
-def _pasted(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name} pastes the original back after the last step, so its images cannot be certified; guide it without a shield"
-    )

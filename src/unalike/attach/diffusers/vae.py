@@ -179,7 +179,7 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:
-        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        mean, std = (_by_channel(v, latents) for v in (mean, std))
         return (latents - mean) * scale / std
     return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
 
@@ -191,9 +191,13 @@ def denormalised(vae: Any, latents: Tensor) -> Tensor:
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:
-        mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+        mean, std = (_by_channel(v, latents) for v in (mean, std))
         return latents * std / scale + mean
     return latents / scale + (vae.config.get("shift_factor") or 0.0)
+
+
+def _by_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values).to(like).view(1, -1, *[1] * (like.ndim - 2))
 
 
 def _packed(pipe: Any, latents: Tensor) -> Tensor:

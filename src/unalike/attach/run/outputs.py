@@ -54,6 +54,24 @@ def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
     return _mapped([output], lambda parts: _blanked(parts[0], gone, images))
 
 
+def first_part(output: Any) -> Any:
+    """The first field of an output: its images."""
+    return _parts(output)[0]
+
+
+def replaced(output: Any, made: Any) -> Any:
+    """The same output with another first field.
+
+    Example:
+        >>> replaced(([1, 2], None), [3, 4])
+        ([3, 4], None)
+    """
+    if _is_record(output):
+        name = next(iter(vars(output)))
+        return type(output)(**{**vars(output), name: made})
+    return (made, *output[1:]) if isinstance(output, tuple) else made
+
+
 def pixels(output: Any, images: int) -> Tensor | None:
     """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than
     that many such images.

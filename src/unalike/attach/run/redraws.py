@@ -118,7 +118,7 @@ class Draws:
             images=images,
             steps=first.steps,
             space=first.space,
-            finished=first.latents is not None,
+            finished=first.finished,
             methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
         )

@@ -68,8 +68,9 @@ class Session:
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         steps: number of model evaluations so far.
+        finished: whether the last step was reached.
         latents: the final latents (B, …), moved out where they had to be; None before the last
-            step.
+            step, and where those that are decoded or returned cannot be read.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Session:
         self._run: Run | None = None
         self._conditions: Conditions | None = None
         self._ended: Moved | None = None
+        self.finished = False
         self._distances: tuple[list[int], list[float]] = [], []
         self.space = ""
         self.steps = 0
@@ -135,9 +137,13 @@ class Session:
             )
         return run.prepare(call, sample[:images], embeddings)
 
-    def finish(self, latents: Tensor) -> Tensor | None:
-        """Measures the final latents against the shield; what to return in their place where some
-        had to be moved.
+    def finish(self, latents: Tensor, *, movable: bool = True) -> Tensor | None:
+        """Measures the final latents (R, …) against the shield; what to return in their place where
+        some had to be moved. Called again where they are changed after the last step.
+
+        Args:
+            latents: those that the images are made of, as far as is known.
+            movable: whether they can still be moved out.
         """
         run, conditions = self._begun()
         own = latents[: conditions.images].detach().clone()
@@ -146,19 +152,33 @@ class Session:
                 f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "
                 "try float32, or bfloat16 in place of float16"
             )
-        self.latents = own
+        self.latents, self.finished, before = own, True, self._ended
         if self._guard is None:
             return None
-        if self._move:
-            self._ended = moved_out(self._guard, own)
+        if self._move and movable:
+            ended = moved_out(self._guard, own)
         else:
-            self._ended = Moved(
-                own, torch.zeros(len(own), dtype=torch.bool), self._guard.inside(own), {}
-            )
-        self.latents = self._ended.latents
+            still = torch.zeros(len(own), dtype=torch.bool, device=own.device)
+            ended = Moved(own, still, self._guard.inside(own), {})
+        self.latents = ended.latents
         index, distance = self._guard.nearest(self.latents)
         self._distances = index.tolist(), distance.tolist()
-        return _repeated(self.latents, len(latents)) if self._ended.moved.any() else None
+        self._ended = ended if before is None else replace(ended, moved=ended.moved | before.moved)
+        return _repeated(self.latents, len(latents)) if ended.moved.any() else None
+
+    def lose_latents(self, host: str) -> None:
+        """Forgets the final latents: those that the images are made of cannot be read.
+
+        Raises:
+            UnsupportedError: where they have to be measured or remembered.
+        """
+        if self._guard is not None or self._memory is not None:
+            store = "memory" if self._guard is None else "shield"
+            raise UnsupportedError(
+                f"the latents that this {host} decodes or returns are not those after its last step and cannot be read, so the {store} "
+                f"cannot be kept; leave out what changes them (callback_on_step_end), or guide it without a {store}"
+            )
+        self.latents = None
 
     @property
     def inside(self) -> list[int]:
@@ -186,7 +206,7 @@ class Session:
                 was checked.
         """
         run, conditions = self._begun()
-        if self.latents is None and self._guard is not None:
+        if not self.finished and self._guard is not None:
             raise ShieldError(
                 f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
                 "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
