@@ -452,15 +452,6 @@ def test_bad_arguments_are_refused_when_guiding(sd: Any) -> None:
         sd.scheduler = scheduler
 
 
-def test_inpainting_is_refused_when_there_is_a_shield(sd: Any) -> None:
-    pipe = diffusers.StableDiffusionInpaintPipeline(**sd.components, requires_safety_checker=False)
-    shield = Shield(
-        torch.zeros(1, 4, 8, 8), space=latent_space(latent_model(sd), (4, 8, 8)), radius=1.0
-    )
-    with pytest.raises(UnsupportedError, match="pastes the original back"):
-        guide(pipe, shield=shield)
-
-
 def test_prompt_encoder_and_groups_are_used_when_given(sd: Any) -> None:
     seen = []
     guided = guide(

@@ -30,8 +30,6 @@ POOLED = (
 """The limit of modular Stable Diffusion XL."""
 LISTED = "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents as lists and not as batches."
 """The limit of pipelines whose denoiser cannot be hooked, for the shape of its arguments."""
-PASTED = "Shields are refused: the pipeline pastes the original back after the last step, so its images cannot be certified."
-"""The limit of inpainting."""
 
 WARNINGS = (
     "ignore:__array_:DeprecationWarning",  # some schedulers hand tensors to numpy in the way of numpy 1

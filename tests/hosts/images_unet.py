@@ -24,7 +24,7 @@ from diffusers import (
 from PIL import Image, ImageDraw
 from tests import tiny
 from tests.hosts import texts
-from tests.hosts.family import MIXED, ONE_EACH, PASTED, Family, batch_size, repeated_prompts
+from tests.hosts.family import MIXED, ONE_EACH, Family, batch_size, repeated_prompts
 
 SMALL = {"height": 16, "width": 16, "output_type": "latent", "guidance_scale": 3.0}
 IMAGE = "(B, C, H, W)"
@@ -225,7 +225,7 @@ FAMILIES = (
         build=inpaint,
         sample=IMAGE,
         arguments={**SMALL, "image": drawing(), "mask_image": right_half()},
-        limits=(PASTED,),
+        decodes=True,
     ),
     Family(
         name="Stable Diffusion XL",

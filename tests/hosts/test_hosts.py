@@ -10,7 +10,6 @@ from tests.hosts.families import FAMILIES
 from tests.hosts.family import (
     MIXED,
     ONE_EACH,
-    PASTED,
     POOLED,
     WARNINGS,
     Family,
@@ -279,7 +278,7 @@ def test_images_have_the_size_that_was_asked_for_when_they_are_drawn_at_another(
 
 @pytest.mark.parametrize(
     "family",
-    [f for f in FAMILIES if not f.decodes and PASTED not in f.limits],
+    [f for f in FAMILIES if not f.decodes],
     ids=lambda family: family.id,
 )
 def test_decoding_is_refused_when_it_is_not_known(family: Family, read: Read):
@@ -288,12 +287,3 @@ def test_decoding_is_refused_when_it_is_not_known(family: Family, read: Read):
     assert guided.latents is not None
     with pytest.raises(UnalikeError):
         Decoder(guided.pipe, size(family)).images(guided.latents)
-
-
-@pytest.mark.parametrize(
-    "family", [f for f in FAMILIES if PASTED in f.limits], ids=lambda family: family.id
-)
-def test_shield_is_refused_when_the_original_is_pasted_back(family: Family, read: Read):
-    shield = shield_from_images(read(family), torch.zeros(1, 3, 16, 16), 1.0)
-    with pytest.raises(UnsupportedError, match="pastes the original back"):
-        guide(read(family), shield=shield)

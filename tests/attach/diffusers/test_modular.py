@@ -13,7 +13,7 @@ from tests.attach.conftest import seeded
 from tests.hosts.videos import load_modular
 from torch import Tensor
 
-from unalike.attach import guide, shield_from_images
+from unalike.attach import guide
 from unalike.attach.diffusers.modular import input_names, is_modular
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import RefusedError, UnsupportedError
@@ -144,19 +144,31 @@ def test_image_is_drawn_again_when_it_is_inside(pipe: Any) -> None:
     assert [image.attempts for image in guided.report.images] == [2, 1]
 
 
-def test_shield_is_refused_when_the_original_is_pasted_back(pipe: Any) -> None:
-    shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1.0)
-    guided = guide(pipe, shield=shield)
-    with pytest.raises(
-        UnsupportedError,
-        match="StableDiffusionXLModularPipeline with mask_image pastes the original back",
-    ):
-        guided(
-            prompt="cat",
-            image=torch.zeros(1, 3, 16, 16),
-            mask_image=torch.ones(1, 1, 16, 16),
-            **CALL,
-        )
+@pytest.mark.parametrize("output_type", ["latent", "pt"])
+@pytest.mark.parametrize("output", ["images", None])
+def test_certificate_is_of_the_pasted_latents_when_inpainting(
+    pipe: Any, output_type: str, output: str | None
+) -> None:
+    image = torch.linspace(0, 1, 16).expand(1, 3, 16, 16).clone()
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8:] = 1
+    arguments = {**CALL, "prompt": "cat", "image": image, "mask_image": mask, "strength": 1.0}
+    plain = pipe(**arguments, generator=seeded(1))
+    guided = shielded(pipe, plain)
+    asked = {**arguments, "output_type": output_type, "output": output}
+    made: Any = guided(**asked, generator=seeded(1))
+    assert guided.report is not None
+    certificate = guided.report.images[0].certificate
+    assert certificate is not None
+    assert certificate.moved
+    assert guided.latents is not None
+    distance = float((guided.latents - plain).double().norm())
+    assert certificate.distance == pytest.approx(distance, rel=1e-6)
+    assert distance >= certificate.radius
+    if output_type == "latent":
+        assert torch.equal(made if output else made.get("images"), guided.latents)
+    if output is None:
+        assert torch.equal(made.get("latents"), guided.latents)
 
 
 def test_ordinary_pipelines_have_no_further_inputs(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unalike.attach.diffusers.scoped import own_model
 from unalike.attach.diffusers.vae import scaled, unscaled
-from unalike.attach.run.outputs import first_part, pixels, replaced
+from unalike.attach.run.outputs import made_images, pixels, replaced, with_latents
 from unalike.attach.run.session import Session
 from unalike.attach.spaces import autoencoder, latent_scale
 
@@ -89,18 +89,9 @@ class FinalLatents:
         Raises:
             UnsupportedError: where nothing tells what became of the final latents.
         """
-        final = self._final
-        if self._seen or final is None:
-            return output
-        made = first_part(output)
-        if isinstance(made, Tensor) and _compared(made, final) is not None:
-            unit = latent_scale(self._pipe)  # some pipelines divide what they return by it
-            if unit != 1 and _same(made, final, final / unit, torch.zeros_like(final)):
-                return output
-            changed = self._settle(made if unit == 1 else made * unit)
-            return output if changed is None else replaced(output, changed / unit)
-        self._read_images(output, final)
-        return output
+        if self._final is not None and not self._seen:
+            output = self._settled(output, self._final)
+        return output if self._final is None else with_latents(output, self._final)
 
     @property
     def _final(self) -> Tensor | None:
@@ -185,6 +176,17 @@ class FinalLatents:
             self._session.lose_latents(type(self._pipe).__name__)
             return None
         return self._session.finish(latents)
+
+    def _settled(self, output: Any, final: Tensor) -> Any:
+        made = made_images(output)
+        if not isinstance(made, Tensor) or _compared(made, final) is None:
+            self._read_images(output, final)
+            return output
+        unit = latent_scale(self._pipe)  # some pipelines divide what they return by it
+        if unit != 1 and _same(made, final, final / unit, torch.zeros_like(final)):
+            return output
+        changed = self._settle(made if unit == 1 else made * unit)
+        return output if changed is None else replaced(output, changed / unit)
 
     def _read_images(self, output: Any, final: Tensor) -> None:
         """Compares finished images with the final latents, where those are images themselves."""

@@ -14,6 +14,9 @@ from unalike.errors import UnsupportedError
 from unalike.images import read_image, stacked
 
 
+_MADE = ("images", "videos", "latents")
+
+
 def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
     """An output of the same kind as those given, image `i` of it from `outputs[choice[i]]`; the one
     itself where all are from that.
@@ -54,22 +57,36 @@ def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
     return _mapped([output], lambda parts: _blanked(parts[0], gone, images))
 
 
-def first_part(output: Any) -> Any:
-    """The first field of an output: its images."""
+def made_images(output: Any) -> Any:
+    """The images of an output: its first field, or that of this name in a pipeline's state."""
+    if _is_state(output):
+        return output.get(_made_name(output))
     return _parts(output)[0]
 
 
 def replaced(output: Any, made: Any) -> Any:
-    """The same output with another first field.
+    """The same output with other images.
 
     Example:
         >>> replaced(([1, 2], None), [3, 4])
         ([3, 4], None)
     """
+    if _is_state(output):
+        return _with(output, _made_name(output), made)
     if _is_record(output):
         name = next(iter(vars(output)))
         return type(output)(**{**vars(output), name: made})
     return (made, *output[1:]) if isinstance(output, tuple) else made
+
+
+def with_latents(output: Any, final: Tensor) -> Any:
+    """The same state of a modular pipeline, its latents the final ones; any other output as it is."""
+    latents = output.get("latents") if _is_state(output) else None
+    if not isinstance(latents, Tensor) or latents.shape != final.shape:
+        return output
+    if torch.equal(latents, final.to(latents)):
+        return output
+    return _with(output, "latents", final.to(latents))
 
 
 def pixels(output: Any, images: int) -> Tensor | None:
@@ -95,6 +112,22 @@ def pixels(output: Any, images: int) -> Tensor | None:
 def _is_record(output: Any) -> bool:
     """Whether it is one of diffusers' outputs: fields by name, which can be had as a tuple too."""
     return hasattr(output, "to_tuple")
+
+
+def _is_state(output: Any) -> bool:
+    """Whether it is what a modular pipeline returns that is asked for all, or several values."""
+    return hasattr(output, "get") and not _is_record(output)
+
+
+def _with(state: Any, name: str, value: Any) -> Any:
+    if isinstance(state, dict):
+        return {**state, name: value}
+    state.set(name, value)
+    return state
+
+
+def _made_name(state: Any) -> str:
+    return next((name for name in _MADE if state.get(name) is not None), _MADE[-1])
 
 
 def _parts(output: Any) -> list[Any]:
