@@ -13,7 +13,6 @@ from torch import Tensor
 from unalike.errors import UnsupportedError
 from unalike.images import read_image, stacked
 
-
 _MADE = ("images", "videos", "latents")
 
 
