@@ -67,8 +67,10 @@ def test_options_arrive_when_given(score, tmp_path):
         "batch_size": 2,
     }
     assert (document["features"]["name"], document["prompts"]["count"]) == ("emoji", 1)
+    here = tmp_path
     assert document["command"].startswith(
-        "unalike score set --reference set --prompts p.txt --reference-prompts p.txt --features emoji --k 3"
+        f"unalike score {here}/set --reference {here}/set --prompts {here}/p.txt "
+        f"--reference-prompts {here}/p.txt --features emoji --k 3"
     )
 
 

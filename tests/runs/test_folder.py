@@ -46,7 +46,7 @@ def test_folder_stays_when_it_was_there_before(tmp_path):
 def test_folder_is_refused_when_it_is_not_empty(tmp_path):
     written(tmp_path)
     before = files(tmp_path)
-    with pytest.raises(StoreError, match=r"is not empty.*--overwrite"):
+    with pytest.raises(StoreError, match=r"is not empty.*overwrite=True"):
         RunFolder.claim(tmp_path)
     assert files(tmp_path) == before
 
@@ -101,7 +101,7 @@ def test_record_is_refused_when_it_holds_a_number_that_json_has_not(tmp_path):
 def test_name_is_numbered_when_the_folder_is_there(tmp_path):
     names = []
     for _ in range(3):
-        names.append(free_folder("Ein Herz ♥ / x", tmp_path))
+        names.append(free_folder(["Ein Herz ♥ / x"], tmp_path))
         names[-1].mkdir()
     assert [n.name for n in names] == [
         "unalike-ein-herz-x",
@@ -110,5 +110,24 @@ def test_name_is_numbered_when_the_folder_is_there(tmp_path):
     ]
 
 
-def test_name_is_plain_when_the_prompt_has_no_latin_letters(tmp_path):
-    assert free_folder("猫", tmp_path) == tmp_path / "unalike"
+@pytest.mark.parametrize(
+    ("prompts", "name"),
+    [
+        (["日本の旗"], "unalike-日本の旗"),
+        (["猫", "a dog"], "unalike-猫-a-dog"),
+        (["हिन्दी"], "unalike-हिन्दी"),
+        (["café"], "unalike-café"),
+        (["♥"], "unalike"),
+        (["../../etc/passwd"], "unalike-etc-passwd"),
+        ([str(i) for i in range(9)], "unalike-0-1-2-and-6-more"),
+    ],
+)
+def test_name_has_the_letters_of_all_prompts_when_they_are_of_any_script(tmp_path, prompts, name):
+    assert free_folder(prompts, tmp_path) == tmp_path / name
+
+
+@pytest.mark.parametrize("prompt", ["x" * 9999, "猫" * 999, "word " * 999])
+def test_name_can_be_made_when_prompts_are_long(tmp_path, prompt):
+    folder = free_folder([prompt] * 9, tmp_path)
+    folder.mkdir()
+    assert len(folder.name.encode()) < 200

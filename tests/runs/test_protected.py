@@ -209,7 +209,7 @@ def test_share_of_the_work_never_falls_when_images_are_drawn_again(
         on_violation="regenerate",
         batch_size=2,
     )
-    generate(asked, shares.append)
+    generate(asked, lambda share, note="": shares.append(share))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
@@ -221,7 +221,8 @@ def test_recorded_command_says_the_policy_when_there_is_a_shield(
     draw: Callable[..., Outcome], policy: dict[str, Any]
 ) -> None:
     words = shlex.split(draw(num=1, **policy).record["command"])
-    assert words[words.index("--shield") + 1] == "shield"
+    assert Path(words[words.index("--shield") + 1]).name == "shield"
+    assert Path(words[words.index("--shield") + 1]).is_absolute()
     assert words[words.index("--on-violation") + 1] == policy.get("on_violation", "move")
     assert ("--attempts" in words) is ("attempts" in policy)
 
@@ -231,9 +232,9 @@ def test_recorded_command_says_the_policy_when_there_is_a_shield(
     [
         (
             {"on_violation": "redo", "shield": Path("x")},
-            "on_violation is 'redo'; allowed: move, regenerate, refuse",
+            "on_violation is 'redo'; allowed: .move. or .regenerate. or .refuse.",
         ),
-        ({"on_violation": "refuse"}, "there is no shield"),
+        ({"on_violation": "refuse"}, "there is no protected set"),
         ({"attempts": 0}, "attempts is 0"),
         ({"attempts": 5, "shield": Path("x")}, "attempts is 5, and nothing is drawn again"),
     ],

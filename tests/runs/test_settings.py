@@ -7,7 +7,7 @@ from unalike.guidance.auto import Auto
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.pipelines.catalogue import MODELS
-from unalike.runs.sampler import Sampler
+from unalike.runs.pipeline import RunPipeline
 from unalike.runs.settings import GenerateSettings, build_methods, parse_assignment
 
 
@@ -139,7 +139,7 @@ def test_model_is_refused_before_it_is_loaded_when_it_draws_no_images_from_promp
     with pytest.raises(
         UnsupportedError, match="does not draw images from prompts or class labels alone"
     ):
-        Sampler.open(GenerateSettings(prompts=("cat",), model=model))
+        RunPipeline.open(GenerateSettings(prompts=("cat",), model=model))
 
 
 def test_method_has_its_published_options_when_the_model_has_some():

@@ -31,7 +31,9 @@ for command in (generate, score, models, methods, cite):
     app.command(cls=Command)(command)
 app.add_typer(shield)
 
-_UsageError = typer.BadParameter.__mro__[1]  # typer carries a click of its own in some releases
+_UsageError: Any = typer.BadParameter.__mro__[
+    1
+]  # typer carries a click of its own in some releases
 
 
 def _print_version(wanted: bool) -> None:

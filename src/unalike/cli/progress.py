@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from unalike.runs.progress import Progress, silent
+
+_LONGEST = 60
 
 
 @contextmanager
-def progress_bar(description: str, *, hidden: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on the standard error stream, gone when the work is done; call what it yields with the
-    share of the work that is done.
+def progress_bar(description: str, *, hidden: bool) -> Iterator[Progress]:
+    """One bar on the standard error stream, gone when the work is done.
+
+    The libraries below print no hints and no bars of their own meanwhile.
+
+    Args:
+        description: what is being done, such as "drawing".
+        hidden: show nothing.
     """
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # read when they are imported
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if hidden:
-        yield lambda share: None
+        yield silent
         return
     from rich.console import Console
     from rich.progress import (
@@ -25,10 +37,17 @@ def progress_bar(description: str, *, hidden: bool) -> Iterator[Callable[[float]
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-        yield lambda share: bar.update(task, description=description, total=1.0, completed=share)
+        task = bar.add_task("loading", total=None, note="")
+
+        def tell(share: float, note: str = "") -> None:
+            bar.update(task, description=description, total=1.0, completed=share)
+            if note:
+                bar.update(task, note=note if len(note) <= _LONGEST else f"{note[:_LONGEST]}…")
+
+        yield tell

@@ -13,13 +13,15 @@ OUT/
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from unalike.errors import StoreError
+from unalike.errors import Option, OptionError, StoreError, named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +35,7 @@ SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
 LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
 _SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html")
 _IMAGE_FOLDERS = (IMAGES, UNGUIDED)
+_SHOWN, _LONGEST = 3, 48
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,29 @@ class RunFolder:
             filled = any(path.iterdir())
         except OSError as error:
             raise StoreError(
-                f"output folder {str(path)!r} cannot be written: {error.strerror or error}; choose another with --out"
+                named(
+                    "output folder {!r} cannot be written: {}; choose another, as in {out=DIR}",
+                    str(path),
+                    error.strerror or error,
+                )
             ) from error
         folder = cls(path, created)
         if filled and not overwrite:
             raise StoreError(
-                f"output folder {str(path)!r} is not empty; choose another with --out, or replace the run in it with --overwrite"
+                named(
+                    "output folder {!r} is not empty; choose another, as in {out=DIR}, or replace "
+                    "the run in it: {overwrite=True}",
+                    str(path),
+                )
             )
         if filled and folder.earlier_record() is None:
             raise StoreError(
-                f"output folder {str(path)!r} has files that no run of {_TOOL} wrote; choose another with --out"
+                named(
+                    "output folder {!r} has files that no run of {} wrote; choose another, as in "
+                    "{out=DIR}",
+                    str(path),
+                    _TOOL,
+                )
             )
         return folder
 
@@ -119,32 +135,24 @@ class RunFolder:
                 yield self.path / folder / image_name(index)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Write `run.json`, whole or not at all."""
+        """Write `run.json`."""
         text = json.dumps({"tool": _TOOL, **record}, indent=2, ensure_ascii=False, allow_nan=False)
-        partial = self.path / f"{RECORD}.partial"
-        partial.write_text(text + "\n", "utf-8")
-        partial.replace(self.path / RECORD)
+        self.place(RECORD, lambda path: path.write_text(text + "\n", "utf-8"))
 
     def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
-        """Write one image as PNG, whole or not at all, and return its path relative to the
-        folder.
-        """
+        """Write one image as PNG, and return its path relative to the folder."""
         relative = Path(IMAGES if guided else UNGUIDED) / image_name(index)
-        path = self.path / relative
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        image.save(partial, "PNG")
-        partial.replace(path)
+        self.place(relative, lambda path: image.save(path, "PNG"))
         return relative
 
     def write_samples(self, table: pa.Table) -> None:
         """Write `samples.parquet`."""
         import pyarrow.parquet as pq
 
-        pq.write_table(table, self.path / SAMPLES)
+        self.place(SAMPLES, lambda path: pq.write_table(table, path))
 
     def write_latents(self, latents: Tensor, index: Sequence[int], space: str) -> None:
-        """Write `latents.safetensors`, whole or not at all.
+        """Write `latents.safetensors`.
 
         Args:
             latents: final latents (m, …), as the pipeline decoded them.
@@ -165,11 +173,67 @@ class RunFolder:
 
     def write_grid(self, image: Image) -> None:
         """Write `grid.png`."""
-        image.save(self.path / "grid.png", "PNG")
+        self.place("grid.png", lambda path: image.save(path, "PNG"))
 
     def write_report(self, html: str) -> None:
         """Write `report.html`."""
-        (self.path / "report.html").write_text(html, "utf-8")
+        self.place("report.html", lambda path: path.write_text(html, "utf-8"))
+
+    def place(self, name: str | Path, write: Callable[[Path], object]) -> None:
+        """Have a file of the folder written, whole or not at all.
+
+        Args:
+            name: relative to the folder.
+            write: writes to the path that it is given.
+
+        Raises:
+            StoreError: when it cannot be written; what is complete stays.
+        """
+        path = self.path / name
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write(partial)
+            partial.replace(path)
+        except OSError as error:
+            raise StoreError(
+                named(
+                    "cannot write {!r}: {}; the images that are finished are kept: make room, or "
+                    "choose another folder, as in {out=DIR}",
+                    str(path),
+                    error.strerror or " ".join(str(error).split()),
+                )
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def require_writable(name: str, path: Path) -> None:
+    """Make sure, before any work, that a file can be written.
+
+    Args:
+        name: of the option.
+        path: the file; what is there stays as it is.
+
+    Raises:
+        OptionError: where it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        probe = path.with_name(f".{_TOOL}-probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OptionError(
+            named(
+                "{} is {!r}, which cannot be written: {}; give a file in a folder that is there and "
+                "that you may write to",
+                Option(name),
+                str(path),
+                error.strerror,
+            )
+        ) from error
 
 
 def image_name(index: int) -> str:
@@ -182,16 +246,36 @@ def image_name(index: int) -> str:
     return f"{index:05}.png"
 
 
-def free_folder(prompt: str, parent: Path) -> Path:
-    """A folder of `parent` that is not there yet, named after the prompt.
+def free_folder(names: Sequence[str], parent: Path) -> Path:
+    """A folder of `parent` that is not there yet, named after all prompts.
+
+    Letters and digits of any script are kept; of many or long prompts the first words.
 
     Example:
-        >>> free_folder("Red heart!", Path("no/such/place")).name
-        'unalike-red-heart'
+        >>> free_folder(["Red heart!", "日本の旗"], Path("no/such/place")).name
+        'unalike-red-heart-日本の旗'
+        >>> free_folder(["a cat"] + [f"dog {i}" for i in range(9)], Path("no/such/place")).name
+        'unalike-a-cat-dog-0-dog-1-and-7-more'
     """
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
-    stem = "-".join([_TOOL, *words])[:48].rstrip("-")
+    shown = [_slug(name) for name in names[:_SHOWN]]
+    rest = len(names) - len(shown)
+    words = [_TOOL, *(word for word in shown if word), *([f"and-{rest}-more"] if rest else [])]
+    stem = "-".join(words)
     path, number = parent / stem, 2
     while path.exists():
         path, number = parent / f"{stem}-{number}", number + 1
     return path
+
+
+def _slug(text: str) -> str:
+    """The letters and digits of a text as a name of at most `_LONGEST` bytes, by whole words."""
+    plain = unicodedata.normalize("NFC", text).lower()
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in plain)
+    slug = ""
+    for word in kept.split():
+        longer = f"{slug}-{word}" if slug else word
+        if len(longer.encode()) > _LONGEST:
+            cut = longer.encode()[:_LONGEST].decode(errors="ignore")
+            return slug or cut
+        slug = longer
+    return slug

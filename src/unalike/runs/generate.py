@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from unalike.attach import guide
 from unalike.attach.run.report import ImageReport, Nearest
 from unalike.errors import RefusedError
 from unalike.memory import Memory
-from unalike.runs.folder import RunFolder, free_folder
+from unalike.runs.folder import RunFolder, free_folder, require_writable
 from unalike.runs.grid import Band, Cell, Panel, draw_grid
 from unalike.runs.page import report_page
+from unalike.runs.pipeline import RunPipeline
+from unalike.runs.progress import Progress, silent
 from unalike.runs.record import file_record, first_record, last_record
-from unalike.runs.sampler import Sampler
 from unalike.runs.samples import (
     Picture,
     Planned,
@@ -35,9 +36,6 @@ from unalike.runs.settings import GenerateSettings, build_methods
 from unalike.runs.shield.embedding import embedding_of
 from unalike.runs.summary import FINISHED, LATENTS
 from unalike.shields import Shield
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,8 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         NumericsError: when the model returns NaN or infinity.
     """
     methods = build_methods(settings)
+    if settings.memory:
+        require_writable("memory", settings.memory)
     memory = (
         Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
     )
@@ -104,12 +104,12 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         else embedding_of(shield, settings.shield_space, device=settings.device)
     )
     folder = RunFolder.claim(
-        settings.out or free_folder(settings.prompts[0], Path.cwd()), overwrite=settings.overwrite
+        settings.out or free_folder(settings.prompts, Path.cwd()), overwrite=settings.overwrite
     )
     try:
-        sampler = Sampler.open(settings)
+        pipeline = RunPipeline.open(settings)
         guided = guide(
-            sampler.pipe,
+            pipeline.pipe,
             *methods,
             memory=memory,
             shield=shield,
@@ -122,13 +122,13 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         raise
     record = first_record(
         settings,
-        sampler,
+        pipeline,
         methods,
         memory=_memory_record(memory, settings),
         shield=_shield_record(shield, settings) if settings.shield and shield else None,
     )
     folder.start(record)
-    job = _Job(settings, sampler, guided, folder, progress)
+    job = _Job(settings, pipeline, guided, folder, progress or silent)
     started, finished = time.perf_counter(), False
     try:
         job.draw_all()
@@ -153,19 +153,19 @@ class _Job:
     def __init__(
         self,
         settings: GenerateSettings,
-        sampler: Sampler,
+        pipeline: RunPipeline,
         guided: Any,
         folder: RunFolder,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.settings = settings
-        self.sampler = sampler
+        self.pipeline = pipeline
         self.guided = guided
         self.folder = folder
         self.samples: list[Sample] = []
         self._latents: list[Tensor] = []
         self._progress = progress
-        self._work = settings.total * sampler.steps * (2 if settings.compare else 1)
+        self._work = settings.total * pipeline.steps * (2 if settings.compare else 1)
         self._done = 0
 
     def draw_all(self) -> None:
@@ -186,7 +186,7 @@ class _Job:
 
     def _draw_batch(self, batch: Sequence[Planned]) -> None:
         twins = (
-            self._draw(self.sampler.pipe, batch) if self.settings.compare else [None] * len(batch)
+            self._draw(self.pipeline.pipe, batch) if self.settings.compare else [None] * len(batch)
         )
         images = self._draw(self._with_refused, batch)
         for i, (planned, image, twin, report) in enumerate(
@@ -219,21 +219,21 @@ class _Job:
             return refusal.output
 
     def _draw(self, call: Any, batch: Sequence[Planned]) -> list[Any]:
-        end = self._done + len(batch) * self.sampler.steps
+        end = self._done + len(batch) * self.pipeline.steps
 
         def step_done() -> None:
-            self._advance_to(
-                min(self._done + len(batch), end)
-            )  # images that are drawn again take more steps
+            # images that are drawn again take more steps
+            self._advance_to(min(self._done + len(batch), end), batch)
 
-        images = self.sampler.draw(call, batch, step_done)
-        self._advance_to(end)
+        images = self.pipeline.draw(call, batch, step_done)
+        self._advance_to(end, batch)
         return images
 
-    def _advance_to(self, done: int) -> None:
+    def _advance_to(self, done: int, batch: Sequence[Planned]) -> None:
         self._done = done
-        if self._progress is not None:
-            self._progress(min(1.0, done / self._work))
+        counted = f"{len(self.samples)} of {self.settings.total} images"
+        note = f"{counted} · {batch[-1].prompt} · {self.folder.path.name}"
+        self._progress(min(1.0, done / self._work), note)
 
 
 def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:

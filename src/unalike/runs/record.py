@@ -1,5 +1,6 @@
-"""`run.json`: what a run was asked to do and everything needed to do it again. It holds no paths of
-the machine.
+"""`run.json`: what a run was asked to do and everything needed to do it again.
+
+Only the command that repeats the run holds paths of the machine.
 """
 
 from __future__ import annotations
@@ -19,17 +20,16 @@ from unalike.guidance.methods import described
 from unalike.runs.samples import Sample, returned
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import GenerateSettings, build_methods
-from unalike.runs.shield.embedding import portable
 
 if TYPE_CHECKING:
-    from unalike.runs.sampler import Sampler
+    from unalike.runs.pipeline import RunPipeline
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 
 
 def first_record(
     settings: GenerateSettings,
-    sampler: Sampler,
+    pipeline: RunPipeline,
     methods: Sequence[Method],
     *,
     memory: Mapping[str, Any] | None,
@@ -38,18 +38,18 @@ def first_record(
     """The record of a run that has not drawn anything yet."""
     return {
         "version": unalike.__version__,
-        "command": command_line(settings, sampler, methods),
+        "command": command_line(settings, pipeline, methods),
         "finished": False,
         "model": {
             "name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
-            **sampler.describe(),
+            **pipeline.describe(),
         },
         "prompts": list(settings.prompts),
         "num": settings.num,
         "seed": settings.seed,
         "seeds": [settings.seed + i for i in range(settings.num)],
-        "steps": sampler.steps,
-        "guidance_scale": sampler.guidance_scale,
+        "steps": pipeline.steps,
+        "guidance_scale": pipeline.guidance_scale,
         "batch_size": settings.batch_size,
         "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
@@ -129,29 +129,23 @@ def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
     }
 
 
-def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence[Method]) -> str:
-    """The command that repeats the run: everything spelled out but defaults of methods; files and
-    folders by their name alone.
+def command_line(
+    settings: GenerateSettings, pipeline: RunPipeline, methods: Sequence[Method]
+) -> str:
+    """The command that repeats the run: everything spelled out but the defaults of methods.
+
+    Prompts come first, so that options can be appended; files and folders have their whole paths,
+    so that it can be run from any folder.
     """
     model = Path(settings.model)
-    words = [
-        "unalike",
-        "generate",
-        "--num",
-        settings.num,
-        "--model",
-        model.name if model.is_dir() else settings.model,
-    ]
-    words += [
-        "--seed",
-        settings.seed,
-        "--steps",
-        sampler.steps,
-        "--batch-size",
-        settings.batch_size,
-    ]
-    if sampler.guidance_scale is not None:
-        words += ["--guidance-scale", sampler.guidance_scale]
+    words: list[Any] = ["unalike", "generate", *_prompt_words(settings.prompts)]
+    words += ["--num", settings.num]
+    words += ["--model", model.resolve() if model.is_dir() else settings.model]
+    words += ["--seed", settings.seed]
+    words += ["--steps", pipeline.steps]
+    words += ["--batch-size", settings.batch_size]
+    if pipeline.guidance_scale is not None:
+        words += ["--guidance-scale", pipeline.guidance_scale]
     for method in methods:
         words += ["--method", method.name]
     plain = build_methods(
@@ -163,15 +157,39 @@ def command_line(settings: GenerateSettings, sampler: Sampler, methods: Sequence
         usual = described(default)["options"]
         for name, value in described(method)["options"].items():
             if value != usual[name]:
-                words += ["--set", f"{method.name}.{name}={'none' if value is None else value}"]
+                words += ["--set", f"{method.name}.{name}={_assigned(value)}"]
     for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
-        words += [name, path.name] if path else []
-    words += ["--shield-space", portable(settings.shield_space)] if settings.shield_space else []
+        words += [name, path.resolve()] if path else []
+    words += (
+        ["--shield-space", resolved_features(settings.shield_space)]
+        if settings.shield_space
+        else []
+    )
     words += ["--on-violation", settings.on_violation] if settings.shield else []
     words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
     words += ["--compare"] if settings.compare else []
-    words += ["--dtype", settings.dtype, "--", *settings.prompts]
+    words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)
+
+
+def _prompt_words(prompts: Sequence[str]) -> list[str]:
+    """The prompts as arguments; as options where one begins with a dash."""
+    if any(prompt.startswith("-") for prompt in prompts):
+        return [f"--prompt={prompt}" for prompt in prompts]
+    return list(prompts)
+
+
+def _assigned(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def resolved_features(space: str) -> str:
+    """The spelling of features, with the whole path of a folder in it."""
+    kind, colon, source = space.partition(":")
+    return f"{kind}:{Path(source).resolve()}" if colon and Path(source).is_dir() else space
 
 
 def file_record(path: Path, **facts: Any) -> dict[str, Any]:

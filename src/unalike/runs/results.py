@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unalike.errors import StoreError, named
 from unalike.runs.folder import RunFolder
 
 _PAGE = "report.html"
@@ -49,10 +50,18 @@ class ResultFolder(RunFolder):
             partial[self.record_name].write_text(text + "\n", "utf-8")
             for name, path in partial.items():
                 path.replace(self.path / name)
-        except BaseException:
+        except OSError as error:
+            raise StoreError(
+                named(
+                    "cannot write the results to {!r}: {}; what was there is unchanged: make room, "
+                    "or choose another folder, as in {out=DIR}",
+                    str(self.path),
+                    error.strerror or " ".join(str(error).split()),
+                )
+            ) from error
+        finally:
             for path in partial.values():
                 path.unlink(missing_ok=True)
-            raise
 
     def abandon(self) -> None:
         """Remove what was written into a folder that this command made, and the folder if nothing

@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import math
 
@@ -211,7 +212,9 @@ def test_files_say_the_same_when_written(pair):
     assert {r["metric"] for r in rows} == set(METRICS) - {"clip_score"}
     assert all(r["low"] <= r["value"] <= r["high"] for r in rows if r["low"] is not None)
     text = (folder / "score.json").read_text("utf-8") + (folder / "report.html").read_text("utf-8")
-    assert str(pair["folder"].parent) not in text
+    assert str(pair["folder"].parent) not in text.replace(
+        html.escape(record["command"]), ""
+    ).replace(record["command"], "")
 
 
 def test_pairs_are_the_copies_and_the_nearest_when_they_are_listed(pair):
@@ -260,7 +263,7 @@ def test_clip_scores_prompts_and_compares_them_by_its_own_embeddings(tmp_path, c
         metrics.clip_score(X[1::3], Y[1::3]), rel=1e-5
     )
     assert outcome.record["features"]["name"] == f"clip:{clip_folder.name}"
-    assert str(clip_folder.parent) not in json.dumps(outcome.record)
+    assert str(clip_folder.parent) not in json.dumps({**outcome.record, "command": ""})
 
 
 def test_scores_are_about_those_of_the_run_when_an_output_folder_is_scored(
@@ -374,7 +377,7 @@ def test_folder_is_refused_when_it_has_files_and_replaced_only_when_asked_for(tm
     folders.write(tmp_path / "set", range(3))
     out = scored(tmp_path / "set").folder
     (out / "mine.txt").write_text("x")
-    with pytest.raises(StoreError, match="--overwrite"):
+    with pytest.raises(StoreError, match="overwrite=True"):
         scored(tmp_path / "set", seed=1)
     assert json.loads((out / "score.json").read_text("utf-8"))["settings"]["seed"] == 0
     scored(tmp_path / "set", seed=1, overwrite=True)
@@ -430,7 +433,7 @@ def test_set_is_refused_when_it_has_one_image(tmp_path):
         ({"k": 0}, "k is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"seed": 2**63}, "below 2"),
+        ({"seed": 2**63}, "at most 9,223,372"),
         ({"radius": 1.0}, "no reference to measure distances to"),
         ({"radius": 0.0}, "radius is 0.0"),
         ({"radius": math.inf}, "radius is inf"),

@@ -16,7 +16,7 @@ from unalike.attach.spaces import latent_model
 from unalike.errors import NumericsError, OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.memory import Memory
-from unalike.runs.sampler import Sampler
+from unalike.runs.pipeline import RunPipeline
 from unalike.runs.samples import planned_images
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.build import add, build, discard_unfinished
@@ -72,7 +72,7 @@ def rows(folder="out"):
 def interrupted_at(share):
     """A progress that is interrupted, as by Ctrl-C, once this share is done."""
 
-    def progress(done):
+    def progress(done, note=""):
         if done >= share:
             raise KeyboardInterrupt
 
@@ -81,7 +81,7 @@ def interrupted_at(share):
 
 def test_set_holds_the_latents_of_the_images_when_it_is_built(settings, tiny_sd):
     shares = []
-    outcome = build(settings(), shares.append)
+    outcome = build(settings(), lambda share, note="": shares.append(share))
     expected = encode_images(tiny_sd, [folders.picture(i) for i in range(COUNT)], size=(16, 16))
     opened = open_folder(Path("out"))
     assert np.allclose(rows(), expected.flatten(1).numpy(), atol=1e-5)
@@ -137,7 +137,7 @@ def test_build_goes_on_when_it_was_interrupted(settings, share, batch_size):
     with pytest.raises(StoreError, match="was not finished"):
         Shield.open("out")
     encoded = []
-    outcome = build(settings(batch_size=batch_size), encoded.append)
+    outcome = build(settings(batch_size=batch_size), lambda share, note="": encoded.append(share))
     assert encoded[0] > share
     assert (outcome.inputs, outcome.added) == (COUNT, COUNT)
     assert list(open_folder(Path("out")).ids) == list(open_folder(Path("whole")).ids)
@@ -258,8 +258,8 @@ def test_radius_is_measured_on_unguided_images_too_when_prompts_are_given(settin
 
 def test_generations_are_at_no_distance_when_they_are_what_is_protected(settings):
     asked = GenerateSettings(prompts=("3",), num=2, model="digits", seed=5, device="cpu")
-    memory, sampler = Memory(), Sampler.open(asked)
-    sampler.draw(guide(sampler.pipe, memory=memory), planned_images(("3",), 2, 5), lambda: None)
+    memory, pipeline = Memory(), RunPipeline.open(asked)
+    pipeline.draw(guide(pipeline.pipe, memory=memory), planned_images(("3",), 2, 5), lambda: None)
     (space,) = memory.spaces()
     view = memory.view(space)
     assert view is not None

@@ -55,7 +55,7 @@ def test_nearest_and_distances_are_those_of_brute_force_when_images_are_checked(
     shares = []
     outcome = check(
         CheckSettings(folder=Path("out"), images=("new",), device="cpu", out=Path("found")),
-        shares.append,
+        lambda share, note="": shares.append(share),
     )
     own = extractor("pixels", device="cpu")
     x, z = (
@@ -179,7 +179,7 @@ def test_nothing_is_written_when_it_cannot_be_checked():
     outcome = checked(skip_bad=True)
     assert [s["image"] for s in outcome.record["skipped"]] == ["new/torn.png"]
     assert "new/torn.png" in Path("found/report.html").read_text("utf-8")
-    with pytest.raises(StoreError, match="--overwrite"):
+    with pytest.raises(StoreError, match="overwrite=True"):
         checked(skip_bad=True)
     assert len(checked("new/00.png", overwrite=True).checked) == 1
     save_file({"latents": torch.full((1, 3072), float("nan"))}, "z.safetensors")

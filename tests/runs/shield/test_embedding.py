@@ -25,13 +25,13 @@ def test_extractor_is_the_one_that_the_set_names(clip_folder):
 @pytest.mark.parametrize(
     ("embedding", "space", "message"),
     [
-        (None, "pixels", "shield_space is 'pixels' and the protected set is one of latents"),
+        (None, "pixels", "shield_space is 'pixels', and the protected set is one of latents"),
         (
             "pixels",
             "clip:folder",
-            "shield_space is 'clip:folder' and the protected set is one of pixels",
+            "shield_space is 'clip:folder', and the protected set is one of pixels",
         ),
-        ("clip:no such folder", None, "say where its files are, as in --shield-space clip:FOLDER"),
+        ("clip:no such folder", None, "say where its files are, as in shield_space=clip:FOLDER"),
         ("clip:no such folder", "clip:no such place", "CLIPModel 'no such place' is not to be had"),
     ],
 )

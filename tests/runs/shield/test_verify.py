@@ -132,7 +132,7 @@ def test_certificates_are_confirmed_when_nothing_was_changed(
     verified: Callable[..., Verification],
 ) -> None:
     shares: list[float] = []
-    found = verified(progress=shares.append)
+    found = verified(progress=lambda share, note="": shares.append(share))
     assert found.differences == ()
     assert found.confirmed
     assert (found.images, found.refused, found.moved, found.encoded, found.protected) == (

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 import unalike
 from unalike.extractors.base import Extractor
+from unalike.runs.record import resolved_features
 from unalike.runs.score.bootstrap import LEVEL
 from unalike.runs.score.catalogue import METRICS
 from unalike.runs.score.figures import Figure
@@ -93,15 +94,15 @@ def public_features(name: str) -> str:
 
 
 def command_line(settings: ScoreSettings) -> str:
-    """The command that scores the same again; files and folders by their names alone."""
-    words: list[Any] = ["unalike", "score", settings.folder.resolve().name]
+    """The command that scores the same again; files and folders by their whole paths."""
+    words: list[Any] = ["unalike", "score", settings.folder.resolve()]
     for option, path in (
         ("--reference", settings.reference),
         ("--prompts", settings.prompts),
         ("--reference-prompts", settings.reference_prompts),
     ):
-        words += [] if path is None else [option, path.resolve().name]
-    words += ["--features", public_features(settings.features), "--k", settings.k]
+        words += [] if path is None else [option, path.resolve()]
+    words += ["--features", resolved_features(settings.features), "--k", settings.k]
     words += [] if settings.radius is None else ["--radius", settings.radius]
     words += [
         "--bootstrap",

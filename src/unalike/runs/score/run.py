@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from unalike.extractors import extractor
 from unalike.extractors.base import Extractor
 from unalike.runs.folder import free_folder
 from unalike.runs.images import find_images
+from unalike.runs.progress import Counter, Progress, silent
 from unalike.runs.score.figures import PROMPT_BANDWIDTH, FeatureSet, Figure, Task, compute
 from unalike.runs.score.folder import ScoreFolder
 from unalike.runs.score.images import ImageSet, extract
@@ -23,9 +24,6 @@ from unalike.runs.score.pictures import PAIR_LIMIT, Pair, alike_pairs, nearest_p
 from unalike.runs.score.prompts import matched, read_prompts, read_run
 from unalike.runs.score.record import score_record, score_table
 from unalike.runs.score.settings import ScoreSettings
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that is done, from 0 to 1."""
 
 _READING = 0.7  # share of the progress bar for reading images; the rest is for the figures
 
@@ -60,11 +58,11 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
         UnsupportedError: for a package that is missing.
         NumericsError: where a network makes NaN or infinity of an image.
     """
-    tell = progress or (lambda share: None)
+    tell = progress or silent
     plan = _Plan.of(settings.folder, settings.prompts)
     real = _Plan.of(settings.reference, settings.reference_prompts) if settings.reference else None
     folder = ScoreFolder.claim(
-        settings.out or free_folder(f"score {plan.name}", Path.cwd()), overwrite=settings.overwrite
+        settings.out or free_folder(["score", plan.name], Path.cwd()), overwrite=settings.overwrite
     )
     try:
         started = time.perf_counter()
@@ -122,13 +120,8 @@ class _Plan:
 def _read(
     settings: ScoreSettings, own: Extractor, plan: _Plan, real: _Plan | None, tell: Progress
 ) -> tuple[ImageSet, ImageSet | None]:
-    total, done = len(plan.files) + (len(real.files) if real else 0), 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        tell(_READING * done / total)
-
+    total = len(plan.files) + (len(real.files) if real else 0)
+    tick = Counter(tell, total, "images read", upto=_READING).add
     images, reference = (
         extract(p.folder, p.files, own, skip_bad=settings.skip_bad, tick=tick) if p else None
         for p in (plan, real)

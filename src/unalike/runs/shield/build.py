@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unalike.errors import OptionError
+from unalike.runs.progress import Progress, silent
 from unalike.runs.shield.encoders import Encoder, encoder_of, open_encoder
 from unalike.runs.shield.generations import unguided_points
 from unalike.runs.shield.latents import LatentFile
@@ -19,9 +20,6 @@ from unalike.shields.claim import require_free
 from unalike.shields.manifest import Manifest
 from unalike.shields.store import base_of, discard
 from unalike.shields.writer import Writer
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that is done, from 0 to 1."""
 
 _ENCODING = 0.85  # share of the progress bar; the rest is for the radius and the search index
 
@@ -73,7 +71,7 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
         UnsupportedError: for a model without an autoencoder.
         NumericsError: for latents that are not finite, or too large for float16.
     """
-    tell = progress or (lambda share: None)
+    tell = progress or silent
     sources = find_sources(settings.images)
     require_free(settings.out)
     encoder = open_encoder(
@@ -112,7 +110,7 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
         As `build`, and a StoreError where there is no finished set, or the model makes latents of
         another space.
     """
-    tell = progress or (lambda share: None)
+    tell = progress or silent
     sources = find_sources(settings.images)
     base = base_of(settings.folder)
     encoder = encoder_of(
@@ -163,7 +161,7 @@ def _fill(
         done=set(writer.done),
         batch_size=batch_size,
         skip_bad=skip_bad,
-        tell=lambda share: tell(_ENCODING * share),
+        tell=lambda share, note="": tell(_ENCODING * share, note),
     )
 
 
@@ -175,12 +173,14 @@ def _measured(
         raise OptionError("the protected set is empty; give at least one image or latent")
     vectors, half = writer.vectors(), (1 - _ENCODING) / 3
     apart = protected_distances(
-        vectors, seed=settings.seed, tell=lambda share: tell(_ENCODING + half * share)
+        vectors,
+        seed=settings.seed,
+        tell=lambda share: tell(_ENCODING + half * share, "measuring distances"),
     )
     generated, how = None, None
     if settings.prompts:
         points, how = unguided_points(
-            settings, encoder, lambda share: tell(_ENCODING + half * (1 + share))
+            settings, encoder, lambda share, note="": tell(_ENCODING + half * (1 + share), note)
         )
         generated = nearest_distances(points, vectors)
     found = automatic_radius(apart, generated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 import unalike
 from unalike.runs.folder import RECORD, free_folder
+from unalike.runs.progress import Progress, silent
 from unalike.runs.results import ResultFolder
 from unalike.runs.shield.checked import Checked, check_table, checked
 from unalike.runs.shield.encoders import Encoder, encoder_of
@@ -21,9 +22,6 @@ from unalike.runs.shield.settings import CheckSettings
 from unalike.runs.shield.sources import find_sources
 from unalike.shields import Shield
 from unalike.shields.store import finished
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that is done, from 0 to 1."""
 
 
 class CheckFolder(ResultFolder):
@@ -71,11 +69,12 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
             an output folder in the way.
         NumericsError: where the model makes NaN or infinity of an image.
     """
-    tell = progress or (lambda share: None)
+    tell = progress or silent
     sources = find_sources(settings.images)
     finished(settings.folder)
     folder = CheckFolder.claim(
-        settings.out or free_folder(f"check {Path(settings.images[0]).stem}", Path.cwd()),
+        settings.out
+        or free_folder(["check", *(Path(given).stem for given in settings.images)], Path.cwd()),
         overwrite=settings.overwrite,
     )
     try:

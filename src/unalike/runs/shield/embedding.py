@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unalike.errors import OptionError
+from unalike.errors import Literal, Option, OptionError, named
 
 if TYPE_CHECKING:
     from unalike.extractors.base import Extractor
@@ -38,13 +38,22 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
     if own is None:
         if space is not None:
             raise OptionError(
-                f"shield_space is {space!r} and the protected set is one of latents, which needs none; leave it out"
+                named(
+                    "{shield_space} is {!r}, and the protected set is one of latents, which needs "
+                    "none; leave it out",
+                    space,
+                )
             )
         return None
     kind = own.partition(":")[0]
     if space is not None and space.partition(":")[0] != kind:
         raise OptionError(
-            f"shield_space is {space!r} and the protected set is one of {own}; give that, or leave it out"
+            named(
+                "{shield_space} is {!r}, and the protected set is one of {}; give that, or leave it "
+                "out",
+                space,
+                own,
+            )
         )
     try:
         return extractor(space or own, device=device)
@@ -52,8 +61,13 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
         if space is not None or ":" not in own:
             raise
         raise OptionError(
-            f"the protected set is one of {own}, a network that is not to be had by that name; say where its files are, "
-            f"as in --shield-space {kind}:FOLDER ({error})"
+            named(
+                "the protected set is one of {}, a network that is not to be had by that name; say "
+                "where its files are, as in {} ({})",
+                own,
+                Option("shield_space", Literal(f"{kind}:FOLDER")),
+                error,
+            )
         ) from error
 
 

@@ -20,8 +20,9 @@ from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import reason
+from unalike.runs.pipeline import on_device
+from unalike.runs.progress import Progress
 from unalike.runs.record import file_record
-from unalike.runs.sampler import on_device
 from unalike.runs.settings import DTYPES
 from unalike.runs.shield.encoders import FeatureEncoder
 from unalike.shields import Shield
@@ -181,14 +182,14 @@ def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode
 
 
 def encoded(
-    run: Path, kept: Sequence[Row], encode: Encode, progress: Callable[[float], None] | None
+    run: Path, kept: Sequence[Row], encode: Encode, progress: Progress | None
 ) -> Iterator[tuple[int, np.ndarray | str]]:
     """The number of each image and its point (d,), or why there is none."""
     for done, row in enumerate(kept, 1):
         if row["image"] is not None:
             yield row["index"], _point(run / row["image"], row["image_sha256"], encode)
         if progress is not None:
-            progress(done / len(kept))
+            progress(done / len(kept), f"{done} of {len(kept)} images")
 
 
 def _point(path: Path, sha256: str | None, encode: Encode) -> np.ndarray | str:

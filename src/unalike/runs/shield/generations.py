@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from unalike.attach import guide
 from unalike.errors import OptionError
 from unalike.memory import Memory
-from unalike.runs.sampler import Sampler
+from unalike.runs.pipeline import RunPipeline
+from unalike.runs.progress import Progress
 from unalike.runs.samples import planned_images
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.encoders import Encoder
@@ -19,7 +20,7 @@ from unalike.runs.shield.settings import GENERATIONS, BuildSettings
 
 
 def unguided_points(
-    settings: BuildSettings, encoder: Encoder, tell: Callable[[float], None]
+    settings: BuildSettings, encoder: Encoder, tell: Progress
 ) -> tuple[np.ndarray, dict]:
     """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was
     drawn.
@@ -39,22 +40,23 @@ def unguided_points(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    sampler = Sampler.open(asked)
+    pipeline = RunPipeline.open(asked)
     memory = Memory(capacity=asked.total)
-    guided = guide(sampler.pipe, memory=memory)
+    guided = guide(pipeline.pipe, memory=memory)
     plan, features = planned_images(asked.prompts, num, asked.seed), []
     for start in range(0, len(plan), asked.batch_size):
         batch = plan[start : start + asked.batch_size]
-        images = sampler.draw(guided, batch, lambda: None)
+        images = pipeline.draw(guided, batch, lambda: None)
         if encoder.embedding is not None:
             features.append(encoder.encode(images))
-        tell((start + len(batch)) / len(plan))
+        done = start + len(batch)
+        tell(done / len(plan), f"{done} of {len(plan)} unguided images")
     how = {
         "prompts": list(asked.prompts),
         "of_each": num,
         "seed": asked.seed,
-        "steps": sampler.steps,
-        "guidance_scale": sampler.guidance_scale,
+        "steps": pipeline.steps,
+        "guidance_scale": pipeline.guidance_scale,
     }
     return _points(features, memory, encoder).double().numpy(), how
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError, StoreError
 from unalike.runs.images import refusal
+from unalike.runs.progress import Progress
 from unalike.runs.shield.encoders import Encoder
 from unalike.runs.shield.latents import LatentFile
 from unalike.runs.shield.sources import Source
@@ -48,7 +49,7 @@ def encode_all(
     done: Set[str] = frozenset(),
     batch_size: int,
     skip_bad: bool,
-    tell: Callable[[float], None],
+    tell: Progress,
 ) -> Skipped:
     """Hand on the points of all inputs that are not done, a batch at a time, and return what could
     not be read.
@@ -95,7 +96,7 @@ class _Job:
         done: int,
         batch_size: int,
         skip_bad: bool,
-        tell: Callable[[float], None],
+        tell: Progress,
     ) -> None:
         self.bad: Skipped = []
         self._encoder = encoder
@@ -133,4 +134,4 @@ class _Job:
 
     def _advance(self, count: int) -> None:
         self._done += count
-        self._tell(self._done / self._total)
+        self._tell(self._done / self._total, f"{self._done} of {self._total} images")

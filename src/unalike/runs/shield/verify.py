@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unalike.runs.folder import IMAGES, LATENTS, SAMPLES
+from unalike.runs.progress import Progress
 from unalike.runs.shield.brute_force import Found, nearest
 from unalike.runs.shield.evidence import (
     Row,
@@ -74,7 +75,7 @@ def verify(
     model: str | None = None,
     space: str | None = None,
     device: str = "auto",
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Computes every certificate of a run again and compares it with `samples.parquet`.
 

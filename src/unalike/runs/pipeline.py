@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unalike.attach.diffusers.calls import call_parameters
-from unalike.errors import OptionError, UnsupportedError
+from unalike.errors import Option, OptionError, UnsupportedError, named
 from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.classes import class_ids
 from unalike.pipelines.loading import find, load, pipeline_class
@@ -22,12 +22,12 @@ StepDone = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A pipeline with the number of steps and the guidance scale of a run.
+class RunPipeline:
+    """A loaded pipeline with the number of steps and the guidance scale of a run.
 
     Args:
         pipe: a diffusers pipeline.
-        steps: sampling steps.
+        steps: of the scheduler.
         guidance_scale: None where the pipeline has none.
         row: of the catalogue, which may have further arguments of the call; None for a model that
             it has not.
@@ -42,7 +42,7 @@ class Sampler:
     row: Model | None = None
 
     @classmethod
-    def open(cls, settings: GenerateSettings) -> Sampler:
+    def open(cls, settings: GenerateSettings) -> RunPipeline:
         """Load the model of the settings onto its device.
 
         Raises:
@@ -75,7 +75,12 @@ class Sampler:
             if argument not in parameters:
                 if value is not None or name == "steps":
                     raise OptionError(
-                        f"{name} is given, and {type(pipe).__name__} has no {argument}; leave it out or choose another model"
+                        named(
+                            "{} is given, and {} has no {}; leave it out, or choose another {model}",
+                            Option(name),
+                            type(pipe).__name__,
+                            argument,
+                        )
                     )
                 chosen[name] = None
             elif value is not None:
@@ -151,5 +156,10 @@ def on_device(pipe: Any, device: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
-            f"device is {device!r}, which this machine or torch does not have ({reason}); allowed: auto, cpu, cuda, cuda:1, mps"
+            named(
+                "{device} is {!r}, which this machine or torch does not have ({}); allowed: auto, "
+                "cpu, cuda, cuda:1, mps",
+                device,
+                reason,
+            )
         ) from error
