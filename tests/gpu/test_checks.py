@@ -25,7 +25,7 @@ from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
 from unalike.runs.generate import generate
-from unalike.runs.sampler import Sampler
+from unalike.runs.pipeline import RunPipeline
 from unalike.runs.settings import GenerateSettings
 from unalike.shields import Shield
 
@@ -125,27 +125,27 @@ def test_images_are_those_of_the_pipeline_when_generate_draws_them(
     files = sorted((folder / "out" / "images").glob("*.png"))
     models.release()
     began = time.perf_counter()
-    sampler = Sampler.open(settings)
+    pipeline = RunPipeline.open(settings)
     load = time.perf_counter() - began
-    assert sampler.pipe.dtype == setting.dtype
-    expected = sampler.pipe(**drawing(setting, sampler)).images
+    assert pipeline.pipe.dtype == setting.dtype
+    expected = pipeline.pipe(**drawing(setting, pipeline)).images
     assert len(files) == IMAGES
     for file, image in zip(files, expected, strict=True):
         with Image.open(file) as drawn:
             assert drawn.tobytes() == image.tobytes()
-    draw = timed(lambda: sampler.pipe(**drawing(setting, sampler)), repeats=1)
+    draw = timed(lambda: pipeline.pipe(**drawing(setting, pipeline)), repeats=1)
     measured(f"{name}: load", load, "s")
     measured(f"{name}: draw {IMAGES} images in {setting.steps} steps", draw, "s")
     measured(f"{name}: generate beside loading and drawing", total - load - draw, "s")
 
 
-def drawing(setting: Setting, sampler: Sampler) -> dict[str, Any]:
+def drawing(setting: Setting, pipeline: Sampler) -> dict[str, Any]:
     generators = [torch.Generator().manual_seed(seed) for seed in range(IMAGES)]
     return {
         "prompt": ["cat"] * IMAGES,
         "generator": generators,
         "num_inference_steps": setting.steps,
-        "guidance_scale": sampler.guidance_scale,
+        "guidance_scale": pipeline.guidance_scale,
     }
 
 
