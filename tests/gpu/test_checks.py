@@ -139,7 +139,7 @@ def test_images_are_those_of_the_pipeline_when_generate_draws_them(
     measured(f"{name}: generate beside loading and drawing", total - load - draw, "s")
 
 
-def drawing(setting: Setting, pipeline: Sampler) -> dict[str, Any]:
+def drawing(setting: Setting, pipeline: RunPipeline) -> dict[str, Any]:
     generators = [torch.Generator().manual_seed(seed) for seed in range(IMAGES)]
     return {
         "prompt": ["cat"] * IMAGES,
