@@ -295,16 +295,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _verified(outcome: Verification) -> str:
-    lines = list(outcome.differences)
-    state = "confirmed" if outcome.confirmed else "not confirmed"
-    lines.append(
-        f"{state}: {outcome.images} images against {outcome.protected:,} protected ones, {outcome.moved} of them moved out"
-    )
-    if outcome.margin is not None:
-        lines.append(
-            f"the nearest is {outcome.margin:.6g} outside; {outcome.encoded} images were encoded again; {outcome.refused} refused"
-        )
-    return "\n".join(lines)
+    return "\n".join([*outcome.differences, *outcome.sentences()])
 
 
 def _checked(outcome: Checked) -> str:

@@ -129,12 +129,12 @@ def sample_table(
         scores: `prompt_scores` of them.
         settings: columns that all rows share, of plain values.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for sample in samples:
         row = _row(sample, scores.get(sample.planned.prompt))
-        for name in _SCHEMA.names:
+        for name in SCHEMA.names:
             columns[name].append(row[name])
-    table = pa.table(columns, schema=_SCHEMA)
+    table = pa.table(columns, schema=SCHEMA)
     for name, value in settings.items():
         table = table.append_column(name, pa.array([value] * len(samples)))
     for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
@@ -150,7 +150,7 @@ def sample_table(
     return table
 
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
         ("image", pa.string()),
@@ -205,7 +205,7 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
 
 
 def _certificate(certificate: Certificate | None) -> dict[str, Any]:
-    names = [name for name in _SCHEMA.names if name.startswith("certificate_")]
+    names = [name for name in SCHEMA.names if name.startswith("certificate_")]
     if certificate is None:
         return dict.fromkeys(names)
     decoded = certificate.decoded

@@ -193,7 +193,7 @@ def test_refused_images_have_nothing_to_verify_when_the_run_refused_some(
             rewritten(certificate_checksum="0"),
             "image 0: the certificates are of the protected set 0",
         ),
-        (rewritten(refused=True), "which do not go together"),
+        (rewritten(refused=True), "image is 'images/00000.png' in samples.parquet, and None by"),
         (rewritten(index=1), "2 rows of image 1"),
         (lambda run: (run / "images" / "00000.png").unlink(), "image 0: 00000.png cannot be read"),
         (
@@ -225,6 +225,187 @@ def test_difference_is_named_when_something_was_changed(
     found = verified(change)
     assert not found.confirmed
     assert any(words in text for text in found.differences), found.differences
+
+
+COLUMNS = {
+    "index": 5,
+    "image": "images/00001.png",
+    "unguided_image": "unguided/00000.png",
+    "prompt": "dog",
+    "prompt_index": 1,
+    "seed": 7,
+    "change": 0.5,
+    "prompt_vendi": 1.25,
+    "prompt_rke": 1.25,
+    "nearest_source": "memory",
+    "nearest_index": 0,
+    "nearest_distance": 0.25,
+    "certificate_moved": False,
+    "certificate_steps_moved": 2,
+    "attempts": 2,
+    "steps": 3,
+    "guidance_scale": 7.5,
+    "batch_size": 1,
+    "model": "another",
+    "methods": "spell",
+    "active_sparke": 0.5,
+    "correction_sparke": 0.5,
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_difference_is_named_when_a_column_that_follows_from_others_was_changed(
+    verified: Callable[..., Verification], name: str
+) -> None:
+    found = verified(rewritten(**{name: COLUMNS[name]}))
+    assert not found.confirmed
+    what = {"index": "image 5", "nearest_source": "nearest", "nearest_index": "nearest"}
+    word = what.get(name, "nearest" if name == "nearest_distance" else name)
+    word = "moved" if name == "certificate_moved" else word
+    assert any(word in text for text in found.differences), found.differences
+
+
+def test_difference_is_named_when_the_moved_image_is_said_to_be_another(
+    verified: Callable[..., Verification],
+) -> None:
+    def exchange(run: Path) -> None:
+        table = pq.read_table(run / "samples.parquet")
+        place = table.schema.get_field_index("certificate_moved")
+        other = pa.array([not moved for moved in table["certificate_moved"].to_pylist()])
+        pq.write_table(table.set_column(place, "certificate_moved", other), run / "samples.parquet")
+
+    found = verified(exchange)
+    assert any("certificate_moved is True" in text for text in found.differences)
+
+
+def rerecorded(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Changes the record."""
+
+    def rewrite(run: Path) -> None:
+        record = json.loads((run / "run.json").read_text("utf-8"))
+        change(record)
+        (run / "run.json").write_text(json.dumps(record), "utf-8")
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r["shield"].update(radius=0.5), "radius of the protected set is 0.5, and 1.0"),
+        (lambda r: r["shield"].update(size=7), "size of the protected set is 7, and 2"),
+        (lambda r: r["shield"].update(rounding=0.5), "rounding of the protected set is 0.5"),
+        (lambda r: r["shield"].update(space="other"), "space of the protected set is 'other'"),
+        (lambda r: r["shield"].update(certified="finished images"), "certified of the protected"),
+        (lambda r: r["shield"].update(radius_source={"method": "auto"}), "radius_source of the"),
+        (lambda r: r["shield"].update(on_violation="refuse"), "certificate_moved is True"),
+        (lambda r: r.update(seed=4), "image 0: seed is 0 in samples.parquet, and 4 by run.json"),
+        (lambda r: r.update(seeds=[0, 2]), "seeds is [0, 2]"),
+        (lambda r: r.update(prompts=["dog"]), "prompt is 'cat' in samples.parquet, and 'dog'"),
+        (lambda r: r.update(num=3), "images.planned is 2, and 3 follows"),
+        (lambda r: r["images"].update(planned=3), "images.planned is 3"),
+        (lambda r: r["images"].update(finished=1), "images.finished is 1, and 2"),
+        (lambda r: r["images"].update(moved=0), "images.moved is 0, and 1"),
+        (lambda r: r["images"].update(drawn_again=1), "images.drawn_again is 1, and 0"),
+        (lambda r: r["images"].update(refused=1), "images.refused is 1, and 0"),
+        (lambda r: r["images"].update(decoded_inside=9), "images.decoded_inside is 9"),
+        (lambda r: r["images"].update(plainly_changed=1), "images.plainly_changed is 1"),
+        (lambda r: r.update(steps=9), "steps is 2 in samples.parquet, and 9 by run.json"),
+        (lambda r: r.update(guidance_scale=9.0), "guidance_scale is 3.0 in samples.parquet"),
+        (lambda r: r.update(batch_size=1), "batch_size is 16 in samples.parquet, and 1"),
+        (lambda r: r.update(compare=True), "unguided_image is None in samples.parquet"),
+        (lambda r: r["methods"].append({"name": "cads"}), "and 'sparke, cads' by run.json"),
+        (lambda r: r["model"].update(pipeline="FluxPipeline"), "pipeline is 'FluxPipeline'"),
+        (lambda r: r["model"].update(scheduler="Other"), "scheduler is 'Other'"),
+        (lambda r: r["scores"]["guided"].update(vendi=1.0), "guided vendi is 1.0"),
+        (lambda r: r["scores"]["guided"]["prompts"]["cat"].update(rke=1.0), "rke of 'cat' is 1.0"),
+        (lambda r: r["scores"]["guided"]["prompts"]["cat"].update(images=9), "images of 'cat'"),
+        (lambda r: r["guidance"][0].update(active=0.5), "sparke has a mean of 0.5"),
+        (lambda r: r.update(command=r["command"].replace("--seed 0", "--seed 1")), "--seed 1"),
+    ],
+)
+def test_difference_is_named_when_the_record_was_changed(
+    verified: Callable[..., Verification], change, words: str
+) -> None:
+    found = verified(rerecorded(change))
+    assert not found.confirmed
+    assert any(words in text for text in found.differences), found.differences
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.pop("prompts"),
+        lambda r: r.update(prompts=[1]),
+        lambda r: r.update(num="2"),
+        lambda r: r.update(num=True),
+        lambda r: r.update(images=[]),
+        lambda r: r.pop("scores"),
+        lambda r: r.update(guidance=[{}]),
+        lambda r: r.update(shield=[5]),
+    ],
+)
+def test_record_is_refused_when_a_part_is_missing_or_of_another_kind(
+    verified: Callable[..., Verification], change
+) -> None:
+    with pytest.raises(StoreError, match="has no usable"):
+        verified(rerecorded(change))
+
+
+def test_unguided_images_are_compared_when_there_are_some(
+    drawn: Path, tiny_sd_folder: Path, tmp_path: Path
+) -> None:
+    settings = {**FACTS, "num": 3, "strength": 0.3, "batch_size": 2, "compare": True}
+    generate(
+        GenerateSettings(
+            **settings, model=str(tiny_sd_folder), out=tmp_path / "run", shield=drawn / "shield"
+        )
+    )
+    again = lambda: verify(tmp_path / "run", drawn / "shield", model=str(tiny_sd_folder))  # noqa: E731
+    assert again().differences == ()
+    path = tmp_path / "run" / "unguided" / "00002.png"
+    Image.new("RGB", (16, 16), "red").save(path)
+    words = again().differences
+    assert any("image 2: change is" in text for text in words), words
+    assert any("unguided vendi" in text for text in words), words
+    path.unlink()
+    assert any("00002.png cannot be read" in text for text in again().differences)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prompts": ("cat", "dog"), "num": 3, "batch_size": 2, "strength": 0.3, "memory": "bank"},
+        {"prompts": ("cat", "dog"), "num": 3, "batch_size": 4, "strength": 0.3},
+        {"on_violation": "regenerate", "num": 3, "compare": True},
+        {"on_violation": "refuse", "num": 3, "compare": True},
+        {"on_violation": "refuse", "num": 1},
+        {"dtype": "bfloat16", "batch_size": 1},
+        {"method": ("auto", "spell"), "strength": None, "num": 3},
+    ],
+)
+def test_run_is_confirmed_whatever_its_settings(
+    drawn: Path, tiny_sd_folder: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    facts = {**FACTS, **settings, "model": str(tiny_sd_folder), "shield": drawn / "shield"}
+    if "memory" in settings:
+        facts["memory"] = tmp_path / "bank"
+        generate(GenerateSettings(**{**facts, "shield": None}, out=tmp_path / "before"))
+    generate(GenerateSettings(**facts, out=tmp_path / "run"))
+    assert verify(tmp_path / "run", drawn / "shield", model=str(tiny_sd_folder)).differences == ()
+
+
+def test_finished_images_come_first_in_words_when_latents_are_certified(
+    verified: Callable[..., Verification],
+) -> None:
+    found = verified()
+    first, second, third = found.sentences()
+    assert first.startswith(
+        f"{found.inside} of 2 finished images are inside the protected set of 2"
+    )
+    assert second.startswith("Only latents are certified: the nearest is outside by ")
+    assert "e-" not in second
+    assert third.startswith("confirmed: ")
 
 
 def test_image_is_named_when_it_is_inside(

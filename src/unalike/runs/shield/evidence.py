@@ -4,7 +4,8 @@ images encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,8 +22,8 @@ from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import reason
 from unalike.runs.pipeline import on_device
-from unalike.runs.progress import Progress
 from unalike.runs.record import file_record
+from unalike.runs.samples import SCHEMA
 from unalike.runs.settings import DTYPES
 from unalike.runs.shield.encoders import FeatureEncoder
 from unalike.shields import Shield
@@ -31,15 +32,26 @@ Row = Mapping[str, Any]
 """A row of `samples.parquet`."""
 Encode: TypeAlias = "Callable[[Image.Image], np.ndarray | str]"
 """An image into a point (d,), or why that is not possible."""
-_COLUMNS = (
-    "index",
-    "image",
-    "image_sha256",
-    "refused",
-    "certificate_moved",
-    "certificate_checksum",
-    "certificate_decoded_distance",
-)
+_NUMBER = (int, float)
+_FIELDS: Mapping[str, Any] = {
+    "command": str,
+    "finished": bool,
+    "model": {"name": str, "dtype": str},
+    "prompts": [str],
+    "num": int,
+    "seed": int,
+    "steps": (int, type(None)),
+    "guidance_scale": (*_NUMBER, type(None)),
+    "batch_size": int,
+    "methods": [{"name": str}],
+    "memory": (dict, type(None)),
+    "shield": {"name": str, "radius": _NUMBER},
+    "compare": bool,
+    "images": {"planned": int, "finished": int},
+    "scores": {"guided": {"prompts": dict}, "unguided": (dict, type(None))},
+    "guidance": [{"method": str, "share_of_predicted_image": list}],
+}
+"""What a record of a run has to hold, and of which type, before anything is compared with it."""
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -57,7 +69,32 @@ def read_record(run: Path) -> dict[str, Any]:
         raise StoreError(
             f"the run {str(run)!r} was drawn without a protected set, so it has no certificates to verify"
         )
+    wrong = _wrong(record, _FIELDS, "")
+    if wrong:
+        raise StoreError(
+            f"run.json of the run {str(run)!r} has no usable {wrong}, as that of a run that ended "
+            "has; draw the run again"
+        )
     return record
+
+
+def _wrong(value: Any, kind: Any, name: str) -> str:
+    """The name of the first part of a document that is not as its description says; empty for
+    none.
+    """
+    if isinstance(kind, Mapping):
+        if not isinstance(value, dict):
+            return name
+        parts = [(value.get(key), k, f"{name}.{key}".lstrip(".")) for key, k in kind.items()]
+    elif isinstance(kind, list):
+        if not isinstance(value, list):
+            return name
+        parts = [(item, kind[0], name) for item in value]
+    else:
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        counts = bool in kinds or not isinstance(value, bool)  # a bool is an int to Python
+        return "" if isinstance(value, kinds) and counts else name
+    return next((wrong for part in parts if (wrong := _wrong(*part))), "")
 
 
 def recorded_set(run: Path) -> Path:
@@ -90,19 +127,34 @@ def read_rows(run: Path) -> list[Row]:
         raise StoreError(
             f"{SAMPLES} of the run {str(run)!r} is missing or damaged ({why}); use a backup"
         ) from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
+    kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
+    missing = [field.name for field in SCHEMA if kinds.get(field.name) != field.type]
+    if missing or table["index"].null_count:
         raise StoreError(
-            f"{SAMPLES} of the run {str(run)!r} has no {', '.join(missing)}, so it holds no certificates; draw the run again"
+            f"{SAMPLES} of the run {str(run)!r} has no {', '.join(missing or ['index'])}, so it "
+            "holds no certificates; draw the run again"
         )
     return table.to_pylist()
 
 
-def read_latents(
-    run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None
-) -> np.ndarray | None:
-    """The final latents (m, d) of the images, in their order; None where the file holds those of
-    others.
+@dataclass(frozen=True)
+class Latents:
+    """The final latents of the images of a run.
+
+    Attributes:
+        rows: (m, d) float64.
+        space: the latent space that the file names.
+        rounding: how far one of them may be from what it was before it was rounded to the model's
+            precision, as a share of its norm.
+    """
+
+    rows: np.ndarray
+    space: str
+    rounding: float
+
+
+def read_latents(run: Path, kept: Sequence[Row], shape: tuple[int, ...] | None) -> Latents | None:
+    """The final latents of the images, in their order; None where the file holds those of others.
 
     Args:
         run: output folder.
@@ -113,8 +165,9 @@ def read_latents(
         StoreError: where the file is missing or damaged, or has other numbers than finite ones.
     """
     if not kept:
-        return np.empty((0, 1)) if not (run / LATENTS).exists() else None
-    _, tensors = tensorfile.read(run / LATENTS, LATENTS_KIND, LATENTS_VERSION)
+        none = Latents(np.empty((0, 1)), "", 0.0)
+        return none if not (run / LATENTS).exists() else None
+    header, tensors = tensorfile.read(run / LATENTS, LATENTS_KIND, LATENTS_VERSION)
     latents, index = tensors.get("latents"), tensors.get("index")
     if (
         latents is None
@@ -127,15 +180,18 @@ def read_latents(
         return None
     if not torch.isfinite(latents).all():
         raise StoreError(
-            f"{LATENTS} of the run {str(run)!r} has NaN or infinite values, which no run writes; use a backup"
+            f"{LATENTS} of the run {str(run)!r} has NaN or infinite values, which no run writes; "
+            "use a backup"
         )
-    return latents.flatten(1).double().numpy()
+    rows = latents.flatten(1).double().numpy()
+    return Latents(rows, str(header.get("space")), torch.finfo(latents.dtype).eps)
 
 
 def latent_encoder(
     record: Mapping[str, Any], model: str | None, device: str, protected: Shield
-) -> Encode | None:
-    """What turns an image into a latent of the run's model; None for one without an encoder.
+) -> tuple[Encode | None, dict[str, str]]:
+    """A function that encodes an image into a latent of the run's model, None for a model without
+    an encoder; and the class of the model and of its scheduler.
 
     Raises:
         OptionError: where the model cannot be found.
@@ -162,7 +218,8 @@ def latent_encoder(
             return f"the image is of another size, with a latent of shape {tuple(latents.shape[1:])} and not {protected.shape}"
         return latents.flatten().double().cpu().numpy()
 
-    return latent if hasattr(getattr(pipe, "vae", None), "encode") else None
+    kinds = {"pipeline": type(pipe).__name__, "scheduler": type(pipe.scheduler).__name__}
+    return (latent if hasattr(getattr(pipe, "vae", None), "encode") else None), kinds
 
 
 def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode:
@@ -181,22 +238,20 @@ def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode
     return lambda image: encoder.encode([image]).flatten().double().cpu().numpy()
 
 
-def encoded(
-    run: Path, kept: Sequence[Row], encode: Encode, progress: Progress | None
-) -> Iterator[tuple[int, np.ndarray | str]]:
-    """The number of each image and its point (d,), or why there is none."""
-    for done, row in enumerate(kept, 1):
-        if row["image"] is not None:
-            yield row["index"], _point(run / row["image"], row["image_sha256"], encode)
-        if progress is not None:
-            progress(done / len(kept), f"{done} of {len(kept)} images")
-
-
-def _point(path: Path, sha256: str | None, encode: Encode) -> np.ndarray | str:
+def finished_image(run: Path, row: Row) -> Image.Image | str:
+    """The finished image of a row, or why there is none: a text."""
+    path = run / row["image"]
     try:
-        if file_record(path)["sha256"] != sha256:
+        if file_record(path)["sha256"] != row["image_sha256"]:
             return f"{path.name} is not the file that the run wrote: its SHA-256 is another"
-        image = read_image(path)
+    except OSError as error:
+        return f"{path.name} cannot be read ({reason(error, path)})"
+    return read_image_file(path)
+
+
+def read_image_file(path: Path) -> Image.Image | str:
+    """An image that a run wrote, or why it cannot be read: a text."""
+    try:
+        return read_image(path)
     except UNREADABLE as error:
         return f"{path.name} cannot be read ({reason(error, path)})"
-    return encode(image)

@@ -1,30 +1,40 @@
-"""`unalike shield verify`: the certificates of a run, computed again from its images, its latents
-and the protected vectors alone.
+"""`unalike shield verify`: everything that a run says of its images and certificates, computed
+again from its images, its latents and the protected vectors.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unalike.runs.folder import IMAGES, LATENTS, SAMPLES
+from unalike.runs.folder import LATENTS, RECORD, SAMPLES
+from unalike.runs.numbers import number
 from unalike.runs.progress import Progress
 from unalike.runs.shield.brute_force import Found, nearest
+from unalike.runs.shield.claims import differences_of_record, differences_of_rows, image
 from unalike.runs.shield.evidence import (
+    Latents,
     Row,
-    encoded,
     feature_encoder,
+    finished_image,
     latent_encoder,
     read_latents,
     read_record,
     read_rows,
 )
+from unalike.runs.shield.recomputed import (
+    Measured,
+    differences_of_images,
+    differences_of_neighbours,
+    measured,
+)
+from unalike.runs.summary import FINISHED, finished_sentence
+from unalike.runs.summary import LATENTS as OF_LATENTS
 from unalike.shields import Shield
 
 LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
@@ -32,40 +42,82 @@ LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
 bit by bit; an image that is encoded in another batch or on another device differs in the last bits
 of its latent.
 """
+_SURFACE = 1e-3
+"""How far a latent that was moved out may be beyond the radius, as a share of it."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of computing the certificates of a run again.
+    """The result of computing again what a run says.
 
     Attributes:
+        inside: how many finished images are inside the protected set, measured here; None where
+            they cannot be encoded.
         images: how many images the run has.
+        certified: what its certificates are of: "latents" or "finished images".
         refused: how many images it refused; there is nothing of those to compute.
         moved: how many were moved out after the last step.
         encoded: how many images were encoded again and measured.
         protected: how many vectors the protected set has.
-        margin: the smallest distance of a latent to the surface of the balls, as computed here;
-            None where none was.
-        differences: everything that is not as the run says, or inside a ball; empty where all is
-            well.
+        reach: the radius of its balls, the rounding of what is stored included.
+        margin: the smallest distance of what is certified to the surface of the balls, as computed
+            here; None where none was.
+        differences: everything that is not as the run says, or certified and inside a ball; empty
+            where all is well.
     """
 
+    inside: int | None
     images: int
+    certified: str
     refused: int
     moved: int
     encoded: int
     protected: int
+    reach: float
     margin: float | None
     differences: tuple[str, ...]
 
     @property
     def confirmed(self) -> bool:
-        """Whether all certificates hold."""
+        """Whether all that can be computed again is as the run says, and what is certified is
+        outside. With a set of latents finished images may be inside all the same: see `inside`.
+        """
         return not self.differences
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {"confirmed": self.confirmed, **asdict(self), "differences": list(self.differences)}
+
+    def sentences(self) -> list[str]:
+        """The result in words: finished images first, then what is certified, then whether the run
+        is right about both.
+        """
+        latents = self.certified == OF_LATENTS
+        lines = [
+            finished_sentence(
+                self.inside,
+                self.encoded or self.images,
+                self.protected,
+                self.reach,
+                encoded=latents,
+            )
+        ]
+        what = "Only latents are certified" if latents else "Finished images are certified"
+        done = f"{self.moved} moved out, {self.refused} refused"
+        if self.margin is None:
+            lines.append(f"{what}, and none could be measured; {done}")
+        elif self.margin < 0:
+            lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
+        else:
+            lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
+        if self.confirmed:
+            lines.append(
+                f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
+                "be computed again"
+            )
+        else:
+            lines.append(f"not confirmed: {len(self.differences)} differences")
+        return lines
 
 
 def verify(
@@ -77,14 +129,19 @@ def verify(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
-    """Computes every certificate of a run again and compares it with `samples.parquet`.
+    """Computes again what `run.json` and `samples.parquet` say of a run, and compares.
 
-    Distances are found by comparing with every protected vector in float64, not through the search
-    structure of the set. Those of the final latents must be the certificates' up to 1e-9, and none
-    below the radius. The images are encoded again with the run's model, whose autoencoder must be
-    the one of the set's space, and their distances must be the certificates' up to 1e-3; their
-    files must have the digests of the table. A set of features has no distances of latents; there
-    all distances are those of the images.
+    - Distances, by comparing with every protected vector in float64 and not through the search of
+      the set: those of final latents must be the certificates' up to 1e-9, and none below the
+      radius; those of images, encoded again with the run's model, up to 1e-3. The model's
+      autoencoder must be that of the set. A set of features has no distances of latents; there all
+      are those of the images.
+    - Files of images against their digests and sizes; changes and scores from their pixels; nearest
+      neighbours from the latents.
+    - Prompts, seeds, settings, counts, and what the record says of the set (radius, size, rounding,
+      checksum), against each other.
+
+    What a memory file held, libraries, and times cannot be computed again.
 
     Args:
         run: output folder of `unalike generate`.
@@ -106,46 +163,102 @@ def verify(
     """
     record, rows, protected = read_record(run), read_rows(run), Shield.open(shield)
     kept = [row for row in rows if not row["refused"]]
-    differences, of_latents, of_images = list(_of_set(record, rows, protected)), {}, {}
+    of_latents: dict[int, Found] = {}
+    of_images: dict[int, Found] = {}
+    differences = list(_of_set(record, rows, protected))
     if not differences:  # with another set every distance is another
-        differences += _of_rows(run, record, rows)
+        differences += differences_of_record(record, protected)
+        differences += differences_of_rows(run, record, rows, protected)
         latents = read_latents(run, kept, None if protected.embedding else protected.shape)
         if latents is None:
             differences.append(
                 f"{LATENTS} does not hold one latent for each image, in the order of {SAMPLES}"
             )
-        elif protected.embedding is None:
-            of_latents = _nearest(
-                dict(zip((row["index"] for row in kept), latents, strict=True)),
-                protected,
-                LATENT_TOLERANCE,
-            )
-        encode = (
-            feature_encoder(protected, space, device)
-            if protected.embedding
-            else latent_encoder(record, model, device, protected)
-        )
-        points = dict(encoded(run, kept, encode, progress)) if encode is not None else {}
-        differences += [f"image {i}: {why}" for i, why in points.items() if isinstance(why, str)]
-        measured = {i: point for i, point in points.items() if not isinstance(point, str)}
-        of_images = _nearest(
-            measured, protected, DECODED_TOLERANCE, DECODED_TOLERANCE * protected.reach
-        )
+        else:
+            differences += differences_of_neighbours(record, kept, latents.rows)
+            if protected.embedding is None:
+                rows_of = dict(zip((row["index"] for row in kept), latents.rows, strict=True))
+                of_latents = _nearest(rows_of, protected, LATENT_TOLERANCE)
+                differences += _of_latents(kept, latents, of_latents, protected)
+        if protected.embedding:
+            encode, kinds = feature_encoder(protected, space, device), {}
+        else:
+            encode, kinds = latent_encoder(record, model, device, protected)
+        differences += [
+            f"{RECORD}: the {name} is {record['model'].get(name)!r}, and that of the model {kind!r}"
+            for name, kind in kinds.items()
+            if record["model"].get(name) != kind
+        ]
+        points: dict[int, np.ndarray] = {}
+        found: dict[int, Measured] = {}
+        for done, row in enumerate(kept, 1):
+            differences += _read(run, row, encode, points, found)
+            if progress is not None:
+                progress(done / len(kept), f"{done} of {len(kept)} images")
+        differences += differences_of_images(record, rows, found)
+        slack = DECODED_TOLERANCE * protected.reach
+        of_images = _nearest(points, protected, DECODED_TOLERANCE, slack)
     final, tolerance = (
         (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
     )
     for row in kept:
         differences += _of_final(row, final.get(row["index"]), protected, tolerance)
         differences += _of_image(row, of_images.get(row["index"]), protected)
+    near = [f.distance < protected.reach for f in of_images.values()]
     return Verification(
+        inside=sum(near) if near else None,
         images=len(kept),
+        certified=FINISHED if protected.embedding else OF_LATENTS,
         refused=len(rows) - len(kept),
         moved=sum(bool(row["certificate_moved"]) for row in kept),
         encoded=len(of_images),
         protected=len(protected),
-        margin=min(found.distance for found in final.values()) - protected.reach if final else None,
+        reach=protected.reach,
+        margin=min(f.distance for f in final.values()) - protected.reach if final else None,
         differences=tuple(differences),
     )
+
+
+def _read(
+    run: Path,
+    row: Row,
+    encode: Callable[[Any], np.ndarray | str] | None,
+    points: dict[int, np.ndarray],
+    found: dict[int, Measured],
+) -> Iterator[str]:
+    """Reads the image of a row: its point into `points`, its numbers into `found`."""
+    if row["image"] is None:
+        return
+    finished = finished_image(run, row)
+    if isinstance(finished, str):
+        yield f"{image(row)}: {finished}"
+        return
+    own = measured(run, row, finished)
+    if isinstance(own, str):
+        yield f"{image(row)}: {own}"
+    else:
+        found[row["index"]] = own
+    point = None if encode is None else encode(finished)
+    if isinstance(point, str):
+        yield f"{image(row)}: {point}"
+    elif point is not None:
+        points[row["index"]] = point
+
+
+def _of_latents(
+    kept: Sequence[Row], latents: Latents, found: Mapping[int, Found], protected: Shield
+) -> Iterator[str]:
+    """Whether latents are of the set's space, and on the surface of a ball where they were moved."""
+    if kept and latents.space != protected.space:
+        yield f"{LATENTS} is of {latents.space!r}, and the set of {protected.space!r}"
+    for row, latent in zip(kept, latents.rows, strict=True):
+        beyond = found[row["index"]].distance - protected.reach
+        most = _SURFACE * protected.reach + 2 * latents.rounding * float(np.linalg.norm(latent))
+        if row["certificate_moved"] and beyond > most:
+            yield (
+                f"{image(row)}: certificate_moved is True in {SAMPLES}, and its latent is "
+                f"{number(beyond)} beyond the radius, where none is moved to"
+            )
 
 
 def _nearest(
@@ -165,50 +278,23 @@ def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -
     """What says that the run was drawn with another protected set."""
     for where, claimed in [
         ("run.json", record["shield"].get("checksum")),
-        *((_name(r), r["certificate_checksum"]) for r in rows),
+        *((image(r), r["certificate_checksum"]) for r in rows),
     ]:
         if claimed != protected.checksum:
             yield f"{where}: the certificates are of the protected set {claimed} and the given one is {protected.checksum}"
             return
 
 
-def _of_rows(run: Path, record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
-    """What of the table does not fit the record and the images."""
-    kept = [row for row in rows if not row["refused"]]
-    for what, count, recorded in (
-        ("images", len(kept), record["images"].get("finished")),
-        ("refused images", len(rows) - len(kept), record["images"].get("refused")),
-    ):
-        if count != recorded:
-            yield f"{SAMPLES} has {count} {what} and run.json says {recorded}"
-    for index, times in Counter(row["index"] for row in rows).items():
-        if times > 1:
-            yield f"{SAMPLES} has {times} rows of image {index}"
-    for row in rows:
-        if (row["image"] is None) != bool(row["refused"]):
-            yield f"{_name(row)}: its image is {row['image']!r} and refused is {row['refused']!r}, which do not go together"
-    known = {row["image"] for row in rows}
-    for path in sorted((run / IMAGES).glob("*")):
-        if f"{IMAGES}/{path.name}" not in known:
-            yield f"{IMAGES}/{path.name} is there and {SAMPLES} does not list it, so it has no certificate"
-
-
 def _of_final(row: Row, found: Found | None, protected: Shield, tolerance: float) -> Iterator[str]:
     if found is None:
         return
     if found.distance < protected.reach:
-        yield f"{_name(row)}: it is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
+        yield f"{image(row)}: it is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
     yield from _unlike(row, "certificate_distance", found.distance, tolerance)
     yield from _unlike(
         row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance
     )
     yield from _nearest_unlike(row, "certificate_nearest", found, protected)
-    for name, true in (
-        ("certificate_radius", protected.radius),
-        ("certificate_space", protected.space),
-    ):
-        if row.get(name) != true:
-            yield f"{_name(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} in the protected set"
 
 
 def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]:
@@ -221,7 +307,7 @@ def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]
     yield from _nearest_unlike(row, "certificate_decoded_nearest", found, protected)
     claimed = row["certificate_decoded_distance"]
     if claimed is not None and row.get("certificate_decoded_inside") != (claimed < protected.reach):
-        yield f"{_name(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, which is {claimed!r}"
+        yield f"{image(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, which is {claimed!r}"
 
 
 def _unlike(
@@ -229,13 +315,9 @@ def _unlike(
 ) -> Iterator[str]:
     claimed = row.get(name)
     if claimed is None or not math.isclose(claimed, computed, rel_tol=relative, abs_tol=absolute):
-        yield f"{_name(row)}: {name} is {claimed!r} in {SAMPLES}, and {computed!r} computed again"
+        yield f"{image(row)}: {name} is {claimed!r} in {SAMPLES}, and {computed!r} computed again"
 
 
 def _nearest_unlike(row: Row, name: str, found: Found, protected: Shield) -> Iterator[str]:
     if row.get(name) not in {protected.ids[k] for k in found.rows}:
-        yield f"{_name(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {protected.ids[found.rows[0]]!r} computed again"
-
-
-def _name(row: Row) -> str:
-    return f"image {row['index']}"
+        yield f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {protected.ids[found.rows[0]]!r} computed again"

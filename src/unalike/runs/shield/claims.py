@@ -1,0 +1,199 @@
+"""What the record, the table and the images of a run say of each other: every number that follows
+from others is computed from those, and what differs is told.
+
+Distances are another matter (`verify`): they follow from latents and images alone.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unalike.runs.folder import IMAGES, RECORD, SAMPLES, UNGUIDED, image_name
+from unalike.runs.scoring import PLAINLY_CHANGED
+from unalike.runs.settings import POLICIES
+from unalike.runs.shield.evidence import Row
+from unalike.runs.summary import FINISHED, LATENTS
+from unalike.shields import Shield
+
+_ROUNDING = 1e-9
+_COMMAND = {
+    "--num": "num",
+    "--seed": "seed",
+    "--steps": "steps",
+    "--batch-size": "batch_size",
+    "--guidance-scale": "guidance_scale",
+}
+
+
+def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Iterator[str]:
+    """What the record says that does not fit the protected set, or itself."""
+    shield, images = record["shield"], record["images"]
+    certified = FINISHED if protected.embedding else LATENTS
+    for name, true in {**protected.summary(), "certified": certified}.items():
+        if shield.get(name) != true:
+            yield f"{RECORD}: the {name} of the protected set is {shield.get(name)!r}, and {true!r} in the set itself"
+    if shield.get("on_violation") not in POLICIES:
+        yield f"{RECORD}: on_violation is {shield.get('on_violation')!r}; allowed: {', '.join(POLICIES)}"
+    seeds, num, planned = record.get("seeds"), record["num"], _planned(record)
+    if not isinstance(seeds, list) or seeds != [record["seed"] + i for i in range(len(seeds))]:
+        yield f"{RECORD}: seeds is {seeds!r}, and they follow from its seed, {record['seed']}"
+    elif len(seeds) != num:
+        yield f"{RECORD}: num is {num}, and there are {len(seeds)} seeds"
+    if images["planned"] != planned:
+        yield f"{RECORD}: images.planned is {images['planned']}, and {planned} follows from its prompts and num"
+    yield from _of_command(record)
+
+
+def _of_command(record: Mapping[str, Any]) -> Iterator[str]:
+    words = shlex.split(record["command"])
+    for flag, name in _COMMAND.items():
+        own = words[words.index(flag) + 1] if flag in words[:-1] else None
+        if own is not None and own != str(record[name]):
+            yield f"{RECORD}: {name} is {record[name]!r}, and its command has {flag} {own}"
+    for prompt in record["prompts"]:
+        if prompt not in words:
+            yield f"{RECORD}: the prompt {prompt!r} is not in its command"
+
+
+def differences_of_rows(
+    run: Path, record: Mapping[str, Any], rows: Sequence[Row], protected: Shield
+) -> Iterator[str]:
+    """What the table says that does not fit the record, or the files that are there."""
+    planned = _planned(record)
+    for index, times in Counter(row["index"] for row in rows).items():
+        if times > 1:
+            yield f"{SAMPLES} has {times} rows of image {index}"
+    for row in rows:
+        if not 0 <= row["index"] < planned:
+            yield f"{SAMPLES} has image {row['index']}, and {RECORD} plans {planned}"
+            continue
+        for name, true in _expected(record, row, protected).items():
+            if row.get(name) != true:
+                yield f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} by {RECORD}"
+        yield from _of_policy(record, row, protected)
+        yield from _of_steps(record, row)
+    if record["finished"] and len(rows) < planned:
+        yield f"{RECORD} says that all {planned} images were drawn, and {SAMPLES} has {len(rows)}"
+    for folder, column in ((IMAGES, "image"), (UNGUIDED, "unguided_image")):
+        known = {row[column] for row in rows}
+        for path in sorted((run / folder).glob("*")):
+            if f"{folder}/{path.name}" not in known:
+                yield f"{folder}/{path.name} is there and {SAMPLES} does not list it, so it has no certificate"
+    yield from _of_counts(record, rows)
+    yield from _of_guidance(record, [row for row in rows if not row["refused"]])
+
+
+def _planned(record: Mapping[str, Any]) -> int:
+    return len(record["prompts"]) * record["num"]
+
+
+def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[str, Any]:
+    """The columns of a row that follow from the record and the protected set."""
+    name, (prompt, place) = image_name(row["index"]), divmod(row["index"], record["num"])
+    shared = {key: record[key] for key in ("steps", "guidance_scale", "batch_size")}
+    return {
+        "prompt": record["prompts"][prompt],
+        "prompt_index": prompt,
+        "seed": record["seed"] + place,
+        "image": None if row["refused"] else f"{IMAGES}/{name}",
+        "unguided_image": f"{UNGUIDED}/{name}" if record["compare"] else None,
+        **shared,
+        "model": record["model"]["name"],
+        "methods": ", ".join(m["name"] for m in record["methods"]),
+        "certificate_radius": protected.radius,
+        "certificate_space": protected.space,
+        "certificate_checksum": protected.checksum,
+    }
+
+
+def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterator[str]:
+    """What a row says was done about the protected set that its policy does not do."""
+    policy, most = record["shield"].get("on_violation"), record["shield"].get("attempts") or 0
+    if row["certificate_moved"] and policy != "move":
+        yield f"{image(row)}: certificate_moved is True in {SAMPLES}, and on_violation is {policy!r} in {RECORD}"
+    if not 1 <= (row.get("attempts") or 0) <= 1 + most:
+        yield f"{image(row)}: attempts is {row.get('attempts')!r} in {SAMPLES}; by {RECORD} it is 1 to {1 + most}"
+    distance, margin = row.get("certificate_distance"), row.get("certificate_margin")
+    if row["refused"] and distance is not None:
+        own = distance - protected.reach
+        if margin is None or not math.isclose(margin, own, abs_tol=_ROUNDING * distance):
+            yield f"{image(row)}: certificate_margin is {margin!r} in {SAMPLES}, and {own!r} follows from its distance"
+        if own >= 0 and not protected.embedding:
+            yield f"{image(row)}: it is refused, and outside by its certificate_distance of {distance!r}"
+
+
+def _of_steps(record: Mapping[str, Any], row: Row) -> Iterator[str]:
+    """Whether SPELL moved the prediction at as many steps as it acted at."""
+    evaluations = max((len(g["share_of_predicted_image"]) for g in record["guidance"]), default=0)
+    own = [
+        round(share * evaluations)
+        for name, share in row.items()
+        if (name == "active_spell" or name.startswith("active_spell-")) and share is not None
+    ]
+    claimed = row.get("certificate_steps_moved")
+    most = min(sum(own), evaluations) if evaluations else claimed
+    if claimed is None or (evaluations and not max(own, default=0) <= claimed <= (most or 0)):
+        yield (
+            f"{image(row)}: certificate_steps_moved is {claimed!r} in {SAMPLES}, and "
+            f"{max(own, default=0)} follows from the steps at which SPELL acted"
+        )
+
+
+def _of_counts(record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
+    kept = [row for row in rows if not row["refused"]]
+    inside = [row.get("certificate_decoded_inside") for row in kept]
+    changed = [row.get("change") for row in kept]
+    counts = {
+        "finished": len(kept),
+        "refused": len(rows) - len(kept),
+        "moved": sum(bool(row["certificate_moved"]) for row in rows),
+        "drawn_again": sum((row.get("attempts") or 0) > 1 for row in rows),
+        "decoded_inside": None if None in inside else sum(map(bool, inside)),
+        "plainly_changed": sum(c is not None and c > PLAINLY_CHANGED for c in changed)
+        if record["compare"]
+        else None,
+    }
+    for name, count in counts.items():
+        claimed = record["images"].get(name)
+        if claimed != count:
+            yield f"{RECORD}: images.{name} is {claimed!r}, and {count!r} by {SAMPLES}"
+
+
+def _of_guidance(record: Mapping[str, Any], kept: Sequence[Row]) -> Iterator[str]:
+    """Whether the means of the record are those of the columns of each method."""
+    for entry in record["guidance"]:
+        name, sizes = entry["method"], entry["share_of_predicted_image"]
+        for column, claimed in (
+            (f"active_{name}", entry["active"]),
+            (f"correction_{name}", _mean(sizes)),
+        ):
+            own = _mean([row.get(column) for row in kept])
+            if not same(claimed, own):
+                yield f"{RECORD}: {name} has a mean of {claimed!r}, and {column} of {SAMPLES} one of {own!r}"
+
+
+def same(claimed: float | None, computed: float | None, relative: float = _ROUNDING) -> bool:
+    """Whether two numbers are the same but for rounding; None is the same as None alone.
+
+    Example:
+        >>> same(1.0, 1.0 + 1e-12), same(1.0, None), same(0.0, 1e-12)
+        (True, False, True)
+    """
+    if claimed is None or computed is None:
+        return claimed is computed
+    return math.isclose(claimed, computed, rel_tol=relative, abs_tol=_ROUNDING)
+
+
+def image(row: Row) -> str:
+    """What a row is called."""
+    return f"image {row['index']}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
