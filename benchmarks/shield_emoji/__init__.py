@@ -26,7 +26,7 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
     require_matplotlib()
     size = SMOKE if smoke else Size()
     rows = read_rows(folder / ROWS)
-    done = {(r["guard"], r["radius"], r["probes"], r["protected"], r["prompt"]) for r in rows}
+    done = {(r["guard"], r["radius"], r["nprobe"], r["protected"], r["prompt"]) for r in rows}
     missing = [job for job in jobs(size) if job.key not in done]
     for setting in size.settings():
         build(setting, folder)
@@ -53,7 +53,7 @@ def _measure_again(
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if row["protected"] == "all" and row["again"] is None:
-            setting = Setting(row["guard"], row["radius"], row["probes"], row["protected"])
+            setting = Setting(row["guard"], row["radius"], row["nprobe"], row["protected"])
             groups.setdefault((setting.name, row["prompt"]), []).append(row)
     for i, (where, found) in enumerate(
         finished(pool, partial(_again, folder=folder), list(groups))

@@ -93,23 +93,23 @@ class Unchecked(Shield):
 
     def trajectory(self, space: str, device: torch.device | None = None) -> Any:
         """What the approximate search finds."""
-        return _Found(self, self.probes)
+        return _Found(self, self.nprobe)
 
     def inside(self, latents: Tensor) -> Tensor:
         """None (B,), whatever they are: nothing is looked for."""
         return torch.zeros(len(latents), dtype=torch.bool)
 
-    probes: int
+    nprobe: int
 
 
 class _Found:
     """The balls that an approximate search finds."""
 
-    def __init__(self, shield: Shield, probes: int) -> None:
+    def __init__(self, shield: Shield, nprobe: int) -> None:
         self.radius = shield.radius
         self._vectors = shield.vectors
         self._search = _ivf(shield)
-        self._search.probes = probes
+        self._search.nprobe = nprobe
 
     def __len__(self) -> int:
         return self._vectors.count
@@ -151,7 +151,7 @@ def _shield(setting: Setting, folder: Path) -> Shield | None:
         space=made.space,
         radius=made.radius,
     )
-    unchecked.shape, unchecked.probes = made.shape, setting.probes
+    unchecked.shape, unchecked.nprobe = made.shape, setting.nprobe
     _ivf(unchecked)  # built now, not when the clock runs
     return unchecked
 

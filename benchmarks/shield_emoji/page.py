@@ -54,11 +54,11 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def chosen(
-    rows: Sequence[Row], guard: str, radius: float = 0.0, probes: int = 0, protected: str = "all"
+    rows: Sequence[Row], guard: str, radius: float = 0.0, nprobe: int = 0, protected: str = "all"
 ) -> list[Row]:
     """The rows of a setting."""
-    setting = (guard, radius, probes, protected)
-    return [r for r in rows if (r["guard"], r["radius"], r["probes"], r["protected"]) == setting]
+    setting = (guard, radius, nprobe, protected)
+    return [r for r in rows if (r["guard"], r["radius"], r["nprobe"], r["protected"]) == setting]
 
 
 def share(rows: Sequence[Row], value: Callable[[Row], float], form: str = "{:.2%}") -> str:
@@ -141,12 +141,12 @@ def _compared(rows: Sequence[Row], radii: Sequence[float]) -> str:
     plain, lines = chosen(few, "none"), []
     for radius in radii:
         lines.append([f"{radius:g}", "none", *_columns(plain, plain, radius)])
-        for probes in sorted({r["probes"] for r in few if r["guard"] == "ivf"}):
+        for nprobe in sorted({r["nprobe"] for r in few if r["guard"] == "ivf"}):
             lines.append(
                 [
                     f"{radius:g}",
-                    f"IVF, {probes} probed",
-                    *_columns(chosen(few, "ivf", radius, probes), plain, radius),
+                    f"IVF, {nprobe} probed",
+                    *_columns(chosen(few, "ivf", radius, nprobe), plain, radius),
                 ]
             )
         lines.append(

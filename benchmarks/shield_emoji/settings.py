@@ -22,19 +22,19 @@ class Setting:
             finished image, encoded again) or "ivf" (SPELL as published: approximate search, no
             check).
         radius: of the balls; 0 for "none".
-        probes: cells searched by "ivf"; 0 otherwise.
+        nprobe: cells searched by "ivf"; 0 otherwise.
         protected: "all" pictures that the model was trained on, or its "flags" alone.
     """
 
     guard: str
     radius: float = 0.0
-    probes: int = 0
+    nprobe: int = 0
     protected: str = "all"
 
     @property
     def name(self) -> str:
         """In a file name."""
-        return f"{self.guard}-{self.protected}-{self.radius:g}-{self.probes}"
+        return f"{self.guard}-{self.protected}-{self.radius:g}-{self.nprobe}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Size:
         fewer: the comparisons beside exact protection of all pictures are made on each `fewer`-th
             prompt.
         radii: of the balls.
-        probes: cells that the approximate search looks into.
+        nprobe: cells that the approximate search looks into.
     """
 
     names: int = 32
@@ -59,12 +59,12 @@ class Size:
     images_again: int = 10
     fewer: int = 4
     radii: tuple[float, ...] = (4.0, 6.0, 9.0)
-    probes: tuple[int, ...] = (1, 2, 10)
+    nprobe: tuple[int, ...] = (1, 2, 10)
 
     def settings(self) -> list[Setting]:
         """All of them, the unguarded first, which the others are compared with."""
         exact = [Setting("exact", radius) for radius in self.radii]
-        ivf = [Setting("ivf", radius, probes) for radius in self.radii for probes in self.probes]
+        ivf = [Setting("ivf", radius, nprobe) for radius in self.radii for nprobe in self.nprobe]
         middle = self.radii[len(self.radii) // 2]
         return [
             Setting("none"),
@@ -80,7 +80,7 @@ class Size:
         return [captions()[i * every].full for i in range(self.names)] + list(PROMPTS[: self.words])
 
 
-SMOKE = Size(names=1, words=1, images=2, images_again=1, radii=(4.0,), probes=(1,))
+SMOKE = Size(names=1, words=1, images=2, images_again=1, radii=(4.0,), nprobe=(1,))
 
 
 @dataclass(frozen=True)

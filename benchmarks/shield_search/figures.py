@@ -12,8 +12,8 @@ from benchmarks.figure import COLOURS, MARKERS, drawn
 from benchmarks.shield_search.results import (
     ANEW,
     FLAT,
+    NPROBE,
     OURS,
-    PROBES,
     QUERIES,
     RIVAL,
     SPECTRUM,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SPECTRA, RECALL, ALONG = "spectrum.png", "recall.png", "steps.png"
-_NAMES = (OURS, ANEW, *map(ivf_name, PROBES), FLAT)
+_NAMES = (OURS, ANEW, *map(ivf_name, NPROBE), FLAT)
 
 
 def draw_figures(folder: Path) -> None:

@@ -18,8 +18,8 @@ from benchmarks.shield_search.latents import SetSize, encoded, shards
 from benchmarks.shield_search.pictures import Kinds
 from benchmarks.shield_search.results import (
     BUILDS,
+    NPROBE,
     PICTURES,
-    PROBES,
     QUERIES,
     RADII,
     SPECTRUM,
@@ -54,7 +54,7 @@ class Size:
         wide: vectors of the set that are enlarged to the size of SDXL's latents.
         flat_every: the exhaustive index is measured at each so many steps of one trajectory of each
             radius.
-        probes: cells that the approximate index searches.
+        nprobe: cells that the approximate index searches.
     """
 
     pictures: SetSize
@@ -67,7 +67,7 @@ class Size:
     sampled: int = 1_000
     flat_every: int = 10
     wide: int = 20_000
-    probes: tuple[int, ...] = PROBES
+    nprobe: tuple[int, ...] = NPROBE
 
 
 FULL = Size(SetSize(Kinds()))
@@ -82,7 +82,7 @@ SMOKE = Size(
     sampled=100,
     flat_every=3,
     wide=200,
-    probes=(1, 2),
+    nprobe=(1, 2),
 )
 
 
@@ -174,7 +174,7 @@ def _prepared(
     vectors = shards(data, base, count, size.pictures, _part(progress, 0, 0.2))
     if count == size.compared:
         measure_spectrum(folder, base, vectors)
-    rivals = Rivals(vectors, data, size.probes if count == size.compared else ())
+    rivals = Rivals(vectors, data, size.nprobe if count == size.compared else ())
     factors = size.factors if count == size.compared else (1.0,)
     prepared = Prepared(
         vectors, rivals, radius_of(folder, vectors, size.sampled), factors, data, size

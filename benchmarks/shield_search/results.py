@@ -14,18 +14,18 @@ PICTURES, SPECTRUM, RADII, BUILDS, QUERIES, STEPS, WIDE = (
     for name in ("pictures", "spectrum", "radii", "builds", "queries", "steps", "wide")
 )
 OURS, ANEW, FLAT, IVF = "ours", "ours, every step anew", "Faiss flat", "Faiss IVF"
-PROBES = (1, 2, 3, 5, 10)
+NPROBE = (1, 2, 3, 5, 10)
 TIERS = ("first", "second", "full")
 
 
-def ivf_name(probes: int) -> str:
+def ivf_name(nprobe: int) -> str:
     """What tables and figures call the approximate index.
 
     Example:
         >>> ivf_name(1), ivf_name(2)
         ('Faiss IVF, 1 probe', 'Faiss IVF, 2 probes')
     """
-    return f"{IVF}, {probes} probe{'s' if probes > 1 else ''}"
+    return f"{IVF}, {nprobe} probe{'s' if nprobe > 1 else ''}"
 
 
 RIVAL = ivf_name(2)

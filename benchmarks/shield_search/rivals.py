@@ -31,12 +31,12 @@ class Rivals:
     Args:
         vectors: the set.
         data: where the index of bounds is kept.
-        probes: of the approximate index; none where only ours is measured.
+        nprobe: of the approximate index; none where only ours is measured.
     """
 
-    def __init__(self, vectors: Mapped, data: Path, probes: Sequence[int]) -> None:
+    def __init__(self, vectors: Mapped, data: Path, nprobe: Sequence[int]) -> None:
         self.vectors = vectors
-        self.probes = tuple(probes)
+        self.nprobe = tuple(nprobe)
         self._data = data
         self._layered: Layered | None = None
         self._seconds: dict[str, float] = {}
@@ -61,7 +61,7 @@ class Rivals:
     def ivf(self) -> FaissIVF:
         """The approximate index as published: √n cells."""
         start = time.perf_counter()
-        index = FaissIVF(self.vectors, probes=max(self.probes))
+        index = FaissIVF(self.vectors, nprobe=max(self.nprobe))
         self._built(IVF, time.perf_counter() - start, index.resident_bytes)
         return index
 
@@ -116,10 +116,10 @@ def timed(
         run = Trajectory(layered, r)
         rows += _along(OURS, t, x0, there[t], run.within, layered=layered, run=run)
         rows += _along(ANEW, t, x0, there[t], lambda x: layered.within(x, r), layered=layered)
-        for probes in rivals.probes:
-            rivals.ivf.probes = probes
-            rows += _along(ivf_name(probes), t, x0, there[t], lambda x: rivals.ivf.within(x, r))
-    if rivals.probes:
+        for nprobe in rivals.nprobe:
+            rivals.ivf.nprobe = nprobe
+            rows += _along(ivf_name(nprobe), t, x0, there[t], lambda x: rivals.ivf.within(x, r))
+    if rivals.nprobe:
         flat, t = rivals.flat(), _fullest(there)
         some = slice(None, None, flat_every)
         of_flat = _along(

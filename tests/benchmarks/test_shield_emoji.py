@@ -50,7 +50,7 @@ def row(
 
 
 def test_every_prompt_is_drawn_without_and_with_the_exact_shield_and_some_with_the_others_when_planned():
-    size = Size(names=4, words=4, fewer=4, radii=(3.0, 5.0), probes=(1, 2))
+    size = Size(names=4, words=4, fewer=4, radii=(3.0, 5.0), nprobe=(1, 2))
     planned = jobs(size)
     flags = [p for i, p in enumerate(size.prompts()) if "flag" in p and i % size.fewer]
     assert len({job.key for job in planned}) == len(planned) == 8 * 3 + 2 * (1 + 1 + 4) + len(flags)

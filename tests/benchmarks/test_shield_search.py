@@ -26,7 +26,7 @@ TINY = replace(
     factors=(1.0,),
     sampled=20,
     flat_every=1,
-    probes=(1, 2),
+    nprobe=(1, 2),
 )
 ROWS = torch.arange(16)[:, None].expand(16, 16)
 

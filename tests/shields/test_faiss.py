@@ -40,7 +40,7 @@ def test_everything_is_found_when_all_cells_are_probed(dtype: str):
     distance = np.linalg.norm(rows.astype(np.float64)[None] - QUERIES[:, None], axis=2)
     there = [np.flatnonzero(row < 2.0) for row in distance]
     assert sum(len(t) for t in there) > 50
-    for search in (FaissIVF(vectors, cells=7, probes=7), FaissFlat(vectors)):
+    for search in (FaissIVF(vectors, cells=7, nprobe=7), FaissFlat(vectors)):
         assert same(search.within(QUERIES, 2.0), there)
         index, nearest = search.nearest(QUERIES)
         assert index.tolist() == distance.argmin(axis=1).tolist()
@@ -50,9 +50,9 @@ def test_everything_is_found_when_all_cells_are_probed(dtype: str):
 
 def test_recall_counts_the_missing_and_grows_when_more_cells_are_probed():
     search, shares = FaissIVF(Resident(ROWS), seed=1), []
-    assert (search.cells, search.probes, search.count) == (20, 2, 400)
-    for probes in (1, 2, 5, 20):
-        search.probes = probes
+    assert (search.cells, search.nprobe, search.count) == (20, 2, 400)
+    for nprobe in (1, 2, 5, 20):
+        search.nprobe = nprobe
         found, there = search.within(QUERIES, 2.5), Brute().within(QUERIES, 2.5)
         shares.append(search.recall(QUERIES, 2.5, Brute()))
         assert shares[-1] == sum(map(len, found)) / sum(
@@ -68,7 +68,7 @@ def test_same_seed_gives_the_same_cells_when_built_twice_and_another_others():
     def built(seed: int) -> list[list[int]]:
         return [
             found.tolist()
-            for found in FaissIVF(Resident(ROWS), cells=12, probes=1, seed=seed).within(
+            for found in FaissIVF(Resident(ROWS), cells=12, nprobe=1, seed=seed).within(
                 QUERIES, 9.0
             )
         ]
@@ -77,7 +77,7 @@ def test_same_seed_gives_the_same_cells_when_built_twice_and_another_others():
 
 
 def test_nearest_says_so_when_the_probed_cells_are_empty():
-    search = FaissIVF(Resident(np.array([[0.0], [10.0]], dtype=np.float32)), cells=2, probes=1)
+    search = FaissIVF(Resident(np.array([[0.0], [10.0]], dtype=np.float32)), cells=2, nprobe=1)
     search._index.reset()
     assert [a.tolist() for a in search.nearest(np.array([[1.0]]))] == [[-1], [np.inf]]
 
@@ -105,8 +105,8 @@ def test_faiss_and_torch_agree_when_both_compute_in_one_process():
         ({"cells": 0}, r"cells is 0.*1 to the number of vectors, 400"),
         ({"cells": 401}, "cells is 401"),
         ({"cells": 2.0}, "cells is 2.0"),
-        ({"probes": 0}, r"probes is 0.*1 to the number of cells, 20"),
-        ({"probes": 21}, "probes is 21"),
+        ({"nprobe": 0}, r"nprobe is 0.*1 to the number of cells, 20"),
+        ({"nprobe": 21}, "nprobe is 21"),
     ],
 )
 def test_option_is_refused_when_it_is_outside_the_allowed(options: dict, message: str):

@@ -174,7 +174,7 @@ def test_approximate_search_is_refused_when_a_guarantee_is_asked_for() -> None:
     shield.use(own)
     assert shield.search() is own
     with pytest.raises(OptionError, match="FaissIVF, which can miss protected points"):
-        shield.use(FaissIVF(shield.vectors, cells=2, probes=1))  # type: ignore[arg-type]
+        shield.use(FaissIVF(shield.vectors, cells=2, nprobe=1))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="of other vectors"):
         shield.use(
             Dense(Shield(torch.zeros(1, 2), space="s", radius=1.0).vectors, torch.device("cpu"))

@@ -84,36 +84,36 @@ class FaissIVF(_Faiss):
     """Approximate search in the cells of a clustering whose centres are nearest: it misses vectors
     in all other cells.
 
-    The set is clustered into √n cells, and of these `probes` are searched exhaustively, with faiss'
+    The set is clustered into √n cells, and of these `nprobe` are searched exhaustively, with faiss'
     `IndexIVFFlat`. All vectors are held in float32.
 
     Source: Kirchhof et al. 2025, appendix on image protection (arXiv:2410.06025): √n cells, 1 to 10
     of them probed. Douze et al. 2024, "The Faiss library" (arXiv:2401.08281).
 
     Cost: building reads all vectors, O(256 √n · √n d) for each of ten rounds of clustering and O(n
-    √n d) after it; a search takes O(B (√n + probes √n) d) in cells of equal size. 4 d + 8 bytes a
+    √n d) after it; a search takes O(B (√n + nprobe √n) d) in cells of equal size. 4 d + 8 bytes a
     vector.
 
     Args:
         vectors: the protected set.
         cells: of the clustering; √n, rounded, unless given.
-        probes: how many cells are searched.
+        nprobe: how many cells are searched.
         seed: of the clustering and of the sample that it is made of.
 
     Raises:
         OptionError: where faiss is not installed, for no vectors, cells that are not between 1 and
-            n, probes not between 1 and the cells.
+            n, nprobe not between 1 and the cells.
 
     Example:
         >>> from unalike.shields.vectors import Resident
         >>> rows = np.repeat(np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32), 50, axis=0)
-        >>> search = FaissIVF(Resident(rows), cells=2, probes=1)
+        >>> search = FaissIVF(Resident(rows), cells=2, nprobe=1)
         >>> [len(found) for found in search.within(np.array([[1.0, 0.0]]), 20.0)]  # of the 100 that are nearer than 20
         [50]
     """
 
     def __init__(
-        self, vectors: Vectors, cells: int | None = None, probes: int = 2, seed: int = 0
+        self, vectors: Vectors, cells: int | None = None, nprobe: int = 2, seed: int = 0
     ) -> None:
         faiss = _faiss()
         count, dimension = _size(vectors)
@@ -135,21 +135,21 @@ class FaissIVF(_Faiss):
             index.add(np.ascontiguousarray(block, dtype=np.float32))
         super().__init__(index, dimension)
         self.cells = cells
-        self._probes = 0
-        self.probes = probes
+        self._nprobe = 0
+        self.nprobe = nprobe
 
     @property
-    def probes(self) -> int:
+    def nprobe(self) -> int:
         """How many cells are searched; it can be set, without building anything anew."""
-        return self._probes
+        return self._nprobe
 
-    @probes.setter
-    def probes(self, probes: int) -> None:
-        if isinstance(probes, bool) or not isinstance(probes, int) or not 1 <= probes <= self.cells:
+    @nprobe.setter
+    def nprobe(self, nprobe: int) -> None:
+        if isinstance(nprobe, bool) or not isinstance(nprobe, int) or not 1 <= nprobe <= self.cells:
             raise OptionError(
-                f"probes is {probes!r}; allowed: 1 to the number of cells, {self.cells}, as in FaissIVF(vectors, probes=1)"
+                f"nprobe is {nprobe!r}; allowed: 1 to the number of cells, {self.cells}, as in FaissIVF(vectors, nprobe=1)"
             )
-        self._probes = self._index.nprobe = probes
+        self._nprobe = self._index.nprobe = nprobe
 
     @property
     def resident_bytes(self) -> int:
