@@ -101,7 +101,8 @@ Written by `python docs/generate.py` from `unalike.pipelines.MODELS`; `unalike m
 
 Each name works for `unalike.load`, `unalike.pipelines.get_diffusion_pipeline`, which gives it [the papers' interface](papers.md), and
 `unalike generate --model` (image models that need no further picture). In the place of a name stand a folder in diffusers' layout and
-any id on the Hugging Face hub. Steps, guidance scale and the other arguments in the table are used where a call does not say otherwise;
+any id on the Hugging Face hub. Steps, guidance scale and the other arguments in the table are used where a guided call,
+`guide(load(name))`, does not say otherwise (the plain pipeline's own call has the defaults of its class);
 so is the precision, on a GPU. On a CPU it is float32.
 
 Only the two models that come with the package have been run here; the others' files are on the hub, and their pipeline classes are

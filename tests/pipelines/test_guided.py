@@ -301,7 +301,7 @@ def test_call_has_the_models_own_settings_when_it_is_named(name: str):
         pipe(prompt=prompt)
     pipe(prompt=prompt, criteria=None)
     assert steps == [MODELS[name].steps]
-    assert pipe._row is MODELS[name]
+    assert pipe._unalike_model is MODELS[name]
 
 
 def test_unguided_call_of_any_pipeline_becomes_guided_by_one_line():

@@ -15,8 +15,6 @@ the like, and the same with the earlier name SPALE.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import diffusers
 import torch
 
 from unalike.attach import GuidedPipeline, Report, guide
+from unalike.attach.diffusers.arguments import MODEL, completed
 from unalike.attach.diffusers.calls import call_parameters, own_call
 from unalike.attach.run.encoders import ExtractorPrompts, prompt_encoder
 from unalike.errors import OptionError
@@ -64,7 +63,6 @@ class SPARKEGuided:
         report: what the last call did; None before the first, and after one without guidance.
     """
 
-    _row: Model | None = None
     _guided: GuidedPipeline | None = None
     _memory: Memory | None = None
     _clip: tuple[Any, Extractor] | None = None
@@ -135,7 +133,8 @@ class SPARKEGuided:
 
     def _defaults(self) -> dict[str, Any]:
         """The guidance arguments of the model's row, or the published ones."""
-        options = (self._row.published.get("sparke") if self._row else None) or SPARKE_PUBLISHED
+        row: Model | None = getattr(self, MODEL, None)
+        options = (row.published.get("sparke") if row else None) or SPARKE_PUBLISHED
         return {argument: options[name] for name, argument in _ARGUMENTS.items() if name in options}
 
     def _complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -143,20 +142,13 @@ class SPARKEGuided:
         model's row has for the others.
         """
         accepted = call_parameters(self)
-        _refuse_unknown(self, kwargs, accepted)
         if "prompt" in kwargs and "prompt" not in accepted and "class_labels" in accepted:
+            kwargs = dict(kwargs)
             prompts = kwargs.pop("prompt")
             prompts = [prompts] if isinstance(prompts, str) else list(prompts)
             classes = class_ids(self, prompts)
             kwargs["class_labels"] = [classes[prompt] for prompt in prompts]
-        if self._row is None:
-            return kwargs
-        prompt = kwargs.get("prompt", args[0] if args else None)
-        usual = self._row.call(len(prompt) if isinstance(prompt, list) else None)
-        return {
-            **{name: value for name, value in usual.items() if name in accepted[len(args) :]},
-            **kwargs,
-        }
+        return completed(self, args, kwargs, Settings.__dataclass_fields__)
 
     def _attached(self, chosen: Settings) -> GuidedPipeline:
         """This pipeline with the method of the settings."""
@@ -192,20 +184,6 @@ class SPARKEGuided:
         if self._clip is None or self._clip[0] != source:
             self._clip = source, extractor(f"clip:{source}")
         return self._clip[1]
-
-
-def _refuse_unknown(pipe: Any, kwargs: dict[str, Any], accepted: Sequence[str]) -> None:
-    """Refuses arguments of no meaning; some pipelines take any and say nothing."""
-    known = {*accepted, *Settings.__dataclass_fields__, "prompt", "callback", "callback_steps"} - {
-        "kwargs"
-    }
-    for name in kwargs:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" did you mean {close[0]!r}?" if close else ""
-            raise OptionError(
-                f"{name} is no argument of {type(pipe).__name__};{hint} allowed: {', '.join(sorted(known))}"
-            )
 
 
 @cache
@@ -266,9 +244,7 @@ def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **opt
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cpu":
         options.setdefault("dtype", torch.float32)
-    pipe = loading.read(source, guided_class(host), options).to(torch_device(device))
-    pipe._row = source.row
-    return pipe
+    return loading.read(source, guided_class(host), options).to(torch_device(device))
 
 
 def _host(kind: type) -> type:

@@ -33,7 +33,8 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
 
     Returns:
         The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say
-        otherwise.
+        otherwise. Its own call has the defaults of its class; `guide(load(name))` uses the steps,
+        the guidance scale and the other arguments that `MODELS` has for the name.
 
     Raises:
         OptionError: for a name that is none of these, or for options together with a finished
@@ -157,6 +158,8 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
         raise _refused(source, error) from error
     if row and row.scheduler and "scheduler" not in options:
         pipe.scheduler = getattr(diffusers, row.scheduler).from_config(pipe.scheduler.config)
+    if row:
+        pipe._unalike_model = row  # whose steps and guidance scale a guided call uses
     return pipe
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.arguments import completed
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.calls import call_parameters, named_arguments
 from unalike.attach.diffusers.decoding import Decoder
@@ -189,13 +190,18 @@ class GuidedPipeline:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
 
+        What is left out is the model's own where it was loaded by its name (steps, guidance scale),
+        else the pipeline's.
+
         Raises:
+            OptionError: for a name that is no argument of the pipeline.
             RefusedError: when images are inside the protected set and stay there; it has the
                 others, which are in the memory, too.
             UnalikeError: what else is wrong with the guidance; the pipeline's own errors come
                 through as they are.
         """
         self._require_fitting_stores()
+        kwargs = completed(self.pipe, args, kwargs)
         named = named_arguments(self.pipe, args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
