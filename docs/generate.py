@@ -66,6 +66,11 @@ PIPELINES_SETTINGS = """## Precision, offloading, LoRA, compiled models
   offloading. Tested with accelerate's hooks on a CPU; not run on a GPU.
 - **LoRA** works as without guidance. One on the denoiser keeps the memory; one on a text encoder changes the prompts' embeddings and
   needs a memory of its own, or a `prompt_encoder` that is shared.
+- **Weights that change in place**, as by `load_textual_inversion`, `fuse_lora`, `load_state_dict` or `param.add_`, are noticed at the
+  next call, in milliseconds: the models are named anew, and where the name does not tell the change, a memory or a shield that depends
+  on those weights is refused. Of parameters with more than 65,536 numbers 128 are compared, so a change of a few rows of a large matrix
+  is not noticed, nor is one of offloaded weights, nor one made before `guide` that keeps the signs that a name is made of: give those a
+  memory of their own.
 - **`torch.compile`** works, wrapped or in place, whole graphs too, and nothing is compiled anew; tested with the backends eager and
   aot_eager. Refused are two things that would have to reach into the graph: annealing of classes (`CADS` with DiT), and regions that
   are given as words."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from unalike.attach import encode_images, guide, shield_from_images
 from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import StoreError, UnsupportedError
+from unalike.fingerprint import Weights
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
 from unalike.guidance.method import Method
@@ -277,6 +278,80 @@ def test_memory_is_another_when_a_lora_changes_the_text_encoder(fresh: Fresh, lo
     pipe.unload_lora_weights()
     drawn(guided, arguments)
     assert len(memory) == 4
+
+
+def _negated(pipe: Any) -> None:
+    pipe.text_encoder.load_state_dict(
+        {name: -value for name, value in pipe.text_encoder.state_dict().items()}
+    )
+
+
+def _grown(pipe: Any) -> None:
+    embedding = {"<me>": torch.ones(pipe.text_encoder.config.hidden_size)}
+    pipe.load_textual_inversion(embedding, token="<me>")
+
+
+def _nudged(pipe: Any) -> None:
+    list(pipe.text_encoder.parameters())[-1].data.add_(1e-3)
+
+
+def _scaled(pipe: Any) -> None:
+    with torch.no_grad():
+        pipe.text_encoder.get_input_embeddings().weight[5].mul_(1.5)
+
+
+def _vae(pipe: Any) -> None:
+    with torch.no_grad():
+        pipe.vae.encoder.conv_in.weight.mul_(1.01)
+
+
+@pytest.mark.parametrize("change", [_negated, _grown, _nudged, _scaled, _vae])
+def test_memory_is_not_mixed_when_weights_change_in_place(
+    fresh: Fresh, change: Callable[[Any], None]
+) -> None:
+    pipe, arguments, memory = fresh("sd"), prompted("sd", ["cat"], 2), Memory()
+    guided = guide(pipe, SPARKE(strength=0.3), memory=memory)
+    drawn(guided, arguments)
+    before = {key: value.clone() for key, value in pipe.text_encoder.state_dict().items()}
+    change(pipe)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"samples of another model|changed in place"):
+            drawn(guided, arguments)
+    assert len(memory) == 2
+    guided.memory = Memory()
+    drawn(guided, arguments)
+    drawn(guided, arguments)
+    assert len(guided.memory) == 4
+    if change in (_nudged, _scaled, _negated):
+        pipe.text_encoder.load_state_dict(before)
+        if change is _negated:  # which the name tells
+            guided.memory = memory
+            drawn(guided, arguments)
+            assert len(memory) == 4
+
+
+def test_shield_is_refused_when_the_autoencoder_changes_in_place(fresh: Fresh) -> None:
+    pipe, arguments = fresh("sd"), prompted("sd", ["cat"], 2)
+    shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1e-3)
+    guided = guide(pipe, shield=shield)
+    drawn(guided, arguments)
+    _nudged(pipe)  # of which a shield of latents does not depend
+    drawn(guided, arguments)
+    _vae(pipe)
+    with pytest.raises(StoreError, match="the weights of vae were changed in place"):
+        drawn(guided, arguments)
+
+
+def test_weights_are_the_same_when_they_move_or_lose_precision(fresh: Fresh) -> None:
+    encoder = fresh("sd").text_encoder
+    weights = Weights.of(encoder)
+    assert weights is not None
+    encoder.load_state_dict(encoder.state_dict())
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        again = Weights.of(encoder.to(dtype))
+        assert again is not None
+        assert again.same_as(weights)
+    assert Weights.of(encoder.to("meta")) is None
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from unalike.attach.diffusers.embedded import (
 )
 from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.images import PipelineImages, Remembered
+from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, own_pipeline
@@ -35,8 +36,7 @@ from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Draws
 from unalike.attach.run.report import Report
-from unalike.attach.run.session import Models, Session, require_same_models
-from unalike.attach.spaces import latent_model, prompt_model
+from unalike.attach.run.session import Session, require_same_models
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.method import Method
 from unalike.memory import Memory
@@ -181,7 +181,7 @@ class GuidedPipeline:
         self.report: Report | None = None
         self.latents: Tensor | None = None
         self._calibrations: dict[Hashable, Method] = {}
-        self._known_models: tuple[list[Any], Models] | None = None
+        self._known_models = KnownModels()
         self._remembered = Remembered()
         levels.require(pipe.scheduler)
         policy.require(pipe, shielded=shield is not None)
@@ -260,7 +260,7 @@ class GuidedPipeline:
         places = Places(own, named, methods, prompts)
         session = Session(
             methods,
-            models=self._models(),
+            models=self._known_models.names,
             prompts=prompts,
             memory=self.memory if keep else None,
             guard=self._guard(named) if keep else None,
@@ -305,7 +305,7 @@ class GuidedPipeline:
         kept.
         """
         keys = {
-            i: (settings_key(m, self.pipe, named), self._models())
+            i: (settings_key(m, self.pipe, named), self._known_models.names)
             for i, m in enumerate(self.methods)
             if m.needs_calibration
         }
@@ -326,35 +326,12 @@ class GuidedPipeline:
             )
         return session.latents, session.groups
 
-    def _models(self) -> Models:
-        """The names of the pipeline's models, read again only when one was exchanged, or an adapter
-        in it: offloaded weights cannot be.
-        """
-        named = getattr(self.pipe, "components", {})
-        adapters = [
-            getattr(part, "peft_config", {}).values()
-            for name, part in named.items()
-            if name.startswith("text_encoder")
-        ]
-        known, current = (
-            self._known_models,
-            [self.prompt_encoder, *named.values(), *(one for own in adapters for one in own)],
-        )
-        if (
-            known is None
-            or len(known[0]) != len(current)
-            or any(a is not b for a, b in zip(known[0], current, strict=True))
-        ):
-            known = self._known_models = (
-                current,
-                Models(latent_model(self.pipe), prompt_model(self.pipe, self.prompt_encoder)),
-            )
-        return known[1]
-
     def _require_fitting_stores(self) -> None:
-        shield, model = self.shield, self._models().latents
+        shield, models = self.shield, self._known_models.look(self.pipe, self.prompt_encoder)
+        held = self.memory is not None and len(self.memory) > 0
         if self.memory is not None:
-            require_same_models(self.memory, self._models())
+            require_same_models(self.memory, models)
+        self._known_models.require_unchanged(latents=held or shield is not None, prompts=held)
         if shield is None:
             if self.embed is not None:
                 raise OptionError(
@@ -365,9 +342,9 @@ class GuidedPipeline:
             require_fitting_embedding(shield, self.embed)
             self._guard({})  # refuses what it cannot decode
             return
-        if shield.space.rpartition("/")[0] != model:
+        if shield.space.rpartition("/")[0] != models.latents:
             raise StoreError(
-                f"the shield protects latents of {shield.space!r} and this pipeline's are of {model!r}; build a shield with this "
+                f"the shield protects latents of {shield.space!r} and this pipeline's are of {models.latents!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
 
