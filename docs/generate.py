@@ -92,6 +92,27 @@ input apart. A shield of what images show (pixels, or an embedding such as CLIP'
 
 Stable Cascade's two stages are tested too, in a test of their own: diffusers does not read back the folder that it writes of them."""
 
+PIPELINES_CONCURRENCY = """## What may run concurrently
+
+A guided call runs on a stand-in of the pipeline: the same class and the same weights, with a scheduler, hooks and call settings of its own.
+Other calls of what it shares stay bit-identical, and so does the guided call. Tested with SPARKE, SPELL, CADS, interval guidance and regions
+given as words:
+
+| beside a guided call | |
+|---|---|
+| an unguided call of the same pipeline, in a callback, a thread or an asyncio task | works |
+| a call of another pipeline that shares its U-Net, transformer, VAE, text encoder or scheduler | works |
+| a call of another guided pipeline around the same pipeline: `guide(pipe, …)` twice | works; they may share a `Memory` |
+| a second call of the same guided pipeline, in a callback or a thread | refused: `report` and `latents` are of one call |
+
+- A callback is given the stand-in. Calling it draws unguided; setting `_guidance_scale` or `_interrupt` on it, or on the guided pipeline,
+  acts on the running call. On the original pipeline only `_interrupt` does.
+- After the call the pipeline and its scheduler are as they were before it: read `guided.report` and `guided.latents`, not
+  `pipe.scheduler.timesteps`.
+- Two *unguided* calls of one pipeline in two threads are mixed up by diffusers itself, and one tokenizer in two threads by transformers.
+  In a guided call both are copies.
+- What diffusers itself changes on shared models during a call is seen by all: attention processors of perturbed-attention guidance, the
+  LoRA scale of a call, and float16 VAEs of SDXL, which are decoded in float32."""
 
 OPTIONS_INTRODUCTION = """Written by `python docs/generate.py`. On the command line: `--set METHOD.OPTION=VALUE`.
 
@@ -238,7 +259,7 @@ def pipelines_page() -> str:
         )
     notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
     return "\n".join(
-        [PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, ""]
+        [PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, "", PIPELINES_CONCURRENCY, ""]
     )
 
 

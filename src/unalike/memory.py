@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ _KIND = "unalike.memory"
 _VERSION = 1
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _COLUMNS = ("latents", "prompts", "order")
+_LOCK = threading.RLock()  # guided calls in several threads may share a memory
 
 
 class Memory:
@@ -91,6 +93,17 @@ class Memory:
             OptionError: when the sizes do not fit each other or what the space holds already.
             NumericsError: for NaN or infinite latents, and those too large or too small for float16.
         """
+        with _LOCK:
+            self._add(space, latents, prompts, texts, seeds)
+
+    def _add(
+        self,
+        space: str,
+        latents: Tensor,
+        prompts: Tensor | None,
+        texts: list[str] | None,
+        seeds: Sequence[int | None] | None,
+    ) -> None:
         rows = _storable("latents", latents, self.dtype)
         embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
         for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
@@ -123,13 +136,12 @@ class Memory:
         With float32 storage nothing is copied, and later additions do not change what was handed
         out.
         """
-        bank = self._banks.get(space)
-        if bank is None:
-            return None
-        prompts = bank.rows("prompts")
-        return References(
-            bank.rows("latents").float(), None if prompts.shape[1] == 0 else prompts.float()
-        )
+        with _LOCK:
+            bank = self._banks.get(space)
+            if bank is None:
+                return None
+            latents, prompts = bank.rows("latents"), bank.rows("prompts")
+        return References(latents.float(), None if prompts.shape[1] == 0 else prompts.float())
 
     def texts(self, space: str) -> list[str | None]:
         """The prompts of a space's samples, oldest first, in the order of `view`."""

@@ -26,7 +26,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
-from unalike.attach.diffusers.scoped import current, own_pipeline
+from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
 from unalike.attach.run.encoders import PromptEncoder
@@ -187,6 +187,7 @@ class GuidedPipeline:
         policy.require(pipe, shielded=shield is not None)
         self._require_fitting_stores()
 
+    @one_at_a_time
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
 
@@ -195,6 +196,7 @@ class GuidedPipeline:
 
         Raises:
             OptionError: for a name that is no argument of the pipeline.
+            AttachmentError: while another call of this object runs.
             RefusedError: when images are inside the protected set and stay there; it has the
                 others, which are in the memory, too.
             UnalikeError: what else is wrong with the guidance; the pipeline's own errors come

@@ -18,7 +18,11 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline
 
-_ORIGINAL, _ENTERED, _INTERRUPT = "_unalike_original", "_unalike_entered", "_unalike_interrupt"
+from unalike.attach.diffusers.tokenizers import own_tokenizers
+from unalike.errors import AttachmentError
+
+_ORIGINAL, _ENTERED, _CALL = "_unalike_original", "_unalike_entered", "_unalike_call"
+_INTERRUPT = "_unalike_interrupt"
 
 _running: ContextVar[tuple[Any, ...]] = ContextVar("unalike_running", default=())
 _evaluating: ContextVar[Any] = ContextVar("unalike_evaluating", default=None)
@@ -104,6 +108,27 @@ def current(pipe: Any) -> Any:
     return next((own for own in reversed(_running.get()) if original(own) is pipe), pipe)
 
 
+def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that is refused while it runs on the same object, in any thread: its results are
+    kept on the object.
+    """
+
+    @functools.wraps(call)
+    def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        mine = object()
+        if vars(self).setdefault(_CALL, mine) is not mine:  # atomic, unlike a test and then a write
+            raise AttachmentError(
+                "this guided pipeline is in a call already, and report and latents are of one call; for "
+                "calls at the same time make one for each, as in guide(pipe, SPARKE()): they may share pipe"
+            )
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            del vars(self)[_CALL]
+
+    return alone
+
+
 def layer_hook(own: Any, hook: Callable[..., Any]) -> Callable[..., Any]:
     """A hook for a layer of a model that other calls share: it acts only while a stand-in from
     `own_model(own, …)` is evaluated, in the thread that does that.
@@ -155,7 +180,8 @@ def _stand_in_class(kind: type) -> type:
         vars(self)[_ENTERED] = True
         token = _running.set((*_running.get(), self))
         try:
-            return own_call(self, *args, **kwargs)
+            with own_tokenizers(self):
+                return own_call(self, *args, **kwargs)
         finally:
             _running.reset(token)
 

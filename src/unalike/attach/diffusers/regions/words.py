@@ -15,6 +15,7 @@ from torch import Tensor
 from unalike.attach.diffusers.calls import own_call
 from unalike.attach.diffusers.prompts import prompt_texts
 from unalike.attach.diffusers.scoped import original, own_model, own_pipeline
+from unalike.attach.diffusers.tokenizers import own_tokenizers
 from unalike.errors import OptionError, UnsupportedError
 
 _PROMPTS = ("prompt", "prompt_2", "prompt_3")
@@ -190,7 +191,7 @@ def _encoded(
 
     for name in _encoders(own):
         own_model(own, name).register_forward_pre_hook(read(name), with_kwargs=True)
-    with torch.no_grad():
+    with own_tokenizers(own), torch.no_grad():
         return encode(
             **{
                 **shared,
