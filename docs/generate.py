@@ -259,7 +259,20 @@ def pipelines_page() -> str:
         )
     notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
     return "\n".join(
-        [PIPELINES_INTRODUCTION, "", *lines, "", "Limits:", "", *notes, "", PIPELINES_SETTINGS, "", PIPELINES_CONCURRENCY, ""]
+        [
+            PIPELINES_INTRODUCTION,
+            "",
+            *lines,
+            "",
+            "Limits:",
+            "",
+            *notes,
+            "",
+            PIPELINES_SETTINGS,
+            "",
+            PIPELINES_CONCURRENCY,
+            "",
+        ]
     )
 
 

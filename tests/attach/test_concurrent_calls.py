@@ -18,7 +18,8 @@ from unalike import CADS, SPARKE, SPELL, IntervalGuidance, Memory
 from unalike.attach import guide
 from unalike.attach.diffusers.scoped import current, own_model, own_pipeline
 from unalike.errors import AttachmentError
-from unalike.guidance.base import Context, Method
+from unalike.guidance.context import Context
+from unalike.guidance.method import Method
 
 Pipelines = Callable[[str], Any]
 METHODS: dict[str, Callable[[], Method]] = {
@@ -138,9 +139,7 @@ def test_both_are_as_alone_when_an_unguided_call_runs_in_another_thread(
     meeting = threading.Barrier(2)
     with ThreadPoolExecutor(2) as threads:
         one = threads.submit(drawn, guided, name, "cat", 0, **met(meeting))
-        two = threads.submit(
-            drawn, other, name, "dog", 7, guidance_scale=5.0, **met(meeting)
-        )
+        two = threads.submit(drawn, other, name, "dog", 7, guidance_scale=5.0, **met(meeting))
         assert torch.equal(one.result(), alone[0])
         assert torch.equal(two.result(), alone[1])
 
