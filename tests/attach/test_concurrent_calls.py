@@ -44,7 +44,7 @@ class Acting(Method):
 
 
 def sharing(pipe: Any, *, scheduler: bool = False) -> Any:
-    """Another pipeline around the same models, and around the same scheduler where that is asked."""
+    """Another pipeline around the same models, and the same scheduler where that is asked."""
     parts = dict(pipe.components)
     if not scheduler:
         parts["scheduler"] = copy.deepcopy(pipe.scheduler)
@@ -151,13 +151,12 @@ def test_both_are_as_alone_when_two_guided_calls_of_one_pipeline_run_at_once(
     def calls() -> list[Any]:
         return [guide(sd, METHODS[method]()), guide(sd, SPARKE(strength=0.1))]
 
-    alone = [drawn(g, "sd", p, i) for i, (g, p) in enumerate(zip(calls(), ("cat", "a cat")))]
-    meeting, memory = threading.Barrier(2), Memory()
-    together = calls()
+    alone = [drawn(g, "sd", "cat", seed) for seed, g in enumerate(calls())]
+    meeting, together = threading.Barrier(2), calls()
     with ThreadPoolExecutor(2) as threads:
         jobs = [
-            threads.submit(drawn, g, "sd", p, i, **met(meeting))
-            for i, (g, p) in enumerate(zip(together, ("cat", "a cat")))
+            threads.submit(drawn, g, "sd", "cat", seed, **met(meeting))
+            for seed, g in enumerate(together)
         ]
     assert all(torch.equal(job.result(), own) for job, own in zip(jobs, alone, strict=True))
     assert [len(g.report.images) for g in together] == [2, 2]
