@@ -130,7 +130,10 @@ SETTINGS = [
     ),
     *(
         Setting(
-            name, {"prediction_type": p, "timestep_spacing": "trailing"}, "shifted betas", steps=5
+            name,
+            {"prediction_type": p, "timestep_spacing": "trailing", "clip_sample": False},
+            "shifted betas",
+            steps=5,
         )
         for name in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
         for p in ("epsilon", "v_prediction")

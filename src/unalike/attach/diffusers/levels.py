@@ -1,32 +1,31 @@
-"""What a scheduler's current call means: the noise level, and the clean latent that the model's
-output stands for.
+"""Noise levels of schedulers: the entry of a scheduler class, and `register` for one that has none.
 
 Every solver reads the model's output as a statement about the clean latent, `x0 = a · sample + b ·
-model_output`, at the noise level `sample = alpha · x0 + sigma · noise`. One function per scheduler
-class says which four numbers hold at its current call, and where the call goes. A class that is not
-in the table is refused: `register` adds one.
+model_output`, at the noise level `sample = alpha · x0 + sigma · noise`. The entry of its class says
+which numbers hold at the current call, and where the call goes. A class without an entry is refused,
+never guessed at.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import diffusers
 from torch import Tensor
 
 from unalike.attach.diffusers.schedulers import (
     BUILT_IN,
     Entry,
     LevelMap,
-    SchedulerLevel,
     all_timesteps,
     first,
+    on_any_scale,
 )
+from unalike.attach.diffusers.x0_maps import SchedulerLevel
 from unalike.errors import UnsupportedError
 
 __all__ = [
+    "Level",
     "LevelMap",
     "SchedulerLevel",
     "deterministic_first_order",
@@ -36,46 +35,42 @@ __all__ = [
     "register",
     "require",
     "schedule",
+    "scheduler_timesteps",
     "supported",
 ]
+
+Level = SchedulerLevel
+"""The name that maps written for version 0.1 use."""
 
 _ENTRIES: dict[type, Entry] = {}
 
 
-def deterministic_first_order(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
-    """Whether a call of the scheduler with these arguments is one deterministic step of first order
-    from x0 and the noisy latents alone.
-
-    It is for DDIM without η and for Euler's method on noise levels or straight paths. All others
-    have a memory, noise of their own, or several evaluations a step; and none is where predictions
-    are clipped, for then an edit of x0 is not what it seems.
-    """
-    known = (
-        diffusers.DDIMScheduler,
-        diffusers.EulerDiscreteScheduler,
-        diffusers.FlowMatchEulerDiscreteScheduler,
-    )
-    if not isinstance(scheduler, known):
-        return False
-    switches = ("stochastic_sampling", "clip_sample", "thresholding")
-    return not (
-        arguments.get("eta", 0) > 0
-        or any(getattr(scheduler.config, name, False) for name in switches)
-    )
-
-
 def register(
-    scheduler_class: type, level: LevelMap, schedule: Callable[[Any], Tensor] = all_timesteps
+    scheduler_class: type,
+    level: LevelMap,
+    schedule: Callable[[Any], Tensor] = all_timesteps,
+    *,
+    deterministic_first_order: bool = False,
+    position: Callable[[Any, Any], int] | None = None,
+    scheduler_timesteps: Callable[[Any, float], tuple[float, ...]] = on_any_scale,
 ) -> None:
-    """Adds a scheduler class, or replaces its map.
+    """Adds the entry of a scheduler class, or replaces it.
 
     Args:
         scheduler_class: the class; subclasses that keep its `step` are covered too.
-        level: the map of its current call.
+        level: the x0 map of its current call, `(scheduler, timestep) -> SchedulerLevel`.
         schedule: the timesteps at which the model will be evaluated; all of `scheduler.timesteps`
             unless given.
+        deterministic_first_order: whether a step is `next_alpha · x0 + next_sigma · noise` with the
+            noise that sample and x0 imply: no memory of earlier predictions, no fresh noise, one
+            evaluation. Only then can methods renew noise (`Auto`).
+        position: `(scheduler, timestep) -> index` in the schedule, for a class without a step index
+            whose timesteps do not tell.
+        scheduler_timesteps: `(scheduler, number) -> timesteps`, those that the model may be given as
+            this number; by itself, or on a scale from 0 to 1, unless given.
 
     Example:
+        >>> import diffusers
         >>> class Straight(diffusers.FlowMatchEulerDiscreteScheduler):
         ...     def step(self, model_output, timestep, sample, **options):
         ...         return super().step(model_output, timestep, sample, **options)
@@ -83,102 +78,23 @@ def register(
         False
         >>> def straight_level(scheduler, timestep):
         ...     sigma, after = (float(scheduler.sigmas[scheduler.step_index + i]) for i in (0, 1))
-        ...     return SchedulerLevel(alpha=1 - sigma, sigma=sigma, a=1.0, b=-sigma, next_alpha=1 - after, next_sigma=after)
-        >>> register(Straight, straight_level)
+        ...     return SchedulerLevel(1 - sigma, sigma, a=1.0, b=-sigma, next_alpha=1 - after, next_sigma=after)
+        >>> register(Straight, straight_level, deterministic_first_order=True)
         >>> supported(Straight())
         True
     """
-    _ENTRIES[scheduler_class] = Entry(level, schedule)
+    _ENTRIES[scheduler_class] = Entry(
+        level, schedule, deterministic_first_order, position, scheduler_timesteps
+    )
 
 
 def supported(scheduler: Any) -> bool:
-    """Whether the scheduler's class has a map."""
+    """Whether the scheduler's class has an entry."""
     return _entry(type(scheduler)) is not None
 
 
-def level(scheduler: Any, timestep: Any) -> SchedulerLevel:
-    """The noise levels and the x0 map of the scheduler's current call.
-
-    Raises:
-        UnsupportedError: for a scheduler class or a prediction type without a map.
-    """
-    return require(scheduler).level(scheduler, timestep)
-
-
-def schedule(scheduler: Any) -> Tensor:
-    """The timesteps at which the model is evaluated in a whole run, in order.
-
-    Raises:
-        UnsupportedError: for a scheduler class without a map.
-    """
-    return require(scheduler).schedule(scheduler)
-
-
-def meant(scheduler: Any, timestep: float) -> tuple[float, ...]:
-    """The timesteps of the scheduler that a model may be asked about by this number.
-
-    They are the scheduler's own, or on a scale from 0 to 1, upward or downward; for the angles `t`
-    of SCM, `sin t / (cos t + sin t)`.
-    """
-    if isinstance(scheduler, diffusers.SCMScheduler):
-        return (math.atan2(timestep, 1 - timestep),)
-    return timestep, 1000 * timestep, 1000 * (1 - timestep)
-
-
-def position(scheduler: Any, timestep: Any, after: int) -> int:
-    """The index in `schedule` of the current call; `after` is that of the one before, or -1.
-
-    Sets the scheduler's own step index where it has one that is not set yet, just as its `step`
-    would.
-
-    Raises:
-        UnsupportedError: where the timestep is not in the schedule.
-    """
-    if hasattr(type(scheduler), "_init_step_index"):
-        fresh = scheduler.step_index is None
-        if fresh:
-            scheduler._init_step_index(first(timestep))
-        return int(scheduler.step_index)
-    own = require(scheduler).position
-    times, now = schedule(scheduler).tolist(), float(first(timestep))
-    if own is not None:
-        index = own(scheduler, timestep)
-        if after < index < len(times):
-            return index
-    for index in range(after + 1, len(times)):
-        if times[index] == now:
-            return index
-    raise UnsupportedError(
-        f"{type(scheduler).__name__} was stepped at timestep {now:g}, which is not among the ones still to come; "
-        "only timesteps that set_timesteps made can be guided, in their order"
-    )
-
-
-def _entry(scheduler_class: type) -> Entry | None:
-    for parent in scheduler_class.__mro__:
-        entry = _ENTRIES.get(parent) or _built_in(parent)
-        if entry is not None:
-            return (
-                entry
-                if getattr(scheduler_class, "step", None) is getattr(parent, "step", None)
-                else None
-            )
-    return None
-
-
-def _built_in(scheduler_class: type) -> Entry | None:
-    """The row of one of diffusers' own classes, by its name, so that none has to be imported that
-    is not used.
-    """
-    return (
-        BUILT_IN.get(scheduler_class.__name__)
-        if scheduler_class.__module__.startswith("diffusers.schedulers.")
-        else None
-    )
-
-
 def require(scheduler: Any) -> Entry:
-    """The row of the scheduler's class.
+    """The entry of the scheduler's class.
 
     Raises:
         UnsupportedError: where there is none; the message names the class and the call that adds
@@ -186,9 +102,63 @@ def require(scheduler: Any) -> Entry:
     """
     entry = _entry(type(scheduler))
     if entry is None:
+        known = sorted({*BUILT_IN, *(c.__name__ for c in _ENTRIES)})
+        name = type(scheduler).__name__
         raise UnsupportedError(
-            f"no x0 map is known for the scheduler {type(scheduler).__name__}; use one of "
-            f"{', '.join(sorted({*BUILT_IN, *(c.__name__ for c in _ENTRIES)}))}, "
-            f"or add one with unalike.attach.diffusers.levels.register({type(scheduler).__name__}, level)"
+            f"no x0 map is known for the scheduler {name}; use one of {', '.join(known)}, "
+            f"or add one with unalike.attach.diffusers.levels.register({name}, level)"
         )
     return entry
+
+
+def level(scheduler: Any, timestep: Any) -> SchedulerLevel:
+    """The noise level and the x0 map of the scheduler's current call.
+
+    Raises:
+        UnsupportedError: for a scheduler class or a prediction type without a map, and for a level
+            that no step from noise to data has.
+    """
+    return require(scheduler).checked_level(scheduler, timestep)
+
+
+def schedule(scheduler: Any) -> Tensor:
+    """The timesteps at which the model is evaluated in a whole run, in order.
+
+    Raises:
+        UnsupportedError: for a scheduler class without an entry.
+    """
+    return require(scheduler).schedule(scheduler)
+
+
+def position(scheduler: Any, timestep: Any, after: int) -> int:
+    """The index in `schedule` of the current call; see `Entry.locate`.
+
+    Raises:
+        UnsupportedError: where the timestep is not in the schedule, or the schedule goes up and
+            down.
+    """
+    return require(scheduler).locate(scheduler, timestep, after)
+
+
+def scheduler_timesteps(scheduler: Any, timestep: float) -> tuple[float, ...]:
+    """The timesteps of the scheduler that a model may be given as this number."""
+    return require(scheduler).scheduler_timesteps(scheduler, timestep)
+
+
+def deterministic_first_order(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of the scheduler with these arguments is a deterministic first-order step."""
+    return require(scheduler).steps_deterministically(scheduler, arguments)
+
+
+def _entry(scheduler_class: type) -> Entry | None:
+    for parent in scheduler_class.__mro__:
+        entry = _ENTRIES.get(parent) or _built_in(parent)
+        if entry is not None:
+            keeps_step = getattr(scheduler_class, "step", None) is getattr(parent, "step", None)
+            return entry if keeps_step else None
+    return None
+
+
+def _built_in(scheduler_class: type) -> Entry | None:
+    own = scheduler_class.__module__.startswith("diffusers.schedulers.")
+    return BUILT_IN.get(scheduler_class.__name__) if own else None

@@ -115,15 +115,15 @@ class Binding:
 
         Args:
             timestep: what the model is given as such: the scheduler's own, or that on another scale
-                (see `levels.meant`).
+                (see `levels.scheduler_timesteps`).
 
         Raises:
             UnsupportedError: where it is not among the timesteps still to come.
         """
         scheduler, first = self._scheduler, self._position + 1
         times = levels.schedule(scheduler).tolist()
-        meant = levels.meant(scheduler, timestep)
-        near = [(min(abs(times[i] - t) for t in meant), i) for i in range(first, len(times))]
+        candidates = levels.scheduler_timesteps(scheduler, timestep)
+        near = [(min(abs(times[i] - t) for t in candidates), i) for i in range(first, len(times))]
         begin = getattr(scheduler, "begin_index", None) if self._position < 0 else 0
         if (
             begin is not None
