@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import diffusers
@@ -151,6 +152,18 @@ def test_samples_of_a_group_are_further_apart_when_guided(method: Any, plain: Te
     guided = drawn(method)
     assert torch.isfinite(guided).all()
     assert (apart(guided) > apart(plain)).all()
+
+
+def test_run_is_refused_when_a_sampler_turns_samples_into_noise() -> None:
+    guided = guide_denoiser(OneImage(IMAGE), SPARKE(objective="rke"), sigmas=SIGMAS)
+
+    def inversion(denoiser: Any, x: Tensor) -> Tensor:
+        for here, there in pairwise(SIGMAS.flip(0)[1:]):
+            x = x + (x - denoiser(x, here)) / here * (there - here)
+        return x
+
+    with pytest.raises(UnsupportedError, match="so that its noise rises"):
+        guided.sample(inversion, noise(2, 3, 4, 4))
 
 
 def test_samples_are_the_same_when_seeds_are() -> None:

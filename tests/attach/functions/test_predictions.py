@@ -78,6 +78,23 @@ def test_result_moves_by_the_shift_when_every_prediction_does(loop: str) -> None
     torch.testing.assert_close(result, (IMAGE + 0.7).expand(2, 3, 4, 4), atol=1e-4, rtol=0)
 
 
+def test_run_is_refused_when_a_loop_turns_samples_into_noise() -> None:
+    """As `ddim_reverse_sample` of guided-diffusion does, which takes a denoised_fn too."""
+    diffusion, x = Diffusion(6), noise(2, 3, 4, 4)
+
+    def reversed_loop(model: Any, x: Tensor, denoised_fn: Any) -> Tensor:
+        for i in range(6):
+            x = x + 0 * denoised_fn(model(x, torch.full((len(x),), diffusion.timestep_map[i])))
+        return x
+
+    guided = denoised_fn(diffusion, SPARKE())
+    with pytest.raises(
+        UnsupportedError, match=r"from step 5 .* back to 4, so that its noise rises"
+    ):
+        guided.sample(reversed_loop, OneImage(IMAGE), x)
+    assert guided.report is None
+
+
 def test_correction_is_clipped_when_the_loop_clips() -> None:
     diffusion, x = Diffusion(6), noise(2, 3, 4, 4)
     result = denoised_fn(diffusion, Shift(by=0.9)).sample(

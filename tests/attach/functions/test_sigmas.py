@@ -33,15 +33,22 @@ def test_step_is_the_one_around_when_asked_between_levels() -> None:
         2,
         1.0,
     )  # so that the step it begins is not nearly of length 0
-    assert sigmas.place(100.0) == (0, 4.0)
+    assert sigmas.place(11.0) == (0, 4.0)
     assert sigmas.place(0.1) == (3, 0.0)
 
 
-@given(st.floats(0.01, 100.0))
+@given(st.floats(0.01, 11.3))
 def test_step_ends_well_below_when_asked_anywhere(sigma: float) -> None:
     step, after = Sigmas(LEVELS).place(sigma)
     assert after <= sigma * 2**-0.24 if sigma < 8 else after == 4
     assert 0 <= step < 4
+
+
+def test_call_is_refused_when_it_is_far_above_the_first_level() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"at sigma 80, above the first of sigmas, 8; .*churn="
+    ):
+        Sigmas(LEVELS).place(80.0)
 
 
 def test_step_is_its_own_when_its_level_was_raised_by_churn() -> None:

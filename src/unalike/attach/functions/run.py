@@ -82,7 +82,7 @@ class GuidedFunction:
         self._deterministic_first_order = deterministic_first_order
         self._session: Session | None = None
         self._shape: torch.Size | None = None
-        self._evaluations = 0
+        self._evaluations, self._first_step = 0, 0
         if memory is not None:
             require_same_models(memory, self._models)
         if shield is not None and shield.space.rpartition("/")[0] != space:
@@ -103,7 +103,7 @@ class GuidedFunction:
             if self._conditioning.seeds is None
             else Randomness.of_seeds(self._conditioning.seeds),
         )
-        self._shape, self._evaluations = None, 0
+        self._shape, self._evaluations, self._first_step = None, 0, 0
         return self
 
     def finish(self, x: Tensor) -> Tensor:
@@ -176,6 +176,7 @@ class GuidedFunction:
                 f"the samples have shape {tuple(x_t.shape)} and had {tuple(self._shape)} before, in one run; call begin() before each batch"
             )
         self._shape = x_t.shape
+        self._require_falling_noise(level, step)
         precise = torch.promote_types(x0.dtype, torch.float32)
         clean, noisy = x0.detach().to(precise), x_t.detach().to(precise)
         call = Call(
@@ -189,6 +190,18 @@ class GuidedFunction:
         delta = session.correct(call)
         self._evaluations += 1
         return x0 if delta is None else (x0.to(precise) + delta).to(x0.dtype)
+
+    def _require_falling_noise(self, level: Level, step: int) -> None:
+        if level.fault is not None:
+            raise UnsupportedError(f"the sampler is at a noise level that is none: {level.fault}")
+        if not self._evaluations:
+            self._first_step = step
+        if step < self._first_step:
+            raise UnsupportedError(
+                f"the sampler went from step {self._first_step} of its noise levels back to {step}, "
+                "so that its noise rises; only sampling from noise to data can be guided: leave out "
+                "guidance where samples are turned into noise"
+            )
 
 
 def _require_methods(methods: Sequence[Method]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError, UnsupportedError
 
+_MOST_RAISED = 1.01 * math.sqrt(2)  # churn raises a level by the square root of 2 at most
 _SAME = 1e-4  # relative difference of noise levels that are one, up to rounding in the sampler
 
 
@@ -82,7 +83,16 @@ class Sigmas:
     def place(self, sigma: float) -> tuple[int, float]:
         """The index of the step that a call at `sigma` belongs to, and the level that the step ends
         with.
+
+        Raises:
+            UnsupportedError: for a level so far above the first one that no churn raises it there.
         """
+        highest = self._levels[0]
+        if sigma > _MOST_RAISED * highest:
+            raise UnsupportedError(
+                f"the denoiser was asked at sigma {sigma:g}, above the first of sigmas, "
+                f"{highest:g}; give sigmas= as the sampler takes them, and churn= where it has some"
+            )
         step = self._step(sigma)
         return step, self._levels[step + 1] if step + 1 < len(self._levels) else 0.0
 
