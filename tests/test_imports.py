@@ -14,7 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "unalike"
 
 LAYERS = (
     ("errors",),
-    ("options", "images"),
+    ("options", "files", "hub"),
+    ("images",),
     ("kernels",),
     ("scores",),
     ("metrics",),
@@ -31,6 +32,8 @@ LAYERS = (
 LIBRARIES = {
     "errors": set(),
     "options": set(),
+    "files": set(),
+    "hub": {"huggingface_hub"},
     "images": {"torch", "numpy", "PIL"},
     "kernels": {"torch"},
     "scores": {"torch"},
@@ -41,7 +44,7 @@ LIBRARIES = {
     "memory": {"torch"},
     "shields": {"torch", "numpy", "safetensors", "pyarrow", "faiss"},
     "attach": {"torch", "diffusers"},
-    "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub"},
+    "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub", "safetensors"},
     "models": {"torch", "numpy", "PIL"},
     "extractors": {"torch", "transformers", "torch_fidelity"},
     "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors"},

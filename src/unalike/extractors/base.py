@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unalike.errors import NumericsError, OptionError, StoreError
 from unalike.fingerprint import fingerprint
+from unalike.hub import offline_options
 from unalike.kernels import Cosine, Kernel
 
 
@@ -150,7 +151,8 @@ def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
     """
     folder = Path(source)
     try:
-        return kind.from_pretrained(source, **options)
+        offline = offline_options(source, "config.json")
+        return kind.from_pretrained(source, **options, **offline)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         if folder.is_dir():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +9,30 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import OptionError, StoreError
+from safetensors import SafetensorError
+
+from unalike.errors import Message, OptionError, StoreError, did_you_mean, named
+from unalike.files import read_json
+from unalike.hub import offline_options
 from unalike.pipelines.catalogue import MODELS, Model
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _INDEX = "model_index.json"
+_DAMAGED = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    AssertionError,
+    MemoryError,
+    SafetensorError,
+)
+"""What diffusers and transformers raise for files that are damaged or not theirs."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -45,7 +60,7 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
         >>> load("emojy")
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: unknown model 'emojy'; did you mean 'emoji'? Allowed: emoji, digits, sdv1.5, ...
+        unalike.errors.OptionError: model is 'emojy'; did you mean 'emoji'? allowed: emoji, digits, sdv1.5, ...
     """
     if not isinstance(name_or_path, str | Path):
         return _as_it_is(name_or_path, options)
@@ -82,7 +97,12 @@ def find(name: str | Path) -> Source:
     if Path(name).is_dir():
         if not (Path(name) / _INDEX).is_file():
             raise OptionError(
-                f"model folder {str(name)!r} has no {_INDEX}; give a folder written by a pipeline's save_pretrained"
+                named(
+                    "{model} is the folder {!r}, which has no {}; give one that a pipeline's "
+                    "save_pretrained wrote",
+                    str(name),
+                    _INDEX,
+                )
             )
         return Source(Path(name))
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
@@ -115,18 +135,16 @@ def pipeline_class(source: Source) -> Any:
 
     if source.row:
         name = source.row.pipeline
-    elif isinstance(source.place, Path):
-        name = json.loads((source.place / _INDEX).read_text("utf-8")).get("_class_name")
     else:
         try:
-            config: Any = diffusers.DiffusionPipeline.load_config(source.place)
-            name = config.get("_class_name")
+            name = _class_name(source.place)
         except (OSError, ValueError) as error:
             raise _refused(source, error) from error
-    kind = getattr(diffusers, str(name), None)
-    if not isinstance(kind, type):
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
         raise StoreError(
-            f"{_named(source)!r} is a {name}, which diffusers {diffusers.__version__} has not; use another version of it"
+            f"{_named(source)!r} says that it is a {name}, which is no pipeline of diffusers "
+            f"{diffusers.__version__}; use another version of diffusers, or another model"
         )
     return kind
 
@@ -149,12 +167,14 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
             )
             if row and row.variant and chosen["dtype"] != torch.float32:
                 chosen.setdefault("variant", row.variant)
+        if isinstance(source.place, str):
+            chosen |= offline_options(source.place, _INDEX)
         if row and row.controlnet and "controlnet" not in chosen:
             chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(
                 row.controlnet, torch_dtype=chosen.get("dtype")
             )
         pipe = (kind or diffusers.DiffusionPipeline).from_pretrained(source.place, **chosen)
-    except (OSError, ValueError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise _refused(source, error) from error
     if row and row.scheduler and "scheduler" not in options:
         pipe.scheduler = getattr(diffusers, row.scheduler).from_config(pipe.scheduler.config)
@@ -198,22 +218,56 @@ def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
 def _named(source: Source) -> str:
     if source.row:
         return source.row.name
-    return source.place.name if isinstance(source.place, Path) else source.place
+    return str(source.place)
+
+
+def _class_name(place: Path | str) -> str:
+    """The class that `model_index.json` of a folder or of the hub names."""
+    import diffusers
+
+    if isinstance(place, Path):
+        config = read_json(place / _INDEX)
+    else:
+        offline = offline_options(place, _INDEX)
+        config = diffusers.DiffusionPipeline.load_config(place, **offline)
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        raise ValueError(f"its {_INDEX} does not name the class of a pipeline")
+    return name
 
 
 def _refused(source: Source, error: Exception) -> OptionError | StoreError:
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(source.place, Path):
         return StoreError(f"the model folder {str(source.place)!r} cannot be loaded: {reason}")
     if source.row:
         return StoreError(
-            f"the model {source.row.name!r} is {source.place!r} on the Hugging Face hub, which did not give it: {reason}. With its files "
-            "in a folder, give that folder in the place of the name"
+            named(
+                "{model} is {!r}, which is {!r} on the Hugging Face hub and cannot be loaded: {}. "
+                "With its files in a folder, give that: {model=FOLDER}",
+                source.row.name,
+                source.place,
+                reason,
+            )
         )
-    return OptionError(f"{_unknown(source.place)}. From the hub: {reason}")
+    if isinstance(error, ConnectionError):
+        known = ", ".join(name for name, row in MODELS.items() if row.checkpoint is None)
+        return OptionError(
+            named(
+                "{model} is {!r}: {}. Allowed without a network: {}, or a folder",
+                source.place,
+                reason,
+                known,
+            )
+        )
+    return OptionError(named("{}. From the hub: {}", _unknown(source.place), reason))
 
 
-def _unknown(name: object) -> str:
-    close = difflib.get_close_matches(str(name), MODELS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f'unknown model {str(name)!r}; {hint}Allowed: {", ".join(MODELS)}, a folder in diffusers\' layout, or a hub id such as "owner/name"'
+def _unknown(name: object) -> Message:
+    return named(
+        "{model} is {!r}; {}allowed: {}, a folder in diffusers' layout, or a hub id such as "
+        "OWNER/NAME",
+        str(name),
+        did_you_mean(name, MODELS),
+        ", ".join(MODELS),
+    )

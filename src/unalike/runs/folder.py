@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from unalike.errors import Option, OptionError, StoreError, named
+from unalike.files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +36,7 @@ SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
 LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
 _SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html")
 _IMAGE_FOLDERS = (IMAGES, UNGUIDED)
-_SHOWN, _LONGEST = 3, 48
+_SHOWN, _LONGEST, _MOST = 3, 48, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class RunFolder:
         it.
         """
         try:
-            record = json.loads((self.path / RECORD).read_text("utf-8"))
+            record = read_json(self.path / RECORD)
         except (OSError, ValueError):
             return None
         return record if isinstance(record, dict) and record.get("tool") == _TOOL else None
@@ -131,7 +132,9 @@ class RunFolder:
         for name in _SINGLE_FILES:
             yield self.path / name
         for folder in _IMAGE_FOLDERS:
-            for index in range(int(record.get("images", {}).get("planned", 0))):
+            planned = record.get("images")
+            count = planned.get("planned") if isinstance(planned, dict) else 0
+            for index in range(count if isinstance(count, int) and count <= _MOST else 0):
                 yield self.path / folder / image_name(index)
 
     def write_record(self, record: Mapping[str, Any]) -> None:

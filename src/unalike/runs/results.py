@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unalike.errors import StoreError, named
+from unalike.files import read_json
 from unalike.runs.folder import RunFolder
 
 _PAGE = "report.html"
@@ -33,7 +34,7 @@ class ResultFolder(RunFolder):
         wrote it.
         """
         try:
-            record = json.loads((self.path / self.record_name).read_text("utf-8"))
+            record = read_json(self.path / self.record_name)
         except (OSError, ValueError):
             return None
         return record if isinstance(record, dict) and record.get("tool") == "unalike" else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from unalike.errors import StoreError
+from unalike.files import parse_json, require_regular
 from unalike.shields import disk
 
 if sys.platform != "win32":
@@ -102,11 +103,15 @@ def read(folder: Path) -> list[dict[str, Any]] | None:
 def _entries(path: Path) -> tuple[list[dict[str, Any]], int]:
     """All complete lines, and where they end."""
     try:
+        require_regular(path)
         data = path.read_bytes()
         length = data.rfind(b"\n") + 1
-        entries = [json.loads(line) for line in data[:length].splitlines()]
+        entries = [parse_json(line.decode()) for line in data[:length].splitlines()]
     except (OSError, ValueError) as error:
         raise disk.damaged_build(path, str(error)) from error
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise disk.damaged_build(path, f"line {number} is no JSON object")
     return entries, length
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from unalike.errors import OptionError, StoreError
+from unalike.files import read_json
 from unalike.shields import disk
 from unalike.shields.vectors import DTYPES, FARTHEST
 
@@ -147,7 +148,7 @@ class Manifest:
                 f"there is no protected set in {str(folder)!r}; build one with `unalike shield build IMAGES --out DIR`"
             )
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path)
         except (OSError, ValueError) as error:
             raise _damaged(folder, f"its manifest cannot be read ({error})") from error
         if not isinstance(content, dict) or content.get("kind") != KIND:

@@ -27,12 +27,20 @@ def written(path, kind):
         path.write_text(
             json.dumps([{"file_name": f, "text": p} for f, p in EXPECTED.items()]), "utf-8-sig"
         )
+    elif kind == ".jsonl":
+        rows = [json.dumps({"file": f, "prompt": p}) for f, p in EXPECTED.items()]
+        path.write_text("\n".join(rows), "utf-8-sig")
+    elif kind == "windows.csv":
+        path.write_bytes(b'\xef\xbb\xbffile,prompt\r\na.png,a cat\r\nsub/b.png,"dog, running"\r\n')
     else:
         path.write_text("./a.png\ta cat\n\nsub\\b.png\tdog, running\n", "utf-8")
     return path
 
 
-@pytest.mark.parametrize("kind", [".csv", ".tsv", ".parquet", "object.json", "list.json", ".txt"])
+@pytest.mark.parametrize(
+    "kind",
+    [".csv", ".tsv", ".parquet", "object.json", "list.json", ".jsonl", ".txt", "windows.csv"],
+)
 def test_files_are_mapped_to_prompts_when_read_from_any_format(tmp_path, kind):
     assert read_prompts(written(tmp_path / f"prompts{kind}", kind)) == EXPECTED
 
@@ -46,16 +54,45 @@ BAD = {
         "columns name, words; it needs file and prompt",
     ),
     "no rows": ("prompts.csv", "file,prompt\n", "has no entry"),
-    "short row": ("prompts.csv", "file,prompt\na.png\n", "each needs a file and a prompt"),
-    "empty prompt": ("prompts.txt", "a.png\t \n", "each needs a file and a prompt"),
-    "no tab": ("prompts.txt", "a.png\tcat\nb.png dog\n", "line 2 has no tab"),
+    "short row": ("prompts.csv", "file,prompt\na.png\n", "line 2 has 1 field and the header has 2"),
+    "empty prompt": ("prompts.txt", "a.png\t \n", "whose prompt is empty"),
+    "no tab": ("prompts.txt", "a.png\tcat\nb.png dog\n", "line 2 has 0 tabs"),
     "two prompts": ("prompts.txt", "a.png\tcat\n./a.png\tdog\n", "two prompts for 'a.png'"),
     "not JSON": ("prompts.json", "{", "cannot be read"),
+    "commas without quotes": (
+        "prompts.csv",
+        "file,prompt\na.png,cat\nb.png,a cat, black, asleep\n",
+        'line 3 has 4 fields and the header has 2; quote text .*"one, two"',
+    ),
+    "a tab too many": ("prompts.tsv", "file\tprompt\na.png\tcat\tdog\n", "line 2 has 3 fields"),
+    "two tabs": ("prompts.txt", "a.png\tcat\tdog\n", "line 1 has 2 tabs"),
+    "a column twice": ("prompts.csv", "file,prompt,prompt\na,b,c\n", "two columns of the same"),
+    "a key twice": ("prompts.json", '{"a.png": "x", "a.png": "y"}', "'a.png' is there twice"),
+    "a field twice": (
+        "prompts.jsonl",
+        '{"file": "a", "prompt": "x", "prompt": "y"}\n',
+        "line 1 .*'prompt' is there twice",
+    ),
+    "a field too few": (
+        "prompts.jsonl",
+        '{"file": "a", "prompt": "x"}\n{"file": "b"}\n',
+        "have to be text",
+    ),
+    "no object in a line": (
+        "prompts.jsonl",
+        '{"file": "a", "prompt": "x"}\n5\n',
+        "list of objects",
+    ),
+    "a NUL": ("prompts.csv", "file,prompt\na.png,c\0t\n", "line 2 has a NUL"),
+    "an escaped NUL": ("prompts.json", '{"a.png": "c\\u0000t"}', "whose prompt has a NUL"),
+    "half a character": ("prompts.json", '{"a.png": "\\ud800"}', "no UTF-8 text"),
+    "deep": ("prompts.json", "[" * 100_000, "nested too deep"),
+    "an open quote": ("prompts.csv", 'file,prompt\na.png,"cat\n', "cannot be read"),
     "a number": ("prompts.json", "3", "neither an object nor a list"),
     "a list of texts": ("prompts.json", '["a"]', "neither an object nor a list"),
-    "numbers as prompts": ("prompts.json", '{"a.png": 3}', "both text"),
+    "numbers as prompts": ("prompts.json", '{"a.png": 3}', "have to be text"),
     "not Parquet": ("prompts.parquet", "x", "cannot be read"),
-    "not text": ("prompts.csv", b"\xff\xfe\x00\x01", "cannot be read"),
+    "not text": ("prompts.csv", b"file,prompt\n\xff\xfe,x\n", "line 2 has bytes that are no UTF-8"),
 }
 
 

@@ -475,7 +475,7 @@ def test_run_is_refused_when_it_had_no_protected_set(drawn: Path) -> None:
 def test_model_is_asked_for_when_the_record_does_not_say_where_it_is(
     verified: Callable[..., Verification],
 ) -> None:
-    with pytest.raises(OptionError, match=r"unknown model 'sd'.*--model"):
+    with pytest.raises(OptionError, match=r"model is 'sd'.*model="):
         verified(model=None)
 
 

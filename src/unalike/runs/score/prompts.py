@@ -4,6 +4,7 @@ A file maps names to prompts, each name relative to the folder of images, with `
 
     .csv .tsv .parquet   columns `file` and `prompt`; other columns are ignored
     .json                {"a.png": "a cat", …}, or [{"file": "a.png", "prompt": "a cat"}, …]
+    .jsonl               {"file": "a.png", "prompt": "a cat"} in each line
     .txt                 a line an image: the file, a tab, the prompt
 
 In place of `file` a column may be called `file_name` or `image`, in place of `prompt` `caption` or
@@ -13,55 +14,70 @@ In place of `file` a column may be called `file_name` or `image`, in place of `p
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unalike.errors import OptionError, StoreError
+from unalike.errors import Option, OptionError, StoreError, named, shown
+from unalike.files import parse_json, read_json, read_text, require_regular
+from unalike.options import fault_of_text
 from unalike.runs.folder import RECORD
 
 FILE_COLUMNS = ("file", "file_name", "image")
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 _SHOWN = 5
-_FORMATS = "a .csv, .tsv or .parquet with columns file and prompt; a .json of file → prompt; or a .txt of lines FILE, tab, PROMPT"
+_FORMATS = (
+    "a .csv, .tsv, .jsonl or .parquet with file and prompt; a .json of file → prompt; or a .txt of "
+    "lines FILE, tab, PROMPT"
+)
 
 
-def read_prompts(path: Path) -> dict[str, str]:
+def read_prompts(path: Path, *, option: str = "prompts") -> dict[str, str]:
     """File → prompt, as the file says.
 
+    Args:
+        path: of the file.
+        option: the name of the option that gave it, for messages.
+
     Raises:
-        OptionError: for a file that is not there, of another form, empty, or with two prompts for
-            one image.
+        OptionError: for a file that is not there, of another form, empty, with more or fewer fields
+            than columns, or with two prompts for one image.
     """
     try:
         pairs = list(_pairs(path))
+        if not pairs:
+            raise ValueError("it has no entry")
+        return _checked(pairs)
     except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, OptionError):
-            raise
-        reason = (
-            f"it is not there ({path})"
-            if isinstance(error, FileNotFoundError)
-            else " ".join(str(error).split())
-        )
+        reason = f"it cannot be read ({' '.join(str(error).split())})"
+        if isinstance(error, FileNotFoundError):
+            reason = "it is not there"
+        elif type(error) is ValueError:
+            reason = str(error)
         raise OptionError(
-            f"prompts is {str(path)!r}, which cannot be read: {reason}; allowed: {_FORMATS}"
+            named("{} is {!r}: {}; allowed: {}", Option(option), str(path), reason, _FORMATS)
         ) from error
+
+
+def _checked(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """The pairs by their files, each checked."""
     found: dict[str, str] = {}
     for file, prompt in pairs:
-        if not (
-            isinstance(file, str) and isinstance(prompt, str) and file.strip() and prompt.strip()
-        ):
-            raise OptionError(
-                f"prompts is {str(path)!r}, which has the entry {file!r}: {prompt!r}; each needs a file and a prompt, both text"
+        if not isinstance(file, str) or not isinstance(prompt, str):
+            raise ValueError(
+                f"it has the entry {shown(file)}: {shown(prompt)}; a file and a prompt have to be text"
             )
+        for what, text in (("file", file), ("prompt", prompt)):
+            fault = fault_of_text(text)
+            if fault:
+                raise ValueError(
+                    f"it has the entry {shown(file)}: {shown(prompt)}, whose {what} {fault}"
+                )
         name = _normalised(file)
         if found.setdefault(name, prompt.strip()) != prompt.strip():
-            raise OptionError(
-                f"prompts is {str(path)!r}, which has two prompts for {name!r}; keep one of them"
-            )
-    if not found:
-        raise OptionError(f"prompts is {str(path)!r}, which has no entry; allowed: {_FORMATS}")
+            raise ValueError(f"it has two prompts for {shown(name)}; keep one of them")
     return found
 
 
@@ -117,55 +133,86 @@ def matched(files: Sequence[str], prompts: Mapping[str, str], source: str) -> li
 
 def _pairs(path: Path) -> Iterable[tuple[Any, Any]]:
     kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            return _of_rows(
-                list(csv.DictReader(f, delimiter="," if kind == ".csv" else "\t")), path
+    if kind not in _READERS:
+        raise ValueError("it is of another kind")
+    require_regular(path)
+    return _READERS[kind](path)
+
+
+def _of_csv(path: Path, delimiter: str = ",") -> Iterable[tuple[Any, Any]]:
+    """The rows of a table of text, each with as many fields as there are columns."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    rows = [(reader.line_num, row) for row in reader if row]
+    header = rows[0][1] if rows else []
+    if len(set(header)) < len(header):
+        raise ValueError(f"it has two columns of the same name ({', '.join(header)})")
+    named_rows = []
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise ValueError(
+                f"line {line} has {len(row)} field{'s' * (len(row) != 1)} and the header has {len(header)}; quote text "
+                f'that has a delimiter, as in "one{delimiter} two"'
             )
-    if kind == ".parquet":
-        return _of_rows(_parquet(path), path)
-    if kind == ".json":
-        content = json.loads(path.read_text("utf-8-sig"))
-        return content.items() if isinstance(content, dict) else _of_rows(content, path)
-    if kind == ".txt":
-        return [
-            _line(line, i, path)
-            for i, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1)
-            if line.strip()
-        ]
-    raise OptionError(f"prompts is {str(path)!r}; allowed: {_FORMATS}")
+        named_rows.append(dict(zip(header, row, strict=True)))
+    return _of_rows(named_rows)
 
 
-def _of_rows(rows: Any, path: Path) -> list[tuple[Any, Any]]:
+def _of_json(path: Path) -> Iterable[tuple[Any, Any]]:
+    content = read_json(path)
+    return content.items() if isinstance(content, dict) else _of_rows(content)
+
+
+def _of_lines(path: Path) -> Iterable[tuple[Any, Any]]:
+    """An object a line."""
+    rows = []
+    for number, line in _lines(path):
+        try:
+            rows.append(parse_json(line))
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON object: {error}") from error
+    return _of_rows(rows)
+
+
+def _of_text(path: Path) -> Iterable[tuple[str, str]]:
+    """A file, a tab and a prompt in each line."""
+    for number, line in _lines(path):
+        fields = line.split("\t")
+        if len(fields) != 2:
+            raise ValueError(
+                f"line {number} has {len(fields) - 1} tabs, {shown(line)}; it needs one, between a "
+                "file and its prompt"
+            )
+        yield fields[0], fields[1]
+
+
+def _lines(path: Path) -> Iterable[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    lines = enumerate(io.StringIO(read_text(path), newline=None), 1)
+    return ((number, line.rstrip("\n")) for number, line in lines if line.strip())
+
+
+def _of_rows(rows: Any) -> list[tuple[Any, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise OptionError(
-            f"prompts is {str(path)!r}, which is neither an object nor a list of objects; allowed: {_FORMATS}"
-        )
+        raise ValueError("it is neither an object nor a list of objects")
     names = {str(name) for row in rows for name in row}
     chosen = [
         next((c for c in columns if c in names), None) for columns in (FILE_COLUMNS, PROMPT_COLUMNS)
     ]
     if rows and None in chosen:
-        raise OptionError(
-            f"prompts is {str(path)!r}, which has the columns {', '.join(sorted(names))}; it needs file and prompt"
+        raise ValueError(
+            f"it has the columns {', '.join(sorted(names)) or 'none'}; it needs file and prompt"
         )
     return [(row.get(chosen[0]), row.get(chosen[1])) for row in rows]
-
-
-def _line(line: str, number: int, path: Path) -> tuple[str, str]:
-    file, tab, prompt = line.partition("\t")
-    if not tab:
-        raise OptionError(
-            f"prompts is {str(path)!r}, whose line {number} has no tab between a file and a prompt: {line[:60]!r}"
-        )
-    return file, prompt
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     names = {*FILE_COLUMNS, *PROMPT_COLUMNS, "unguided_image"}
+    require_regular(path)
     own = [name for name in pq.read_schema(path).names if name in names]
+    if len(set(own)) < len(own):
+        raise ValueError(f"it has two columns of the same name ({', '.join(own)})")
     return (
         pq.read_table(path, columns=own).to_pylist()
         if own
@@ -175,7 +222,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
 def _is_run(folder: Path) -> bool:
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
+        record = read_json(folder / RECORD)
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("tool") == "unalike"
@@ -183,3 +230,13 @@ def _is_run(folder: Path) -> bool:
 
 def _normalised(file: str) -> str:
     return PurePosixPath(file.strip().replace("\\", "/")).as_posix()
+
+
+_READERS = {
+    ".csv": _of_csv,
+    ".tsv": partial(_of_csv, delimiter="\t"),
+    ".parquet": lambda path: _of_rows(_parquet(path)),
+    ".json": _of_json,
+    ".jsonl": _of_lines,
+    ".txt": _of_text,
+}

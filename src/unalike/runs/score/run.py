@@ -60,7 +60,11 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
     """
     tell = progress or silent
     plan = _Plan.of(settings.folder, settings.prompts)
-    real = _Plan.of(settings.reference, settings.reference_prompts) if settings.reference else None
+    real = (
+        _Plan.of(settings.reference, settings.reference_prompts, option="reference_prompts")
+        if settings.reference
+        else None
+    )
     folder = ScoreFolder.claim(
         settings.out or free_folder(["score", plan.name], Path.cwd()), overwrite=settings.overwrite
     )
@@ -94,14 +98,14 @@ class _Plan:
     source: str | None
 
     @classmethod
-    def of(cls, folder: Path, prompts: Path | None) -> _Plan:
+    def of(cls, folder: Path, prompts: Path | None, option: str = "prompts") -> _Plan:
         run = read_run(folder) if folder.is_dir() else None
         inside = run is not None and any("/" in name for name in run)
         files = sorted(run) if run and inside else find_images(folder)
         if prompts is None and run is None:
             return cls(folder, files, None, None)
         found, source = (
-            (read_prompts(prompts), prompts.name)
+            (read_prompts(prompts, option=option), str(prompts))
             if prompts is not None
             else (run or {}, "samples.parquet")
         )

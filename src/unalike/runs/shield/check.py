@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 import unalike
-from unalike.runs.folder import RECORD, free_folder
+from unalike.runs.folder import RunFolder, free_folder
 from unalike.runs.progress import Progress, silent
 from unalike.runs.results import ResultFolder
 from unalike.runs.shield.checked import Checked, check_table, checked
@@ -114,11 +113,9 @@ def _encoder(settings: CheckSettings) -> Encoder:
 
 def _model_of(folder: str) -> str | None:
     """The model that drew an output folder, by its name."""
-    path = Path(folder) / RECORD
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text("utf-8"))
-    return record.get("model", {}).get("name") if isinstance(record, dict) else None
+    record = RunFolder(Path(folder), created=False).earlier_record()
+    model = record.get("model") if record else None
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def _record(

@@ -16,7 +16,7 @@ from PIL import Image
 from unalike import tensorfile
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import OptionError, StoreError
+from unalike.errors import OptionError, StoreError, named
 from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
@@ -107,7 +107,12 @@ def recorded_set(run: Path) -> Path:
     folder = Path(str(read_record(run)["shield"].get("name")))
     if not folder.is_dir():
         raise StoreError(
-            f"the run {str(run)!r} names the protected set {str(folder)!r}, which is not here; give its folder with --shield DIR"
+            named(
+                "the run {!r} names the protected set {!r}, which is not here; give its folder, as "
+                "in {folder=DIR}",
+                str(run),
+                str(folder),
+            )
         )
     return folder
 
@@ -202,7 +207,11 @@ def latent_encoder(
         pipe = load(name, dtype=getattr(torch, dtype) if dtype in DTYPES else torch.float32)
     except OptionError as error:
         raise OptionError(
-            f"the model of the run cannot be loaded: {error}. Give its folder or hub id with --model"
+            named(
+                "the model of the run cannot be loaded: {}; give its folder or hub id, as in "
+                "{model=FOLDER}",
+                error,
+            )
         ) from error
     own = latent_space(latent_model(pipe), protected.shape)
     if own != protected.space:

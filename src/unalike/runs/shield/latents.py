@@ -15,6 +15,18 @@ from unalike.errors import OptionError
 SUFFIXES = (".npy", ".safetensors")
 _TENSORS = ("latents", "vectors")
 _VALUES = 1 << 23
+_FAULTS = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    SafetensorError,
+)
+"""What numpy and safetensors raise for damaged and forged files."""
 
 
 class LatentFile:
@@ -35,7 +47,9 @@ class LatentFile:
         self.path = path
         try:
             shape, kind = self._open()
-        except (OSError, ValueError, EOFError, SafetensorError) as error:
+        except _FAULTS as error:
+            if isinstance(error, OptionError):
+                raise
             raise OptionError(
                 f"{str(path)!r} cannot be read as latents: {' '.join(str(error).split())}"
             ) from error
@@ -62,7 +76,9 @@ class LatentFile:
                     f"{str(self.path)!r} has the tensors {', '.join(tensors)}; call that of the latents {_TENSORS[0]!r}"
                 )
             part = file.get_slice(self._tensor)
-            return part.get_shape(), str(part[:0].dtype)
+            return part.get_shape(), {"F": "float", "B": "bfloat"}.get(
+                part.get_dtype()[0], part.get_dtype()
+            )
 
     def batches(self, wanted: Set[str]) -> Iterator[tuple[list[str], Tensor]]:
         """The latents of these names with their names, in order and some at a time."""

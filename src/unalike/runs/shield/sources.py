@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import glob
 import io
+import lzma
 import tarfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -21,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, StoreError, named
+from unalike.files import require_regular
 from unalike.images import UNREADABLE, read_image
 from unalike.runs.images import SUFFIXES, find_images, reason
 from unalike.runs.score.prompts import read_run
@@ -31,6 +34,8 @@ from unalike.runs.shield.latents import LatentFile
 _NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "id", "key", "__key__")
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes")
 _ROWS = 64
+_LARGEST_IMAGE = 1 << 29
+_TAR_FAULTS = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 _PATTERN = set("*?[")
 
 
@@ -88,7 +93,7 @@ class TarImages(Source):
                 members = [
                     m.name for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES
                 ]
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except _TAR_FAULTS as error:
             raise _unreadable(path, "a tar file", error) from error
         if not members:
             raise OptionError(
@@ -100,10 +105,21 @@ class TarImages(Source):
         """Those of these names, in order."""
         if wanted.isdisjoint(self.names):
             return
+        try:
+            yield from self._read(wanted)
+        except _TAR_FAULTS as error:
+            raise StoreError(
+                f"{str(self.path)!r} is damaged: {reason(error, self.path)}"
+            ) from error
+
+    def _read(self, wanted: Set[str]) -> Iterator[Read]:
         with tarfile.open(self.path) as tar:
             members = (m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES)
             for name, member in zip(self.names, members, strict=True):
                 if name in wanted:
+                    if member.size > _LARGEST_IMAGE:
+                        yield Read(name, None, f"it has more than {_LARGEST_IMAGE:,} bytes")
+                        continue
                     file = tar.extractfile(member)
                     yield _decoded(name, file.read() if file else None)
 
@@ -143,6 +159,14 @@ class ParquetImages(Source):
 
     def read(self, wanted: Set[str]) -> Iterator[Read]:
         """Those of these names, in order; parts of the file without any of them are not read."""
+        try:
+            yield from self._read(wanted)
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"{str(self.path)!r} is damaged: {reason(error, self.path)}"
+            ) from error
+
+    def _read(self, wanted: Set[str]) -> Iterator[Read]:
         first = 0
         for group in range(self._file.num_row_groups):
             names = self.names[first : first + self._file.metadata.row_group(group).num_rows]
@@ -207,20 +231,37 @@ def find_pictures(names: Sequence[str]) -> dict[str, Image.Image]:
 
 
 def _paths(given: str) -> list[Path]:
-    if Path(given).exists():
-        return [Path(given)]
+    try:
+        if Path(given).exists():
+            return [Path(given)]
+    except OSError as error:  # a name that is too long
+        raise OptionError(
+            named("{images} is {!r}: {}; give the name of a file or folder", given, error.strerror)
+        ) from error
     if not _PATTERN & set(given):
-        raise OptionError(f"{given!r} is not there; give folders, files or patterns of images")
+        raise OptionError(
+            named(
+                "{images} is {!r}, which is not there; give folders, files or patterns of images",
+                given,
+            )
+        )
     found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - pathlib's has no absolute patterns
     if not found:
         raise OptionError(
-            f"the pattern {given!r} fits no file; give folders, files or patterns of images"
+            named(
+                "{images} is the pattern {!r}, which fits no file; give folders, files or patterns of images",
+                given,
+            )
         )
     return [Path(path) for path in found]
 
 
 def _container(path: Path) -> Source | LatentFile:
     suffix = path.suffix.lower()
+    try:
+        require_regular(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{str(path)!r} cannot be read: {error}; give a file") from error
     if suffix == ".parquet":
         return ParquetImages(path)
     if suffix == ".tar":

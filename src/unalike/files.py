@@ -1,0 +1,96 @@
+"""Read text and JSON files that come from outside, and refuse what is no such file.
+
+Every fault is a `ValueError` or an `OSError` with one sentence; the reader that knows what the file
+is for puts it into its own message.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+_LARGEST_TEXT = 1 << 30
+
+
+def require_regular(path: Path, *, largest: int | None = None) -> None:
+    """Make sure that opening a file cannot wait for ever: pipes and devices are refused.
+
+    Args:
+        path: of the file.
+        largest: the most bytes that it may have.
+
+    Raises:
+        FileNotFoundError: where there is nothing.
+        ValueError: for something else than a file, and for one that is too large.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {str(path)!r}")
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    size = path.stat().st_size
+    if largest is not None and size > largest:
+        raise ValueError(f"it has {size:,} bytes; allowed: at most {largest:,}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark; line ends stay as they are.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one that is not text.
+    """
+    require_regular(path, largest=_LARGEST_TEXT)
+    data = path.read_bytes()
+    for fault, place in ((b"\0", data.find(b"\0")), (b"", _undecodable(data))):
+        if place >= 0:
+            line = data.count(b"\n", 0, place) + 1
+            what = "a NUL character" if fault else "bytes that are no UTF-8 text"
+            raise ValueError(f"line {line} has {what}; save the file as UTF-8 text")
+    return data.decode("utf-8-sig")
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one that is not JSON, has a key twice, or is nested too deep.
+    """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: for text that is not JSON, has a key twice, or is nested too deep.
+
+    Example:
+        >>> parse_json('{"a": 1, "a": 2}')
+        Traceback (most recent call last):
+            ...
+        ValueError: the key 'a' is there twice; keep one of them
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice; keep one of them")
+    return found
+
+
+def _undecodable(data: bytes) -> int:
+    """Where bytes begin that are no UTF-8; -1 where all are."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return -1
