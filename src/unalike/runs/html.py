@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+_LONG = 40  # characters from which a cell of a table is broken into lines of a width of their own
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -158,11 +160,15 @@ def table(
         numbers_from: the first column of numbers, which are set to the right and never broken.
     """
 
+    def kind(i: int, text: str) -> str:
+        if i >= numbers_from:
+            return " class=number"
+        return " class=long" if len(text) > _LONG else ""
+
     def cells(row: Sequence[str], tag: str) -> str:
         scope = " scope=col" if tag == "th" else ""
         return "".join(
-            f"<{tag}{' class=number' if i >= numbers_from else ''}{scope}>{escape(text)}</{tag}>"
-            for i, text in enumerate(row)
+            f"<{tag}{kind(i, text)}{scope}>{escape(text)}</{tag}>" for i, text in enumerate(row)
         )
 
     body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)

@@ -132,8 +132,8 @@ def _scores(
     for prompt, score in scores.items():
         unguided = unguided_scores.get(prompt)
         row = [prompt, str(score.images)]
-        row += ([f"{unguided.vendi:.2f}"] if unguided else []) + [f"{score.vendi:.2f}"]
-        row += ([f"{unguided.rke:.2f}"] if unguided else []) + [f"{score.rke:.2f}"]
+        row += ([_diversity(unguided, "vendi")] if unguided else []) + [_diversity(score, "vendi")]
+        row += ([_diversity(unguided, "rke")] if unguided else []) + [_diversity(score, "rke")]
         rows.append(row)
     if not rows:
         return ""
@@ -145,6 +145,11 @@ def _scores(
     )
     scored = table("Diversity of the images of each prompt", head, rows, numbers_from=1)
     return f"<h2>Diversity</h2>\n{lead}\n{about}\n{scored}"
+
+
+def _diversity(score: Diversity, name: str) -> str:
+    """A score of at least two images: of one there is no diversity to speak of."""
+    return f"{getattr(score, name):.2f}" if score.images > 1 else "–"
 
 
 def _guidance(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
@@ -279,7 +284,7 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
             "The margin is how far an image is beyond the radius."
         )
         head += ["distance of the finished image", "margin"]
-    head += ["moved out at the end", "steps at which SPELL moved it", "draws"]
+    head += ["moved out at the end", "steps SPELL moved it", "draws"]
     listed = table("Distances to the protected set", head, rows, numbers_from=3)
     return "\n".join(["<h2>Protected set</h2>", *map(note, about), listed])
 
