@@ -112,9 +112,19 @@ def test_only_plainly_changed_images_are_framed_and_all_say_how_far_when_compare
 
 
 def test_scores_stand_side_by_side_when_compared():
-    reader = read([sample(0, change=0.4)], twins={NASTY: Diversity(1.5, 1.25, 1)})
-    for words in ("Vendi, unguided", "1.50", "2.50", "1.25", "2.25", "2.50 on pixels, of 3 images"):
-        assert words in reader.text
+    scores = {NASTY: Diversity(2.5, 2.25, 3)}
+    reader = read([sample(0, change=0.4)], scores, {NASTY: Diversity(1.5, 1.25, 3)})
+    rows = [r for r in reader.rows if r[0] in ("prompt", NASTY)]
+    assert rows == [
+        ["prompt", "images", "Vendi, unguided", "Vendi", "RKE, unguided", "RKE"],
+        [NASTY, "3", "1.50", "2.50", "1.25", "2.25"],
+    ]
+    assert "2.50 on pixels, of 3 images" in reader.text
+
+
+def test_one_image_has_no_diversity():
+    reader = read([sample()], {NASTY: Diversity(1.0, 1.0, 1)})
+    assert [r for r in reader.rows if r[0] == NASTY] == [[NASTY, "1", "–", "–"]]
 
 
 def test_nothing_is_said_of_unguided_images_when_there_are_none():
