@@ -82,6 +82,7 @@ def imported(path: Path) -> list[str]:
                 f"unalike.{alias.name}"
                 for alias in node.names
                 if (SOURCE / alias.name).with_suffix(".py").exists()
+                or (SOURCE / alias.name / "__init__.py").exists()
             ]
             found += inside if node.module == "unalike" and inside else [node.module or ""]
     return found

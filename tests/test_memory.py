@@ -168,6 +168,58 @@ def test_manifest_is_checked_when_opened(tmp_path: Path) -> None:
         Memory.open(path)
 
 
+FORGED = {
+    "capacity": ({"capacity": 1e9}, {}, {}),
+    "a capacity that is true": ({"capacity": True}, {}, {}),
+    "dtype": ({"dtype": ["float32"]}, {}, {}),
+    "spaces": ({"spaces": 5}, {}, {}),
+    "an entry": ({"spaces": ["a"]}, {}, {}),
+    "a space": ({}, {"space": 5}, {}),
+    "a shape of text": ({}, {"shape": "2"}, {}),
+    "a shape below 0": ({}, {"shape": [-1, -2]}, {}),
+    "a huge shape": ({}, {"shape": [2**40, 2**40]}, {}),
+    "texts": ({}, {"texts": [1, 2]}, {}),
+    "one text": ({}, {"texts": "ab"[:1]}, {}),
+    "seeds": ({}, {"seeds": ["1", "2"]}, {}),
+    "a scalar of latents": ({}, {}, {"0.latents": torch.tensor(1.0)}),
+    "a scalar of an order": ({}, {}, {"0.order": torch.tensor(1)}),
+    "an order of floats": ({}, {}, {"0.order": torch.tensor([0.0, 1.0])}),
+    "an order that falls": ({}, {}, {"0.order": torch.tensor([1, 0])}),
+    "latents in half": ({}, {}, {"0.latents": torch.eye(2).half()}),
+    "NaN": ({}, {}, {"0.latents": torch.full((2, 2), torch.nan)}),
+    "flat prompts": ({}, {}, {"0.prompts": torch.zeros(2)}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_memory_is_refused_when_its_file_is_forged(tmp_path: Path, name: str) -> None:
+    manifest, entry, tensors = FORGED[name]
+    own = {"space": "s", "shape": [2], "texts": ["a", None], "seeds": [1, None], **entry}
+    header = {"capacity": 3, "dtype": "float32", "spaces": [own], **manifest}
+    contents = {
+        "0.latents": torch.eye(2),
+        "0.prompts": torch.zeros(2, 0),
+        "0.order": torch.arange(2),
+        **tensors,
+    }
+    tensorfile.write(tmp_path / "m", "unalike.memory", 1, header, contents)
+    with pytest.raises(StoreError, match="manifest does not fit"):
+        Memory.open(tmp_path / "m")
+    if name == "capacity":
+        tensorfile.write(tmp_path / "m", "unalike.memory", 1, {**header, "capacity": 3}, contents)
+        assert len(Memory.open(tmp_path / "m")) == 2
+
+
+def test_nothing_is_added_when_half_precision_would_lose_it() -> None:
+    memory = Memory(dtype="float16")
+    with pytest.raises(NumericsError, match="too small for float16"):
+        memory.add("a/2", torch.full((1, 2), 1e-9))
+    memory.add("a/2", torch.zeros(1, 2))  # zeros are what they are
+    with pytest.raises(OptionError, match="latents is"):
+        memory.add("a/2", torch.ones(1, 2, dtype=torch.complex64))
+    assert len(memory) == 1
+
+
 def test_the_oldest_go_when_it_is_resized():
     memory = Memory(capacity=5)
     memory.add("a/1", torch.arange(3.0).view(3, 1))

@@ -79,3 +79,39 @@ def test_later_format_is_refused_when_read(tmp_path: Path) -> None:
     tensorfile.write(tmp_path / "x", KIND, 2, {}, {})
     with pytest.raises(StoreError, match=r"later release \(format 2\)"):
         tensorfile.read(tmp_path / "x", KIND, 1)
+
+
+def forged(path: Path, manifest: str, tensors: dict[str, torch.Tensor] | None = None) -> Path:
+    """A safetensors file with this text where the manifest belongs."""
+    save_file(tensors or {"a": torch.zeros(2)}, path, metadata={"unalike": manifest})
+    return path
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[]",
+        "5",
+        '"text"',
+        "{",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"kind": "unalike.memory", "version": "1"}',
+        '{"kind": "unalike.memory", "version": [1]}',
+        '{"kind": "unalike.memory", "version": true}',
+        '{"kind": "unalike.memory", "version": ' + "9" * 5000 + "}",
+        '{"kind": "unalike.memory", "version": 1}',
+        '{"kind": ["unalike.memory"], "version": 1}',
+        "{}",
+    ],
+)
+def test_forged_manifest_is_refused_when_read(tmp_path: Path, manifest: str) -> None:
+    with pytest.raises(StoreError, match=r"damaged|not a memory"):
+        tensorfile.read(forged(tmp_path / "x", manifest), KIND, 1)
+
+
+@pytest.mark.parametrize("length", [0, 8, 2**20, 2**40, 2**63, 2**64 - 1])
+def test_forged_length_of_the_header_is_refused_when_read(tmp_path: Path, length: int) -> None:
+    (tmp_path / "x").write_bytes(length.to_bytes(8, "little") + b"{}" * 50)
+    with pytest.raises(StoreError, match="damaged"):
+        tensorfile.read(tmp_path / "x", KIND, 1)

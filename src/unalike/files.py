@@ -1,16 +1,63 @@
-"""Read text and JSON files that come from outside, and refuse what is no such file.
+"""Write files whole or not at all; read text and JSON files that come from outside, and refuse what
+is no such file.
 
-Every fault is a `ValueError` or an `OSError` with one sentence; the reader that knows what the file
+Every fault in reading is a `ValueError` or an `OSError` with one sentence; the reader that knows what the file
 is for puts it into its own message.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _LARGEST_TEXT = 1 << 30
+
+
+@contextmanager
+def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Temporary paths to write to, one beside each of these; at the end of the block the files are
+    on the disk and take the places of the earlier ones, or, after any error, none does.
+
+    Raises:
+        OSError: where the files cannot be put in place.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "note.txt"
+        ...     with replacing(path) as (temporary,):
+        ...         _ = temporary.write_text("done")
+        ...     path.read_text(), [p.name for p in Path(folder).iterdir()]
+        ('done', ['note.txt'])
+    """
+    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths)
+    try:
+        yield temporary
+        for path in temporary:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for new, path in zip(temporary, paths, strict=True):
+            new.replace(path)
+        for folder in {path.parent for path in paths}:
+            sync_folder(folder)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files on the disk, on systems where a folder can be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def require_regular(path: Path, *, largest: int | None = None) -> None:
@@ -60,7 +107,7 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path))
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:

@@ -5,7 +5,6 @@ when it is read.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unalike.errors import StoreError
+from unalike.files import parse_json, replacing
 
 _KEY = "unalike"
 
@@ -40,26 +40,14 @@ def write(
     data = save(
         {name: t.contiguous() for name, t in tensors.items()}, metadata={_KEY: json.dumps(header)}
     )
-    write_bytes(path, data)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file by way of a temporary one beside it.
-
-    Raises:
-        StoreError: when that is not possible.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as (temporary,):
+            temporary.write_bytes(data)
     except OSError as error:
         raise StoreError(
-            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a path in an existing folder that you may "
-            f"write to, with room for {len(data)} bytes"
+            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a path "
+            f"in an existing folder that you may write to, with room for {len(data)} bytes"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -76,18 +64,24 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
         )
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
+            if not isinstance(header, dict):
+                raise ValueError("its manifest is no JSON object")
             if header.get("kind") != kind:
                 raise StoreError(
                     f"{str(path)!r} is not a {what}"
                     + (f" but a {header['kind']}" if "kind" in header else "")
                 )
-            if header.get("version", 0) > version:
+            found = header.get("version", 0)
+            if type(found) is not int:
+                raise ValueError(f"its format is {found!r}")
+            if found > version:
                 raise StoreError(
-                    f"the {what} {str(path)!r} was written by a later release (format {header['version']}); upgrade unalike"
+                    f"the {what} {str(path)!r} was written by a later release (format {found}); "
+                    "upgrade unalike"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise StoreError(
             f"{str(path)!r} is damaged or not a {what} ({error}); use a backup"
         ) from error

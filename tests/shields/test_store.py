@@ -2,15 +2,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.shields import sets
 
 from unalike.errors import StoreError
+from unalike.shields.bounds import Index
 from unalike.shields.manifest import Manifest
 from unalike.shields.names import Column, Names
+from unalike.shields.shield import Shield
 from unalike.shields.store import open_folder
+from unalike.shields.vectors import Mapped
+from unalike.shields.writer import Writer
 
 
 @pytest.fixture
@@ -63,6 +68,19 @@ BAD_MANIFESTS = {
     "an earlier format": ({"version": 1}, "format 1.*build it again"),
     "a later format": ({"version": 9}, "format 9.*upgrade"),
     "no shards": ({"shards": None}, "incomplete or wrong"),
+    "a shard of text": ({"shards": ["a", "b"]}, "incomplete or wrong"),
+    "a count of text": ({"count": "9"}, "counts is"),
+    "half a number": ({"shape": [1.5]}, "shape is"),
+    "a shape below 0": ({"shape": [-2, -3]}, "shape is"),
+    "a shape of text": ({"shape": "23"}, "shape is"),
+    "a huge shape": ({"shape": [2**62, 2**62]}, "does not hold"),
+    "a rounding below 0": ({"rounding": -1.0}, "rounding is -1"),
+    "no rounding": ({"rounding": None}, "rounding is None"),
+    "a size of three": ({"size": [1, 2, 3]}, "size is"),
+    "a space of numbers": ({"space": 5}, "a name is no text"),
+    "an embedding of numbers": ({"embedding": [5]}, "a name is no text"),
+    "a source of text": ({"radius_source": "auto"}, "radius_source is no JSON object"),
+    "a true version": ({"version": [2]}, "format"),
     "a file elsewhere": (
         {"names": {"file": "../x", "bytes": 1, "sha256": ""}},
         "no file of the folder",
@@ -83,12 +101,85 @@ def test_manifest_is_refused_when_it_is_not_right(folder, entries, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"kind": "unalike.shield", "version": 2}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"kind": "unalike.shield", "version": 2}',
+        "[" * 100_000,
+        '{"kind": "unalike.shield", "version": 2, "count": ' + "9" * 5000 + "}",
+    ],
 )
 def test_manifest_is_refused_when_it_cannot_be_read(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(StoreError, match="manifest"):
         open_folder(folder)
+
+
+def test_manifest_is_refused_when_it_is_nested_too_deeply_to_be_hashed(folder):
+    deep: object = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    rewritten(folder, checksum=False, radius_source=deep)
+    with pytest.raises(StoreError, match="manifest"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize("line", ["5", "[]", "null", '"a"', "{}", '{"names": 5}', "[" * 100_000])
+@pytest.mark.parametrize("first", [True, False])
+def test_journal_is_refused_when_a_line_is_forged(folder, line, first):
+    with Writer.append(folder) as writer:
+        writer.add(sets.latents(1, seed=9), ["new"])
+    path = folder / "building.jsonl"
+    head = path.read_text("utf-8").splitlines()[0]
+    path.write_text("\n".join([line, head] if first else [head, line]) + "\n", "utf-8")
+    with pytest.raises(StoreError), Writer.append(folder) as writer:
+        pytest.fail("it went on")
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layout", torch.tensor(1)),
+        ("layout", torch.tensor([64, 7])),
+        ("layout", torch.tensor([1, 0, 10**6])),
+        ("layout", torch.tensor([10**9, 0])),
+        ("phi", torch.zeros(9)),
+        ("phi", torch.zeros(9, 8, dtype=torch.bfloat16)),
+        ("mean", torch.zeros(5)),
+        ("basis", torch.zeros(())),
+        ("errors", torch.zeros(())),
+        ("along", torch.zeros(9, 7)),
+        ("further", torch.zeros(9, 0)),
+    ],
+)
+def test_index_is_refused_when_it_is_forged(folder, name, value):
+    tensors = {**open_folder(folder).index, name: value}
+    with pytest.raises(StoreError, match="search index is damaged"):
+        Index.from_tensors(tensors)
+
+
+def test_header_is_refused_when_it_is_longer_than_any(folder):
+    path = folder / "vectors-00000.safetensors"
+    data = path.read_bytes()
+    path.write_bytes((2**17).to_bytes(8, "little") + b" " * 2**17 + data)
+    with pytest.raises(StoreError, match="does not hold"):
+        Mapped([(path, 4)], 6, "float32")
+    path.write_bytes((2**15).to_bytes(8, "little") + b"[" * 2**15 + data)
+    with pytest.raises(StoreError, match="nested too deeply"):
+        Mapped([(path, 4)], 6, "float32")
+
+
+def test_nan_is_told_when_a_stored_vector_has_it(folder):
+    path = folder / "vectors-00000.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:256] + np.float32(np.nan).tobytes() + data[260:])
+    shield = Shield.open(folder, check=False)
+    with pytest.raises(StoreError, match="a protected vector has NaN"):
+        shield.nearest(sets.latents(9))
 
 
 def test_no_set_is_found_when_there_is_none(tmp_path):

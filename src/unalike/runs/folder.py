@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from unalike.errors import Option, OptionError, StoreError, named
-from unalike.files import read_json
+from unalike.files import read_json, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -193,11 +193,10 @@ class RunFolder:
             StoreError: when it cannot be written; what is complete stays.
         """
         path = self.path / name
-        partial = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(exist_ok=True)
-            write(partial)
-            partial.replace(path)
+            with replacing(path) as (partial,):
+                write(partial)
         except OSError as error:
             raise StoreError(
                 named(
@@ -207,8 +206,6 @@ class RunFolder:
                     error.strerror or " ".join(str(error).split()),
                 )
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def require_writable(name: str, path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unalike.errors import StoreError, named
-from unalike.files import read_json
+from unalike.files import read_json, replacing
 from unalike.runs.folder import RunFolder
 
 _PAGE = "report.html"
@@ -43,14 +43,12 @@ class ResultFolder(RunFolder):
         """Write the three files beside earlier ones, and put them in their place when all are
         complete.
         """
-        partial = {name: self.path / f"{name}.partial" for name in self._files}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            pq.write_table(table, partial[self.table_name])
-            partial[_PAGE].write_text(page, "utf-8")
-            text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-            partial[self.record_name].write_text(text + "\n", "utf-8")
-            for name, path in partial.items():
-                path.replace(self.path / name)
+            with replacing(*(self.path / name for name in self._files)) as new:
+                pq.write_table(table, new[0])
+                new[1].write_text(page, "utf-8")
+                new[2].write_text(text, "utf-8")
         except OSError as error:
             raise StoreError(
                 named(
@@ -60,9 +58,6 @@ class ResultFolder(RunFolder):
                     error.strerror or " ".join(str(error).split()),
                 )
             ) from error
-        finally:
-            for path in partial.values():
-                path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Remove what was written into a folder that this command made, and the folder if nothing

@@ -258,6 +258,22 @@ class Index:
         relative, norm = 8 * len(query.centred) * 2.0**-53, query.norm
         return relative * (norm + self._largest) + relative**0.5 * norm
 
+    def _fits(self) -> bool:
+        """Whether the arrays have the sizes and types that belong together."""
+        c, n = self.contraction, len(self.phi)
+        (k, d), signs = c.basis.shape, self.second == "signs"
+        further = ((n, -(-d // 8)), np.uint8) if signs else ((n, k - c.leading), np.float16)
+        expected = (
+            (self.phi, (n, c.size + 1), np.float32),
+            (self.further, *further),
+            (self.along, (n, 2 if signs else 0), np.float32),
+        )
+        return (
+            c.mean.shape == (d,)
+            and 0 <= c.leading <= k
+            and all(a.shape == shape and a.dtype == dtype for a, shape, dtype in expected)
+        )
+
     def extended(self, vectors: Vectors) -> Index:
         """The index of more vectors, of which the first `len(self)` are those of this one; the map
         stays as it is.
@@ -322,10 +338,8 @@ class Index:
                 errors=(float(a["errors"][0]), float(a["errors"][1])),
                 measured={name: share for name, share in shares if not math.isnan(share)},
             )
-            fits = index.phi.shape[1] == contraction.size + 1 and len(index.phi) == len(
-                index.further
-            ) == len(index.along)
-        except (KeyError, ValueError, IndexError) as error:
+            fits = index._fits()
+        except (KeyError, ValueError, IndexError, TypeError, OverflowError) as error:
             raise StoreError(
                 f"the search index is damaged ({error}); use a backup, or build the protected set again"
             ) from error

@@ -59,7 +59,12 @@ def other_settings(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -
     """What to say where a journal begins otherwise than it would now."""
     if begun.get("base") != asked["base"] or begun.get("version") != asked["version"]:
         return f"what was begun in {str(folder)!r} is of another set or release; discard it with `unalike shield add {shlex.quote(str(folder))} --discard`"
-    before, now = begun["settings"], asked["settings"]
+    before, now = begun.get("settings"), asked["settings"]
+    if not isinstance(before, dict):
+        return (
+            f"the journal of {str(folder)!r} does not begin with its settings; discard it with "
+            f"`unalike shield add {folder} --discard`"
+        )
     differing = [
         f"{name} {before.get(name)!r}, now {value!r}"
         for name, value in now.items()

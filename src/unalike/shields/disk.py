@@ -5,7 +5,6 @@ by their digests.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from unalike.errors import StoreError
+from unalike.files import replacing
 
 MANIFEST = "manifest.json"
 JOURNAL = "building.jsonl"
@@ -84,27 +84,11 @@ def place(path: Path, write: Callable[[Path], object], needed: int) -> None:
     Raises:
         StoreError: when it cannot be written; what was there is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with replacing(path) as (temporary,):
+            write(temporary)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise unwritten(path, error, needed) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names of a folder's files on the disk, on systems where a folder can be opened."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def unwritten(path: Path, error: Exception, needed: int) -> StoreError:

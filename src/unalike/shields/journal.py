@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from unalike.errors import StoreError
-from unalike.files import parse_json, require_regular
+from unalike.files import parse_json, require_regular, sync_folder
 from unalike.shields import disk
 
 if sys.platform != "win32":
@@ -54,7 +54,7 @@ class Journal:
         path = folder / disk.JOURNAL
         try:
             file = path.open("ab", buffering=0)
-            disk.sync_folder(folder)
+            sync_folder(folder)
         except OSError as error:
             raise disk.unwritten(path, error, 0) from error
         try:
@@ -112,6 +112,8 @@ def _entries(path: Path) -> tuple[list[dict[str, Any]], int]:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise disk.damaged_build(path, f"line {number} is no JSON object")
+    if entries and not {"settings", "base"} <= entries[0].keys():
+        raise disk.damaged_build(path, "line 1 does not say what was begun")
     return entries, length
 
 

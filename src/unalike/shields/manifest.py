@@ -164,9 +164,10 @@ class Manifest:
             )
         try:
             manifest = cls._parsed(content)
-        except (KeyError, TypeError, ValueError) as error:
+            checksum = manifest.checksum
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise _damaged(folder, f"its manifest is incomplete or wrong ({error})") from error
-        if manifest.checksum != content.get("checksum"):
+        if checksum != content.get("checksum"):
             raise _damaged(folder, "the checksum of its manifest does not fit")
         if sum(shard.count for shard in manifest.shards) != manifest.count:
             raise _damaged(
@@ -178,19 +179,43 @@ class Manifest:
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> Self:
         entries = {name: content[name] for name in cls.__dataclass_fields__}
-        entries["shape"] = tuple(int(n) for n in content["shape"])
-        entries["size"] = (
-            None if content["size"] is None else tuple(int(n) for n in content["size"])
-        )
+        entries["shape"] = _whole_numbers("shape", content["shape"])
+        size = content["size"]
+        entries["size"] = None if size is None else _whole_numbers("size", size)
         entries["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         entries["names"], entries["index"] = File(**content["names"]), File(**content["index"])
         manifest = cls(**entries)
-        for name in manifest.files:
-            if Path(name).name != name:
-                raise ValueError(f"{name!r} is no file of the folder")
+        manifest._require_types()
         require_settings(manifest.space, manifest.shape, manifest.dtype)
         require_radius(manifest.radius)
         return manifest
+
+    def _require_types(self) -> None:
+        files = (*self.shards, self.names, self.index)
+        for file in files:
+            if not isinstance(file.file, str) or Path(file.file).name != file.file:
+                raise ValueError(f"{file.file!r} is no file of the folder")
+            _whole_numbers("bytes", [file.bytes])
+        _whole_numbers(
+            "counts", [self.count, self.generation, *(shard.count for shard in self.shards)]
+        )
+        texts = [self.space, self.dtype, *(file.sha256 for file in files)]
+        if self.embedding is not None:
+            texts.append(self.embedding)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name is no text")
+        if self.size is not None and len(self.size) != 2:
+            raise ValueError(f"size is {list(self.size)}")
+        if self.radius_source is not None and not isinstance(self.radius_source, dict):
+            raise ValueError("radius_source is no JSON object")
+        if type(self.rounding) not in (int, float) or not 0 <= self.rounding < math.inf:
+            raise ValueError(f"rounding is {self.rounding!r}")
+
+
+def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(n) is int and n >= 0 for n in values):
+        raise ValueError(f"{name} is {values!r}")
+    return tuple(values)
 
 
 def require_radius(radius: Any) -> float:

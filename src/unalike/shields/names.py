@@ -87,7 +87,7 @@ def read_table(path: Path) -> pa.Table:
         raise StoreError(
             f"{str(path)!r} is damaged ({' '.join(str(error).split())}); use a backup or build the set again"
         ) from error
-    if table.schema.names != _SCHEMA.names or table["row"].to_pylist() != list(range(len(table))):
+    if not table.schema.equals(_SCHEMA) or table["row"].to_pylist() != list(range(len(table))):
         raise StoreError(
             f"{str(path)!r} is damaged: it does not list the rows in order; use a backup or build the set again"
         )

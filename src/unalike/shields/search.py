@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError
+from unalike.errors import NumericsError, OptionError, StoreError
 from unalike.kernels import squared_distances
 from unalike.shields.vectors import Vectors, require_queries
 
@@ -132,9 +132,12 @@ class Search(ABC):
         self.counts["full"] += len(rows)
         size = max(1, _VALUES_READ // self.vectors.dimension)
         parts = np.split(rows, range(size, len(rows), size))
-        return np.concatenate(
+        found = np.concatenate(
             [_norms(self.vectors.rows(part).astype(np.float64) - x) for part in parts]
         )
+        if np.isnan(found).any():
+            raise StoreError("a protected vector has NaN: its file is damaged; use a backup")
+        return found
 
     def _nearest(self, probe: Probe, order: np.ndarray) -> tuple[int, float]:
         seeds = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unalike.files import sync_folder
 from unalike.shields import disk
 from unalike.shields.manifest import Shard
 from unalike.shields.vectors import DTYPES, TENSOR
@@ -52,7 +53,7 @@ class ShardFile:
             if not count:
                 self._write(0, b"\0" * _HEADER)
             self._file.truncate(end)
-            disk.sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             self._file.close()
             raise disk.unwritten(path, error, end) from error
@@ -105,7 +106,7 @@ class ShardFile:
         try:
             self._write(0, len(text).to_bytes(8, "little") + text)
             self._file.close()
-            disk.sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             return Shard(
                 self.path.name, self.path.stat().st_size, disk.sha256(self.path), self.count
             )

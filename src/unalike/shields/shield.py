@@ -208,7 +208,7 @@ class Shield:
         opened = open_folder(Path(folder), check=check)
         manifest = opened.manifest
         index = Index.from_tensors(opened.index)
-        if len(index) != manifest.count:
+        if len(index) != manifest.count or len(index.contraction.mean) != manifest.dimension:
             raise StoreError(
                 f"the protected set {str(folder)!r} is damaged: its search index is of another set; "
                 "build it again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.files import parse_json
 
 TENSOR = "vectors"
 """The name of the one tensor of a shard."""
 DTYPES = {"float16": "F16", "float32": "F32"}
 """How vectors may be stored, and what safetensors calls it."""
 BLOCK = 4096
+_LONGEST_HEADER = 1 << 16
 LARGEST = 1e15
 """No number of a protected vector may be larger; nothing that a model makes is."""
 FARTHEST = 1e100
@@ -188,7 +189,8 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+            fits = 0 < length <= min(size - 8, _LONGEST_HEADER)
+            header = parse_json(file.read(length)) if fits else None
         entry = header.get(TENSOR) if isinstance(header, dict) else None
         if (
             not isinstance(entry, dict)

@@ -160,6 +160,12 @@ class Writer:
             raise
         try:
             writer._replay(entries[1:])
+        except (KeyError, TypeError, ValueError) as error:
+            writer._usable = False
+            writer.close()
+            raise disk.damaged_build(
+                folder / disk.JOURNAL, f"an entry is wrong ({error})"
+            ) from error
         except BaseException:
             writer.close()
             raise

@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from unalike import tensorfile
-from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.errors import NumericsError, OptionError
 from unalike.guidance.protocols import References
+from unalike.memory import file
+from unalike.memory.bank import DTYPES, Bank
 
-_KIND = "unalike.memory"
-_VERSION = 1
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_COLUMNS = ("latents", "prompts", "order")
 _LOCK = threading.RLock()  # guided calls in several threads may share a memory
 
 
@@ -51,13 +47,13 @@ class Memory:
 
     def __init__(self, capacity: int = 10_000, dtype: str = "float32") -> None:
         _require_capacity(capacity)
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise OptionError(
                 f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')"
             )
         self.capacity = capacity
         self.dtype = dtype
-        self._banks: dict[str, _Bank] = {}
+        self._banks: dict[str, Bank] = {}
         self._added = 0
 
     def __len__(self) -> int:
@@ -119,7 +115,7 @@ class Memory:
         if len(rows) == 0:
             return
         if bank is None:
-            bank = self._banks[space] = _Bank(tuple(latents.shape[1:]))
+            bank = self._banks[space] = Bank(tuple(latents.shape[1:]))
         order = torch.arange(self._added, self._added + len(rows))
         bank.append(
             {"latents": rows, "order": order}
@@ -188,19 +184,7 @@ class Memory:
         Raises:
             StoreError: when the file cannot be written.
         """
-        tensors, spaces = {}, []
-        for number, (space, bank) in enumerate(self._banks.items()):
-            tensors |= {f"{number}.{name}": bank.rows(name) for name in _COLUMNS}
-            spaces.append(
-                {
-                    "space": space,
-                    "shape": bank.shape,
-                    "texts": bank.texts[bank.start :],
-                    "seeds": bank.seeds[bank.start :],
-                }
-            )
-        manifest = {"capacity": self.capacity, "dtype": self.dtype, "spaces": spaces}
-        tensorfile.write(Path(path), _KIND, _VERSION, manifest, tensors)
+        file.write(Path(path), self.capacity, self.dtype, self._banks)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -210,107 +194,13 @@ class Memory:
             StoreError: when there is no such file, it is damaged, or it is something else than a
                 memory.
         """
-        path = Path(path)
-        manifest, tensors = tensorfile.read(path, _KIND, _VERSION)
-        try:
-            memory = cls(manifest["capacity"], manifest["dtype"])
-            for number, entry in enumerate(manifest["spaces"]):
-                columns = {name: tensors[f"{number}.{name}"] for name in _COLUMNS}
-                memory._banks[entry["space"]] = _Bank.restored(entry, columns, memory.dtype)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"the memory {str(path)!r} is damaged: its manifest does not fit its contents ({error}); use a backup"
-            ) from error
+        capacity, dtype, banks = file.read(Path(path))
+        memory = cls(capacity, dtype)
+        memory._banks = banks
         memory._added = 1 + max(
-            (int(bank.rows("order").max()) for bank in memory._banks.values()), default=-1
+            (int(bank.rows("order").max()) for bank in banks.values()), default=-1
         )
         return memory
-
-
-@dataclass
-class _Bank:
-    """The samples of one space: buffers whose rows `start:stop` are alive; texts and seeds are
-    lists of the same layout.
-    """
-
-    shape: tuple[int, ...]
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-    start: int = 0
-    stop: int = 0
-    texts: list[str | None] = field(default_factory=list)
-    seeds: list[int | None] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def rows(self, name: str) -> Tensor:
-        return self.buffers[name][self.start : self.stop]
-
-    def require(self, space: str, shape: tuple[int, ...], prompt_size: int | None) -> None:
-        kept = self.buffers["prompts"].shape[1]
-        if shape != self.shape:
-            raise OptionError(
-                f"latents have shape {shape} and the memory's samples of {space!r} have {self.shape}; use another space name"
-            )
-        if (prompt_size or 0) != kept:
-            got, had = (
-                f"embeddings of size {n}" if n else "no embeddings"
-                for n in (prompt_size or 0, kept)
-            )
-            raise OptionError(
-                f"prompts: {got} given and the memory's samples of {space!r} have {had}; use another space name"
-            )
-
-    def append(
-        self, new: dict[str, Tensor], texts: list[str] | None, seeds: Sequence[int | None] | None
-    ) -> None:
-        count = len(new["latents"])
-        new = {"prompts": new["latents"].new_zeros(count, 0), **new}
-        if not self.buffers or self.stop + count > len(self.buffers["order"]):
-            self._make_room(count, new)
-        for name, values in new.items():
-            self.buffers[name][self.stop : self.stop + count] = values
-        self.stop += count
-        self.texts.extend(texts if texts is not None else [None] * count)
-        self.seeds.extend(seeds if seeds is not None else [None] * count)
-
-    def _make_room(self, count: int, like: dict[str, Tensor]) -> None:
-        """Moves what is alive to new buffers of twice the size, so that views of the old ones stay
-        as they are.
-        """
-        alive, size = len(self), max(8, 2 * (len(self) + count))
-        for name, values in like.items():
-            buffer = (
-                values.new_empty(size, values.shape[1])
-                if values.ndim == 2
-                else values.new_empty(size)
-            )
-            if alive:
-                buffer[:alive] = self.rows(name)
-            self.buffers[name] = buffer
-        self.texts, self.seeds = self.texts[self.start :], self.seeds[self.start :]
-        self.start, self.stop = 0, alive
-
-    def drop(self, count: int) -> None:
-        self.start += count
-
-    @classmethod
-    def restored(cls, entry: dict[str, Any], columns: dict[str, Tensor], dtype: str) -> _Bank:
-        shape, count = tuple(int(n) for n in entry["shape"]), len(columns["order"])
-        sizes = {
-            len(columns["latents"]),
-            len(columns["prompts"]),
-            len(entry["texts"]),
-            len(entry["seeds"]),
-        }
-        if (
-            sizes != {count}
-            or count == 0
-            or columns["latents"].shape[1] != torch.Size(shape).numel()
-            or columns["latents"].dtype != _DTYPES[dtype]
-        ):
-            raise ValueError(f"sizes of {entry['space']!r}")
-        return cls(shape, dict(columns), 0, count, list(entry["texts"]), list(entry["seeds"]))
 
 
 def _require_capacity(capacity: Any) -> None:
@@ -330,7 +220,7 @@ def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
         raise OptionError(
             f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, latents)"
         )
-    rows = values.detach().flatten(1).to(device="cpu", dtype=_DTYPES[dtype])
+    rows = values.detach().flatten(1).to(device="cpu", dtype=DTYPES[dtype])
     if not torch.isfinite(rows).all():
         raise NumericsError(
             f"{name} has NaN or infinite values in {dtype}; nothing was added. Memory(dtype='float32') holds larger numbers"

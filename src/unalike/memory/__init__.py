@@ -1,0 +1,5 @@
+"""A bounded bank of earlier generations, and its file."""
+
+from unalike.memory.memory import Memory
+
+__all__ = ["Memory"]
