@@ -169,7 +169,7 @@ def test_header_is_refused_when_it_is_longer_than_any(folder):
     with pytest.raises(StoreError, match="does not hold"):
         Mapped([(path, 4)], 6, "float32")
     path.write_bytes((2**15).to_bytes(8, "little") + b"[" * 2**15 + data)
-    with pytest.raises(StoreError, match="nested too deeply"):
+    with pytest.raises(StoreError, match="nested too deep"):
         Mapped([(path, 4)], 6, "float32")
 
 
