@@ -29,7 +29,7 @@ from unalike.memory import Memory
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
 Fresh = Callable[..., Any]
-NEVER = IntervalGuidance(sigma_low=1e5, sigma_high=1e6)
+NEVER = IntervalGuidance(sigma_low=1e-9, sigma_high=1e-8)
 HALVES = [torch.bfloat16, torch.float16]
 
 

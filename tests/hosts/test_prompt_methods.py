@@ -29,7 +29,7 @@ def families(choice: Callable[[Family], bool]) -> Any:
 
 able = families(lambda family: family.prompt_methods)
 able_with_guidance = families(lambda family: family.prompt_methods and family.guidance)
-NEVER = IntervalGuidance(sigma_low=1e5, sigma_high=1e6)
+NEVER = IntervalGuidance(sigma_low=1e-9, sigma_high=1e-8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
 
 GUIDED = ["sd", "sdxl", "sd3", "dit"]  # flux has no classifier-free guidance
 Pipelines = Callable[[str], Any]
-NEVER = IntervalGuidance(sigma_low=1e5, sigma_high=1e6)
+NEVER = IntervalGuidance(sigma_low=1e-9, sigma_high=1e-8)
 ALWAYS = IntervalGuidance(
     sigma_low=0, sigma_high=1e6, start=0.25
 )  # at pure noise, where sd3 begins, there is no finite level
@@ -175,7 +175,7 @@ def test_methods_of_both_kinds_compose(pipelines: Pipelines) -> None:
 
 def test_nothing_happens_when_outside_the_window(pipelines: Pipelines) -> None:
     pipe, arguments = pipelines("sd"), prompted("sd", ["cat"], 1)
-    late = IntervalGuidance(sigma_low=1e5, sigma_high=1e6, start=0.5)
+    late = IntervalGuidance(sigma_low=1e-9, sigma_high=1e-8, start=0.5)
     guided = guide(pipe, late)
     drawn(guided, arguments, 1)
     assert guided.report is not None

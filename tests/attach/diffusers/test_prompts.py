@@ -23,16 +23,21 @@ class Encoding:
 
 
 class Sequence(torch.nn.Module):
-    """A text encoder that gives back its tokens."""
+    """A text encoder that makes one-hot vectors."""
 
     def forward(self, tokens: Tensor) -> tuple[Tensor]:
-        return (tokens,)
+        return (torch.eye(10)[tokens],)
 
 
 class Encoderless:
     """A pipeline that calls its text encoder itself."""
 
     text_encoder: Sequence
+
+    def tokenizer(self, texts: list[str], **_: Any) -> Any:
+        return SimpleNamespace(input_ids=[[5 + "ab".index(text)] for text in texts])
+
+    tokenizer.pad_token_id = 0  # type: ignore[attr-defined]
 
 
 def heard(pipe: Any, rows: int, **arguments: Any) -> Any:
@@ -133,16 +138,17 @@ def test_prompts_are_known_when_the_pipeline_has_no_encode_prompt() -> None:
 
 
 def test_text_encoder_is_heard_when_the_pipeline_has_no_encode_prompt() -> None:
-    shared = Encoderless()
-    shared.text_encoder = Sequence()
-    pipe = own_pipeline(shared)
-    with Prompts(pipe, {"prompt": ["a", "b"]}) as prompts:
-        pipe.text_encoder(torch.zeros(2, 1, 2))  # the empty prompts come first
-        pipe.text_encoder(torch.eye(2)[:, None])
-    shared.text_encoder(torch.ones(2, 1, 2))  # of another call
-    conditions = prompts.conditions(torch.zeros(2, 3))
-    assert torch.equal(conditions.embeddings, torch.eye(2))  # type: ignore[arg-type]
-    assert torch.equal(prompts.positive, torch.eye(2)[:, None])  # type: ignore[arg-type]
+    ids = {"prompts": torch.tensor([[5, 0], [6, 0]]), "negative": torch.tensor([[7, 8], [9, 0]])}
+    for order in (("prompts", "negative"), ("negative", "prompts")):
+        shared = Encoderless()
+        shared.text_encoder = Sequence()
+        pipe = own_pipeline(shared)
+        with Prompts(pipe, {"prompt": ["a", "b"]}) as prompts:
+            for name in order:
+                pipe.text_encoder(ids[name])
+        shared.text_encoder(ids["prompts"])  # of another call
+        assert torch.equal(prompts.positive, torch.eye(10)[ids["prompts"]])  # type: ignore[arg-type]
+        assert not prompts.negative_is_equal
 
 
 def test_mask_belongs_to_its_prompt_when_the_pipeline_repeats_all_of_them_in_turn() -> None:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.rows import positive_rows
+from unalike.attach.diffusers.rows import image_count, positive_rows
+from unalike.errors import UnsupportedError
 
 CAT, DOG, EMPTY = (torch.full((1, 2, 3), value) for value in (1.0, 2.0, 0.0))
 
@@ -34,8 +35,44 @@ def test_all_images_of_a_prompt_are_found_when_it_is_embedded_once() -> None:
     )
 
 
-def test_last_block_is_the_prompts_when_the_negative_ones_are_equal() -> None:
-    assert rows([CAT, DOG, CAT, DOG], [CAT, DOG], images=2) == [False, False, True, True]
+def test_every_block_of_the_prompts_is_found_when_there_are_several() -> None:
+    assert rows([CAT, DOG, CAT, DOG], [CAT, DOG], images=2) == [True] * 4
+    assert (
+        rows([EMPTY, EMPTY, CAT, DOG, CAT, DOG], [CAT, DOG], images=2) == [False] * 2 + [True] * 4
+    )
+    assert (
+        rows([CAT, DOG, DOG, CAT, EMPTY, EMPTY], [CAT, DOG], images=2) == [True] * 2 + [False] * 4
+    )
+
+
+@pytest.mark.parametrize(("blocks", "perturbed"), [(2, False), (3, True)])
+def test_first_block_is_the_negative_prompts_when_they_are_equal(
+    blocks: int, perturbed: bool
+) -> None:
+    found = positive_rows(
+        CAT.repeat(blocks, 1, 1),
+        CAT,
+        rows=blocks,
+        images=1,
+        negative_is_equal=True,
+        perturbed=perturbed,
+    )
+    assert found is not None
+    assert found.flatten().tolist() == [False] + [True] * (blocks - 1)
+
+
+def test_rows_are_refused_when_equal_negative_prompts_may_be_any_block() -> None:
+    with pytest.raises(UnsupportedError, match=r"equals the prompt.*3 blocks"):
+        positive_rows(CAT.repeat(3, 1, 1), CAT, rows=3, images=1, negative_is_equal=True)
+
+
+def test_images_are_the_rows_that_are_not_repeated() -> None:
+    latents = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    edited = torch.cat([torch.cat([latents, torch.full_like(latents, i)], 1) for i in range(3)])
+    assert image_count(latents.repeat(3, 1, 1, 1), 1) == 2
+    assert image_count(edited, 1) == 6
+    assert image_count(edited, 1, channels=4) == 2
+    assert image_count(latents, 2) == 2
 
 
 def test_rows_are_found_one_by_one_when_their_order_is_another() -> None:

@@ -69,6 +69,7 @@ class Denoiser:
         self._hooks: list[RemovableHandle] = []
         self._step, self._prepared = -1, Prepared((), True)
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
+        self._images = 0
         self._length: int | None = (
             None  # how many tokens of those that it is given are the prompt's
         )
@@ -134,7 +135,8 @@ class Denoiser:
             raise UnsupportedError(
                 f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}"
             )
-        labels = arguments.get("class_labels")
+        # class labels may be something else than prompts, such as a level of noise
+        labels = arguments.get("class_labels") if self._prompts.labelled else None
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
         call = self._binding.upcoming(times[0].item())
         self._rows = self._positive_rows(module, tokens, sample, asked=call.step == self._step)
@@ -149,11 +151,13 @@ class Denoiser:
         if call.step != self._step:
             self._classes = {}
             classes = (
-                {} if labels is None else {m: m(labels[self._rows]) for m in _embedders(module)}
+                {}
+                if labels is None
+                else {m: m(labels[self._rows][: self._images]) for m in _embedders(module)}
             )
             embeddings = [*(self._taken(place[name]) for place, name in places), *classes.values()]
             self._prepared, self._step = (
-                self._session.prepare(call, sample, embeddings),
+                self._session.prepare(call, sample[: self._images], embeddings),
                 call.step,
             )
             new = self._prepared.embeddings[len(places) :]
@@ -172,6 +176,7 @@ class Denoiser:
         video share is taken once.
         """
         each = values.unflatten(0, (len(self._rows), -1))[self._rows.to(values.device), 0]
+        each = each[: self._images]  # other blocks have the same
         return each[:, : self._length] if each.ndim == 3 else each
 
     def _replaced(self, values: Tensor, rows: Tensor) -> Tensor:
@@ -180,6 +185,8 @@ class Denoiser:
         """
         frames = len(values) // len(self._rows)
         new = rows.to(values).repeat_interleave(frames, dim=0)
+        blocks = int(self._rows.sum()) // len(rows)
+        new = new.repeat(blocks, *[1] * (new.ndim - 1))
         chosen = self._rows.repeat_interleave(frames).nonzero().flatten().to(values.device)
         if new.ndim == 3 and new.shape[1] < values.shape[1]:
             new = torch.cat([new, values[chosen, new.shape[1] :]], dim=1)
@@ -195,9 +202,20 @@ class Denoiser:
         found = None
         if isinstance(tokens, Tensor) and isinstance(positive, Tensor):
             self._length = positive.shape[1] if positive.ndim == 3 else None
+            out = getattr(getattr(module, "config", None), "out_channels", None)
+            images = self._prompts.images(sample, out)
+            equal = self._prompts.negative_is_equal
             found = positive_rows(
-                tokens, positive, rows=len(sample), images=self._prompts.images(sample)
+                tokens,
+                positive,
+                rows=len(sample),
+                images=images,
+                negative_is_equal=equal,
+                perturbed=getattr(self._pipe, "do_perturbed_attention_guidance", False),
             )
+            self._images = images
+            if equal and asked and len(sample) == images:  # negative prompts, in a call of theirs
+                return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
             if found is None and asked:  # the empty prompts, which have another length
                 return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
         if found is None:
@@ -218,8 +236,8 @@ class Denoiser:
 
     def _after(self, module: torch.nn.Module, _: Any, output: Any) -> Any:
         made = output[0] if isinstance(output, tuple) else output.sample
-        if self._rows.any():
-            self._with_prompt = made[self._rows]
+        if self._rows.any():  # of several blocks with the prompts the first is the plain one
+            self._with_prompt = made[self._rows][: self._images]
         if self._prepared.cfg or self._rows.all() or self._with_prompt is None:
             return output
         others = (~self._rows).nonzero().flatten()

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.modular import is_modular, listen
+from unalike.attach.diffusers.pooling import (
+    first_part,
+    parts,
+    pooled,
+    spread_rows,
+    without_negative,
+)
+from unalike.attach.diffusers.rows import image_count
 from unalike.attach.diffusers.scoped import own_model
+from unalike.attach.diffusers.tokenizers import reads
 from unalike.attach.run.conditions import Conditions, encode_prompts, given_groups, grouped, spread
 from unalike.attach.run.encoders import Encoder
 from unalike.errors import OptionError
@@ -24,8 +33,8 @@ class Prompts:
     """Context manager that listens to `pipe.encode_prompt` during a call.
 
     The first tensor of the first call is the embedding of the positive prompts; a pipeline without
-    that method has its text encoder heard instead, whose last call before the first step is for
-    them. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline returns
+    that method has its text encoder heard instead, and the call with the token ids of the prompts
+    is theirs. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline returns
     one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size
     does not depend on the padding and a memory of 10,000 prompts stays small. Little is lost:
     padding follows the prompt, has read all of it and summarises it, so that for CLIP-like encoders
@@ -73,6 +82,8 @@ class Prompts:
         self.positive: Tensor | None = None if self._labels is None else torch.tensor(self._labels)
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
+        self._arguments = arguments
+        self._others: list[Any] = []  # what else was encoded: negative prompts among it
         self._heard = False
         self._counted = True  # whether there is one embedding for each image
 
@@ -86,7 +97,9 @@ class Prompts:
         if own is None:
             name = _text_encoder(self._pipe)
             if name is not None:
-                own_model(self._pipe, name).register_forward_hook(self._overhear)
+                encoder = own_model(self._pipe, name)
+                encoder.register_forward_hook(self._overhear, with_kwargs=True)
+                self.positive = arguments_embeds(self._arguments)
             return self
 
         @functools.wraps(own)
@@ -99,7 +112,9 @@ class Prompts:
             )  # before the call: some pipelines write a template into the list
             keys = None if texts is None else list(_keys(arguments, len(texts)))
             encoded = own(*args, **kwargs)
-            if not self._heard:
+            if self._heard or (texts is not None and self._is_negative(texts)):
+                self._others += parts(encoded)
+            else:
                 self._heard = True
                 if texts is not None:
                     self._texts, self._keys = texts, keys
@@ -119,10 +134,15 @@ class Prompts:
         self._counted = bool(numbers)
         if arguments.get("do_classifier_free_guidance"):
             given = arguments.get("prompt_embeds") if self._texts is None else self._texts
-            encoded = _without_negative(
-                encoded, 0 if given is None else len(given) * (numbers[0] if numbers else 1)
-            )
+            count = 0 if given is None else len(given) * (numbers[0] if numbers else 1)
+            both, encoded = encoded, without_negative(encoded, count)
+            if both is not encoded:
+                self._others.append(first_part(both)[:count])
         self._take(encoded)
+
+    def _is_negative(self, texts: list[str]) -> bool:
+        negative = prompt_texts(self._arguments.get("negative_prompt"))
+        return texts == negative and texts != self._texts
 
     def _hear(self, state: Any) -> None:
         """Takes what a modular pipeline has made of the prompts so far; in the end there is one
@@ -135,26 +155,52 @@ class Prompts:
             self._take((embeddings, state.get("prompt_embeds_mask")))
 
     def _take(self, encoded: Any) -> None:
-        self.positive = _first(encoded)
+        self.positive = first_part(encoded)
+        self._others += [part for part in parts(encoded) if part is not self.positive]
         if self._encoder is None:
-            self._rows = _pooled(encoded, self._each)
+            self._rows = pooled(encoded, self._each)
 
-    def _overhear(self, module: torch.nn.Module, _: Any, output: Any) -> None:
-        """What a text encoder that the pipeline calls itself made of its prompts."""
-        self._take([output[0]])
+    def _overhear(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Takes what a text encoder that the pipeline calls itself made of its prompts, which its
+        token ids tell from negative ones.
+        """
+        ids = args[0] if args else kwargs.get("input_ids")
+        if self.positive is None and reads(self._pipe, ids, self._texts):
+            self._take([output[0]])
+        else:
+            self._others.append(output[0])
 
     @property
     def asked(self) -> int | None:
         """How many images the arguments ask for; None where they do not tell."""
         return self._known_images(0) or None
 
-    def images(self, sample: Tensor) -> int:
-        """How many images the rows of `sample` (R, …) are: half of them where the batch is
-        doubled.
+    @property
+    def labelled(self) -> bool:
+        """Whether the prompts are class labels."""
+        return self._labels is not None
+
+    @property
+    def negative_is_equal(self) -> bool:
+        """Whether the pipeline made the same of the negative prompts as of the prompts."""
+        own = self.positive
+        return isinstance(own, Tensor) and any(
+            isinstance(other, Tensor) and other.shape == own.shape and torch.equal(other, own)
+            for other in self._others
+        )
+
+    def images(self, sample: Tensor, channels: int | None = None) -> int:
+        """How many images the rows of `sample` (R, …) are, which has a block of them for each
+        prompt that the model is given: a positive and a negative one for classifier-free guidance.
+
+        Args:
+            sample: a denoiser's or a scheduler's input.
+            channels: see `image_count`.
         """
         rows = len(sample)
-        known = self._known_images(rows)
-        return known if rows == 2 * known and torch.equal(sample[:known], sample[known:]) else rows
+        return image_count(sample, self._known_images(rows), channels)
 
     def conditions(self, sample: Tensor) -> Conditions:
         """What is known of the images of `sample` (R, …), which has each of them twice where the
@@ -200,8 +246,14 @@ class Prompts:
             one_hot = torch.nn.functional.one_hot(
                 torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1
             ).float()
-            return _spread_rows(one_hot, images)
-        return None if self._rows is None else unit_rows(_spread_rows(self._rows, images))
+            return spread_rows(one_hot, images)
+        return None if self._rows is None else unit_rows(spread_rows(self._rows, images))
+
+
+def arguments_embeds(arguments: dict[str, Any]) -> Tensor | None:
+    """The embeddings of the prompts that a call is given in place of texts."""
+    given = arguments.get("prompt_embeds")
+    return given if isinstance(given, Tensor) else None
 
 
 def prompt_texts(prompt: Any) -> list[str] | None:
@@ -243,75 +295,6 @@ def _class_names(pipe: Any, labels: list[int]) -> list[str]:
     return [str(names.get(label, label)) for label in labels]
 
 
-def _first(encoded: Any) -> Any:
-    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
-    return next((p for p in parts if p is not None), None)
-
-
-def _without_negative(encoded: Any, positive: int) -> Any:
-    """What was encoded without its first half where that is of the negative prompts, so that of
-    twice `positive` rows half are left.
-    """
-    first = _first(encoded)
-    if not isinstance(first, Tensor) or len(first) != 2 * positive:
-        return encoded
-    parts = encoded if isinstance(encoded, list | tuple) else [encoded]
-    return [p[positive:] if isinstance(p, Tensor) and len(p) == 2 * positive else p for p in parts]
-
-
 def _text_encoder(pipe: Any) -> str | None:
     names = ("text_encoder", "bert")
     return next((n for n in names if isinstance(getattr(pipe, n, None), torch.nn.Module)), None)
-
-
-def _pooled(encoded: Any, each: int = 1) -> Tensor | None:
-    """One vector (R, p) for each prompt, from whatever `encode_prompt` returned; `each` is how
-    often a prompt is repeated in it.
-    """
-    parts, first = encoded if isinstance(encoded, list | tuple) else [encoded], _first(encoded)
-    if (
-        isinstance(first, list) and first and all(isinstance(t, Tensor) for t in first)
-    ):  # prompts of different lengths
-        return torch.stack([t.detach().float().reshape(-1, t.shape[-1]).mean(0) for t in first])
-    if not isinstance(first, Tensor):
-        return None
-    rows = first.detach().float()
-    if rows.ndim == 2:
-        return rows
-    rows = rows.reshape(len(rows), -1, rows.shape[-1])
-    mask = next(
-        (
-            p
-            for p in parts
-            if isinstance(p, Tensor) and p is not first and p.shape == rows.shape[:2]
-        ),
-        None,
-    )
-    if mask is None or mask.is_floating_point():
-        return rows.mean(1)
-    weight = _as_embeddings(mask, each).to(rows)[:, :, None]
-    return (rows * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def _as_embeddings(mask: Tensor, each: int) -> Tensor:
-    """A mask (R, L) in the order of the embeddings, each prompt's `each` rows after another.
-
-    Some pipelines repeat the mask of all prompts instead: then rows of one prompt differ, and equal
-    ones are R / each apart.
-    """
-    count = len(mask) // max(each, 1)
-    if each < 2 or count < 2 or len(mask) % each:
-        return mask
-    grouped, tiled = mask.view(count, each, -1), mask.view(each, count, -1)
-    if not (grouped == grouped[:, :1]).all() and (tiled == tiled[:1]).all():
-        return mask[:count].repeat_interleave(each, 0)
-    return mask
-
-
-def _spread_rows(rows: Tensor, images: int) -> Tensor:
-    if len(rows) > images and len(rows) % images == 0:
-        return rows[
-            :: len(rows) // images
-        ]  # some video pipelines repeat the embedding for each frame
-    index = spread(list(range(len(rows))), images, "prompt embeddings")
-    return rows[torch.tensor(index, device=rows.device)]

@@ -1,14 +1,28 @@
-"""Which rows of what a denoiser is given belong to the positive prompts."""
+"""Find the rows of a denoiser's input that carry the positive prompts."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from unalike.errors import UnsupportedError
 
-def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -> Tensor | None:
+
+def positive_rows(
+    tokens: Tensor,
+    positive: Tensor,
+    *,
+    rows: int,
+    images: int,
+    negative_is_equal: bool = False,
+    perturbed: bool = False,
+) -> Tensor | None:
     """Which rows of a denoiser's input belong to positive prompts, by equality of what they are
     given: (rows, frames) bool.
+
+    A batch is made of blocks, each with a row for each image; every block of the prompts counts.
+    There are two with perturbed-attention guidance. Where the negative prompts equal the prompts,
+    the first of two blocks is theirs, as in all of diffusers' pipelines.
 
     `frames` is how many rows of embeddings belong to one row of the input, more than 1 where a
     video has one for each frame; embeddings may be followed by other tokens. None where `tokens`
@@ -17,9 +31,14 @@ def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -
     Args:
         tokens: embeddings (rows · frames, …) or class labels (rows,) that the denoiser is given.
         positive: what the pipeline made of the positive prompts, for each image or each prompt.
-        rows: how many samples the denoiser is given; those of the empty prompts are among them
-            where the batch is doubled.
+        rows: how many samples the denoiser is given.
         images: how many images are made.
+        negative_is_equal: whether the pipeline made the same of the negative prompts.
+        perturbed: whether the prompts have a second block, with perturbed attention.
+
+    Raises:
+        UnsupportedError: where the negative prompts equal the prompts in an unknown order of
+            blocks.
 
     Example:
         >>> cat, dog, empty = torch.ones(1, 2, 3), torch.full((1, 2, 3), 2.0), torch.zeros(2, 2, 3)
@@ -34,16 +53,41 @@ def positive_rows(tokens: Tensor, positive: Tensor, *, rows: int, images: int) -
     if images % len(known) == 0 and rows % images == 0:
         expected = known.repeat_interleave(images // len(known), dim=0)
         same = [bool((block == expected).all()) for block in each.split(images)]
+        if negative_is_equal and sum(same) > 1:
+            if len(same) != (3 if perturbed else 2):
+                raise UnsupportedError(
+                    f"the negative prompt equals the prompt, and the denoiser is given {len(same)} blocks "
+                    "of prompts, so the prompt's cannot be told; give another negative prompt"
+                )
+            same[0] = False
         if any(same):
-            last = (
-                len(same) - 1 - same[::-1].index(True)
-            )  # pipelines put empty prompts, which may be equal, first
-            return (torch.arange(rows, device=tokens.device) // images == last)[:, None].expand(
-                each.shape[:2]
-            )
-    return torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(
-        dim=0
-    )  # one by one, for they are large
+            chosen = torch.tensor(same, device=tokens.device).repeat_interleave(images)
+            return chosen[:, None].expand(each.shape[:2])
+    # one by one, for they are large
+    return torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)
+
+
+def image_count(sample: Tensor, least: int, channels: int | None = None) -> int:
+    """How many images the rows of a denoiser's or a scheduler's input are: the size of the smallest
+    block that the rows repeat.
+
+    Args:
+        sample: (R, …).
+        least: the number of images is a multiple of this, or R.
+        channels: how many channels are the latents'; others, as of an image that is edited, may
+            differ from block to block.
+
+    Example:
+        >>> image_count(torch.arange(4.0).repeat(3)[:, None], 2)
+        4
+    """
+    rows = len(sample)
+    own = sample if channels is None or sample.ndim < 4 else sample[:, :channels]
+    least = max(least, 1)
+    for images in range(least, rows, least):
+        if rows % images == 0 and all(torch.equal(b, own[:images]) for b in own.split(images)):
+            return images
+    return rows
 
 
 def _comparable(tokens: Tensor, positive: Tensor, rows: int) -> bool:

@@ -1,4 +1,4 @@
-"""Tokenizers of a guided call, which no other thread uses.
+"""Tokenizers of a guided call: which no other thread uses, and whose ids tell its prompts.
 
 A tokenizer of transformers sets padding and truncation on its backend, and then encodes: with one
 tokenizer in two threads a call can get the padding of another. The backend of a guided call is a
@@ -40,6 +40,39 @@ def own_tokenizers(own: Any) -> Iterator[None]:
         for name, tokenizer, backend in taken:
             vars(own)[name] = tokenizer
             _spares.setdefault(tokenizer, []).append(backend)
+
+
+def reads(pipe: Any, ids: Any, texts: list[str] | None) -> bool:
+    """Whether token ids that a text encoder is given are those of texts, one row or more for each.
+
+    Args:
+        pipe: a diffusers pipeline with a `tokenizer`.
+        ids: (R, L).
+        texts: None stands for unknown ones, which nothing is.
+    """
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if tokenizer is None or not texts or not hasattr(ids, "shape") or len(ids.shape) != 2:
+        return False
+    if hasattr(pipe, "maybe_convert_prompt"):  # textual inversion with several vectors a word
+        texts = [pipe.maybe_convert_prompt(text, tokenizer) for text in texts]
+    rows, length = ids.tolist(), ids.shape[1]
+    if len(rows) % len(texts):
+        return False
+    own = tokenizer(texts, truncation=True, max_length=length).input_ids
+    padding = getattr(tokenizer, "pad_token_id", None)
+    wanted = [_unpadded(row, padding) for row in own]
+    given = [_unpadded(row, padding) for row in rows]
+    each = len(rows) // len(texts)
+    return given == [row for row in wanted for _ in range(each)] or given == wanted * each
+
+
+def _unpadded(ids: list[int], padding: int | None) -> list[int]:
+    ids = list(ids)
+    while ids and ids[-1] == padding:
+        ids.pop()
+    while ids and ids[0] == padding:
+        ids.pop(0)
+    return ids
 
 
 def _spare(tokenizer: Any) -> Any:

@@ -154,11 +154,19 @@ class WordMaps:
             or tokens.shape[1:] != positive.shape[1:]
         ):
             return  # empty prompts that have a call and a length of their own; where nothing else comes, `maps` says so
-        images = len(positive) if sample is None else self._prompts.images(sample)
-        found = positive_rows(tokens, positive, rows=len(tokens), images=images)
+        out = getattr(getattr(module, "config", None), "out_channels", None)
+        images = len(positive) if sample is None else self._prompts.images(sample, out)
+        found = positive_rows(
+            tokens,
+            positive,
+            rows=len(tokens),
+            images=images,
+            negative_is_equal=self._prompts.negative_is_equal,
+            perturbed=getattr(self._pipe, "do_perturbed_attention_guidance", False),
+        )
         if found is None or not found.any():
             return
-        rows = found[:, 0].nonzero().flatten()
+        rows = found[:, 0].nonzero().flatten()[:images]  # the first block is not perturbed
         if (
             sample is None
             or len(sample) != len(tokens)
