@@ -57,7 +57,6 @@ class FinalLatents:
     def __init__(self, pipe: Any, session: Session) -> None:
         self._pipe = pipe
         self._session = session
-        self._seen = False
         self._suspended = False
         self._parts: list[Tensor] = []  # of latents that are decoded in parts
 
@@ -89,7 +88,7 @@ class FinalLatents:
         Raises:
             UnsupportedError: where nothing tells what became of the final latents.
         """
-        if self._final is not None and not self._seen:
+        if self._final is not None and not self._session.decoded:
             output = self._settled(output, self._final)
         return output if self._final is None else with_latents(output, self._final)
 
@@ -101,7 +100,7 @@ class FinalLatents:
         @functools.wraps(own)
         def read(*args: Any, **kwargs: Any) -> Any:
             final = self._final
-            if final is None or self._seen or self._suspended:
+            if final is None or self._session.decoded or self._suspended:
                 return own(*args, **kwargs)
             bound = inspect.signature(own).bind(*args, **kwargs)
             name = next(iter(bound.arguments))
@@ -116,7 +115,7 @@ class FinalLatents:
     def _decoding(self, own: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(own)
         def decode(z: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._final is None or self._seen or self._suspended or not isinstance(z, Tensor):
+            if self._final is None or self._session.decoded or self._suspended or not isinstance(z, Tensor):
                 return own(z, *args, **kwargs)
             return own(self._read(z), *args, **kwargs)
 
@@ -140,7 +139,7 @@ class FinalLatents:
         if z.shape != final.shape:
             self._read_layout(z, final)
             return z
-        self._seen = True
+        self._session.decoded = True
         precise = final.to(torch.promote_types(final.dtype, torch.float32))
         if _same(z, final, unscaled(pipe, precise), unscaled(pipe, torch.zeros_like(precise))):
             return z
@@ -157,7 +156,7 @@ class FinalLatents:
         found = sum(part.numel() for part in self._parts)
         if found < final.numel():
             return
-        self._seen = True
+        self._session.decoded = True
         if found == final.numel():
             values = torch.cat([_values(scaled(self._pipe, p.float())) for p in self._parts])
             values, own = values.sort().values, _values(final).sort().values
@@ -167,7 +166,7 @@ class FinalLatents:
 
     def _settle(self, latents: Tensor) -> Tensor | None:
         """The latents after the last step as they are decoded or returned; None for as given."""
-        self._seen = True
+        self._session.decoded = True
         final = self._final
         assert final is not None
         if _compared(latents, final):

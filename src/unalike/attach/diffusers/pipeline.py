@@ -282,6 +282,7 @@ class GuidedPipeline:
                 *map(_own, args),
                 **{name: _own(value) for name, value in final.quiet(kwargs).items()},
             )
+            session.unguided = binding.unguided
             return session, final.returned(output)
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:

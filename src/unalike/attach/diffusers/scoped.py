@@ -16,7 +16,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModularPipeline
+from diffusers import DiffusionPipeline, ModularPipeline, SchedulerMixin
 
 from unalike.attach.diffusers.tokenizers import own_tokenizers
 from unalike.errors import AttachmentError
@@ -94,6 +94,27 @@ def own_model(own: Any, name: str) -> Any:
     _replace(own, model, stand_in)
     vars(own)[name] = stand_in
     return stand_in
+
+
+def own_schedulers(own: Any) -> dict[str, SchedulerMixin]:
+    """All schedulers of a stand-in and of the pipelines inside it, by the names of the attributes;
+    each a copy with state of its own, as the call will step it.
+
+    Args:
+        own: from `own_pipeline`; anything else has none.
+    """
+    found: dict[str, SchedulerMixin] = {}
+    if _ORIGINAL not in vars(own):
+        return found
+    for name, value in list(vars(own).items()):
+        if isinstance(value, SchedulerMixin):
+            if vars(original(own)).get(name) is value:
+                value = _copied(value, type(value))
+                _replace(own, vars(own)[name], value)
+            found[name] = value
+    for name, inner in _inner(own).items():
+        found.update({f"{name}.{part}": s for part, s in own_schedulers(inner).items()})
+    return found
 
 
 def original(stand_in: Any) -> Any:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.scoped import own_schedulers
 from unalike.errors import AttachmentError, UnsupportedError
 from unalike.guidance.run import Call, UpcomingCall
 
@@ -49,11 +50,15 @@ class Binding:
         pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
         guidance: asked at each call.
 
+    Attributes:
+        unguided: names of the other schedulers that were stepped: those of a pipeline's further
+            parts, and copies of this one, as for the sound of a video.
+
     Raises:
         AttachmentError: on entering when the scheduler is guided already; on leaving when the
             pipeline's scheduler was replaced meanwhile.
         UnsupportedError: on entering for a scheduler without an x0 map; from a step that a scalar
-            x0 map cannot describe.
+            x0 map cannot describe; when copies of the scheduler are stepped in its place.
     """
 
     def __init__(self, pipe: Any, guidance: Guidance) -> None:
@@ -61,7 +66,9 @@ class Binding:
         self._scheduler = pipe.scheduler
         self._guidance = guidance
         self._position, self._done = -1, 0
+        self._stepped = False
         self._saved: dict[str, Any] = {}
+        self.unguided: list[str] = []
 
     def __enter__(self) -> Binding:
         scheduler = self._scheduler
@@ -84,6 +91,9 @@ class Binding:
                 )
         for name, routed in (("step", self._step), ("set_timesteps", self._set_timesteps)):
             setattr(scheduler, name, self._bound(getattr(scheduler, name), routed))
+        for name, other in own_schedulers(self._pipe).items():
+            if other is not scheduler:
+                vars(other)["step"] = self._noted(other.step, f"{name} ({type(other).__name__})")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -104,11 +114,36 @@ class Binding:
         @functools.wraps(function)
         def method(this: Any, *args: Any, **kwargs: Any) -> Any:
             if this is not scheduler:  # a deep copy of the scheduler steps itself
+                if function.__name__ == "step":
+                    self._see_copy()
                 return function(this, *args, **kwargs)
             return routed(own, *args, **kwargs)
 
         setattr(method, _MARK, True)
         return MethodType(method, scheduler)
+
+    def _noted(self, own: Any, name: str) -> MethodType:
+        """The step of another scheduler, which leaves its name in `unguided`."""
+        function = own.__func__
+
+        @functools.wraps(function)
+        def step(this: Any, *args: Any, **kwargs: Any) -> Any:
+            if name not in self.unguided:
+                self.unguided.append(name)
+            return function(this, *args, **kwargs)
+
+        return MethodType(step, own.__self__)
+
+    def _see_copy(self) -> None:
+        kind = type(self._scheduler).__name__
+        if not self._stepped:
+            raise UnsupportedError(
+                f"{type(self._pipe).__name__} steps copies of its {kind} in place of the scheduler itself, which cannot be guided; use "
+                "another pipeline of this model, or call it without guide"
+            )
+        name = f"copy of scheduler ({kind})"
+        if name not in self.unguided:
+            self.unguided.append(name)
 
     def upcoming(self, timestep: float) -> UpcomingCall:
         """What the evaluation of the model that is about to happen is for.
@@ -159,6 +194,7 @@ class Binding:
             self._scheduler,
             bound.arguments["timestep"],
         )
+        self._stepped = True
         _refuse(scheduler, arguments)
         self._position = levels.position(scheduler, timestep, self._position)
         remaining = len(levels.schedule(scheduler)) - self._position

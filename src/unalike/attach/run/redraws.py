@@ -121,6 +121,7 @@ class Draws:
             finished=first.finished,
             methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
+            unguided=first.unguided,
         )
 
     def _of(self, image: int) -> Session:

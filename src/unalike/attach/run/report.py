@@ -134,6 +134,8 @@ class Report:
             (`radius="auto"`).
         shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and
             `radius_source`, how an automatic radius was found; None without one.
+        unguided: names of schedulers that the pipeline stepped besides its own, such as those of a
+            prior or of a video's sound: what they draw was neither guided nor measured.
     """
 
     images: list[ImageReport] = field(default_factory=list)
@@ -142,6 +144,7 @@ class Report:
     finished: bool = True
     methods: list[dict[str, Any]] = field(default_factory=list)
     shield: dict[str, Any] | None = None
+    unguided: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""

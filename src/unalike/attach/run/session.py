@@ -17,7 +17,14 @@ from unalike.attach.run.guard import Guard, Moved, moved_out
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
-from unalike.errors import AttachmentError, NumericsError, ShieldError, StoreError, UnsupportedError
+from unalike.errors import (
+    AttachmentError,
+    NumericsError,
+    OptionError,
+    ShieldError,
+    StoreError,
+    UnsupportedError,
+)
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.guidance.protocols import References
@@ -69,6 +76,8 @@ class Session:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         steps: number of model evaluations so far.
         finished: whether the last step was reached.
+        decoded: whether the final latents were read where they are decoded or returned.
+        unguided: names of schedulers whose steps were not guided.
         latents: the final latents (B, …), moved out where they had to be; None before the last
             step, and where those that are decoded or returned cannot be read.
     """
@@ -95,10 +104,25 @@ class Session:
         self._images = images
         self._randomness = randomness or Randomness()
         self._places = places
-        self.reset()
+        self.unguided: list[str] = []
+        self.decoded = False
+        self._begin_anew()
 
     def reset(self) -> None:
-        """Forgets the steps so far: the pipeline set a new schedule."""
+        """The pipeline set a new schedule: its first step forgets those so far.
+
+        Some pipelines set one after their last step too.
+        """
+        self._stale = True
+
+    def _begin_anew(self) -> None:
+        if self.decoded and (self._guard is not None or self._memory is not None):
+            store = "memory" if self._guard is None else "shield"
+            raise UnsupportedError(
+                f"this pipeline makes its result in parts, one after another, and the {store} can be kept for one alone; ask for a result "
+                f"of one part (fewer frames), or guide it without a {store}"
+            )
+        self._stale = self.decoded = False
         self._run: Run | None = None
         self._conditions: Conditions | None = None
         self._ended: Moved | None = None
@@ -115,6 +139,8 @@ class Session:
 
     def correct(self, call: Call) -> Tensor | None:
         """The sum of the methods' corrections for all rows of the scheduler; None for none."""
+        if self._stale:
+            self._begin_anew()
         if not self.steps:
             self._see_latents(call)
         run, conditions = self._begun()
@@ -128,6 +154,8 @@ class Session:
         """How the model is to be evaluated on its input `sample` (R, …) with the prompts'
         embeddings, each (B, …).
         """
+        if self._stale:
+            self._begin_anew()
         run = self._run or self._begin(sample)
         images = len(run.groups)
         if any(len(part) != images for part in embeddings):
@@ -269,6 +297,7 @@ class Session:
         """The run for the images of `sample` (R, …), before anything is known of their latents."""
         conditions, device = self._prompts.conditions(sample), sample.device
         self._conditions = conditions
+        self._require_prompts(conditions)
         self._run = Run(
             self._methods,
             groups=conditions.groups.to(device),
@@ -276,6 +305,17 @@ class Session:
             generators=self._randomness.generators(sample[: conditions.images]),
         )
         return self._run
+
+    def _require_prompts(self, conditions: Conditions) -> None:
+        """Refuses methods that would compare prompts with the memory's, and there are none."""
+        if self._memory is None or conditions.embeddings is not None or conditions.texts is None:
+            return
+        for method in self._methods:
+            if getattr(method, "reads_prompts", False) and getattr(method, "memory", False):
+                raise OptionError(
+                    f"{type(method).__name__} compares prompts with those of the memory, and this call has texts without embeddings; pass "
+                    "prompt_encoder= (a function from a list of prompts to embeddings), or leave the memory out"
+                )
 
     def _see_latents(self, call: Call) -> None:
         """Gives the run what there is in the space of its latents."""
