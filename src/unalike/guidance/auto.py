@@ -95,6 +95,11 @@ class Auto(Method):
         choices=(None,),
     )
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether samples count by how similar their prompts are: always."""
+        return True
+
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The repulsion (B, …); None below its noise level, and where there is nothing to be
         unlike.

@@ -233,7 +233,7 @@ class SPARKE(Directed):
         if kept is None:
             rows = stored_rows(source.latents, clean, f"SPARKE: the {what}")
             unconditional = not self.reads_prompts or (
-                what == "reference" and source.prompts is None
+                source.prompts is None and (what == "reference" or _without_prompts(context))
             )
             if unconditional:
                 terms = self._prompt_terms(None, None, (len(clean), len(rows)), clean)
@@ -330,3 +330,8 @@ class SPARKE(Directed):
             if self.kernel == "gaussian"
             else cosine.square()
         )
+
+
+def _without_prompts(context: Context) -> bool:
+    """Whether the images have no prompts at all, so that those of all samples count as equal."""
+    return context.prompts is None and bool((context.groups == context.groups[0]).all())

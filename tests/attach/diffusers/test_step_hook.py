@@ -109,10 +109,21 @@ def test_foreign_replacement_is_refused_when_it_is_no_method() -> None:
 def test_copy_steps_itself_when_the_original_is_bound() -> None:
     scheduler, guidance = ddim(), Fixed(delta=torch.ones_like(X))
     plain = scheduler.step(X, scheduler.timesteps[0], X).prev_sample
-    with Binding(Host(scheduler), guidance):
+    with Binding(Host(scheduler), guidance) as binding:
+        scheduler.step(X, scheduler.timesteps[0], X)
         copied = copy.deepcopy(scheduler).step(X, scheduler.timesteps[0], X).prev_sample
     assert torch.equal(copied, plain)
-    assert guidance.calls == []
+    assert len(guidance.calls) == 1
+    assert binding.unguided == ["copy of scheduler (DDIMScheduler)"]
+
+
+def test_copy_is_refused_when_it_is_stepped_in_place_of_the_scheduler() -> None:
+    scheduler = ddim()
+    with (
+        pytest.raises(UnsupportedError, match="steps copies of its DDIMScheduler"),
+        Binding(Host(scheduler), Fixed()),
+    ):
+        copy.deepcopy(scheduler).step(X, scheduler.timesteps[0], X)
 
 
 @pytest.mark.parametrize("return_dict", [True, False])

@@ -58,6 +58,7 @@ class FinalLatents:
         self._pipe = pipe
         self._session = session
         self._suspended = False
+        self._edited = False  # whether a callback may have changed the final latents
         self._parts: list[Tensor] = []  # of latents that are decoded in parts
 
     def __enter__(self) -> FinalLatents:
@@ -77,10 +78,14 @@ class FinalLatents:
 
     def quiet(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call; what its callbacks decode is not taken for its result."""
-        return {
-            name: self._suspending(value) if name in _CALLBACKS and _is_function(value) else value
-            for name, value in arguments.items()
-        }
+        changed = {}
+        for name in _CALLBACKS:
+            callback = arguments.get(name)
+            if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+                self._edited = True  # pipelines ask for its class, so it stays what it is
+            elif callable(callback):
+                changed[name] = self._suspending(callback)
+        return {**arguments, **changed}
 
     def returned(self, output: Any) -> Any:
         """The output of the call, latents in it moved out where they had to be.
@@ -115,7 +120,12 @@ class FinalLatents:
     def _decoding(self, own: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(own)
         def decode(z: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._final is None or self._session.decoded or self._suspended or not isinstance(z, Tensor):
+            if (
+                self._final is None
+                or self._session.decoded
+                or self._suspended
+                or not isinstance(z, Tensor)
+            ):
                 return own(z, *args, **kwargs)
             return own(self._read(z), *args, **kwargs)
 
@@ -126,11 +136,18 @@ class FinalLatents:
         def callback(*args: Any, **kwargs: Any) -> Any:
             self._suspended = True
             try:
-                return own(*args, **kwargs)
+                result = own(*args, **kwargs)
             finally:
                 self._suspended = False
+            given = [result.get("latents")] if isinstance(result, dict) else list(args)
+            self._edited |= self._final is not None and any(map(self._differs, given))
+            return result
 
         return callback
+
+    def _differs(self, latents: Any) -> bool:
+        final = self._final
+        return isinstance(latents, Tensor) and final is not None and not _compared(latents, final)
 
     def _read(self, z: Tensor) -> Tensor:
         """What to decode in place of `z`, the decoder's input."""
@@ -142,6 +159,8 @@ class FinalLatents:
         self._session.decoded = True
         precise = final.to(torch.promote_types(final.dtype, torch.float32))
         if _same(z, final, unscaled(pipe, precise), unscaled(pipe, torch.zeros_like(precise))):
+            return z
+        if not self._edited and _rescaled(z, final):
             return z
         for _ in range(3):  # rounding to the decoder's precision may lead back inside
             changed = self._session.finish(scaled(pipe, z.to(precise)))
@@ -159,6 +178,7 @@ class FinalLatents:
         self._session.decoded = True
         if found == final.numel():
             values = torch.cat([_values(scaled(self._pipe, p.float())) for p in self._parts])
+            self._parts = []
             values, own = values.sort().values, _values(final).sort().values
             if _same(values, own, own, torch.zeros_like(own)):
                 return
@@ -169,7 +189,7 @@ class FinalLatents:
         self._session.decoded = True
         final = self._final
         assert final is not None
-        if _compared(latents, final):
+        if _compared(latents, final) or (not self._edited and _rescaled(latents, final)):
             return None
         if latents.shape[1:] != final.shape[1:]:
             self._session.lose_latents(type(self._pipe).__name__)
@@ -201,13 +221,6 @@ class FinalLatents:
             self._session.finish(images.to(final), movable=False)
 
 
-def _is_function(callback: Any) -> bool:
-    """Whether pipelines do not ask for the class of a callback."""
-    return callable(callback) and not isinstance(
-        callback, PipelineCallback | MultiPipelineCallbacks
-    )
-
-
 def _compared(latents: Tensor, final: Tensor) -> bool | None:
     """Whether latents are the final ones, up to their precision; None where they cannot be them,
     for their shape. Some pipelines leave out tokens or frames first.
@@ -231,6 +244,22 @@ def _same(z: Tensor, final: Tensor, expected: Tensor, shift: Tensor) -> bool:
     size = (expected - shift).abs() + shift.abs()
     off = (z.to(expected) - expected).abs()
     return bool((off <= _ROUNDINGS * eps * size + torch.finfo(torch.float32).tiny).all())
+
+
+def _rescaled(z: Tensor, final: Tensor) -> bool:
+    """Whether `z` is the final latents with each channel scaled and shifted, as some pipelines do
+    in their own way before they decode.
+    """
+    if z.shape != final.shape:
+        return False
+    x, y = (t.detach().cpu().double().transpose(0, 1).flatten(1) for t in (final, z))
+    if x.shape[1] < 3:
+        return False
+    x, mean = x - x.mean(dim=1, keepdim=True), y.mean(dim=1, keepdim=True)
+    slope = (x * (y - mean)).sum(dim=1, keepdim=True) / x.square().sum(dim=1, keepdim=True)
+    eps = max(torch.finfo(z.dtype).eps, torch.finfo(final.dtype).eps)
+    off = (slope * x + mean - y).abs()
+    return bool((off <= _ROUNDINGS * eps * y.abs().amax(dim=1, keepdim=True)).all())
 
 
 def _values(latents: Tensor) -> Tensor:

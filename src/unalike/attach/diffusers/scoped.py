@@ -31,24 +31,21 @@ _evaluating: ContextVar[Any] = ContextVar("unalike_evaluating", default=None)
 def own_pipeline(pipe: Any) -> Any:
     """A stand-in of a pipeline for one call: hook it, then call it once.
 
-    It has the pipeline's class, its attributes and its models themselves; its scheduler is a copy,
-    and what the call sets on it stays on it. Pipelines inside the pipeline have stand-ins too. A
+    It has the pipeline's class, its attributes and its models themselves; its schedulers are
+    copies, and what the call sets on them stays on them. Pipelines inside the pipeline have stand-ins too. A
     callback that calls the stand-in meanwhile calls the pipeline, unguided. An interrupt that is
     asked of the pipeline reaches the call.
 
     Args:
         pipe: a diffusers pipeline.
     """
-    own = _copied(pipe, _stand_in_class(type(pipe)))
-    vars(own)[_ORIGINAL] = pipe
-    for name, value in _inner(own).items():
-        vars(own)[name] = own_pipeline(value)
-    if hasattr(pipe, "scheduler"):
-        scheduler = _copied(pipe.scheduler, type(pipe.scheduler))
-        for name, value in vars(scheduler).items():
+    own = _shell(pipe)
+    for scheduler in own_schedulers(own).values():
+        copy = _copied(scheduler, type(scheduler))
+        for name, value in vars(copy).items():
             if type(value) is list:  # the outputs that a multistep solver keeps
-                vars(scheduler)[name] = list(value)
-        _replace(own, pipe.scheduler, scheduler)
+                vars(copy)[name] = list(value)
+        _replace(own, scheduler, copy)
     return own
 
 
@@ -96,25 +93,20 @@ def own_model(own: Any, name: str) -> Any:
     return stand_in
 
 
-def own_schedulers(own: Any) -> dict[str, SchedulerMixin]:
-    """All schedulers of a stand-in and of the pipelines inside it, by the names of the attributes;
-    each a copy with state of its own, as the call will step it.
+def own_schedulers(own: Any) -> dict[str, Any]:
+    """All schedulers of a stand-in and of the pipelines inside it, each once, by the names of the
+    attributes.
 
     Args:
         own: from `own_pipeline`; anything else has none.
     """
-    found: dict[str, SchedulerMixin] = {}
     if _ORIGINAL not in vars(own):
-        return found
-    for name, value in list(vars(own).items()):
-        if isinstance(value, SchedulerMixin):
-            if vars(original(own)).get(name) is value:
-                value = _copied(value, type(value))
-                _replace(own, vars(own)[name], value)
-            found[name] = value
+        return {}
+    found = {name: value for name, value in vars(own).items() if isinstance(value, SchedulerMixin)}
     for name, inner in _inner(own).items():
         found.update({f"{name}.{part}": s for part, s in own_schedulers(inner).items()})
-    return found
+    names = {id(scheduler): name for name, scheduler in reversed(found.items())}
+    return {name: scheduler for name, scheduler in found.items() if names[id(scheduler)] == name}
 
 
 def original(stand_in: Any) -> Any:
@@ -169,6 +161,14 @@ def _copied(thing: Any, kind: type) -> Any:
         bound = isinstance(value, MethodType) and value.__self__ is thing
         vars(copy)[name] = MethodType(value.__func__, copy) if bound else value
     return copy
+
+
+def _shell(pipe: Any) -> Any:
+    own = _copied(pipe, _stand_in_class(type(pipe)))
+    vars(own)[_ORIGINAL] = pipe
+    for name, value in _inner(own).items():
+        vars(own)[name] = _shell(value)
+    return own
 
 
 def _inner(own: Any) -> dict[str, Any]:

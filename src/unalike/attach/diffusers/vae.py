@@ -160,6 +160,8 @@ def scaled(pipe: Any, encoded: Tensor) -> Tensor:
     taken as it is.
     """
     name, vae = autoencoder(pipe)
+    if name == "vqgan":
+        return encoded / vae.config.scale_factor
     return (encoded if name == "movq" else normalised(vae, encoded)) * latent_scale(pipe)
 
 
@@ -168,6 +170,8 @@ def unscaled(pipe: Any, latents: Tensor) -> Tensor:
     inverse of `scaled`.
     """
     name, vae = autoencoder(pipe)
+    if name == "vqgan":
+        return latents * vae.config.scale_factor
     own = latents / latent_scale(pipe)
     return own if name == "movq" else denormalised(vae, own)
 
