@@ -1,7 +1,7 @@
 """Writes what the documentation takes from the code and from measurements: `python
 docs/generate.py`.
 
-`docs/options.md` comes from the table of methods, `docs/benchmarks.md` from the results of the
+`docs/options.md` and the names of the package for type checkers come from the table of methods, `docs/benchmarks.md` from the results of the
 benchmarks, `docs/pipelines.md` from the families of pipelines that the tests run. Between `<!--
 name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the
 repository.
@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,8 @@ def pages() -> dict[Path, str]:
         {"figures": figure_table(), "features": feature_table()},
     )
     return {
+        ROOT / "src" / "unalike" / "__init__.pyi": stub("unalike"),
+        ROOT / "src" / "unalike" / "guidance" / "__init__.pyi": stub("unalike.guidance"),
         ROOT / "docs" / "options.md": options_page(),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
         ROOT / "docs" / "models.md": models_page(),
@@ -174,6 +177,22 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
                 f"the page has {count} places for the table {name!r}; it needs one <!-- {name} --> … <!-- end {name} -->"
             )
     return page
+
+
+def stub(package: str) -> str:
+    """The names of a package that imports them when they are used, for type checkers and editors."""
+    module = import_module(package)
+    homes = module._homes()
+    lines = [f'"""Written by `python docs/generate.py`: the names of {package}."""', ""]
+    sources = [
+        (package if home == f"{package}.{name}" else home, name)
+        for name, home in homes.items()
+        if home != package
+    ]
+    lines += [f"from {source} import {name} as {name}" for source, name in sorted(sources)]
+    own = [name for name, home in homes.items() if home == package]
+    lines += ["", *(f"{name}: str" for name in own)] if own else []
+    return "\n".join(lines) + "\n"
 
 
 def options_page() -> str:

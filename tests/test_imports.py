@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unalike"
 
 LAYERS = (
     ("errors",),
+    ("lazy",),
     ("options", "files", "hub"),
     ("images",),
     ("kernels",),
@@ -31,6 +32,7 @@ LAYERS = (
 )
 LIBRARIES = {
     "errors": set(),
+    "lazy": set(),
     "options": set(),
     "files": set(),
     "hub": {"huggingface_hub"},

@@ -1,5 +1,8 @@
 """The names that users' code and scripts stand on. A change here is a change for them."""
 
+import subprocess
+import sys
+
 import pytest
 import typer
 from typer.core import TyperGroup
@@ -19,12 +22,18 @@ NAMES = [
     "Shield",
     "VendiGuidance",
     "__version__",
+    "attach",
     "errors",
+    "extractors",
+    "guidance",
     "guide",
     "kernels",
     "load",
+    "memory",
     "metrics",
+    "pipelines",
     "scores",
+    "shields",
 ]
 
 COMMANDS = {
@@ -148,9 +157,39 @@ def test_name_can_be_had_when_asked_for(name):
     assert getattr(unalike, name) is not None
 
 
-def test_message_lists_the_names_when_there_is_no_such_name():
-    with pytest.raises(AttributeError, match="no attribute 'sparkle'; it has CADS, SPARKE"):
-        unalike.sparkle  # noqa: B018
+def test_message_suggests_and_lists_the_names_when_there_is_no_such_name():
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'SPARK'; did you mean 'SPARKE'. it has Auto, CADS"
+    ):
+        unalike.SPARK  # noqa: B018  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"'unalike\.guidance' has no attribute 'Contxt'; did"):
+        unalike.guidance.Contxt  # noqa: B018  # type: ignore[attr-defined]
+
+
+def in_a_new_process(program: str) -> list[str]:
+    found = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
+    )
+    return found.stdout.split()
+
+
+def test_nothing_heavy_is_imported_when_the_package_is():
+    program = "import sys, unalike\n{}\nprint(*sys.modules)"
+    loaded = in_a_new_process(program.format(""))
+    assert {name for name in loaded if name.startswith("unalike.")} <= {
+        "unalike.errors",
+        "unalike.lazy",
+    }
+    assert not {"torch", "diffusers", "numpy"} & set(
+        in_a_new_process(program.format("dir(unalike)"))
+    )
+
+
+def test_submodules_are_reachable_when_only_the_package_is_imported():
+    modules = [n for n in NAMES if n.isalpha() and n.islower() and n not in ("guide", "load")]
+    listed = ", ".join(f"unalike.{name}.__name__" for name in modules)
+    found = in_a_new_process(f"import unalike; print({listed})")
+    assert found == [f"unalike.{name}" for name in modules]
 
 
 def spelled(group: TyperGroup, prefix: str = "") -> dict[str, list[str]]:

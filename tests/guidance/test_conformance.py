@@ -9,6 +9,7 @@ from tests.guidance.conformance import (
 )
 from tests.guidance.places import features
 
+from unalike.guidance.method import Method
 from unalike.guidance.methods import METHODS
 
 
@@ -106,14 +107,16 @@ class TestParticleGuidance(MethodConformance):
     idle = ({"strength": 0},)
 
 
-class TestCADS(OptionConformance):
-    method = "cads"
-    active = {}  # noqa: RUF012
+def option_cases() -> dict[str, type[OptionConformance]]:
+    """The tests of the options of every method in the table."""
+    return {
+        name: type(name, (OptionConformance,), {"method": method.name, "active": {}})
+        for method in METHODS.values()
+        for name in [f"TestOptionsOf{method.__name__}"]
+    }
 
 
-class TestIntervalGuidance(OptionConformance):
-    method = "interval"
-    active = {}  # noqa: RUF012
+globals().update(option_cases())
 
 
 def covered(conformance: type) -> set[str]:
@@ -121,5 +124,6 @@ def covered(conformance: type) -> set[str]:
     return own.union(*(covered(c) for c in conformance.__subclasses__()))
 
 
-def test_every_method_of_the_table_is_covered():
-    assert covered(OptionConformance) == set(METHODS)
+def test_every_method_that_corrects_predictions_is_covered():
+    correcting = {n for n, m in METHODS.items() if m.x0_delta is not Method.x0_delta}
+    assert covered(MethodConformance) == correcting

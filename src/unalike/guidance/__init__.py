@@ -2,47 +2,40 @@
 make images unlike each other.
 
 One file a method; `methods` is the table of them, `method` their base, `context` what they see at a
-step, and `run` one guided generation on any host.
+step, and `run` one guided generation on any host. Names are imported when they are first used.
 """
 
-from unalike.guidance.auto import Auto
-from unalike.guidance.balls import Balls
-from unalike.guidance.cads import CADS
-from unalike.guidance.context import Context
-from unalike.guidance.interval import IntervalGuidance
-from unalike.guidance.level import Level
-from unalike.guidance.method import Method
-from unalike.guidance.methods import METHODS, build, options
-from unalike.guidance.particle import ParticleGuidance
-from unalike.guidance.protocols import Protected, ProtectedFeatures, References
-from unalike.guidance.run import Call, Prepared, Run, Trace, UpcomingCall
-from unalike.guidance.sparke import SPARKE
-from unalike.guidance.spell import SPELL
-from unalike.guidance.vendi import VendiGuidance
-from unalike.options import option
+from __future__ import annotations
 
-__all__ = [
-    "CADS",
-    "METHODS",
-    "SPARKE",
-    "SPELL",
-    "Auto",
-    "Balls",
-    "Call",
-    "Context",
-    "IntervalGuidance",
-    "Level",
-    "Method",
-    "ParticleGuidance",
-    "Prepared",
-    "Protected",
-    "ProtectedFeatures",
-    "References",
-    "Run",
-    "Trace",
-    "UpcomingCall",
-    "VendiGuidance",
-    "build",
-    "option",
-    "options",
-]
+from collections.abc import Mapping
+
+from unalike.lazy import lazy_names
+
+_HOMES = {
+    "Balls": "balls",
+    "Call": "run",
+    "Context": "context",
+    "Level": "level",
+    "METHODS": "methods",
+    "Method": "method",
+    "Prepared": "run",
+    "Protected": "protocols",
+    "ProtectedFeatures": "protocols",
+    "References": "protocols",
+    "Run": "run",
+    "Trace": "trace",
+    "UpcomingCall": "run",
+    "build": "methods",
+    "options": "methods",
+}
+
+
+def _homes() -> Mapping[str, str]:
+    """Name → the module that defines it; those of methods follow from their table."""
+    from unalike.guidance.methods import class_homes
+
+    own = {name: f"unalike.guidance.{home}" for name, home in _HOMES.items()}
+    return own | {"option": "unalike.options"} | class_homes()
+
+
+__getattr__, __dir__ = lazy_names("unalike.guidance", _homes)

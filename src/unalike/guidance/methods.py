@@ -1,29 +1,58 @@
-"""The table of guidance methods, by name: what command-line flags, web forms and documentation
-tables are made from.
+"""The table of guidance methods: public names, flags, web forms, documentation tables and
+conformance tests follow from it.
+
+It is read without importing a method, or torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields
-from typing import Any
-
-from torch import Tensor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from unalike.errors import OptionError, did_you_mean, named
-from unalike.guidance.auto import Auto
-from unalike.guidance.cads import CADS
-from unalike.guidance.interval import IntervalGuidance
-from unalike.guidance.method import Method
-from unalike.guidance.particle import ParticleGuidance
-from unalike.guidance.sparke import SPARKE
-from unalike.guidance.spell import SPELL
-from unalike.guidance.vendi import VendiGuidance
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (Auto, SPARKE, VendiGuidance, SPELL, ParticleGuidance, CADS, IntervalGuidance)
+if TYPE_CHECKING:
+    from unalike.guidance.method import Method
+
+ENTRIES: dict[str, str] = {
+    "auto": "unalike.guidance.auto:Auto",
+    "sparke": "unalike.guidance.sparke:SPARKE",
+    "vendi": "unalike.guidance.vendi:VendiGuidance",
+    "spell": "unalike.guidance.spell:SPELL",
+    "particle": "unalike.guidance.particle:ParticleGuidance",
+    "cads": "unalike.guidance.cads:CADS",
+    "interval": "unalike.guidance.interval:IntervalGuidance",
 }
-"""Name → class. A new method is one file and one entry here."""
+"""Name → where its class is. A new method is one file, one entry here, and its test."""
+
+
+class Methods(Mapping[str, type["Method"]]):
+    """Name → class, in the order of `ENTRIES`; a class is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[Method]:
+        module, _, class_name = ENTRIES[name].partition(":")
+        return getattr(import_module(module), class_name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ENTRIES)
+
+    def __len__(self) -> int:
+        return len(ENTRIES)
+
+
+METHODS = Methods()
+
+
+def class_homes() -> dict[str, str]:
+    """Class name → its module, for all methods.
+
+    Example:
+        >>> class_homes()["SPARKE"]
+        'unalike.guidance.sparke'
+    """
+    return {name: module for module, _, name in (e.partition(":") for e in ENTRIES.values())}
 
 
 def options(method: type[Method]) -> list[Field[Any]]:
@@ -38,6 +67,8 @@ def options(method: type[Method]) -> list[Field[Any]]:
         >>> [field.name for field in options(METHODS["spell"])][:3]
         ['radius', 'factor', 'overcompensation']
     """
+    from unalike.guidance.method import Method
+
     shared = {f.name for f in fields(Method)}
     return sorted((f for f in fields(method) if f.metadata), key=lambda f: f.name in shared)
 
@@ -50,11 +81,11 @@ def settable(method: type[Method]) -> list[str]:
 def described(method: Method) -> dict[str, Any]:
     """Name and option values of a method, ready for JSON.
 
-    Of what only Python can give it says what it is: a region as it was given where it is words or a
-    box, and "mask" otherwise; functions by their names, extractors by their fingerprints; tensors
-    by their shapes. `build` takes the others back as they are.
+    Regions of words or a box are as they were given, others "mask"; functions are their names,
+    extractors their fingerprints, tensors their shapes. `build` takes all other values back.
 
     Example:
+        >>> from unalike.guidance import SPARKE, SPELL
         >>> described(SPELL(radius=20.0))["options"]["radius"]
         20.0
         >>> described(SPARKE(region=["cat", "hat"], embed=abs))["options"]["region"]
@@ -98,6 +129,8 @@ def build(name: str, /, **settings: Any) -> Method:
 
 def _in_words(name: str, value: Any) -> Any:
     """A value that JSON cannot hold, in a word or a list of numbers or words."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         return "mask" if name == "region" else list(value.shape)
     if isinstance(value, tuple):

@@ -1,0 +1,26 @@
+"""Written by `python docs/generate.py`: the names of unalike."""
+
+from unalike import attach as attach
+from unalike import errors as errors
+from unalike import extractors as extractors
+from unalike import guidance as guidance
+from unalike import kernels as kernels
+from unalike import memory as memory
+from unalike import metrics as metrics
+from unalike import pipelines as pipelines
+from unalike import scores as scores
+from unalike import shields as shields
+from unalike.attach import GuidedPipeline as GuidedPipeline
+from unalike.attach import guide as guide
+from unalike.guidance.auto import Auto as Auto
+from unalike.guidance.cads import CADS as CADS
+from unalike.guidance.interval import IntervalGuidance as IntervalGuidance
+from unalike.guidance.particle import ParticleGuidance as ParticleGuidance
+from unalike.guidance.sparke import SPARKE as SPARKE
+from unalike.guidance.spell import SPELL as SPELL
+from unalike.guidance.vendi import VendiGuidance as VendiGuidance
+from unalike.memory import Memory as Memory
+from unalike.pipelines import load as load
+from unalike.shields import Shield as Shield
+
+__version__: str
