@@ -27,7 +27,7 @@ def score(unalike, tmp_path):
     return run
 
 
-def test_figures_and_the_place_of_the_report_are_printed_when_finished(score, tmp_path):
+def test_scores_and_the_place_of_the_report_are_printed_when_finished(score, tmp_path):
     code, out, err = score("--reference", tmp_path / "set", "--k", 2)
     assert code == 0
     assert "Vendi score" in out

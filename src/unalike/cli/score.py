@@ -1,4 +1,4 @@
-"""`unalike score`: figures of a folder of images."""
+"""`unalike score`: scores of a folder of images."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _summary(outcome: Outcome) -> str:
 
     columns = {
         scope: {
-            f.metric: score_in_words(f, outcome.record) for f in outcome.figures if f.scope == scope
+            f.metric: score_in_words(f, outcome.record) for f in outcome.scores if f.scope == scope
         }
         for scope in ("all", "mean")
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unalike.errors import OptionError, did_you_mean, named
@@ -124,3 +125,14 @@ def extractor(name: str, *, device: str = "auto", batch_size: int = 32) -> Extra
     build = getattr(import_module(module), cls)
     options = {"device": device, "batch_size": batch_size}
     return build(**options) if source is None else build(source, **options)
+
+
+def portable(space: str) -> str:
+    """The spelling of features without the place of a folder: its own name alone.
+
+    Example:
+        >>> portable("pixels"), portable("clip:openai/clip-vit-base-patch32")
+        ('pixels', 'clip:openai/clip-vit-base-patch32')
+    """
+    kind, colon, source = space.partition(":")
+    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else space

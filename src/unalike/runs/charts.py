@@ -30,7 +30,8 @@ def band_chart(
         An `<svg>` element.
 
     Example:
-        >>> band_chart([[0.1, 0.2], [0.3, 0.2]], title="t", x_label="step", y_label="size").startswith("<svg")
+        >>> labels = {"title": "t", "x_label": "step", "y_label": "size"}
+        >>> band_chart([[0.1, 0.2], [0.3, 0.2]], **labels).startswith("<svg")
         True
     """
     columns = list(zip(*series, strict=True))
@@ -126,7 +127,8 @@ def dot_chart(
         return round(left + (_WIDTH - left - 2 * _RIGHT) * (value - start) / (top - start), 1)
 
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" class="chart">'
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}" '
+        'class="chart">'
     ]
     base = _TOP + step * len(rows)
     for value in _ticks(start, top):

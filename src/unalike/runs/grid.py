@@ -59,7 +59,8 @@ def draw_grid(bands: Sequence[Band], legend: Sequence[str] = ()) -> Image.Image:
     lines = list(legend)
     if len(bands) > PROMPTS_SHOWN or most > IMAGES_SHOWN:
         lines.append(
-            f"the first {min(len(bands), PROMPTS_SHOWN)} prompts and {min(most, IMAGES_SHOWN)} images of each are shown here"
+            f"the first {min(len(bands), PROMPTS_SHOWN)} prompts and {min(most, IMAGES_SHOWN)} "
+            "images of each are shown here"
         )
     bands = bands[:PROMPTS_SHOWN]
     columns = math.ceil(math.sqrt(min(most, IMAGES_SHOWN)))

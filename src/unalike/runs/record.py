@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unalike
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
+from unalike.runs.libraries import library_versions
 from unalike.runs.samples import Sample, returned
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import GenerateSettings, build_methods
 
 if TYPE_CHECKING:
     from unalike.runs.pipeline import RunPipeline
-
-_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 
 
 def first_record(
@@ -56,10 +53,7 @@ def first_record(
         "shield": dict(shield) if shield else None,
         "compare": settings.compare,
         "images": {"planned": settings.total, "finished": 0},
-        "libraries": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _LIBRARIES},
-        },
+        "libraries": library_versions(),
     }
 
 

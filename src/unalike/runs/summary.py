@@ -73,9 +73,11 @@ def finished_sentence(
 
     Example:
         >>> finished_sentence(10, 16, 20, 9.45, encoded=True)
-        '10 of 16 finished images are inside the protected set of 20: encoded again, nearer than 9.45 to one of them'
+        '10 of 16 finished images are inside the protected set of 20: encoded again, nearer than
+        9.45 to one of them'
         >>> finished_sentence(None, 16, 20, 9.45, encoded=True)
-        'It is not known how many of 16 finished images are inside the protected set of 20: the model cannot encode images'
+        'It is not known how many of 16 finished images are inside the protected set of 20: the
+        model cannot encode images'
     """
     of, where = f"of {images:,} finished images", f"inside the protected set of {protected:,}"
     if inside is None:

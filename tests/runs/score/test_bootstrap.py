@@ -45,7 +45,7 @@ def test_unequal_units_weigh_by_their_samples_when_redrawn():
     assert interval(Estimate.mean(values), units, draws=1000, seed=0) == (0.0, 1.0)
 
 
-def test_ends_are_the_figure_itself_when_all_samples_are_the_same():
+def test_ends_are_the_score_itself_when_all_samples_are_the_same():
     assert interval(Estimate.mean(torch.full((9,), 2.5)), None, draws=200, seed=0) == (2.5, 2.5)
 
 

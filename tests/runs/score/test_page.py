@@ -8,10 +8,10 @@ from tests.runs.score import folders
 from tests.runs.test_page import NASTY
 
 from unalike.runs.score import page
-from unalike.runs.score.figures import Figure
 from unalike.runs.score.images import ImageSet
 from unalike.runs.score.page import score_page
-from unalike.runs.score.pictures import Pair
+from unalike.runs.score.scores import Score
+from unalike.runs.score.selection import Pair
 
 
 @pytest.fixture
@@ -34,21 +34,21 @@ def record(**changes):
     return {**plain, **changes}
 
 
-FIGURES = [
-    Figure("vendi", "all", None, 3.25, 2.5, 4.0, "prompts", 5),
-    Figure("recall", "all", None, 0.75, 0.5, 1.0, "reference prompts", 5),
-    Figure("smallest_distance", "all", None, 0.015, None, None, None, 5),
-    Figure("vendi", "mean", None, 1.75, 1.5, 2.0, "prompts", 5, 2),
-    Figure("vendi", "prompt", NASTY, 1.5, 1.25, 1.625, "images", 3),
-    Figure("vendi", "prompt", "cat", 2.0, 1.5, 2.25, "images", 2),
+SCORES = [
+    Score("vendi", "all", None, 3.25, 2.5, 4.0, "prompts", 5),
+    Score("recall", "all", None, 0.75, 0.5, 1.0, "reference prompts", 5),
+    Score("smallest_distance", "all", None, 0.015, None, None, None, 5),
+    Score("vendi", "mean", None, 1.75, 1.5, 2.0, "prompts", 5, 2),
+    Score("vendi", "prompt", NASTY, 1.5, 1.25, 1.625, "images", 3),
+    Score("vendi", "prompt", "cat", 2.0, 1.5, 2.25, "images", 2),
 ]
 
 
-def read(own, figures=FIGURES, asked=(NASTY, NASTY, NASTY, "cat", "cat"), **changes):
+def read(own, scores=SCORES, asked=(NASTY, NASTY, NASTY, "cat", "cat"), **changes):
     reference = own if changes.get("reference", True) else None
     nearest = [Pair(0, 3, 0.125)] if reference else []
     return Reader(
-        score_page(record(**changes), figures, own, reference, asked, [Pair(0, 1, 0.875)], nearest)
+        score_page(record(**changes), scores, own, reference, asked, [Pair(0, 1, 0.875)], nearest)
     )
 
 
@@ -71,7 +71,7 @@ def test_names_and_prompts_are_text_when_they_look_like_markup(images):
     assert NASTY in reader.text
 
 
-def test_figures_stand_with_their_intervals_and_what_was_redrawn(images):
+def test_scores_stand_with_their_intervals_and_what_was_redrawn(images):
     text = read(images).text.replace("\u00a0", " ")
     for words in (
         "3.25 (2.5 to 4)",
@@ -103,7 +103,7 @@ def test_pairs_say_how_alike_and_how_near_they_are(images):
 
 
 def test_nothing_is_said_of_prompts_and_reference_when_there_are_none(images):
-    reader = read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[])
+    reader = read(images, SCORES[:1], None, reference=None, prompts=None, notes=[])
     shown = (
         reader.text.partition("Settings")[0]
         .partition("Scores")[2]
@@ -139,12 +139,12 @@ def test_colours_follow_the_reader_when_light_or_dark_is_preferred(images):
 
 def test_headings_scrolling_parts_and_widths_are_sound(images):
     require_structure(read(images))
-    require_structure(read(images, FIGURES[:1], None, reference=None, prompts=None, notes=[]))
+    require_structure(read(images, SCORES[:1], None, reference=None, prompts=None, notes=[]))
 
 
 def test_score_says_of_how_many_it_is_when_it_is_not_of_all(images):
-    figures = [replace(FIGURES[0], images=4), FIGURES[1], replace(FIGURES[3], prompts=1)]
-    text = read(images, [*figures, *FIGURES[4:]]).text.replace("\u00a0", " ")
+    scores = [replace(SCORES[0], images=4), SCORES[1], replace(SCORES[3], prompts=1)]
+    text = read(images, [*scores, *SCORES[4:]]).text.replace("\u00a0", " ")
     assert "3.25 (2.5 to 4), of 4 images" in text
     assert "1.75 (1.5 to 2), of 1 prompt" in text
     assert "0.75 (0.5 to 1), of" not in text

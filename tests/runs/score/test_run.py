@@ -14,8 +14,8 @@ from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.kernels import Cosine, Gaussian
 from unalike.runs.generate import generate
-from unalike.runs.score import figures as figures_module
 from unalike.runs.score import run as run_module
+from unalike.runs.score import scores as scores_module
 from unalike.runs.score.catalogue import METRICS
 from unalike.runs.score.run import score
 from unalike.runs.score.settings import ScoreSettings
@@ -28,7 +28,7 @@ def scored(folder, **settings):
 
 
 def table(outcome, scope="all", prompt=None):
-    return {f.metric: f for f in outcome.figures if f.scope == scope and f.prompt == prompt}
+    return {f.metric: f for f in outcome.scores if f.scope == scope and f.prompt == prompt}
 
 
 def values(outcome, scope="all", prompt=None):
@@ -92,7 +92,7 @@ def frechet_by_singular_values(real, generated):
     ).item()
 
 
-def test_figures_are_those_of_the_functions_when_the_features_are_the_same(pair):
+def test_scores_are_those_of_the_functions_when_the_features_are_the_same(pair):
     found = values(with_everything(pair))
     X, R, own = pair["drawn"], pair["real"], pair["own"]
     kernel, prompts = own.kernel, torch.eye(3)[pair["groups"]]
@@ -117,7 +117,7 @@ def test_figures_are_those_of_the_functions_when_the_features_are_the_same(pair)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_figures_of_prompts_are_those_of_their_own_images_and_means_are_over_them(pair):
+def test_scores_of_prompts_are_those_of_their_own_images_and_means_are_over_them(pair):
     outcome = with_everything(pair, k=1)
     X, R, kernel = pair["drawn"], pair["real"], pair["own"].kernel
     each = metrics.by_group(
@@ -241,7 +241,7 @@ def test_result_is_the_same_when_repeated_and_other_with_another_seed(pair):
 
 def test_there_are_no_intervals_when_no_redraws_are_asked_for(pair):
     outcome = with_everything(pair, bootstrap=0)
-    assert all(f.low is None and f.high is None and f.resampled is None for f in outcome.figures)
+    assert all(f.low is None and f.high is None and f.resampled is None for f in outcome.scores)
 
 
 def test_clip_scores_prompts_and_compares_them_by_its_own_embeddings(tmp_path, clip_folder):
@@ -295,7 +295,7 @@ def test_scores_are_about_those_of_the_run_when_an_output_folder_is_scored(
 
 
 def test_sample_is_scored_and_said_when_there_are_too_many_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures_module, "SPECTRAL_LIMIT", 6)
+    monkeypatch.setattr(scores_module, "SPECTRAL_LIMIT", 6)
     names = folders.write(tmp_path / "set", range(10))
     outcome = scored(tmp_path / "set")
     found = table(outcome)
@@ -311,7 +311,7 @@ def test_sample_is_scored_and_said_when_there_are_too_many_images(tmp_path, monk
 def test_all_images_are_scored_when_the_cosine_has_fewer_numbers_than_the_limit(
     tmp_path, monkeypatch, clip_folder
 ):
-    monkeypatch.setattr(figures_module, "SPECTRAL_LIMIT", 16)
+    monkeypatch.setattr(scores_module, "SPECTRAL_LIMIT", 16)
     folders.write(tmp_path / "set", range(20))
     found = table(scored(tmp_path / "set", features=f"clip:{clip_folder}"))
     assert found["vendi"].images == 20
@@ -325,7 +325,7 @@ def test_neighbourhoods_are_left_out_and_said_when_there_are_too_few_images(tmp_
 
 
 def test_frechet_distance_is_left_out_and_said_when_it_would_be_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures_module, "FRECHET_LIMIT", 10)
+    monkeypatch.setattr(scores_module, "FRECHET_LIMIT", 10)
     folders.write(tmp_path / "set", range(6))
     outcome = scored(tmp_path / "set", reference=tmp_path / "set")
     assert "frechet_distance" not in values(outcome)

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from unalike.errors import OptionError
-from unalike.runs.shield.embedding import embedding_of, portable
+from unalike.extractors.table import portable
+from unalike.runs.shield.embedding import embedding_of
 from unalike.shields import Shield
 
 

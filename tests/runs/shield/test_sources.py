@@ -11,7 +11,7 @@ from tests.runs.score import folders
 
 from unalike.errors import OptionError
 from unalike.runs.shield.latents import LatentFile
-from unalike.runs.shield.sources import find_pictures, find_sources
+from unalike.runs.shield.sources import find_sources, read_images
 
 
 @pytest.fixture(autouse=True)
@@ -214,8 +214,8 @@ def test_pictures_are_found_again_when_their_files_are_still_there(tmp_path):
         "gone.tar#x.png",
         "t.tar#gone.png",
     ]
-    assert find_pictures(names) == {
+    assert read_images(names) == {
         n: folders.picture(i) for n, i in zip(names, (1, 5, 6), strict=False)
     }
     (tmp_path / "t.tar").write_text("replaced")
-    assert list(find_pictures(names)) == ["a#b/01.png", "p.parquet#0"]
+    assert list(read_images(names)) == ["a#b/01.png", "p.parquet#0"]

@@ -1,1 +1,1 @@
-"""`unalike score`: a folder of images in, figures with intervals and a page with pictures out."""
+"""`unalike score`: a folder of images in, scores with intervals and a page with pictures out."""

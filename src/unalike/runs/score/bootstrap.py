@@ -1,9 +1,9 @@
 """Estimates with what each sample adds to them, and bootstrap intervals from that.
 
 Drawing samples again with repetition would put copies into a set, and every score of diversity is
-made to notice copies: a hundred images that all differ would be redrawn as sixty-three. So a figure
+made to notice copies: a hundred images that all differ would be redrawn as sixty-three. So a score
 is computed once, together with its influence function, and the bootstrap redraws the influences.
-For figures that are means over samples that is the ordinary bootstrap; for the others it is that of
+For scores that are means over samples that is the ordinary bootstrap; for the others it is that of
 their first-order expansion.
 """
 
@@ -21,13 +21,13 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and how far each sample moves it.
+    """A score and how far each sample moves it.
 
     Attributes:
-        value: the figure.
+        value: the score.
         influence: (n,) its influence function at each sample, of mean 0: the derivative in the
             sample's weight; None where it has none.
-        log: whether `influence` is that of the figure's logarithm.
+        log: whether `influence` is that of the score's logarithm.
         rows: (n,) which samples of the set these are; None for all of them.
         of_reference: whether they are samples of the reference.
     """
@@ -48,14 +48,14 @@ class Estimate:
 def interval(
     estimate: Estimate, units: Tensor | None, *, draws: int, seed: int
 ) -> tuple[float, float] | None:
-    """The central 95% of the figure over `draws` bootstrap redraws; None where there is nothing to
+    """The central 95% of the score over `draws` bootstrap redraws; None where there is nothing to
     redraw.
 
     Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife" (Annals of Statistics 7),
-    and his infinitesimal jackknife of the same paper for figures that are no means.
+    and his infinitesimal jackknife of the same paper for scores that are no means.
 
     Args:
-        estimate: the figure.
+        estimate: the score.
         units: (n,) integers, equal for samples that are redrawn together, such as those of one
             prompt; None to redraw each by itself.
         draws: how many times; 0 for no interval.
@@ -65,7 +65,8 @@ def interval(
 
     Example:
         >>> import torch
-        >>> interval(Estimate.mean(torch.tensor([0.0, 1.0]).repeat(200)), None, draws=2000, seed=0)  # 0.5 ± 1.96 · 0.5 / √400
+        >>> half = Estimate.mean(torch.tensor([0.0, 1.0]).repeat(200))
+        >>> interval(half, None, draws=2000, seed=0)  # 0.5 ± 1.96 · 0.5 / √400
         (0.45..., 0.5475...)
     """
     if estimate.influence is None or draws == 0:

@@ -1,4 +1,4 @@
-"""The figures that `unalike score` reports: their names, what they are called, and how to read
+"""The scores that `unalike score` reports: their names, what they are called, and how to read
 them. Imports nothing.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure.
+    """One score.
 
     Args:
         title: what it is called on the page.
@@ -137,7 +137,8 @@ METRICS: dict[str, Metric] = {
         "AuthPct",
         "reference",
         "larger",
-        "percentage of images no closer to a reference image than another of these is; copies lower it",
+        "percentage of images no closer to a reference image than another of these is; copies "
+        "lower it",
         0,
         100,
     ),

@@ -1,4 +1,4 @@
-"""The figures of sets of features, each with its influence function, so that intervals cost no
+"""The scores of sets of features, each with its influence function, so that intervals cost no
 second computation.
 
 Every value equals that of the function of `unalike.scores` or `unalike.metrics` with the same name

@@ -23,9 +23,9 @@ from unalike.runs.html import (
 )
 from unalike.runs.numbers import counted, number
 from unalike.runs.score.catalogue import GROUPS, METRICS
-from unalike.runs.score.figures import Figure
 from unalike.runs.score.images import ImageSet
-from unalike.runs.score.pictures import IMAGES_OF_PROMPT, PROMPTS_SHOWN, Pair, chosen_for_grid
+from unalike.runs.score.scores import Score
+from unalike.runs.score.selection import IMAGES_OF_PROMPT, PROMPTS_SHOWN, Pair, chosen_for_grid
 
 PROMPTS_LISTED = 200
 PROMPTS_CHARTED = 40
@@ -33,7 +33,7 @@ PROMPTS_CHARTED = 40
 
 def score_page(
     record: Mapping[str, Any],
-    figures: Sequence[Figure],
+    scores: Sequence[Score],
     images: ImageSet,
     reference: ImageSet | None,
     prompts: Sequence[str] | None,
@@ -44,7 +44,7 @@ def score_page(
 
     Args:
         record: what `score.json` holds.
-        figures: those in the record.
+        scores: those in the record.
         images, reference: what was scored, and what it was compared with; the pictures are read
             again.
         prompts: of the images, in order; None where there are none.
@@ -54,30 +54,30 @@ def score_page(
         f"Scores of {record['images']['name']}",
         [
             *_lead(record),
-            _summary(figures, record),
+            _summary(scores, record),
             _notes(record),
             _alike(images, prompts, alike),
             _nearest(record, images, reference, nearest),
-            _prompts(figures),
+            _prompts(scores),
             _grid(images, prompts),
             settings_section("score these images", record, "score.json"),
         ],
     )
 
 
-def score_in_words(figure: Figure | None, record: Mapping[str, Any]) -> str:
+def score_in_words(score: Score | None, record: Mapping[str, Any]) -> str:
     """A score and its interval, and of how many images or prompts it is where it is not of all;
     nothing where there is no score.
     """
-    if figure is None:
+    if score is None:
         return ""
-    text = number(figure.value)
-    if figure.low is not None and figure.high is not None:
-        text += f" ({number(figure.low)} to {number(figure.high)})"
-    if figure.scope == "all" and figure.images != record["images"]["count"]:
-        text += f", of {counted(figure.images, 'image')}"
-    if figure.prompts is not None and figure.prompts != record["prompts"]["count"]:
-        text += f", of {counted(figure.prompts, 'prompt')}"
+    text = number(score.value)
+    if score.low is not None and score.high is not None:
+        text += f" ({number(score.low)} to {number(score.high)})"
+    if score.scope == "all" and score.images != record["images"]["count"]:
+        text += f", of {counted(score.images, 'image')}"
+    if score.prompts is not None and score.prompts != record["prompts"]["count"]:
+        text += f", of {counted(score.prompts, 'prompt')}"
     return text
 
 
@@ -85,9 +85,8 @@ def scored_sentence(record: Mapping[str, Any]) -> str:
     """What was scored: how many images of how many prompts, against what, compared by what.
 
     Example:
-        >>> images, features = {"count": 16}, {"name": "pixels"}
-        >>> record = {"images": images, "prompts": {"count": 2}, "reference": None, "features": features}
-        >>> scored_sentence(record)
+        >>> record = {"images": {"count": 16}, "prompts": {"count": 2}, "reference": None}
+        >>> scored_sentence(record | {"features": {"name": "pixels"}})
         '16 images of 2 prompts, compared by pixels'
     """
     reference, prompts = record["reference"], record["prompts"]
@@ -108,9 +107,9 @@ def _lead(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _summary(figures: Sequence[Figure], record: Mapping[str, Any]) -> str:
-    whole = {f.metric: f for f in figures if f.scope == "all"}
-    means = {f.metric: f for f in figures if f.scope == "mean"}
+def _summary(scores: Sequence[Score], record: Mapping[str, Any]) -> str:
+    whole = {f.metric: f for f in scores if f.scope == "all"}
+    means = {f.metric: f for f in scores if f.scope == "mean"}
     parts = ["<h2>Scores</h2>"]
     if record["settings"]["bootstrap"]:
         redrawn = " and ".join(
@@ -118,7 +117,8 @@ def _summary(figures: Sequence[Figure], record: Mapping[str, Any]) -> str:
         )
         parts.append(
             note(
-                f"In brackets: 95% bootstrap intervals of {record['settings']['bootstrap']} redraws "
+                f"In brackets: 95% bootstrap intervals of {record['settings']['bootstrap']} "
+                "redraws "
                 f"of {redrawn}."
             )
         )
@@ -140,8 +140,8 @@ def _summary(figures: Sequence[Figure], record: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _unbroken(figure: Figure | None, record: Mapping[str, Any]) -> str:
-    return score_in_words(figure, record).replace(" ", "\N{NO-BREAK SPACE}")
+def _unbroken(score: Score | None, record: Mapping[str, Any]) -> str:
+    return score_in_words(score, record).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _meaning(name: str) -> str:
@@ -156,7 +156,8 @@ def _basis(group: str, record: Mapping[str, Any]) -> str:
         radius = record["settings"]["radius"]
         inside = "" if radius is None else f"; radius {number(radius)}"
         return (
-            f"Neighbourhoods of k = {counted(record['settings']['k'], 'image')}{inside}. Distances: "
+            f"Neighbourhoods of k = {counted(record['settings']['k'], 'image')}{inside}. "
+            "Distances: "
             f"{record['features']['unit']}."
         )
     return (
@@ -214,9 +215,9 @@ def _nearest(
     return f"<h2>Nearest to the reference</h2>\n{about}\n{gallery(shown, 'pairs')}"
 
 
-def _prompts(figures: Sequence[Figure]) -> str:
-    rows: dict[str, dict[str, Figure]] = {}
-    for f in figures:
+def _prompts(scores: Sequence[Score]) -> str:
+    rows: dict[str, dict[str, Score]] = {}
+    for f in scores:
         if f.scope == "prompt":
             rows.setdefault(f.prompt or "", {})[f.metric] = f
     if not rows:

@@ -67,7 +67,8 @@ def _checked(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
     for file, prompt in pairs:
         if not isinstance(file, str) or not isinstance(prompt, str):
             raise ValueError(
-                f"it has the entry {shown(file)}: {shown(prompt)}; a file and a prompt have to be text"
+                f"it has the entry {shown(file)}: {shown(prompt)}; a file and a prompt have to be "
+                "text"
             )
         for what, text in (("file", file), ("prompt", prompt)):
             fault = fault_of_text(text)
@@ -102,7 +103,8 @@ def read_run(folder: Path) -> dict[str, str] | None:
         rows = _parquet(run / "samples.parquet")
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"{str(run)!r} is an output folder of unalike whose samples.parquet cannot be read ({' '.join(str(error).split())}); "
+            f"{str(run)!r} is an output folder of unalike whose samples.parquet cannot be read "
+            f"({' '.join(str(error).split())}); "
             "copy its images into another folder to score them by themselves"
         ) from error
     found = {row[column]: row["prompt"] for row in rows for column in columns if row.get(column)}
@@ -118,14 +120,16 @@ def matched(files: Sequence[str], prompts: Mapping[str, str], source: str) -> li
         OptionError: where a file has none.
 
     Example:
-        >>> matched(["b/1.png", "2.png"], {"2.png": "dog", "b/1.png": "cat", "3.png": "bird"}, "prompts.csv")
+        >>> prompts = {"2.png": "dog", "b/1.png": "cat", "3.png": "bird"}
+        >>> matched(["b/1.png", "2.png"], prompts, "prompts.csv")
         ['cat', 'dog']
     """
     missing = [file for file in files if file not in prompts]
     if missing:
         shown = ", ".join(missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise OptionError(
-            f"{len(missing)} of {len(files)} images have no prompt in {source}: {shown}; it has entries such as {next(iter(prompts))!r}. "
+            f"{len(missing)} of {len(files)} images have no prompt in {source}: {shown}; it has "
+            f"entries such as {next(iter(prompts))!r}. "
             "Add those images by their names relative to the folder, or take them out of it"
         )
     return [prompts[file] for file in files]
@@ -150,7 +154,8 @@ def _of_csv(path: Path, delimiter: str = ",") -> Iterable[tuple[Any, Any]]:
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise ValueError(
-                f"line {line} has {len(row)} field{'s' * (len(row) != 1)} and the header has {len(header)}; quote text "
+                f"line {line} has {len(row)} field{'s' * (len(row) != 1)} and the header has "
+                f"{len(header)}; quote text "
                 f'that has a delimiter, as in "one{delimiter} two"'
             )
         named_rows.append(dict(zip(header, row, strict=True)))

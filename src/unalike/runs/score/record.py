@@ -4,25 +4,22 @@ the machine.
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 import unalike
 from unalike.extractors.base import Extractor
+from unalike.extractors.table import portable
+from unalike.runs.libraries import library_versions
 from unalike.runs.record import resolved_features
 from unalike.runs.score.bootstrap import LEVEL
 from unalike.runs.score.catalogue import METRICS
-from unalike.runs.score.figures import Figure
 from unalike.runs.score.images import ImageSet
+from unalike.runs.score.scores import Score
 from unalike.runs.score.settings import ScoreSettings
-
-_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 
 
 def score_record(
@@ -32,7 +29,7 @@ def score_record(
     reference: ImageSet | None,
     prompts: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Everything but the figures.
+    """Everything but the scores.
 
     Args:
         settings: what was asked for.
@@ -49,7 +46,7 @@ def score_record(
         "reference": None if reference is None else set_record(reference),
         "prompts": None if prompts is None else dict(prompts),
         "features": {
-            "name": public_features(settings.features),
+            "name": portable(settings.features),
             "fingerprint": extractor.fingerprint,
             "basis": extractor.basis,
             "resizing": extractor.resizing,
@@ -60,10 +57,7 @@ def score_record(
             for name in ("k", "radius", "seed", "bootstrap", "batch_size")
         },
         "interval": LEVEL,
-        "libraries": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _LIBRARIES},
-        },
+        "libraries": library_versions(),
     }
 
 
@@ -80,17 +74,6 @@ def set_record(images: ImageSet) -> dict[str, Any]:
         ],
         "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
     }
-
-
-def public_features(name: str) -> str:
-    """The name of the features, a folder in it by its own name alone.
-
-    Example:
-        >>> public_features("clip:openai/clip-vit-base-patch32")
-        'clip:openai/clip-vit-base-patch32'
-    """
-    kind, colon, source = name.partition(":")
-    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else name
 
 
 def command_line(settings: ScoreSettings) -> str:
@@ -116,7 +99,7 @@ def command_line(settings: ScoreSettings) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def score_table(figures: Sequence[Figure]) -> pa.Table:
+def score_table(scores: Sequence[Score]) -> pa.Table:
     """`scores.parquet`: a row a prompt and metric, before them a row a metric of all images, and of
     the means over prompts.
 
@@ -125,7 +108,7 @@ def score_table(figures: Sequence[Figure]) -> pa.Table:
     what the bootstrap redrew; `images`; `prompts`, how many a mean is over; `better`: "larger",
     "smaller" or null.
     """
-    rows = [{**f.to_dict(), "better": METRICS[f.metric].better or None} for f in figures]
+    rows = [{**f.to_dict(), "better": METRICS[f.metric].better or None} for f in scores]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 

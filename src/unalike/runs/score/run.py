@@ -1,4 +1,4 @@
-"""`unalike score`: a folder of images in, figures and a page out."""
+"""`unalike score`: a folder of images in, scores and a page out."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from unalike.extractors.base import Extractor
 from unalike.runs.folder import free_folder
 from unalike.runs.images import find_images
 from unalike.runs.progress import Counter, Progress, silent
-from unalike.runs.score.figures import PROMPT_BANDWIDTH, FeatureSet, Figure, Task, compute
 from unalike.runs.score.folder import ScoreFolder
 from unalike.runs.score.images import ImageSet, extract
 from unalike.runs.score.page import score_page
-from unalike.runs.score.pictures import PAIR_LIMIT, Pair, alike_pairs, nearest_pairs
 from unalike.runs.score.prompts import matched, read_prompts, read_run
 from unalike.runs.score.record import score_record, score_table
+from unalike.runs.score.scores import PROMPT_BANDWIDTH, FeatureSet, Score, Task, compute
+from unalike.runs.score.selection import PAIR_LIMIT, Pair, alike_pairs, nearest_pairs
 from unalike.runs.score.settings import ScoreSettings
 
-_READING = 0.7  # share of the progress bar for reading images; the rest is for the figures
+_READING = 0.7  # share of the progress bar for reading images; the rest is for the scores
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scoring left behind: the folder, what its `score.json` holds, and the figures."""
+    """What a scoring left behind: the folder, what its `score.json` holds, and the scores."""
 
     folder: Path
     record: Mapping[str, Any]
-    figures: Sequence[Figure]
+    scores: Sequence[Score]
 
     def to_dict(self) -> dict[str, Any]:
         """The record with the folder, ready for JSON."""
@@ -74,16 +74,17 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
         images, reference = _read(settings, own, plan, real, tell)
         if len(images) < 2:
             raise OptionError(
-                f"there is one image in {str(settings.folder)!r}; at least 2 are needed to compare them"
+                f"there is one image in {str(settings.folder)!r}; at least 2 are needed to "
+                "compare them"
             )
-        record, figures, page = _scored(
+        record, scores, page = _scored(
             settings, own, (plan, images), (real, reference), tell, started
         )
-        folder.write(record, score_table(figures), page)
+        folder.write(record, score_table(scores), page)
     except BaseException:
         folder.abandon()
         raise
-    return Outcome(folder.path, record, figures)
+    return Outcome(folder.path, record, scores)
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def _scored(
     given: tuple[_Plan | None, ImageSet | None],
     tell: Progress,
     started: float,
-) -> tuple[dict[str, Any], list[Figure], str]:
-    """The record, the figures and the page."""
+) -> tuple[dict[str, Any], list[Score], str]:
+    """The record, the scores and the page."""
     (plan, images), (real, reference) = drawn, given
     prompts = plan.prompts_of(images)
     texts = list(dict.fromkeys(prompts or []))
@@ -165,7 +166,7 @@ def _scored(
         if real and reference
         else None
     )
-    figures, notes = compute(
+    scores, notes = compute(
         task, generated, protected, lambda share: tell(_READING + (0.95 - _READING) * share)
     )
     if len(images.sizes) > 1 or (
@@ -176,7 +177,8 @@ def _scored(
         )
     if len(images) > PAIR_LIMIT:
         notes.append(
-            f"The most alike pairs are those of {PAIR_LIMIT} images, drawn with the seed {settings.seed}."
+            f"The most alike pairs are those of {PAIR_LIMIT} images, drawn with the seed "
+            f"{settings.seed}."
         )
     alike = alike_pairs(images.features, own.kernel, seed=settings.seed)
     nearest = nearest_pairs(images.features, reference.features, unit=own.unit) if reference else []
@@ -185,18 +187,19 @@ def _scored(
         if embedded is None
         else f"Gaussian of bandwidth {PROMPT_BANDWIDTH} on CLIP's unit embeddings"
     )
-    asked = {"source": plan.source, "count": len(texts), "kernel": kernel} if texts else None
+    source = None if plan.source is None else Path(plan.source).name
+    asked = {"source": source, "count": len(texts), "kernel": kernel} if texts else None
     record = score_record(settings, own, images, reference, asked)
     record |= {
         "seconds": round(time.perf_counter() - started, 2),
         "notes": notes,
-        "figures": [f.to_dict() for f in figures],
+        "figures": [f.to_dict() for f in scores],
         "most_alike": [_named(p, images, images, "similarity") for p in alike],
         "nearest_reference": [_named(p, images, reference, "distance") for p in nearest]
         if reference
         else None,
     }
-    return record, figures, score_page(record, figures, images, reference, prompts, alike, nearest)
+    return record, scores, score_page(record, scores, images, reference, prompts, alike, nearest)
 
 
 def _numbers(prompts: Sequence[str] | None, texts: Sequence[str]) -> torch.Tensor | None:

@@ -25,7 +25,7 @@ class ScoreSettings:
         features: what to compare images by, a name of `unalike.extractors`.
         out: folder for the results; None for a new one named after the folder of images.
         overwrite: replace the results of an earlier scoring in that folder.
-        seed: of the bootstrap, and of samples drawn where there are too many images for a figure.
+        seed: of the bootstrap, and of samples drawn where there are too many images for a score.
         bootstrap: redraws of the intervals; 0 for none.
         k: the neighbour that ends a ball, for precision, recall, density and coverage.
         radius: report the share of images closer than this to the reference; in the unit of the
@@ -52,7 +52,8 @@ class ScoreSettings:
     )
     prompts: Path | None = option(
         None,
-        "File → prompt: csv, tsv, parquet, json, jsonl or txt. [default: those of an output folder]",
+        "File → prompt: csv, tsv, parquet, json, jsonl or txt. [default: those of an output "
+        "folder]",
         kind=Path,
         choices=(None,),
     )

@@ -43,7 +43,8 @@ def nearest(
 
     Example:
         >>> from unalike.shields.vectors import Resident
-        >>> nearest(np.zeros((1, 2)), Resident(np.array([[3, 4], [0, 2], [2, 0]], dtype=np.float32)), relative=1e-9)
+        >>> vectors = Resident(np.array([[3, 4], [0, 2], [2, 0]], dtype=np.float32))
+        >>> nearest(np.zeros((1, 2)), vectors, relative=1e-9)
         [Found(distance=2.0, rows=(1, 2))]
     """
     points = points.astype(np.float64)

@@ -140,7 +140,8 @@ def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
     """
     if images:
         raise OptionError(
-            f"images are given ({images[0]}), and what is begun is to be discarded; leave one of the two out"
+            f"images are given ({images[0]}), and what is begun is to be discarded; leave one of "
+            "the two out"
         )
     return discard(folder)
 

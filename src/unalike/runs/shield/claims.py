@@ -36,16 +36,25 @@ def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Itera
     certified = FINISHED if protected.embedding else LATENTS
     for name, true in {**protected.summary(), "certified": certified}.items():
         if shield.get(name) != true:
-            yield f"{RECORD}: the {name} of the protected set is {shield.get(name)!r}, and {true!r} in the set itself"
+            yield (
+                f"{RECORD}: the {name} of the protected set is {shield.get(name)!r}, and {true!r} "
+                "in the set itself"
+            )
     if shield.get("on_violation") not in POLICIES:
-        yield f"{RECORD}: on_violation is {shield.get('on_violation')!r}; allowed: {', '.join(POLICIES)}"
+        yield (
+            f"{RECORD}: on_violation is {shield.get('on_violation')!r}; allowed: "
+            f"{', '.join(POLICIES)}"
+        )
     seeds, num, planned = record.get("seeds"), record["num"], _planned(record)
     if not isinstance(seeds, list) or seeds != [record["seed"] + i for i in range(len(seeds))]:
         yield f"{RECORD}: seeds is {seeds!r}, and they follow from its seed, {record['seed']}"
     elif len(seeds) != num:
         yield f"{RECORD}: num is {num}, and there are {len(seeds)} seeds"
     if images["planned"] != planned:
-        yield f"{RECORD}: images.planned is {images['planned']}, and {planned} follows from its prompts and num"
+        yield (
+            f"{RECORD}: images.planned is {images['planned']}, and {planned} follows from its "
+            "prompts and num"
+        )
     yield from _of_command(record)
 
 
@@ -74,7 +83,10 @@ def differences_of_rows(
             continue
         for name, true in _expected(record, row, protected).items():
             if row.get(name) != true:
-                yield f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} by {RECORD}"
+                yield (
+                    f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {true!r} by "
+                    f"{RECORD}"
+                )
         yield from _of_policy(record, row, protected)
         yield from _of_steps(record, row)
     if record["finished"] and len(rows) < planned:
@@ -83,7 +95,10 @@ def differences_of_rows(
         known = {row[column] for row in rows}
         for path in sorted((run / folder).glob("*")):
             if f"{folder}/{path.name}" not in known:
-                yield f"{folder}/{path.name} is there and {SAMPLES} does not list it, so it has no certificate"
+                yield (
+                    f"{folder}/{path.name} is there and {SAMPLES} does not list it, so it has no "
+                    "certificate"
+                )
     yield from _of_counts(record, rows)
     yield from _of_guidance(record, [row for row in rows if not row["refused"]])
 
@@ -115,16 +130,28 @@ def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterat
     """What a row says was done about the protected set that its policy does not do."""
     policy, most = record["shield"].get("on_violation"), record["shield"].get("attempts") or 0
     if row["certificate_moved"] and policy != "move":
-        yield f"{image(row)}: certificate_moved is True in {SAMPLES}, and on_violation is {policy!r} in {RECORD}"
+        yield (
+            f"{image(row)}: certificate_moved is True in {SAMPLES}, and on_violation is "
+            f"{policy!r} in {RECORD}"
+        )
     if not 1 <= (row.get("attempts") or 0) <= 1 + most:
-        yield f"{image(row)}: attempts is {row.get('attempts')!r} in {SAMPLES}; by {RECORD} it is 1 to {1 + most}"
+        yield (
+            f"{image(row)}: attempts is {row.get('attempts')!r} in {SAMPLES}; by {RECORD} it is 1 "
+            f"to {1 + most}"
+        )
     distance, margin = row.get("certificate_distance"), row.get("certificate_margin")
     if row["refused"] and distance is not None:
         own = distance - protected.reach
         if margin is None or not math.isclose(margin, own, abs_tol=_ROUNDING * distance):
-            yield f"{image(row)}: certificate_margin is {margin!r} in {SAMPLES}, and {own!r} follows from its distance"
+            yield (
+                f"{image(row)}: certificate_margin is {margin!r} in {SAMPLES}, and {own!r} "
+                "follows from its distance"
+            )
         if own >= 0 and not protected.embedding:
-            yield f"{image(row)}: it is refused, and outside by its certificate_distance of {distance!r}"
+            yield (
+                f"{image(row)}: it is refused, and outside by its certificate_distance of "
+                f"{distance!r}"
+            )
 
 
 def _of_steps(record: Mapping[str, Any], row: Row) -> Iterator[str]:
@@ -174,7 +201,10 @@ def _of_guidance(record: Mapping[str, Any], kept: Sequence[Row]) -> Iterator[str
         ):
             own = _mean([row.get(column) for row in kept])
             if not same(claimed, own):
-                yield f"{RECORD}: {name} has a mean of {claimed!r}, and {column} of {SAMPLES} one of {own!r}"
+                yield (
+                    f"{RECORD}: {name} has a mean of {claimed!r}, and {column} of {SAMPLES} one "
+                    f"of {own!r}"
+                )
 
 
 def same(claimed: float | None, computed: float | None, relative: float = _ROUNDING) -> bool:

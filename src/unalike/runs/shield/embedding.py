@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unalike.errors import Literal, Option, OptionError, named
@@ -29,7 +28,8 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
     Example:
         >>> import torch
         >>> from unalike.shields import Shield
-        >>> embedding_of(Shield(torch.zeros(1, 4, 8, 8), space="AutoencoderKL-1c0ffee5/4x8x8", radius=1.0), None) is None
+        >>> space = "AutoencoderKL-1c0ffee5/4x8x8"
+        >>> embedding_of(Shield(torch.zeros(1, 4, 8, 8), space=space, radius=1.0), None) is None
         True
     """
     from unalike.extractors import extractor
@@ -49,7 +49,8 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
     if space is not None and space.partition(":")[0] != kind:
         raise OptionError(
             named(
-                "{shield_space} is {!r}, and the protected set is one of {}; give that, or leave it "
+                "{shield_space} is {!r}, and the protected set is one of {}; give that, or leave "
+                "it "
                 "out",
                 space,
                 own,
@@ -69,14 +70,3 @@ def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> 
                 error,
             )
         ) from error
-
-
-def portable(space: str) -> str:
-    """The spelling of features without the place of a folder: its own name alone.
-
-    Example:
-        >>> portable("pixels"), portable("clip:openai/clip-vit-base-patch32")
-        ('pixels', 'clip:openai/clip-vit-base-patch32')
-    """
-    kind, colon, source = space.partition(":")
-    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else space

@@ -15,9 +15,9 @@ from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
+from unalike.extractors.table import portable
 from unalike.images import read_image, stacked
 from unalike.pipelines.loading import load
-from unalike.runs.shield.embedding import portable
 from unalike.runs.shield.settings import LATENT
 from unalike.shields.manifest import Manifest
 
@@ -123,7 +123,8 @@ def open_encoder(
         return FeatureEncoder(space, device=device, batch_size=batch_size)
     if model is None:
         raise OptionError(
-            "model is missing: the set is one of latents; name the model that they are of, as in --model emoji"
+            "model is missing: the set is one of latents; name the model that they are of, as in "
+            "--model emoji"
         )
     return LatentEncoder(model, size=size, device=device)
 
@@ -156,6 +157,7 @@ def encoder_of(
     if encoder.space != manifest.space:
         what = f"the model {model!r}" if own == LATENT else repr(space or own)
         raise StoreError(
-            f"the set protects {manifest.space!r} and {what} makes {encoder.space!r}; give the one that it was built with"
+            f"the set protects {manifest.space!r} and {what} makes {encoder.space!r}; give the "
+            "one that it was built with"
         )
     return encoder

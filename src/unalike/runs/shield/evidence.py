@@ -63,11 +63,13 @@ def read_record(run: Path) -> dict[str, Any]:
     record = RunFolder(run, created=False).earlier_record()
     if record is None:
         raise StoreError(
-            f"{str(run)!r} is no output folder of `unalike generate`: its run.json is missing or not one; check the path"
+            f"{str(run)!r} is no output folder of `unalike generate`: its run.json is missing or "
+            "not one; check the path"
         )
     if not record.get("shield"):
         raise StoreError(
-            f"the run {str(run)!r} was drawn without a protected set, so it has no certificates to verify"
+            f"the run {str(run)!r} was drawn without a protected set, so it has no certificates "
+            "to verify"
         )
     wrong = _wrong(record, _FIELDS, "")
     if wrong:
@@ -216,7 +218,8 @@ def latent_encoder(
     own = latent_space(latent_model(pipe), protected.shape)
     if own != protected.space:
         raise StoreError(
-            f"the protected set is of {protected.space!r} and the latents of the model {str(name)!r} are of {own!r}; give the model "
+            f"the protected set is of {protected.space!r} and the latents of the model "
+            f"{str(name)!r} are of {own!r}; give the model "
             "that the run was drawn with, as in --model DIR"
         )
     pipe = on_device(pipe, device)
@@ -224,7 +227,10 @@ def latent_encoder(
     def latent(image: Image.Image) -> np.ndarray | str:
         latents = encode_images(pipe, [image])
         if tuple(latents.shape[1:]) != protected.shape:
-            return f"the image is of another size, with a latent of shape {tuple(latents.shape[1:])} and not {protected.shape}"
+            return (
+                f"the image is of another size, with a latent of shape {tuple(latents.shape[1:])} "
+                f"and not {protected.shape}"
+            )
         return latents.flatten().double().cpu().numpy()
 
     kinds = {"pipeline": type(pipe).__name__, "scheduler": type(pipe.scheduler).__name__}
@@ -241,7 +247,8 @@ def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode
     encoder = FeatureEncoder(space or str(protected.embedding), device=device, batch_size=1)
     if encoder.space != protected.space:
         raise StoreError(
-            f"the protected set is of {protected.space!r} and {space or protected.embedding!r} makes {encoder.space!r}; give the features "
+            f"the protected set is of {protected.space!r} and {space or protected.embedding!r} "
+            f"makes {encoder.space!r}; give the features "
             "that it was built with, as in --space clip:FOLDER"
         )
     return lambda image: encoder.encode([image]).flatten().double().cpu().numpy()

@@ -69,7 +69,8 @@ def _points(features: Sequence[Tensor], memory: Memory, encoder: Encoder) -> Ten
     assert view is not None
     if view.latents.shape[1] != torch.Size(encoder.shape).numel():
         raise OptionError(
-            f"the model draws latents of {view.latents.shape[1]} numbers, and those of images of the size {encoder.size} have "
+            f"the model draws latents of {view.latents.shape[1]} numbers, and those of images of "
+            f"the size {encoder.size} have "
             f"{torch.Size(encoder.shape).numel()}; leave out --size, or give the radius as a number"
         )
     return view.latents

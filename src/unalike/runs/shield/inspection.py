@@ -92,7 +92,8 @@ def words(outcome: Outcome) -> list[tuple[str, str]]:
         ("index", f"{index['coordinates']} principal coordinates, then {second}"),
         (
             "memory",
-            f"{size(index['resident_bytes'])} stay in memory, {index['share']:.1%} of the vectors in float16",
+            f"{size(index['resident_bytes'])} stay in memory, {index['share']:.1%} of the vectors "
+            "in float16",
         ),
     ]
     if excluded is not None:
@@ -157,4 +158,7 @@ def size(count: float) -> str:
 def _rounding(manifest: Manifest) -> str:
     if manifest.rounding == 0:
         return "none: vectors are stored as they were encoded"
-    return f"at most {manifest.rounding:.3g} between a vector and what is stored of it, which the balls are larger by"
+    return (
+        f"at most {manifest.rounding:.3g} between a vector and what is stored of it, which the "
+        "balls are larger by"
+    )

@@ -55,7 +55,8 @@ class LatentFile:
             ) from error
         if "float" not in kind.lower() or len(shape) < 2 or 0 in shape:
             raise OptionError(
-                f"{str(path)!r} holds {kind} of shape {tuple(shape)}; allowed: floating point numbers (m, …), m at least 1"
+                f"{str(path)!r} holds {kind} of shape {tuple(shape)}; allowed: floating point "
+                "numbers (m, …), m at least 1"
             )
         self.shape = tuple(shape[1:])
         self.names: Sequence[str] = [f"{path.as_posix()}#{i}" for i in range(shape[0])]
@@ -73,7 +74,8 @@ class LatentFile:
             )
             if not self._tensor:
                 raise OptionError(
-                    f"{str(self.path)!r} has the tensors {', '.join(tensors)}; call that of the latents {_TENSORS[0]!r}"
+                    f"{str(self.path)!r} has the tensors {', '.join(tensors)}; call that of the "
+                    f"latents {_TENSORS[0]!r}"
                 )
             part = file.get_slice(self._tensor)
             return part.get_shape(), {"F": "float", "B": "bfloat"}.get(

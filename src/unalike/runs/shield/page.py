@@ -18,7 +18,7 @@ from unalike.runs.html import (
 )
 from unalike.runs.numbers import number
 from unalike.runs.shield.checked import Checked
-from unalike.runs.shield.sources import find_pictures
+from unalike.runs.shield.sources import read_images
 
 PAIRS_SHOWN = 48
 ROWS_LISTED = 200
@@ -43,7 +43,8 @@ def check_sentence(record: Mapping[str, Any]) -> str:
     Example:
         >>> set_ = {"radius": 9.45, "rounding": 0.0, "count": 20}
         >>> check_sentence({"set": set_, "images": 16, "inside": 10})
-        '10 of 16 images, as they are on disk, are inside: nearer than 9.45 to one of the 20 protected'
+        '10 of 16 images, as they are on disk, are inside: nearer than 9.45 to one of the 20
+        protected'
     """
     own, inside = record["set"], record["inside"]
     verb = "is" if inside == 1 else "are"
@@ -82,7 +83,7 @@ def _skipped(record: Mapping[str, Any]) -> str:
 def _pairs(checked: Sequence[Checked]) -> str:
     closest = checked[:PAIRS_SHOWN]
     names = dict.fromkeys(name for c in closest for name in (c.image, c.nearest))
-    images, shown = find_pictures(list(names)), []
+    images, shown = read_images(list(names)), []
     for c in closest:
         both = [
             Shown(thumbnail(images[name]), name) for name in (c.image, c.nearest) if name in images

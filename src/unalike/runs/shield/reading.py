@@ -36,7 +36,8 @@ def require_shapes(sources: Sequence[Source | LatentFile], encoder: Encoder) -> 
     for source in sources:
         if isinstance(source, LatentFile) and source.shape not in (encoder.shape, flat):
             raise OptionError(
-                f"{str(source.path)!r} has latents of shape {source.shape}; allowed here: {encoder.shape}, or flat, {flat}, "
+                f"{str(source.path)!r} has latents of shape {source.shape}; allowed here: "
+                f"{encoder.shape}, or flat, {flat}, "
                 "as this model and size make them"
             )
 

@@ -69,7 +69,10 @@ def differences_of_images(
     for row in rows:
         own = found.get(row["index"])
         if own is not None and not same(row["change"], own.change):
-            yield f"{image(row)}: change is {row['change']!r} in {SAMPLES}, and {own.change!r} computed again"
+            yield (
+                f"{image(row)}: change is {row['change']!r} in {SAMPLES}, and {own.change!r} "
+                "computed again"
+            )
     if len(found) == sum(not row["refused"] for row in rows):
         yield from _of_scores(record, rows, found)
 
@@ -96,7 +99,10 @@ def _of_scores(
             ("prompt_rke", own.rke if own else None),
         ):
             if not same(row[column], true, _SCORES):
-                yield f"{image(row)}: {column} is {row[column]!r} in {SAMPLES}, and {true!r} computed again"
+                yield (
+                    f"{image(row)}: {column} is {row[column]!r} in {SAMPLES}, and {true!r} "
+                    "computed again"
+                )
 
 
 def _of_summary(
@@ -108,14 +114,20 @@ def _of_summary(
         return
     true = score_summary(scores)
     if set(claimed["prompts"]) != set(scores):
-        yield f"{RECORD}: {name} scores are of {sorted(claimed['prompts'])}, and the images of {sorted(scores)}"
+        yield (
+            f"{RECORD}: {name} scores are of {sorted(claimed['prompts'])}, and the images of "
+            f"{sorted(scores)}"
+        )
         return
     rows = [("", claimed, true), *((p, claimed["prompts"][p], true["prompts"][p]) for p in scores)]
     for prompt, own, computed in rows:
         for key in ("vendi", "rke", *(("images",) if prompt else ())):
             if not same(own[key], computed[key], _SCORES):
                 of = f" of {prompt!r}" if prompt else ""
-                yield f"{RECORD}: {name} {key}{of} is {own[key]!r}, and {computed[key]!r} computed again"
+                yield (
+                    f"{RECORD}: {name} {key}{of} is {own[key]!r}, and {computed[key]!r} computed "
+                    "again"
+                )
 
 
 def differences_of_neighbours(

@@ -206,7 +206,7 @@ def find_sources(images: Iterable[str]) -> list[Source | LatentFile]:
     return [*([Files(list(files))] if files else []), *(_container(path) for path in others)]
 
 
-def find_pictures(names: Sequence[str]) -> dict[str, Image.Image]:
+def read_images(names: Sequence[str]) -> dict[str, Image.Image]:
     """The images of these names, as far as they can still be read from here."""
     plain = [
         name for name in names if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file()
@@ -249,7 +249,8 @@ def _paths(given: str) -> list[Path]:
     if not found:
         raise OptionError(
             named(
-                "{images} is the pattern {!r}, which fits no file; give folders, files or patterns of images",
+                "{images} is the pattern {!r}, which fits no file; give folders, files or "
+                "patterns of images",
                 given,
             )
         )
@@ -269,7 +270,8 @@ def _container(path: Path) -> Source | LatentFile:
     if suffix in LATENTS:
         return LatentFile(path)
     raise OptionError(
-        f"{str(path)!r} is of no kind that can be read; allowed: folders, {', '.join(SUFFIXES)}, .parquet and .tar of images, "
+        f"{str(path)!r} is of no kind that can be read; allowed: folders, {', '.join(SUFFIXES)}, "
+        ".parquet and .tar of images, "
         f"{' and '.join(LATENTS)} of latents"
     )
 
@@ -311,7 +313,8 @@ def _distinct(path: Path, own: Sequence[Any]) -> list[str]:
     ]
     if len(set(names)) < len(names):
         raise OptionError(
-            f"{str(path)!r} has images whose names cannot be told apart; give each row a name of its own"
+            f"{str(path)!r} has images whose names cannot be told apart; give each row a name of "
+            "its own"
         )
     return names
 

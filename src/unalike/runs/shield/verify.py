@@ -248,7 +248,7 @@ def _read(
 def _of_latents(
     kept: Sequence[Row], latents: Latents, found: Mapping[int, Found], protected: Shield
 ) -> Iterator[str]:
-    """Whether latents are of the set's space, and on the surface of a ball where they were moved."""
+    """Whether latents are of the space of the set, and moved ones on the surface of a ball."""
     if kept and latents.space != protected.space:
         yield f"{LATENTS} is of {latents.space!r}, and the set of {protected.space!r}"
     for row, latent in zip(kept, latents.rows, strict=True):
@@ -281,7 +281,10 @@ def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -
         *((image(r), r["certificate_checksum"]) for r in rows),
     ]:
         if claimed != protected.checksum:
-            yield f"{where}: the certificates are of the protected set {claimed} and the given one is {protected.checksum}"
+            yield (
+                f"{where}: the certificates are of the protected set {claimed} and the given one "
+                f"is {protected.checksum}"
+            )
             return
 
 
@@ -289,7 +292,10 @@ def _of_final(row: Row, found: Found | None, protected: Shield, tolerance: float
     if found is None:
         return
     if found.distance < protected.reach:
-        yield f"{image(row)}: it is inside the protected set, {found.distance!r} from {protected.ids[found.rows[0]]!r}"
+        yield (
+            f"{image(row)}: it is inside the protected set, {found.distance!r} from "
+            f"{protected.ids[found.rows[0]]!r}"
+        )
     yield from _unlike(row, "certificate_distance", found.distance, tolerance)
     yield from _unlike(
         row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance
@@ -307,7 +313,10 @@ def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]
     yield from _nearest_unlike(row, "certificate_decoded_nearest", found, protected)
     claimed = row["certificate_decoded_distance"]
     if claimed is not None and row.get("certificate_decoded_inside") != (claimed < protected.reach):
-        yield f"{image(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, which is {claimed!r}"
+        yield (
+            f"{image(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, "
+            f"which is {claimed!r}"
+        )
 
 
 def _unlike(
@@ -320,4 +329,7 @@ def _unlike(
 
 def _nearest_unlike(row: Row, name: str, found: Found, protected: Shield) -> Iterator[str]:
     if row.get(name) not in {protected.ids[k] for k in found.rows}:
-        yield f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and {protected.ids[found.rows[0]]!r} computed again"
+        yield (
+            f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and "
+            f"{protected.ids[found.rows[0]]!r} computed again"
+        )

@@ -4,9 +4,9 @@ from pathlib import Path
 import torch
 
 from unalike.kernels import Cosine, Gaussian
-from unalike.runs.score import pictures
+from unalike.runs.score import selection
 from unalike.runs.score.images import ImageSet
-from unalike.runs.score.pictures import Pair, alike_pairs, chosen_for_grid, nearest_pairs
+from unalike.runs.score.selection import Pair, alike_pairs, chosen_for_grid, nearest_pairs
 
 
 def points(n, d, seed=0):
@@ -20,7 +20,7 @@ def test_first_pair_is_the_most_alike_of_all_when_searched_in_blocks(monkeypatch
         best = divmod(int(gram.argmax()), 40)
         whole = alike_pairs(X, kernel, seed=0)
         assert {whole[0].first, whole[0].second} == set(best)
-        monkeypatch.setattr(pictures, "BLOCK", 100)
+        monkeypatch.setattr(selection, "BLOCK", 100)
         assert [(p.first, p.second) for p in alike_pairs(X, kernel, seed=0)] == [
             (p.first, p.second) for p in whole
         ]
@@ -30,7 +30,7 @@ def test_first_pair_is_the_most_alike_of_all_when_searched_in_blocks(monkeypatch
 
 
 def test_pairs_are_looked_for_among_a_sample_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(pictures, "PAIR_LIMIT", 4)
+    monkeypatch.setattr(selection, "PAIR_LIMIT", 4)
     chosen = set(torch.randperm(30, generator=torch.Generator().manual_seed(7))[:4].tolist())
     assert {
         i for p in alike_pairs(points(30, 2), Cosine(), seed=7) for i in (p.first, p.second)

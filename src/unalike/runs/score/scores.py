@@ -1,4 +1,4 @@
-"""All figures of a set of images: on the whole set, for each prompt, and averaged over prompts,
+"""All scores of a set of images: on the whole set, for each prompt, and averaged over prompts,
 with their intervals.
 """
 
@@ -43,14 +43,14 @@ class FeatureSet:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure with its 95% interval.
+class Score:
+    """A score with its 95% interval.
 
     Attributes:
         metric: a name of `METRICS`.
         scope: "all", on all images together; "mean", averaged over prompts; or "prompt".
         prompt: which prompt, where the scope is that.
-        value: the figure.
+        value: the score.
         low, high: ends of the interval; None where there is none.
         resampled: what the bootstrap redrew: "images", "prompts", "reference images" or "reference
             prompts"; None where nothing.
@@ -75,7 +75,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Task:
-    """What the figures are computed with; the options are those of `ScoreSettings`.
+    """What the scores are computed with; the options are those of `ScoreSettings`.
 
     Args:
         kernel, unit: of the extractor.
@@ -96,13 +96,13 @@ class Task:
 
 def compute(
     task: Task, generated: FeatureSet, reference: FeatureSet | None, tick: Callable[[float], None]
-) -> tuple[list[Figure], list[str]]:
-    """All figures, and notes on what was left out or limited.
+) -> tuple[list[Score], list[str]]:
+    """All scores, and notes on what was left out or limited.
 
     Args:
         task: how.
         generated: at least two images.
-        reference: None for figures of the images alone.
+        reference: None for scores of the images alone.
         tick: told the share that is done.
 
     Cost: O(n² d) at most, in blocks; matrices whose eigenvalues are needed stay below
@@ -114,23 +114,23 @@ def compute(
     if reference is not None:
         whole |= _against(task, generated, reference, notes)
     tick(0.6)
-    figures = [
-        _figure(task, name, estimate, generated, reference) for name, estimate in _ordered(whole)
+    scores = [
+        _score(task, name, estimate, generated, reference) for name, estimate in _ordered(whole)
     ]
     each: dict[int, dict[str, Estimate]] = {}
     if generated.groups is not None:
         for number in range(len(task.prompts)):
             each[number] = _of_prompt(task, generated, reference, whole, number)
             tick(0.6 + 0.4 * (number + 1) / len(task.prompts))
-        figures += _means(task, each, generated)
+        scores += _means(task, each, generated)
         notes += _on_prompts(each, generated, reference)
         for number, own in each.items():
             images = len(generated.of(number))
-            figures += [
-                _prompt_figure(task, name, estimate, number, images)
+            scores += [
+                _prompt_score(task, name, estimate, number, images)
                 for name, estimate in _ordered(own)
             ]
-    return figures, notes
+    return scores, notes
 
 
 def _ordered(found: Mapping[str, Estimate]) -> list[tuple[str, Estimate]]:
@@ -138,12 +138,13 @@ def _ordered(found: Mapping[str, Estimate]) -> list[tuple[str, Estimate]]:
 
 
 def _whole(task: Task, generated: FeatureSet, notes: list[str]) -> dict[str, Estimate]:
-    """The figures of all images that need no reference."""
+    """The scores of all images that need no reference."""
     features, groups = generated.features, generated.groups
     sample = _sample(features, task, joint=task.prompt_features is not None)
     if sample is not None:
         notes.append(
-            f"Vendi scores of all images, and of prompts with as many, are those of {len(sample)} of them, by the seed {task.seed}; "
+            f"Vendi scores of all images, and of prompts with as many, are those of {len(sample)} "
+            f"of them, by the seed {task.seed}; "
             "scores of different numbers of images do not compare."
         )
     rows = features if sample is None else features[sample]
@@ -184,7 +185,7 @@ def _located(found: Mapping[str, Estimate], rows: Tensor | None) -> dict[str, Es
 def _against(
     task: Task, generated: FeatureSet, reference: FeatureSet, notes: list[str]
 ) -> dict[str, Estimate]:
-    """The figures of all images against the whole reference."""
+    """The scores of all images against the whole reference."""
     real, drawn = reference.features, generated.features
     found: dict[str, Estimate] = {}
     smaller, numbers = min(len(real), len(drawn)), real.shape[1]
@@ -192,18 +193,21 @@ def _against(
         found |= estimates.neighbourhood(real, drawn, task.k)
     else:
         notes.append(
-            f"Precision, recall, density and coverage need more than k = {task.k} images a side; there are {smaller}."
+            f"Precision, recall, density and coverage need more than k = {task.k} images a side; "
+            f"there are {smaller}."
         )
     if smaller >= 2:
         if min(len(real) + len(drawn), numbers) > FRECHET_LIMIT:
             notes.append(
-                f"The Fréchet distance is left out for features of more than {FRECHET_LIMIT} numbers and as many images."
+                f"The Fréchet distance is left out for features of more than {FRECHET_LIMIT} "
+                "numbers and as many images."
             )
         else:
             found["frechet_distance"] = estimates.frechet(real, drawn)
             if smaller <= numbers:
                 notes.append(
-                    f"The Fréchet distance is of {smaller} images and features of {numbers} numbers: with fewer images than numbers it is "
+                    f"The Fréchet distance is of {smaller} images and features of {numbers} "
+                    "numbers: with fewer images than numbers it is "
                     "far too large, and compares only with one of as many images."
                 )
         found["kernel_distance"] = estimates.kernel(real, drawn)
@@ -217,9 +221,9 @@ def _of_prompt(
     whole: Mapping[str, Estimate],
     number: int,
 ) -> dict[str, Estimate]:
-    """The figures of one prompt's images.
+    """The scores of one prompt's images.
 
-    Against the prompt's own reference images where these have prompts; else those figures that are
+    Against the prompt's own reference images where these have prompts; else those scores that are
     means over images are taken from the comparison with the whole reference.
     """
     features = generated.of(number)
@@ -258,10 +262,10 @@ def _influence(estimate: Estimate) -> Tensor:
     return estimate.influence
 
 
-def _figure(
+def _score(
     task: Task, name: str, estimate: Estimate, generated: FeatureSet, reference: FeatureSet | None
-) -> Figure:
-    """A figure of all images; whole prompts are redrawn where there are several."""
+) -> Score:
+    """A score of all images; whole prompts are redrawn where there are several."""
     groups = (
         reference.groups if estimate.of_reference and reference is not None else generated.groups
     )
@@ -285,8 +289,8 @@ def _figure(
 
 def _means(
     task: Task, each: Mapping[int, Mapping[str, Estimate]], generated: FeatureSet
-) -> list[Figure]:
-    """Means over those prompts that have the figure."""
+) -> list[Score]:
+    """Means over those prompts that have the score."""
     found = []
     for name in METRICS:
         values = {number: own[name].value for number, own in each.items() if name in own}
@@ -301,7 +305,7 @@ def _means(
     return found
 
 
-def _prompt_figure(task: Task, name: str, estimate: Estimate, number: int, images: int) -> Figure:
+def _prompt_score(task: Task, name: str, estimate: Estimate, number: int, images: int) -> Score:
     what = "reference images" if estimate.of_reference else "images"
     return _with_interval(task, name, "prompt", task.prompts[number], estimate, None, what, images)
 
@@ -317,7 +321,7 @@ def _with_interval(
     images: int,
     *,
     prompts: int | None = None,
-) -> Figure:
+) -> Score:
     ends = interval(estimate, units, draws=task.bootstrap, seed=task.seed)
     low, high = ends if ends is not None else (None, None)
     if low is not None and high is not None:
@@ -327,7 +331,7 @@ def _with_interval(
             min(high, math.inf if largest is None and scope == "mean" else largest or images),
         )
         low, high = min(low, estimate.value), max(high, estimate.value)
-    return Figure(
+    return Score(
         name,
         scope,
         prompt,
@@ -350,24 +354,28 @@ def _on_prompts(
         )
     elif len(each) < FEW_PROMPTS:
         notes.append(
-            f"Intervals redraw {len(each)} prompts; of fewer than about {FEW_PROMPTS} they come out too narrow."
+            f"Intervals redraw {len(each)} prompts; of fewer than about {FEW_PROMPTS} they come "
+            "out too narrow."
         )
     if reference is None:
         return notes
     if reference.groups is None:
         notes.append(
-            "The reference has no prompts: figures of a prompt compare its images with the whole reference, and recall, coverage and "
+            "The reference has no prompts: scores of a prompt compare its images with the whole "
+            "reference, and recall, coverage and "
             "distances of distributions are given for all images alone."
         )
         return notes
     without = [n for n in each if len(reference.of(n)) == 0]
     if without:
         notes.append(
-            f"{len(without)} of {len(each)} prompts have no reference images; figures against the reference leave them out of means."
+            f"{len(without)} of {len(each)} prompts have no reference images; scores against the "
+            "reference leave them out of means."
         )
     short = sum("precision" not in own for own in each.values()) - len(without)
     if short:
         notes.append(
-            f"{short} of {len(each)} prompts have too few images on one side for precision, recall, density and coverage at this k."
+            f"{short} of {len(each)} prompts have too few images on one side for precision, "
+            "recall, density and coverage at this k."
         )
     return notes
