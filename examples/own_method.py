@@ -1,4 +1,4 @@
-"""A guidance method of one's own: push the predicted images of a batch away from their mean."""
+"""Write a guidance method: push the predicted images of a batch away from their mean."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,6 +1,4 @@
-"""Guidance where there is no pipeline: a denoiser D(x, sigma), a sampler of one's own, and a memory
-from batch to batch.
-"""
+"""Guide a denoiser D(x, sigma) in a sampler of your own, with a memory from batch to batch."""
 
 from itertools import pairwise
 
@@ -9,23 +7,19 @@ import torch
 import unalike
 from unalike.attach import guide_denoiser, karras_sigmas
 
-pipe = unalike.load(
-    "digits"
-)  # for its network alone; any function from noisy samples to clean ones will do
+# only its network is used; any function from noisy samples to clean ones will do
+pipe = unalike.load("digits")
 network, alphas = pipe.transformer, pipe.scheduler.alphas_cumprod
-trained = (
-    (1 - alphas) / alphas
-).sqrt()  # the noise levels that the network knows, for x = x0 + sigma · noise
+# the noise levels that the network knows, for x = x0 + sigma · noise
+trained = ((1 - alphas) / alphas).sqrt()
 
 
 @torch.no_grad()
 def denoise(x, sigma, labels):
-    """The clean samples that the network sees in x (B, …) at this noise level."""
+    """The clean samples that the network predicts from x (B, …) at this noise level."""
     time = (trained.log() - sigma.log()).abs().argmin().expand(len(x))
-    predicted_noise = network(x / (1 + sigma**2) ** 0.5, timestep=time, class_labels=labels).sample[
-        :, :4
-    ]
-    return x - sigma * predicted_noise
+    output = network(x / (1 + sigma**2) ** 0.5, timestep=time, class_labels=labels).sample
+    return x - sigma * output[:, :4]  # the other channels predict a variance
 
 
 def heun(denoiser, noise, sigmas, labels):

@@ -7,7 +7,7 @@ from unalike.attach.diffusers import levels
 
 
 class MyScheduler(DDIMScheduler):
-    """A class with a step of its own, which therefore needs a map of its own."""
+    """A class with a step of its own, which needs a map of its own."""
 
     def step(self, model_output, timestep, sample, eta=0.0, generator=None, return_dict=True):
         """As in DDIM."""
@@ -35,7 +35,7 @@ def my_level(scheduler, timestep):
     )
 
 
-levels.register(MyScheduler, my_level)
+levels.register(MyScheduler, my_level, deterministic_first_order=True)
 
 pipe = unalike.load("emoji")
 pipe.scheduler = MyScheduler.from_config(pipe.scheduler.config)
