@@ -1,4 +1,4 @@
-"""`grid.png`: all images of a run on one sheet, beside their unguided twins where there are any."""
+"""`grid.png`: all images of a run on one sheet, beside the unguided images of the same seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of results: a record, a table and a page about them, all of them or none."""
+"""Output folders with a record, a table and a page, written together or not at all."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class ResultFolder(RunFolder):
     table_name: ClassVar[str]
 
     def earlier_record(self) -> dict[str, Any] | None:
-        """What the record of earlier results says; None where there is none or another program
-        wrote it.
-        """
+        """The record of earlier results; None where there is none or another program wrote it."""
         try:
             record = read_json(self.path / self.record_name)
         except (OSError, ValueError):

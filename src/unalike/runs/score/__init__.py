@@ -1,1 +1,1 @@
-"""`unalike score`: a folder of images in, scores with intervals and a page with pictures out."""
+"""`unalike score`: scores of a folder of images, with intervals and a report page."""

@@ -1,4 +1,4 @@
-"""Estimates with what each sample adds to them, and bootstrap intervals from that.
+"""Bootstrap intervals of scores, from the influence of each sample.
 
 Drawing samples again with repetition would put copies into a set, and every score of diversity is
 made to notice copies: a hundred images that all differ would be redrawn as sixty-three. So a score
@@ -21,7 +21,7 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score and how far each sample moves it.
+    """A score and the influence of each sample on it.
 
     Attributes:
         value: the score.

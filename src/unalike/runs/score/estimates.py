@@ -1,5 +1,4 @@
-"""The scores of sets of features, each with its influence function, so that intervals cost no
-second computation.
+"""Scores of sets of features with their influence functions, from which intervals follow.
 
 Every value equals that of the function of `unalike.scores` or `unalike.metrics` with the same name
 on the same features.

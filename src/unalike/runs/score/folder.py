@@ -1,6 +1,4 @@
-"""The folder that a scoring writes: score.json, scores.parquet and report.html, all of them or
-none.
-"""
+"""The output folder of a scoring: score.json, scores.parquet and report.html."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from unalike.runs.results import ResultFolder
 
 
 class ScoreFolder(ResultFolder):
-    """A folder that a scoring may write to."""
+    """An output folder claimed by a scoring."""
 
     record_name = "score.json"
     table_name = "scores.parquet"

@@ -1,4 +1,4 @@
-"""Images of a folder, turned into features; what cannot be read is listed."""
+"""Features of the images of a folder; unreadable images are listed."""
 
 from __future__ import annotations
 

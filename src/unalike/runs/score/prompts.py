@@ -1,4 +1,4 @@
-"""Which prompt an image was drawn for: from a file, or from an output folder of `unalike generate`.
+"""Prompts of images, from a file or from an output folder of `unalike generate`.
 
 A file maps names to prompts, each name relative to the folder of images, with `/` between folders:
 

@@ -1,6 +1,4 @@
-"""`score.json` and `scores.parquet`: what was scored, how, and what came out. They hold no paths of
-the machine.
-"""
+"""`score.json` and `scores.parquet`: settings and results; only the command has paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unalike score`: a folder of images in, scores and a page out."""
+"""`unalike score`: score a folder of images and write the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READING = 0.7  # share of the progress bar for reading images; the rest is for 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scoring left behind: the folder, what its `score.json` holds, and the scores."""
+    """Result of a scoring: its folder, the content of `score.json`, and the scores."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -89,7 +89,7 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Images to be read and the prompts that they have, if any; all of them checked before a
+    """Images to read with their prompts, if any; all of them checked before a
     network is loaded.
     """
 

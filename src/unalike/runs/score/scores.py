@@ -1,6 +1,4 @@
-"""All scores of a set of images: on the whole set, for each prompt, and averaged over prompts,
-with their intervals.
-"""
+"""All scores of a set of images, with intervals: of the set, of each prompt, and their mean."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Task:
-    """What the scores are computed with; the options are those of `ScoreSettings`.
+    """Settings and data that scores are computed with; options as in `ScoreSettings`.
 
     Args:
         kernel, unit: of the extractor.
@@ -162,7 +160,7 @@ def _whole(task: Task, generated: FeatureSet, notes: list[str]) -> dict[str, Est
 
 
 def _sample(features: Tensor, task: Task, *, joint: bool = False) -> Tensor | None:
-    """Which images the eigenvalues are computed of; None for all. The cosine alone needs no larger
+    """The images that eigenvalues are computed of; None for all. The cosine alone needs no larger
     matrix than there are features.
     """
     size, small = (

@@ -1,6 +1,4 @@
-"""Which images to look at: the most alike ones of a set, those nearest to the reference, and a
-choice of all.
-"""
+"""Images to show: the most alike pairs, those nearest to the reference, and some of each prompt."""
 
 from __future__ import annotations
 
@@ -17,15 +15,19 @@ from unalike.runs.score.images import ImageSet
 
 PAIRS_SHOWN = 12
 PAIR_LIMIT = 10_000
-"""Images among which the most alike pairs are looked for; of more, so many are drawn."""
+"""Most images that are compared for the most alike pairs; of larger sets a random sample is."""
 GRID_SHOWN = 60
 PROMPTS_SHOWN, IMAGES_OF_PROMPT = 12, 8
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images: `first` a number in the set, `second` one in the set or in the reference, and
-    their similarity or distance.
+    """Two images and their similarity or distance.
+
+    Attributes:
+        first: number in the set.
+        second: number in the set or in the reference.
+        value: similarity or distance.
     """
 
     first: int

@@ -1,4 +1,4 @@
-"""What a scoring is asked to do, checked before anything is loaded. Neither torch nor numpy is
+"""Settings of a scoring, checked before anything is loaded. Neither torch nor numpy is
 imported.
 """
 
@@ -41,7 +41,8 @@ class ScoreSettings:
         >>> ScoreSettings(folder=Path("images"), radius=0.1)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: radius is 0.1, and there is no reference to measure distances to; add its folder, as in reference=DIR
+        unalike.errors.OptionError: radius is 0.1, and there is no reference to
+        measure distances to; add its folder, as in reference=DIR
     """
 
     folder: Path = option(

@@ -1,5 +1,6 @@
-"""Entropies of kernel matrices with their influence functions, from whichever of the two equivalent
-matrices is smaller.
+"""Entropies of kernel matrices with their influence functions.
+
+The smaller of two matrices with the same eigenvalues is decomposed.
 
 With feature vectors `φ_i` of unit length, `K_ij = <φ_i, φ_j>`, the matrix `K / n` (n, n) and the
 operator `A = Σ_i φ_i φ_iᵀ / n` (d, d) have the same eigenvalues. Giving sample `i` more weight

@@ -1,1 +1,1 @@
-"""Protected sets on disk, as `unalike shield` builds, extends, shows and uses them."""
+"""Jobs of `unalike shield`: build, extend, show and use protected sets on disk."""

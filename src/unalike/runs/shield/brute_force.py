@@ -1,6 +1,4 @@
-"""Nearest protected vectors by comparing with every one of them, in float64 and without any search
-structure.
-"""
+"""Nearest protected vectors by brute force in float64, without a search index."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _ROUNDING = 64
 
 @dataclass(frozen=True)
 class Found:
-    """The distance of a point to the nearest vector, and the numbers of all vectors that are as
-    near within the tolerance.
-    """
+    """Distance to the nearest vector, and the numbers of all that are as near but for rounding."""
 
     distance: float
     rows: tuple[int, ...]

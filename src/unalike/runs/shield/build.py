@@ -1,4 +1,4 @@
-"""`unalike shield build` and `add`: images in, a protected set on disk out."""
+"""`unalike shield build` and `add`: write images into a protected set on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENCODING = 0.85  # share of the progress bar; the rest is for the radius and th
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build or an addition left behind.
+    """Result of a build or an addition.
 
     Attributes:
         folder: the set.
@@ -131,8 +131,7 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
 
 
 def discard_unfinished(folder: Path, images: Sequence[str] = ()) -> int:
-    """Go back to the set as it was before an addition that was interrupted, or to an empty folder;
-    how many bytes were removed.
+    """Discard an interrupted build or addition, and return how many bytes were removed.
 
     Raises:
         OptionError: for images, which would be ignored.

@@ -1,4 +1,4 @@
-"""`unalike shield check`: how near any images are to a protected set."""
+"""`unalike shield check`: distances of any images to a protected set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unalike.shields.store import finished
 
 
 class CheckFolder(ResultFolder):
-    """A folder that a check may write to."""
+    """An output folder claimed by a check."""
 
     record_name = "check.json"
     table_name = "check.parquet"
@@ -32,9 +32,7 @@ class CheckFolder(ResultFolder):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check left behind: the folder, what its `check.json` holds, and the images, closest
-    first.
-    """
+    """Result of a check: its folder, the content of `check.json`, and the images, closest first."""
 
     folder: Path
     record: Mapping[str, Any]

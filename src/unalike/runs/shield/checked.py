@@ -1,4 +1,4 @@
-"""How near images are to a protected set: one entry an image, and the table of them."""
+"""Distances of images to a protected set, and their table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unalike.shields import Shield
 
 @dataclass(frozen=True)
 class Checked:
-    """How near an image is to a protected set.
+    """Distance of an image to a protected set.
 
     Attributes:
         image: its name.
@@ -32,7 +32,7 @@ class Checked:
 
 
 def checked(shield: Shield, points: torch.Tensor, names: Sequence[str]) -> list[Checked]:
-    """Where points (m, …) of these names are to the set.
+    """Distances of points (m, …) with these names to the set.
 
     Raises:
         OptionError: for points that are not finite.

@@ -1,5 +1,4 @@
-"""What the record, the table and the images of a run say of each other: every number that follows
-from others is computed from those, and what differs is told.
+"""Compare the record, the table and the files of a run: numbers that follow from others.
 
 Distances are another matter (`verify`): they follow from latents and images alone.
 """
@@ -31,7 +30,7 @@ _COMMAND = {
 
 
 def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Iterator[str]:
-    """What the record says that does not fit the protected set, or itself."""
+    """Contradictions of the record with the protected set, and with itself."""
     shield, images = record["shield"], record["images"]
     certified = FINISHED if protected.embedding else LATENTS
     for name, true in {**protected.summary(), "certified": certified}.items():
@@ -72,7 +71,7 @@ def _of_command(record: Mapping[str, Any]) -> Iterator[str]:
 def differences_of_rows(
     run: Path, record: Mapping[str, Any], rows: Sequence[Row], protected: Shield
 ) -> Iterator[str]:
-    """What the table says that does not fit the record, or the files that are there."""
+    """Contradictions of the table with the record, and with the files in the folder."""
     planned = _planned(record)
     for index, times in Counter(row["index"] for row in rows).items():
         if times > 1:
@@ -127,7 +126,7 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
 
 
 def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterator[str]:
-    """What a row says was done about the protected set that its policy does not do."""
+    """Contradictions of a row with the policy for images inside the protected set."""
     policy, most = record["shield"].get("on_violation"), record["shield"].get("attempts") or 0
     if row["certificate_moved"] and policy != "move":
         yield (
@@ -155,7 +154,7 @@ def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterat
 
 
 def _of_steps(record: Mapping[str, Any], row: Row) -> Iterator[str]:
-    """Whether SPELL moved the prediction at as many steps as it acted at."""
+    """Compare the steps at which SPELL moved the prediction with those at which it acted."""
     evaluations = max((len(g["share_of_predicted_image"]) for g in record["guidance"]), default=0)
     own = [
         round(share * evaluations)
@@ -192,7 +191,7 @@ def _of_counts(record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _of_guidance(record: Mapping[str, Any], kept: Sequence[Row]) -> Iterator[str]:
-    """Whether the means of the record are those of the columns of each method."""
+    """Compare the means in the record with the columns of each method."""
     for entry in record["guidance"]:
         name, sizes = entry["method"], entry["share_of_predicted_image"]
         for column, claimed in (
@@ -220,7 +219,7 @@ def same(claimed: float | None, computed: float | None, relative: float = _ROUND
 
 
 def image(row: Row) -> str:
-    """What a row is called."""
+    """Name of a row in messages."""
     return f"image {row['index']}"
 
 

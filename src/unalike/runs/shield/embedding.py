@@ -1,4 +1,4 @@
-"""What embeds images as the points of a protected set on disk were."""
+"""The feature extractor that a protected set on disk was built with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images into the points that a protected set holds: the latents of a model, or features."""
+"""Encoders of images into the points of a protected set: latents of a model, or features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unalike.shields.manifest import Manifest
 
 
 class Encoder(Protocol):
-    """A way from images to points.
+    """Encodes images as points.
 
     Attributes:
         space: names the space of the points.

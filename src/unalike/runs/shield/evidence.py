@@ -1,6 +1,4 @@
-"""What a run of `unalike generate` left as evidence: its record, its table, its latents, and its
-images encoded again.
-"""
+"""Read a run of `unalike generate` for verification: record, table, latents and images."""
 
 from __future__ import annotations
 
@@ -51,11 +49,11 @@ _FIELDS: Mapping[str, Any] = {
     "scores": {"guided": {"prompts": dict}, "unguided": (dict, type(None))},
     "guidance": [{"method": str, "share_of_predicted_image": list}],
 }
-"""What a record of a run has to hold, and of which type, before anything is compared with it."""
+"""Fields of a record that are compared, with their types."""
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """What `run.json` says of a run with a protected set.
+    """Read and check `run.json` of a run with a protected set.
 
     Raises:
         StoreError: where there is no such record, or the run had no protected set.
@@ -81,9 +79,7 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def _wrong(value: Any, kind: Any, name: str) -> str:
-    """The name of the first part of a document that is not as its description says; empty for
-    none.
-    """
+    """Name of the first part of a document of another type than described; empty for none."""
     if isinstance(kind, Mapping):
         if not isinstance(value, dict):
             return name
@@ -100,8 +96,7 @@ def _wrong(value: Any, kind: Any, name: str) -> str:
 
 
 def recorded_set(run: Path) -> Path:
-    """The protected set of a run by its name in its record, in the current folder: records hold no
-    paths.
+    """The folder in the current one that has the name of the run's protected set.
 
     Raises:
         StoreError: where it is not there.
@@ -238,7 +233,7 @@ def latent_encoder(
 
 
 def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode:
-    """What turns an image into the features of the set.
+    """A function that encodes an image as the features of the set.
 
     Raises:
         OptionError: where their network cannot be found.
@@ -255,7 +250,7 @@ def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode
 
 
 def finished_image(run: Path, row: Row) -> Image.Image | str:
-    """The finished image of a row, or why there is none: a text."""
+    """The finished image of a row, or a text that says why there is none."""
     path = run / row["image"]
     try:
         if file_record(path)["sha256"] != row["image_sha256"]:
@@ -266,7 +261,7 @@ def finished_image(run: Path, row: Row) -> Image.Image | str:
 
 
 def read_image_file(path: Path) -> Image.Image | str:
-    """An image that a run wrote, or why it cannot be read: a text."""
+    """An image that a run wrote, or a text that says why it cannot be read."""
     try:
         return read_image(path)
     except UNREADABLE as error:

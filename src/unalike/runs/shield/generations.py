@@ -22,8 +22,7 @@ from unalike.runs.shield.settings import GENERATIONS, BuildSettings
 def unguided_points(
     settings: BuildSettings, encoder: Encoder, tell: Progress
 ) -> tuple[np.ndarray, dict]:
-    """The points (m, d) float64 of what the model draws unguided of the prompts, and how it was
-    drawn.
+    """Points (m, d) float64 of unguided images of the prompts, and the settings of their drawing.
 
     In a latent space they are the final latents themselves, otherwise the encoded images.
 

@@ -1,4 +1,4 @@
-"""`unalike shield inspect`: what a protected set holds, in words."""
+"""`unalike shield inspect`: describe a protected set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A protected set that was opened, all of its checksums compared.
+    """A protected set whose checksums were all compared.
 
     Attributes:
         folder: the set.
@@ -65,7 +65,7 @@ def inspect(folder: Path) -> Outcome:
 
 
 def words(outcome: Outcome) -> list[tuple[str, str]]:
-    """What there is to say of a set: a heading and a sentence for each thing."""
+    """Headings and sentences that describe a set."""
     m, index = outcome.manifest, outcome.index
     shape = " × ".join(map(str, m.shape))
     stored = sum(shard.bytes for shard in m.shards)
@@ -135,7 +135,7 @@ _MEASURED = (
 
 
 def _left_out(measured: Mapping[str, Any]) -> str:
-    """The copies among the images that were measured, which the quantile is not of."""
+    """The number of copies, which the quantile leaves out."""
     copies = measured["copies"]
     if not copies:
         return ""

@@ -38,7 +38,7 @@ def check_page(record: Mapping[str, Any], checked: Sequence[Checked]) -> str:
 
 
 def check_sentence(record: Mapping[str, Any]) -> str:
-    """How many images are inside, of how many.
+    """Number of images inside, with the number of all.
 
     Example:
         >>> set_ = {"radius": 9.45, "rounding": 0.0, "count": 20}

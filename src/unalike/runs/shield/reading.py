@@ -1,4 +1,4 @@
-"""Reads what is given in batches, encodes it, and hands it on."""
+"""Read inputs in batches, encode them, and pass the points on."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ def encode_all(
     skip_bad: bool,
     tell: Progress,
 ) -> Skipped:
-    """Hand on the points of all inputs that are not done, a batch at a time, and return what could
-    not be read.
+    """Pass on the points of all inputs that are not done, in batches; return the unreadable ones.
 
     Args:
         sources: where they are.

@@ -1,4 +1,4 @@
-"""The numbers of a run that follow from its images and latents: scores, changes, neighbours."""
+"""Recompute scores, changes and neighbours of a run from its images and latents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCORES, _DISTANCES = 1e-6, 1e-6
 
 @dataclass(frozen=True)
 class Measured:
-    """What is kept of a finished image and the unguided one of its seed.
+    """Measurements of a finished image and the unguided one of its seed.
 
     Attributes:
         size: width and height.
@@ -40,7 +40,7 @@ class Measured:
 
 
 def measured(run: Path, row: Row, finished: Image.Image) -> Measured | str:
-    """What there is to measure of a finished image; a text where its unguided image is unusable."""
+    """Measure a finished image; a text where its unguided image is unusable."""
     own, name = pixel_features(finished), row["unguided_image"]
     if name is None:
         return Measured(finished.size, own)
@@ -56,7 +56,7 @@ def measured(run: Path, row: Row, finished: Image.Image) -> Measured | str:
 def differences_of_images(
     record: Mapping[str, Any], rows: Sequence[Row], found: Mapping[int, Measured]
 ) -> Iterator[str]:
-    """Changes, sizes and scores that are others than the images have.
+    """Differences between recorded and recomputed changes, sizes and scores.
 
     Args:
         record: of the run.
@@ -133,7 +133,7 @@ def _of_summary(
 def differences_of_neighbours(
     record: Mapping[str, Any], kept: Sequence[Row], latents: np.ndarray
 ) -> Iterator[str]:
-    """Nearest neighbours that are others than the final latents (m, d) of the images kept have.
+    """Differences between recorded nearest neighbours and those of the final latents (m, d).
 
     Images of a batch see each other and what the memory held before. Without a memory file that is
     the batches before; what a file held is not known any more, so only neighbours in the batch can

@@ -1,4 +1,4 @@
-"""What the commands of `unalike shield` are asked to do, checked before anything is loaded. Neither
+"""Settings of the commands of `unalike shield`, checked before anything is loaded. Neither
 torch nor numpy is imported.
 """
 
@@ -52,7 +52,8 @@ class BuildSettings:
         >>> BuildSettings(images=("photos",), out=Path("protected"))
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: model is missing: latents belong to a model; name it, as in model='emoji', or choose features, as in space='pixels'
+        unalike.errors.OptionError: model is missing: latents belong to a model; name
+        it, as in model='emoji', or choose features, as in space='pixels'
     """
 
     images: tuple[str, ...] = option(MISSING, _IMAGES, kind=tuple, example=("photos",))

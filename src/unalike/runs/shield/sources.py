@@ -1,4 +1,4 @@
-"""Where images come from: folders, files, patterns, Parquet and tar files; latents from `.npy` and
+"""Sources of images: folders, files, patterns, Parquet and tar files; of latents: `.npy` and
 `.safetensors`.
 
 Every input has a name of its own, by which an interrupted build knows what is done: the path as it
@@ -182,7 +182,7 @@ class ParquetImages(Source):
 
 
 def find_sources(images: Iterable[str]) -> list[Source | LatentFile]:
-    """Where the images are, each image in one place alone.
+    """The sources of all images given, each image in one of them alone.
 
     Args:
         images: folders (with all below them; of an output folder of `unalike generate` the images

@@ -1,6 +1,4 @@
-"""`unalike shield verify`: everything that a run says of its images and certificates, computed
-again from its images, its latents and the protected vectors.
-"""
+"""`unalike shield verify`: recompute what a run says of its images, and compare."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ _SURFACE = 1e-3
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of computing again what a run says.
+    """Result of a verification.
 
     Attributes:
         inside: how many finished images are inside the protected set, measured here; None where
@@ -129,7 +127,7 @@ def verify(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
-    """Computes again what `run.json` and `samples.parquet` say of a run, and compares.
+    """Recompute what `run.json` and `samples.parquet` say of a run, and compare.
 
     - Distances, by comparing with every protected vector in float64 and not through the search of
       the set: those of final latents must be the certificates' up to 1e-9, and none below the
@@ -226,7 +224,7 @@ def _read(
     points: dict[int, np.ndarray],
     found: dict[int, Measured],
 ) -> Iterator[str]:
-    """Reads the image of a row: its point into `points`, its numbers into `found`."""
+    """Read the image of a row: its point into `points`, its measurements into `found`."""
     if row["image"] is None:
         return
     finished = finished_image(run, row)
@@ -248,7 +246,7 @@ def _read(
 def _of_latents(
     kept: Sequence[Row], latents: Latents, found: Mapping[int, Found], protected: Shield
 ) -> Iterator[str]:
-    """Whether latents are of the space of the set, and moved ones on the surface of a ball."""
+    """Check that latents are of the set's space, and moved ones on the surface of a ball."""
     if kept and latents.space != protected.space:
         yield f"{LATENTS} is of {latents.space!r}, and the set of {protected.space!r}"
     for row, latent in zip(kept, latents.rows, strict=True):
@@ -275,7 +273,7 @@ def _nearest(
 
 
 def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -> Iterator[str]:
-    """What says that the run was drawn with another protected set."""
+    """Whether the run was drawn with another protected set."""
     for where, claimed in [
         ("run.json", record["shield"].get("checksum")),
         *((image(r), r["certificate_checksum"]) for r in rows),
