@@ -48,8 +48,9 @@ def fingerprint(module: torch.nn.Module) -> str:
     missing = [name for name, p in weights if p.is_meta]
     if missing:
         raise UnsupportedError(
-            f"the weights of {type(module).__name__} are not in memory ({missing[0]} is on the meta device); "
-            "call guide(pipe, …) first and pipe.enable_sequential_cpu_offload() after it"
+            f"the weights of {type(module).__name__} are not in memory ({missing[0]} is on the "
+            "meta device); call guide(pipe, …) first and pipe.enable_sequential_cpu_offload() "
+            "after it"
         )
     for device in {p.device for _, p in weights}:
         signs = torch.cat([_signs(p) for _, p in weights if p.device == device])

@@ -119,7 +119,8 @@ def read_all(images: Any) -> list[Image.Image] | Tensor:
         return read
     if len({image.shape for image in read}) > 1:
         raise OptionError(
-            "images have different sizes and some are arrays or tensors of floats; resize them first"
+            "images have different sizes and some are arrays or tensors of floats; resize them "
+            "first"
         )
     return torch.stack(read)
 
@@ -149,8 +150,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     most = 1.0 if image.mode == "F" else float(_DEEP)
     if values.size and not (values.min() >= 0 and values.max() <= most):
         raise OptionError(
-            f"its mode {image.mode!r} has numbers from {values.min():g} to {values.max():g}; allowed: "
-            f"0 to {most:g}; scale them, or save it with 8 bits a channel"
+            f"its mode {image.mode!r} has numbers from {values.min():g} to {values.max():g}; "
+            f"allowed: 0 to {most:g}; scale them, or save it with 8 bits a channel"
         )
     grey = Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
     clear = image.info.get("transparency")
@@ -184,8 +185,8 @@ def _channels(image: Any) -> Tensor:
     values = values[None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[0] not in (1, 3, 4) or values.numel() == 0:
         raise OptionError(
-            f"an image is {given}; allowed: a tensor (c, h, w) or an array (h, w, c) with 1, 3 or 4 "
-            "channels, or (h, w)"
+            f"an image is {given}; allowed: a tensor (c, h, w) or an array (h, w, c) with 1, 3 or "
+            "4 channels, or (h, w)"
         )
     if deep:
         return values.float() / _DEEP
@@ -197,8 +198,8 @@ def _channels(image: Any) -> Tensor:
         )
     if not (values.min() >= 0 and values.max() <= 1):
         raise OptionError(
-            f"an image has numbers from {values.min():g} to {values.max():g}; allowed: floats from 0 "
-            "to 1, as in pixels / 255, or uint8"
+            f"an image has numbers from {values.min():g} to {values.max():g}; allowed: floats from "
+            "0 to 1, as in pixels / 255, or uint8"
         )
     return values.float()
 

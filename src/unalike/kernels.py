@@ -126,7 +126,8 @@ class Gaussian:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
             raise OptionError(
-                f"bandwidth is {self.bandwidth}; it must be a finite number above 0, such as Gaussian(0.8)"
+                f"bandwidth is {self.bandwidth}; it must be a finite number above 0, such as "
+                "Gaussian(0.8)"
             )
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def write(
             temporary.write_bytes(data)
     except OSError as error:
         raise StoreError(
-            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a path "
-            f"in an existing folder that you may write to, with room for {len(data)} bytes"
+            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a "
+            f"path in an existing folder that you may write to, with room for {len(data)} bytes"
         ) from error
 
 
@@ -60,7 +60,8 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
     what = kind.removeprefix("unalike.")
     if not path.is_file():
         raise StoreError(
-            f"there is no {what} at {str(path)!r}; check the path, or begin a new one and save it there"
+            f"there is no {what} at {str(path)!r}; check the path, or begin a new one and save it "
+            "there"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -87,7 +88,8 @@ def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str,
         ) from error
     if header.get("checksum") != _checksum(tensors):
         raise StoreError(
-            f"the {what} {str(path)!r} is damaged: its checksum does not fit its contents; use a backup"
+            f"the {what} {str(path)!r} is damaged: its checksum does not fit its contents; use a "
+            "backup"
         )
     return header, tensors
 

@@ -54,7 +54,8 @@ class Extractor(ABC):
     ) -> None:
         if batch_size < 1:
             raise OptionError(
-                f"batch_size is {batch_size}; it must be a whole number of at least 1, as in batch_size=32"
+                f"batch_size is {batch_size}; it must be a whole number of at least 1, as in "
+                "batch_size=32"
             )
         self.device = torch_device(device)
         self.batch_size = batch_size
@@ -93,11 +94,13 @@ class Extractor(ABC):
             or not images.is_floating_point()
         ):
             raise OptionError(
-                f"images is {images.dtype} of the shape {tuple(images.shape)}; allowed: floats (n, 3, h, w), as in pixels / 255"
+                f"images is {images.dtype} of the shape {tuple(images.shape)}; allowed: floats (n, "
+                "3, h, w), as in pixels / 255"
             )
         if not (images.min() >= 0 and images.max() <= 1):
             raise OptionError(
-                f"images has values from {images.min():.3g} to {images.max():.3g}; allowed: 0 to 1, as in pixels / 255"
+                f"images has values from {images.min():.3g} to {images.max():.3g}; allowed: 0 to "
+                "1, as in pixels / 255"
             )
         found = torch.cat(
             [
@@ -108,7 +111,8 @@ class Extractor(ABC):
         if not torch.isfinite(found).all():
             bad = (~found.isfinite().all(dim=1)).nonzero()[0].item()
             raise NumericsError(
-                f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; choose other features"
+                f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; "
+                "choose other features"
             )
         return found
 
@@ -137,7 +141,8 @@ def torch_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
-            f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, cuda, cuda:1, mps"
+            f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, "
+            "cuda, cuda:1, mps"
         ) from error
     return device
 
@@ -161,6 +166,7 @@ def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
                 f"give one that save_pretrained wrote, as in --features {features}:FOLDER"
             ) from error
         raise OptionError(
-            f"{kind.__name__} {source!r} is not to be had: it is no folder here, and the Hugging Face hub did not give it ({reason}). "
-            f"With its files in a folder: --features {features}:FOLDER. Without any download: --features pixels"
+            f"{kind.__name__} {source!r} is not to be had: it is no folder here, and the Hugging "
+            f"Face hub did not give it ({reason}). With its files in a folder: --features "
+            f"{features}:FOLDER. Without any download: --features pixels"
         ) from error

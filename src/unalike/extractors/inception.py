@@ -49,7 +49,8 @@ def _network() -> torch.nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UnsupportedError(
-            f"features is 'inception', which needs the packages torch-fidelity and torchvision ({error}); install both with: {_INSTALL}"
+            "features is 'inception', which needs the packages torch-fidelity and torchvision "
+            f"({error}); install both with: {_INSTALL}"
         ) from error
     try:
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
@@ -57,6 +58,7 @@ def _network() -> torch.nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # pyright: ignore[reportMissingImports]
 
         raise StoreError(
-            f"the weights of FID's Inception network cannot be had ({' '.join(str(error).split())}); fetch {URL_INCEPTION_V3} on a machine "
-            f"that can, and put the file into {torch.hub.get_dir()}/checkpoints"
+            "the weights of FID's Inception network cannot be had "
+            f"({' '.join(str(error).split())}); fetch {URL_INCEPTION_V3} on a machine that can, "
+            f"and put the file into {torch.hub.get_dir()}/checkpoints"
         ) from error

@@ -39,7 +39,8 @@ class Bank:
         kept = self.buffers["prompts"].shape[1]
         if shape != self.shape:
             raise OptionError(
-                f"latents have shape {shape} and the memory's samples of {space!r} have {self.shape}; use another space name"
+                f"latents have shape {shape} and the memory's samples of {space!r} have "
+                f"{self.shape}; use another space name"
             )
         if (prompt_size or 0) != kept:
             got, had = (
@@ -47,7 +48,8 @@ class Bank:
                 for n in (prompt_size or 0, kept)
             )
             raise OptionError(
-                f"prompts: {got} given and the memory's samples of {space!r} have {had}; use another space name"
+                f"prompts: {got} given and the memory's samples of {space!r} have {had}; use "
+                "another space name"
             )
 
     def append(

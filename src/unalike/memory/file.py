@@ -59,8 +59,8 @@ def read(path: Path) -> tuple[int, str, dict[str, Bank]]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"the memory {str(path)!r} is damaged: its manifest does not fit its contents ({error}); "
-            "use a backup"
+            f"the memory {str(path)!r} is damaged: its manifest does not fit its contents "
+            f"({error}); use a backup"
         ) from error
     return capacity, dtype, banks
 

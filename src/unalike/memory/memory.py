@@ -49,7 +49,8 @@ class Memory:
         _require_capacity(capacity)
         if dtype not in DTYPES:
             raise OptionError(
-                f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in Memory(dtype='float32')"
+                f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in "
+                "Memory(dtype='float32')"
             )
         self.capacity = capacity
         self.dtype = dtype
@@ -105,7 +106,8 @@ class Memory:
         for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
             if values is not None and len(values) != len(rows):
                 raise OptionError(
-                    f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, or None"
+                    f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, "
+                    "or None"
                 )
         bank = self._banks.get(space)
         if bank is not None:
@@ -206,7 +208,8 @@ class Memory:
 def _require_capacity(capacity: Any) -> None:
     if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
         raise OptionError(
-            f"capacity is {capacity!r}; allowed: a whole number at least 1, as in Memory(capacity=10_000)"
+            f"capacity is {capacity!r}; allowed: a whole number at least 1, as in "
+            "Memory(capacity=10_000)"
         )
 
 
@@ -218,12 +221,14 @@ def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
             else f"a {type(values).__name__}"
         )
         raise OptionError(
-            f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, latents)"
+            f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, "
+            "latents)"
         )
     rows = values.detach().flatten(1).to(device="cpu", dtype=DTYPES[dtype])
     if not torch.isfinite(rows).all():
         raise NumericsError(
-            f"{name} has NaN or infinite values in {dtype}; nothing was added. Memory(dtype='float32') holds larger numbers"
+            f"{name} has NaN or infinite values in {dtype}; nothing was added. "
+            "Memory(dtype='float32') holds larger numbers"
         )
     if ((rows == 0).all(dim=1) & values.detach().cpu().flatten(1).any(dim=1)).any():
         raise NumericsError(

@@ -31,7 +31,8 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
     x, y = pair("images", images, "prompts", prompts)
     if len(x) != len(y):
         raise OptionError(
-            f"images has {len(x)} rows and prompts {len(y)}; there must be one prompt an image, in the same order"
+            f"images has {len(x)} rows and prompts {len(y)}; there must be one prompt an image, in "
+            "the same order"
         )
     return (
         100
@@ -66,12 +67,14 @@ def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
     )
     if groups.shape != (len(x),):
         raise OptionError(
-            f"groups has the shape {tuple(groups.shape)}; it must have one number for each of the {len(x)} images"
+            f"groups has the shape {tuple(groups.shape)}; it must have one number for each of the "
+            f"{len(x)} images"
         )
     cosines = [_mean_cosine(x[groups == g]) for g in groups.unique() if (groups == g).sum() > 1]
     if not cosines:
         raise OptionError(
-            "no group has two images, so there is nothing to compare; pass more images, or groups with several each"
+            "no group has two images, so there is nothing to compare; pass more images, or groups "
+            "with several each"
         )
     return sum(cosines) / len(cosines)
 

@@ -56,7 +56,8 @@ def share_inside(
     """
     if not radius > 0:
         raise OptionError(
-            f"radius is {radius}; it must be a number above 0, in the units of the features, as in radius=20.0"
+            f"radius is {radius}; it must be a number above 0, in the units of the features, as in "
+            "radius=20.0"
         )
     return (nearest_distances(generated, protected, block=block)[0] < radius).double().mean().item()
 

@@ -28,18 +28,19 @@ def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
         raise OptionError(f"{name} is complex; features are real numbers, as in {name}.abs()")
     if rows.ndim < 2 or rows.numel() == 0 or len(rows) < least:
         raise OptionError(
-            f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least {least} {'sample' if least == 1 else 'samples'} "
-            "and one feature a sample"
+            f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least {least} "
+            f"{'sample' if least == 1 else 'samples'} and one feature a sample"
         )
     if not torch.isfinite(rows).all():
         raise OptionError(
-            f"{name} has NaN or infinite values; remove those samples, as in X[X.flatten(1).isfinite().all(dim=1)]"
+            f"{name} has NaN or infinite values; remove those samples, as in "
+            "X[X.flatten(1).isfinite().all(dim=1)]"
         )
     rows = (rows.cpu() if rows.device.type == "mps" else rows).flatten(1).double()
     if rows.abs().max() > _LARGEST:
         raise OptionError(
-            f"{name} has numbers beyond {_LARGEST:g}, whose distances float64 cannot hold; scale both "
-            "arrays by one factor"
+            f"{name} has numbers beyond {_LARGEST:g}, whose distances float64 cannot hold; scale "
+            "both arrays by one factor"
         )
     return rows
 
@@ -55,7 +56,8 @@ def pair(
     rows, others = checked(a_name, a, least=least), checked(b_name, b, least=least)
     if rows.shape[1] != others.shape[1]:
         raise OptionError(
-            f"{a_name} has {rows.shape[1]} features a sample and {b_name} has {others.shape[1]}; both must come from the same extractor"
+            f"{a_name} has {rows.shape[1]} features a sample and {b_name} has {others.shape[1]}; "
+            "both must come from the same extractor"
         )
     return rows, others.to(rows.device)
 

@@ -40,14 +40,16 @@ def by_group(
     for rows, own in pairs:
         if len(rows) != len(own):
             raise OptionError(
-                f"an array has {len(rows)} rows and its groups {len(own)}; there must be one group number for each row"
+                f"an array has {len(rows)} rows and its groups {len(own)}; there must be one group "
+                "number for each row"
             )
     scored: dict[int, T] = {}
     for group in groups.unique().tolist():
         parts = [rows[own == group] for rows, own in pairs]
         if any(len(part) == 0 for part in parts):
             raise OptionError(
-                f"group {group} has no rows in one of the arrays; leave that group out, or add its rows"
+                f"group {group} has no rows in one of the arrays; leave that group out, or add its "
+                "rows"
             )
         scored[group] = metric(*parts)
     return scored

@@ -104,7 +104,8 @@ def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOC
     x, g = pair("real", real, "generated", generated)
     if not 1 <= k < min(len(x), len(g)):
         raise OptionError(
-            f"k is {k}; it must be at least 1 and below both numbers of samples ({len(x)} real, {len(g)} generated), as in k=3"
+            f"k is {k}; it must be at least 1 and below both numbers of samples ({len(x)} real, "
+            f"{len(g)} generated), as in k=3"
         )
     around_real, around_generated = _radii(x, k, block), _radii(g, k, block)
     balls, recalled, covered = (

@@ -47,6 +47,7 @@ def _hits(shown: Tensor, right: Tensor) -> Tensor:
     for name, values in (("shown", shown), ("right", right)):
         if values.ndim != 1 or len(values) == 0:
             raise OptionError(
-                f"{name} has the shape {tuple(values.shape)}; it must be a vector with at least one index"
+                f"{name} has the shape {tuple(values.shape)}; it must be a vector with at least "
+                "one index"
             )
     return torch.isin(shown, right) & (shown >= 0)

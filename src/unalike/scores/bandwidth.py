@@ -44,14 +44,15 @@ def median_bandwidth(X: Tensor) -> float:
     n = len(rows)
     if n < 2:
         raise OptionError(
-            "X has 1 sample; a bandwidth needs at least 2, for it comes from the distances between them"
+            "X has 1 sample; a bandwidth needs at least 2, for it comes from the distances between "
+            "them"
         )
     scale = power_of_two(rows)
     bandwidth = scale * math.sqrt(_ranked(rows / scale, (n * (n - 1) // 2 - 1) // 2))
     if bandwidth == 0:
         raise OptionError(
-            "half of the pairs in X are of equal samples, so that the median distance is 0; remove copies, as in X.unique(dim=0), or "
-            "pass a bandwidth of your own, as in Gaussian(0.8)"
+            "half of the pairs in X are of equal samples, so that the median distance is 0; remove "
+            "copies, as in X.unique(dim=0), or pass a bandwidth of your own, as in Gaussian(0.8)"
         )
     return bandwidth
 

@@ -63,8 +63,8 @@ def check_frequencies(frequencies: int) -> None:
     """Raise unless the frequencies can be split into groups of one size."""
     if frequencies < GROUPS or frequencies % GROUPS:
         raise OptionError(
-            f"frequencies is {frequencies}; it must be a multiple of {GROUPS} above 0, for errors are measured over {GROUPS} groups: "
-            "pass frequencies=512"
+            f"frequencies is {frequencies}; it must be a multiple of {GROUPS} above 0, for errors "
+            f"are measured over {GROUPS} groups: pass frequencies=512"
         )
 
 
@@ -72,8 +72,8 @@ def check_kernel(kernel: Kernel) -> None:
     """Raise unless the kernel has features."""
     if not isinstance(kernel, Gaussian | Cosine):
         raise OptionError(
-            f"the kernel is {kernel!r}; features are known for Gaussian and Cosine: pass one of them, or use unalike.scores.vendi, which "
-            "takes any"
+            f"the kernel is {kernel!r}; features are known for Gaussian and Cosine: pass one of "
+            "them, or use unalike.scores.vendi, which takes any"
         )
 
 
@@ -154,8 +154,10 @@ def check_features(maps: Sequence[FeatureMap], blocks: int) -> int:
         count, parts = count * size, [*parts, f"{size} numbers a row"]
     if count > LARGEST:
         raise OptionError(
-            f"the features of the kernel are {count} ({' × '.join(parts)}); at most {LARGEST} are allowed, as time and memory grow with "
-            "their square: take fewer frequencies, project long rows to fewer numbers, or pass "
-            "unalike.kernels.Gaussian(unalike.scores.median_bandwidth(X)) in place of Cosine(): a product of Gaussians has 2 · frequencies"
+            f"the features of the kernel are {count} ({' × '.join(parts)}); at most {LARGEST} are "
+            "allowed, as time and memory grow with their square: take fewer frequencies, project "
+            "long rows to fewer numbers, or pass "
+            "unalike.kernels.Gaussian(unalike.scores.median_bandwidth(X)) in place of Cosine(): a "
+            "product of Gaussians has 2 · frequencies"
         )
     return count

@@ -76,8 +76,9 @@ def _support(K: Tensor) -> Tensor:
     eigenvalues = torch.linalg.eigvalsh(K.double() / n)
     if eigenvalues[0] < -TOLERANCE:
         raise OptionError(
-            f"the Gram matrix has the eigenvalue {n * eigenvalues[0].item():.3g}; a kernel's matrix has none below 0: "
-            "compute it with a positive definite kernel, such as unalike.kernels.Gaussian(0.8)"
+            f"the Gram matrix has the eigenvalue {n * eigenvalues[0].item():.3g}; a kernel's "
+            "matrix has none below 0: compute it with a positive definite kernel, such as "
+            "unalike.kernels.Gaussian(0.8)"
         )
     return above_rounding(eigenvalues, torch.finfo(K.dtype).eps)
 

@@ -93,7 +93,8 @@ class _Stream:
         """
         if self._settings() != other._settings():
             raise OptionError(
-                f"streams merge where their settings are equal: this one is {self!r}, the other {other!r}; make both with equal arguments"
+                f"streams merge where their settings are equal: this one is {self!r}, the other "
+                f"{other!r}; make both with equal arguments"
             )
         if self._sums is None or other._sums is None:
             self._maps, self._sums = (
@@ -102,8 +103,8 @@ class _Stream:
             return
         if self._sizes(self._maps) != self._sizes(other._maps):
             raise OptionError(
-                f"streams merge where their rows have equal sizes: here {self._sizes(self._maps)}, in the other {self._sizes(other._maps)} "
-                "numbers; use one extractor for both"
+                f"streams merge where their rows have equal sizes: here {self._sizes(self._maps)}, "
+                f"in the other {self._sizes(other._maps)} numbers; use one extractor for both"
             )
         self._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
 
@@ -132,7 +133,8 @@ class _Stream:
         for name, size, known in zip(given, sizes, self._sizes(maps), strict=True):
             if size != known:
                 raise OptionError(
-                    f"{name} has {size} numbers a row, after rows of {known}; take one extractor for all, or reset() first"
+                    f"{name} has {size} numbers a row, after rows of {known}; take one extractor "
+                    "for all, or reset() first"
                 )
         new = [covariance([maps[i] for i in of], [tables[i] for i in of]) for _, of in self.terms]
         self._maps, self._sums = (

@@ -341,11 +341,13 @@ class Index:
             fits = index._fits()
         except (KeyError, ValueError, IndexError, TypeError, OverflowError) as error:
             raise StoreError(
-                f"the search index is damaged ({error}); use a backup, or build the protected set again"
+                f"the search index is damaged ({error}); use a backup, or build the protected set "
+                "again"
             ) from error
         if not fits:
             raise StoreError(
-                "the search index is damaged: its parts do not belong together; use a backup, or build the protected set again"
+                "the search index is damaged: its parts do not belong together; use a backup, or "
+                "build the protected set again"
             )
         return index
 

@@ -90,7 +90,8 @@ def automatic_radius(
             or (d[:, 0] > d[:, 1]).any()
         ):
             raise OptionError(
-                f"{name} has shape {tuple(d.shape)}; allowed: (n, 2), the nearest distance and the mean, none below 0"
+                f"{name} has shape {tuple(d.shape)}; allowed: (n, 2), the nearest distance and the "
+                "mean, none below 0"
             )
     copies = {name: d[:, 0] < COPY * d[:, 1] for name, d in sets.items()}
     unlike = {name: _quantile(d[~copies[name], 0], quantile) for name, d in sets.items()}
@@ -100,8 +101,8 @@ def automatic_radius(
     )
     if not found:
         raise OptionError(
-            "radius is 'auto', and there is nothing to measure it on: it takes at least two different protected images, or unguided "
-            "generations; give a number, as in --radius 20"
+            "radius is 'auto', and there is nothing to measure it on: it takes at least two "
+            "different protected images, or unguided generations; give a number, as in --radius 20"
         )
     radius = min(found)
     explanation: dict[str, Any] = {"quantile": quantile}

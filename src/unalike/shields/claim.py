@@ -27,19 +27,22 @@ def require_free(folder: Path) -> None:
     foreign = disk.foreign_files(folder)
     if foreign:
         raise StoreError(
-            f"the folder {str(folder)!r} holds other files ({foreign[0]}); give one of its own to the protected set"
+            f"the folder {str(folder)!r} holds other files ({foreign[0]}); give one of its own to "
+            "the protected set"
         )
     tidy(folder)
     if (folder / disk.MANIFEST).is_file():
         count = Manifest.read(folder).count
         raise StoreError(
-            f"the folder {str(folder)!r} holds a protected set of {count} vectors already; add to it with "
-            f"`unalike shield add {shlex.quote(str(folder))} IMAGES`, or give another folder"
+            f"the folder {str(folder)!r} holds a protected set of {count} vectors already; add to "
+            f"it with `unalike shield add {shlex.quote(str(folder))} IMAGES`, or give another "
+            "folder"
         )
     stray = disk.own_files(folder)
     if stray and not (folder / disk.JOURNAL).exists():
         raise StoreError(
-            f"the folder {str(folder)!r} holds parts of a set that lacks its manifest ({min(stray)}); give another folder"
+            f"the folder {str(folder)!r} holds parts of a set that lacks its manifest "
+            f"({min(stray)}); give another folder"
         )
 
 

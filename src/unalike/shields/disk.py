@@ -95,8 +95,9 @@ def unwritten(path: Path, error: Exception, needed: int) -> StoreError:
     """The error for a file that could not be written."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return StoreError(
-        f"cannot write {str(path)!r} ({reason}): about {needed:,} more bytes are needed there. What is complete is "
-        "kept: make room, or mend what is in the way, and run the same command again, it goes on"
+        f"cannot write {str(path)!r} ({reason}): about {needed:,} more bytes are needed there. "
+        "What is complete is kept: make room, or mend what is in the way, and run the same "
+        "command again, it goes on"
     )
 
 

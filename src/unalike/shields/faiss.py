@@ -68,14 +68,16 @@ class _Faiss:
         """
         if not getattr(exact, "exact", False):
             raise OptionError(
-                f"exact is a {type(exact).__name__}, which may miss vectors; give an exact search of the same vectors"
+                f"exact is a {type(exact).__name__}, which may miss vectors; give an exact search "
+                "of the same vectors"
             )
         return share_found(self.within(queries, radius), exact.within(queries, radius))
 
     def _queries(self, x: np.ndarray) -> np.ndarray:
         if x.ndim != 2 or x.shape[1] != self.dimension:
             raise OptionError(
-                f"x has shape {x.shape}; allowed: (B, {self.dimension}), rows of the length of the protected vectors"
+                f"x has shape {x.shape}; allowed: (B, {self.dimension}), rows of the length of the "
+                "protected vectors"
             )
         return np.ascontiguousarray(x, dtype=np.float32)
 
@@ -120,7 +122,8 @@ class FaissIVF(_Faiss):
         cells = round(count**0.5) if cells is None else cells
         if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= count:
             raise OptionError(
-                f"cells is {cells!r}; allowed: 1 to the number of vectors, {count}, or None for its root"
+                f"cells is {cells!r}; allowed: 1 to the number of vectors, {count}, or None for "
+                "its root"
             )
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, cells, faiss.METRIC_L2)
         index.cp.seed = seed
@@ -147,7 +150,8 @@ class FaissIVF(_Faiss):
     def nprobe(self, nprobe: int) -> None:
         if isinstance(nprobe, bool) or not isinstance(nprobe, int) or not 1 <= nprobe <= self.cells:
             raise OptionError(
-                f"nprobe is {nprobe!r}; allowed: 1 to the number of cells, {self.cells}, as in FaissIVF(vectors, nprobe=1)"
+                f"nprobe is {nprobe!r}; allowed: 1 to the number of cells, {self.cells}, as in "
+                "FaissIVF(vectors, nprobe=1)"
             )
         self._nprobe = self._index.nprobe = nprobe
 
@@ -215,7 +219,8 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise OptionError(
-            "the faiss backend needs faiss, which is not installed; pip install 'unalike[faiss]', or search exactly"
+            "the faiss backend needs faiss, which is not installed; pip install 'unalike[faiss]', "
+            "or search exactly"
         ) from error
     return faiss
 

@@ -48,12 +48,13 @@ class File:
                 else f"damaged: it has {size} bytes and should have {self.bytes}"
             )
             raise StoreError(
-                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is {state}; use a backup or build it again"
+                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is {state}; use "
+                "a backup or build it again"
             )
         if contents and disk.sha256(path) != self.sha256:
             raise StoreError(
-                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is damaged, its checksum does not fit its contents; "
-                "use a backup or build it again"
+                f"the protected set {str(folder)!r} cannot be used: {self.file!r} is damaged, its "
+                "checksum does not fit its contents; use a backup or build it again"
             )
 
 
@@ -145,7 +146,8 @@ class Manifest:
         path = folder / disk.MANIFEST
         if not path.is_file():
             raise StoreError(
-                f"there is no protected set in {str(folder)!r}; build one with `unalike shield build IMAGES --out DIR`"
+                f"there is no protected set in {str(folder)!r}; build one with `unalike shield "
+                "build IMAGES --out DIR`"
             )
         try:
             content = read_json(path)
@@ -153,14 +155,16 @@ class Manifest:
             raise _damaged(folder, f"its manifest cannot be read ({error})") from error
         if not isinstance(content, dict) or content.get("kind") != KIND:
             raise StoreError(
-                f"{str(folder)!r} holds no protected set but another manifest; give a folder of `unalike shield build`"
+                f"{str(folder)!r} holds no protected set but another manifest; give a folder of "
+                "`unalike shield build`"
             )
         version = content.get("version")
         if version != VERSION:
             later = isinstance(version, int) and version > VERSION
             hint = "upgrade unalike" if later else "build it again with `unalike shield build`"
             raise StoreError(
-                f"the protected set {str(folder)!r} has format {version}, and this release reads {VERSION}; {hint}"
+                f"the protected set {str(folder)!r} has format {version}, and this release reads "
+                f"{VERSION}; {hint}"
             )
         try:
             manifest = cls._parsed(content)
@@ -254,7 +258,8 @@ def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
     """
     if not space:
         raise OptionError(
-            "space is empty; name the space of the vectors, as latent_space(latent_model(pipe), shape) does"
+            "space is empty; name the space of the vectors, as latent_space(latent_model(pipe), "
+            "shape) does"
         )
     if not shape or any(n < 1 for n in shape):
         raise OptionError(f"shape is {shape}; allowed: the shape of one vector, as in (4, 64, 64)")

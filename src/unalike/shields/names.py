@@ -85,11 +85,13 @@ def read_table(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"{str(path)!r} is damaged ({' '.join(str(error).split())}); use a backup or build the set again"
+            f"{str(path)!r} is damaged ({' '.join(str(error).split())}); use a backup or build the "
+            "set again"
         ) from error
     if not table.schema.equals(_SCHEMA) or table["row"].to_pylist() != list(range(len(table))):
         raise StoreError(
-            f"{str(path)!r} is damaged: it does not list the rows in order; use a backup or build the set again"
+            f"{str(path)!r} is damaged: it does not list the rows in order; use a backup or build "
+            "the set again"
         )
     return table
 

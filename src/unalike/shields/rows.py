@@ -56,7 +56,8 @@ def stored_rows(
     _require(
         np.isfinite(rows),
         names,
-        f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype float32",
+        f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype "
+        "float32",
     )
     rows += 0  # no -0, so that equal vectors have equal bytes
     return rows, float(np.linalg.norm(x - rows.astype(np.float64), axis=1).max(initial=0.0))
@@ -72,7 +73,8 @@ def require_new(names: Sequence[str], done: Set[str]) -> None:
     for i, name in enumerate(names):
         if not name or any(0xD800 <= ord(c) < 0xE000 for c in name):
             raise OptionError(
-                f"the name of input {i} is {name!r}; allowed: text that can be written as UTF-8, such as a file name"
+                f"the name of input {i} is {name!r}; allowed: text that can be written as UTF-8, "
+                "such as a file name"
             )
     taken = next((name for name in names if name in done), None)
     if taken is not None or len(set(names)) < len(names):
@@ -85,5 +87,6 @@ def _require(allowed: np.ndarray, names: Sequence[str], reason: str) -> None:
     if not fits.all():
         bad = [names[i] for i in np.flatnonzero(~fits).tolist()]
         raise NumericsError(
-            f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} {reason}"
+            f"the vector of {bad[0]!r}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} "
+            f"{reason}"
         )

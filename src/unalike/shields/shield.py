@@ -70,8 +70,8 @@ class Points:
                 else f"a {type(latents).__name__}"
             )
             raise OptionError(
-                f"latents is {got}; allowed: a tensor (m, …) of real numbers with at least one row, as "
-                "in Shield(latents, space=…, radius=…)"
+                f"latents is {got}; allowed: a tensor (m, …) of real numbers with at least one "
+                "row, as in Shield(latents, space=…, radius=…)"
             )
         given = latents.detach().flatten(1).cpu().double()
         if not (given.abs() <= LARGEST).all():
@@ -210,8 +210,8 @@ class Shield:
         index = Index.from_tensors(opened.index)
         if len(index) != manifest.count or len(index.contraction.mean) != manifest.dimension:
             raise StoreError(
-                f"the protected set {str(folder)!r} is damaged: its search index is of another set; "
-                "build it again"
+                f"the protected set {str(folder)!r} is damaged: its search index is of another "
+                "set; build it again"
             )
         points = Points(
             opened.vectors,
@@ -240,7 +240,8 @@ class Shield:
         if len(set(self.ids)) < len(self.ids):
             twice = next(name for name, count in Counter(self.ids).items() if count > 1)
             raise OptionError(
-                f"ids has {twice!r} more than once, and a set on disk tells its points by them; give each point an id of its own"
+                f"ids has {twice!r} more than once, and a set on disk tells its points by them; "
+                "give each point an id of its own"
             )
         settings: dict[str, Any] = {
             "space": self.space,
@@ -265,8 +266,9 @@ class Shield:
         """
         if not search.exact:
             raise OptionError(
-                f"search is a {type(search).__name__}, which can miss protected points, so that nothing could be guaranteed; allowed: an "
-                "exact search, as in shield.use(Layered(shield.vectors, index))"
+                f"search is a {type(search).__name__}, which can miss protected points, so that "
+                "nothing could be guaranteed; allowed: an exact search, as in "
+                "shield.use(Layered(shield.vectors, index))"
             )
         if search.vectors is not self.vectors:
             raise OptionError(
@@ -295,8 +297,9 @@ class Shield:
         """
         if space != self.space:
             raise StoreError(
-                f"the shield protects latents of {self.space!r} and this model makes {space!r}; build a shield with this model's "
-                "autoencoder and size, as in shield_from_images(pipe, images, radius)"
+                f"the shield protects latents of {self.space!r} and this model makes {space!r}; "
+                "build a shield with this model's autoencoder and size, as in "
+                "shield_from_images(pipe, images, radius)"
             )
         return Trajectory(self.search(device), self.reach)
 
@@ -360,9 +363,9 @@ class Shield:
                 return placed
             margin *= 2
         raise ShieldError(
-            f"a latent in {str(like.dtype).removeprefix('torch.')} could not be placed outside balls "
-            f"of radius {self.radius:g}: numbers of that precision end before the way out does, or "
-            "are further apart than it is long; run the pipeline in float32"
+            f"a latent in {str(like.dtype).removeprefix('torch.')} could not be placed outside "
+            f"balls of radius {self.radius:g}: numbers of that precision end before the way out "
+            "does, or are further apart than it is long; run the pipeline in float32"
         )
 
     def _exit(self, search: Search, x: np.ndarray, radius: float) -> Tensor:
@@ -396,7 +399,7 @@ class Shield:
             raise OptionError(f"latents is {got}; allowed: a tensor (B, …) of real numbers")
         if latents.ndim < 2 or tuple(latents.shape[1:]) != self.shape:
             raise OptionError(
-                f"latents have shape {tuple(latents.shape[1:])} and the protected ones {self.shape}; "
-                "they must be of one space"
+                f"latents have shape {tuple(latents.shape[1:])} and the protected ones "
+                f"{self.shape}; they must be of one space"
             )
         return latents.detach().flatten(1).to(device="cpu", dtype=torch.float64).numpy()

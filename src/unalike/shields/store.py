@@ -73,8 +73,8 @@ def open_folder(folder: Path, *, check: bool = True) -> Opened:
     names = read_table(folder / manifest.names.file)
     if len(names) != manifest.count:
         raise StoreError(
-            f"the protected set {str(folder)!r} cannot be used: {manifest.names.file!r} has {len(names)} rows for {manifest.count} "
-            "vectors; use a backup or build it again"
+            f"the protected set {str(folder)!r} cannot be used: {manifest.names.file!r} has "
+            f"{len(names)} rows for {manifest.count} vectors; use a backup or build it again"
         )
     return Opened(
         manifest,
@@ -110,13 +110,15 @@ def finished(folder: Path) -> Manifest:
         return Manifest.read(folder)
     if not (folder / disk.MANIFEST).is_file():
         raise StoreError(
-            f"the protected set {str(folder)!r} was not finished: run the same command again, it goes on where it was"
+            f"the protected set {str(folder)!r} was not finished: run the same command again, it "
+            "goes on where it was"
         )
     manifest = Manifest.read(folder)
     if unfinished(entries, manifest):
         raise StoreError(
-            f"an addition to the protected set {str(folder)!r} is not finished: run it again, it goes on where it was, or discard it with "
-            f"`unalike shield add {shlex.quote(str(folder))} --discard`"
+            f"an addition to the protected set {str(folder)!r} is not finished: run it again, it "
+            "goes on where it was, or discard it with `unalike shield add "
+            f"{shlex.quote(str(folder))} --discard`"
         )
     return manifest
 
@@ -130,7 +132,8 @@ def base_of(folder: Path) -> Manifest:
     """
     if (folder / disk.JOURNAL).exists() and not (folder / disk.MANIFEST).is_file():
         raise StoreError(
-            f"the protected set {str(folder)!r} was not finished: run the command that built it again, it goes on"
+            f"the protected set {str(folder)!r} was not finished: run the command that built it "
+            "again, it goes on"
         )
     return Manifest.read(folder)
 

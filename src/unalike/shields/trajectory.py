@@ -117,8 +117,9 @@ class Trajectory:
         """
         if x0.shape[1] != self.search.vectors.dimension:
             raise OptionError(
-                f"the shield holds vectors of {self.search.vectors.dimension} values and this generation has {x0.shape[1]} an image; both "
-                "must come from the same model at the same image size"
+                f"the shield holds vectors of {self.search.vectors.dimension} values and this "
+                f"generation has {x0.shape[1]} an image; both must come from the same model at the "
+                "same image size"
             )
         for image, rows in enumerate(self.within(x0.detach().double().cpu().numpy())):
             for part in np.split(rows, range(_READ, len(rows), _READ)):

@@ -68,16 +68,16 @@ def require_queries(x: np.ndarray, dimension: int) -> None:
     """
     if x.ndim != 2 or x.shape[1] != dimension:
         raise OptionError(
-            f"x has shape {x.shape}; allowed: (B, {dimension}), rows of the length of the protected "
-            "vectors"
+            f"x has shape {x.shape}; allowed: (B, {dimension}), rows of the length of the "
+            "protected vectors"
         )
     fits = (np.abs(x) <= FARTHEST).all(axis=1)
     if not fits.all():
         bad = int(np.flatnonzero(~fits)[0])
         raise NumericsError(
-            f"row {bad} of the {len(x)} that are compared with the protected set has NaN, infinity or "
-            f"numbers beyond {FARTHEST:g}, so it is neither inside nor outside; run the pipeline in "
-            "float32, or leave that row out"
+            f"row {bad} of the {len(x)} that are compared with the protected set has NaN, infinity "
+            f"or numbers beyond {FARTHEST:g}, so it is neither inside nor outside; run the "
+            "pipeline in float32, or leave that row out"
         )
 
 
@@ -100,7 +100,8 @@ class Resident:
     def __init__(self, array: np.ndarray) -> None:
         if array.ndim != 2 or array.dtype.name not in DTYPES:
             raise OptionError(
-                f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in {' or '.join(DTYPES)}"
+                f"array has shape {array.shape} and type {array.dtype}; allowed: (n, d) in "
+                f"{' or '.join(DTYPES)}"
             )
         self.array = array
         self.count, self.dimension = array.shape
@@ -154,7 +155,8 @@ class Mapped:
         index = np.asarray(index, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= self.count):
             raise IndexError(
-                f"index reaches from {index.min()} to {index.max()}; there are rows 0 to {self.count - 1}"
+                f"index reaches from {index.min()} to {index.max()}; there are rows 0 to "
+                f"{self.count - 1}"
             )
         found = np.empty((len(index), self.dimension), dtype=self.dtype)
         shard = np.searchsorted(self._first, index, side="right") - 1
@@ -198,12 +200,14 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
             or entry.get("shape") != list(shape)
         ):
             raise StoreError(
-                f"{str(path)!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in {dtype}; use a backup"
+                f"{str(path)!r} is damaged: it does not hold {shape[0]} × {shape[1]} numbers in "
+                f"{dtype}; use a backup"
             )
         nbytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
         if entry.get("data_offsets") != [0, nbytes] or size != 8 + length + nbytes:
             raise StoreError(
-                f"{str(path)!r} is damaged: it has {size} bytes and should have {8 + length + nbytes}; use a backup"
+                f"{str(path)!r} is damaged: it has {size} bytes and should have "
+                f"{8 + length + nbytes}; use a backup"
             )
         if nbytes == 0:
             return np.empty(shape, dtype=dtype)

@@ -115,7 +115,8 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"cannot write to {str(folder)!r} ({error.strerror}); give a folder that you may write to"
+                f"cannot write to {str(folder)!r} ({error.strerror}); give a folder that you may "
+                "write to"
             ) from error
         writer = cls._begun(folder, settings, None, shard_bytes)
         writer._made = made
@@ -286,7 +287,8 @@ class Writer:
     def _require_usable(self) -> None:
         if not self._usable:
             raise StoreError(
-                f"the work on {str(self.folder)!r} has ended; open it again with Writer.begin or Writer.append"
+                f"the work on {str(self.folder)!r} has ended; open it again with Writer.begin or "
+                "Writer.append"
             )
 
     def _with_room(self) -> ShardFile:

@@ -71,10 +71,11 @@ class KnownModels:
         changed = [name for name in self.changed if (prompts if _embeds_prompts(name) else latents)]
         if changed:
             raise StoreError(
-                f"the weights of {' and '.join(changed)} were changed in place since they were first "
-                f"used here, and their name ({self.names.latents} {self.names.prompts}) does not tell, "
-                "so earlier vectors cannot be compared with new ones; guide the pipeline anew, with a "
-                "memory of its own, as in guide(pipe, memory=Memory()), and a shield that is built anew"
+                f"the weights of {' and '.join(changed)} were changed in place since they were "
+                f"first used here, and their name ({self.names.latents} {self.names.prompts}) does "
+                "not tell, so earlier vectors cannot be compared with new ones; guide the "
+                "pipeline anew, with a memory of its own, as in guide(pipe, memory=Memory()), and "
+                "a shield that is built anew"
             )
         self._first[self.names], self.changed = dict(self._weights), []
 
