@@ -1,10 +1,11 @@
-"""Read an image, whatever holds it, as it is meant to be seen.
+"""Read an image from whatever holds it, as it is meant to be seen.
 
 Everything in the package that opens an image goes through here, so that a protected image, a
 reference and a generated one are the same pixels wherever they are compared:
 
 - transparent parts lie on white (`ground`), in palettes, grey and premultiplied images too;
-- 16 bits a channel become 8, so that 65535 is white; so do whole numbers of 32 bits from 0 to 65535;
+- 16 bits a channel become 8, so that 65535 is white; whole numbers of 32 bits are read likewise and
+  must not be larger;
 - floating-point numbers go from 0 to 1;
 - EXIF orientation is applied;
 - an animation is its first frame; a PIL image that was moved to another frame is that frame;
@@ -33,7 +34,7 @@ _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 def read_image(image: Any, *, ground: str = "white") -> Image.Image:
-    """The image in RGB with 8 bits a channel.
+    """Read an image in RGB with 8 bits a channel.
 
     Args:
         image: a path, an open binary file, a PIL image; an array (h, w) or (h, w, c), or a tensor
@@ -68,7 +69,7 @@ def read_image(image: Any, *, ground: str = "white") -> Image.Image:
 
 
 def read_pixels(image: Any) -> Tensor:
-    """The image as numbers (3, h, w) float32 from 0 to 1; floats keep their precision.
+    """Read an image as numbers (3, h, w) float32 from 0 to 1; floats keep their precision.
 
     Args and Raises: as for `read_image`.
 
@@ -82,7 +83,7 @@ def read_pixels(image: Any) -> Tensor:
 
 
 def stacked(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size as numbers (n, 3, h, w) float32 from 0 to 1.
+    """Stack RGB images of one size as numbers (n, 3, h, w) float32 from 0 to 1.
 
     Example:
         >>> stacked([Image.new("RGB", (4, 2), "white")]).shape
@@ -93,8 +94,9 @@ def stacked(images: Sequence[Image.Image]) -> Tensor:
 
 
 def read_all(images: Any) -> list[Image.Image] | Tensor:
-    """Images of any sizes in RGB; as numbers (m, 3, h, w) where some are given as floats, which
-    must be of one size.
+    """Read images of any sizes in RGB.
+
+    Where some are given as floats all are numbers (m, 3, h, w), and must be of one size.
 
     Args:
         images: a sequence of what `read_image` takes, one such image, or a batch: an array (m, h,
@@ -145,7 +147,7 @@ def _rgb(image: Image.Image, ground: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of more than 8 bits a channel as one of 8, with its transparent value."""
+    """Convert a grey image of more than 8 bits a channel, and its transparent value."""
     values = np.asarray(image).astype(np.float64)
     most = 1.0 if image.mode == "F" else float(_DEEP)
     if values.size and not (values.min() >= 0 and values.max() <= most):
@@ -172,7 +174,7 @@ def _of_numbers(image: Any, ground: str) -> Image.Image:
 
 
 def _channels(image: Any) -> Tensor:
-    """An array or a tensor as (c, h, w) float32 from 0 to 1."""
+    """Convert an array or a tensor to (c, h, w) float32 from 0 to 1."""
     given = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
     deep = str(image.dtype) in ("torch.uint16", "uint16", ">u2")
     try:
@@ -205,7 +207,7 @@ def _channels(image: Any) -> Tensor:
 
 
 def _three(values: Tensor) -> Tensor:
-    """Colours (3, h, w) of one, three or four channels (c, h, w), transparent parts on white."""
+    """Convert one, three or four channels (c, h, w) to colours (3, h, w), on white."""
     if len(values) == 4:
         return values[:3] * values[3] + (1 - values[3])
     return values.expand(3, -1, -1)

@@ -22,7 +22,7 @@ _DIFFERENCES = 1 << 22
 
 
 class Kernel(Protocol):
-    """What the scores and the guidance ask of a kernel."""
+    """Interface of a kernel for scores and guidance."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """The Gram matrix (n, m) of rows (n, d) and (m, d)."""
@@ -30,7 +30,7 @@ class Kernel(Protocol):
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows of `(…, d)` scaled to Euclidean norm 1. A row of zeros stays zero: it has no direction.
+    """Scale rows of `(…, d)` to Euclidean norm 1; a row of zeros has no direction and stays zero.
 
     Example:
         >>> import torch
@@ -45,8 +45,9 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def power_of_two(x: Tensor) -> float:
-    """The power of two that brings the largest entry of `x` into [1, 2) when it divides it; 1 where
-    all are 0. Dividing by it changes no digit.
+    """The power of two that divides `x` so that its largest entry lies in [1, 2).
+
+    1 where all entries are 0. Dividing by it changes no digit.
 
     Example:
         >>> import torch
@@ -63,8 +64,9 @@ def _power_of_two(largest: Tensor) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) between the rows of `(n, d)` and `(m, d)`, never negative,
-    exactly 0 on the diagonal of `a, a`.
+    """Squared Euclidean distances (n, m) between the rows of `(n, d)` and `(m, d)`.
+
+    Never negative, and exactly 0 on the diagonal of `a, a`.
 
     One matrix product on rows centred at the mean of `b`, so that a common offset costs no digits.
     O(n m d).
@@ -82,7 +84,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def resolved_squares(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) like `squared_distances`, and right for near rows too.
+    """Squared distances (n, m) like `squared_distances`, accurate for near rows too.
 
     The product loses the digits of distances that are small beside the rows themselves; those pairs
     are measured by differences, so that exactly equal rows are at 0 and no others are. The squares
@@ -149,7 +151,8 @@ class Cosine:
 
     Example:
         >>> import torch
-        >>> Cosine()(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]))
+        >>> rows = torch.tensor([[5.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+        >>> Cosine()(torch.tensor([[1.0, 0.0]]), rows)
         tensor([[ 1.,  0., -1.]])
     """
 

@@ -1,6 +1,4 @@
-"""One safetensors file with a JSON manifest in its header: written whole or not at all, and checked
-when it is read.
-"""
+"""Read and write one safetensors file with a JSON manifest in its header."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ _KEY = "unalike"
 def write(
     path: Path, kind: str, version: int, manifest: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Writes the file, replacing what was there in one go; what was there stays when anything
-    fails.
+    """Write the file, replacing an earlier one in one go or not at all.
 
     Args:
         path: the file; its folder must exist.
@@ -51,7 +48,7 @@ def write(
 
 
 def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The manifest and the tensors of a file that `write` wrote.
+    """Read the manifest and the tensors of a file that `write` wrote.
 
     Raises:
         StoreError: when there is no such file, it is of another kind or a later version, or it is

@@ -90,7 +90,7 @@ def test_features_are_refused_when_they_are_too_many():
     maps = feature_maps([Gaussian(1.0), Cosine()], [3, 300], 8, 0)
     with pytest.raises(
         OptionError,
-        match=r"features of the kernel are 4800 \(2 · 8 waves × 300 numbers a row\); at most 4096 are allowed",
+        match=r"features of the kernel are 4800 \(2 · 8 waves × 300 numbers a row\); at most 4096",
     ):
         covariance(maps, [rows(2, 3), rows(2, 300)])
     with pytest.raises(

@@ -146,7 +146,7 @@ def test_conditional_vendi_is_the_vendi_score_when_there_is_one_prompt():
     assert scores.conditional_vendi(X, torch.ones(6, 2)) == pytest.approx(scores.vendi(X))
 
 
-def test_conditional_rke_equals_the_conditional_vendi_score_of_order_two_when_both_are_given_grams():
+def test_conditional_rke_equals_the_score_of_order_two_when_both_are_given_grams():
     K_X, K_Y = gram(6, 3, 0), gram(6, 2, 1)
     expected = (K_Y**2).sum().item() / ((K_X * K_Y) ** 2).sum().item()
     assert scores.conditional_rke(gram=K_X, prompt_gram=K_Y) == pytest.approx(expected)

@@ -340,7 +340,7 @@ def test_what_is_complete_is_kept_when_the_disk_is_full(tmp_path):
         sets.fill(writer, z, sets.names(40), 7)
         assert writer.finish(radius=1).count == 40
     assert re.search(
-        r"cannot write '.*set/(vectors|building).*\(File too large\).*the same command again, it goes on",
+        r"cannot write '.*set/(vectors|building).*\(File too large\).*the same command again",
         message,
     )
     needed = int("".join(re.findall(r"about ([\d,]+) more bytes", message)).replace(",", ""))

@@ -1,10 +1,9 @@
-"""Feature extractors: images in, the vectors out that scores and metrics compare. All behind one
-interface, built by name.
+"""Feature extractors: from images to the feature vectors that scores and metrics compare.
 
     from unalike.extractors import extractor
 
-    X = extractor("pixels").features(images)                  # images (n, 3, h, w) in [0, 1], X (n,
-    d) float32 X = extractor("clip:openai/clip-vit-large-patch14").features(images)
+    X = extractor("pixels").features(images)  # images (n, 3, h, w) in [0, 1], X (n, d) float32
+    X = extractor("clip:openai/clip-vit-large-patch14").features(images)
 
 The interface is `unalike.extractors.base.Extractor`; it is not imported here, so that the names can
 be listed without torch.

@@ -1,6 +1,4 @@
-"""What every extractor is: a way from images to vectors, and what is to be known to read distances
-between them.
-"""
+"""Interface of feature extractors."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from unalike.kernels import Cosine, Kernel
 
 
 class Extractor(ABC):
-    """A way from images to feature vectors.
+    """Turns images into feature vectors.
 
     A new extractor sets the four attributes, passes its network, if it has one, to `__init__`, and
     gives `embed`.
@@ -69,9 +67,7 @@ class Extractor(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """What to write into records: the name, and of a network its class and ten digits that
-        change with its weights.
-        """
+        """Name for records; of a network also its class and digits that change with its weights."""
         return (
             self.name
             if self.model is None
@@ -80,8 +76,9 @@ class Extractor(ABC):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The features (n, d) of images (n, 3, h, w) in [0, 1], in float32 on the CPU, `batch_size`
-        images at a time.
+        """Features (n, d) float32 on the CPU of images (n, 3, h, w) in [0, 1].
+
+        `batch_size` images are embedded at a time.
 
         Raises:
             OptionError: for images of another shape or range.
@@ -117,14 +114,15 @@ class Extractor(ABC):
         return found
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor | None:
-        """Embeddings (n, d) of prompts in the same space as `features`, for CLIPScore; None where
-        the extractor has no text encoder.
+        """Embeddings (n, d) of prompts in the space of `features`, for CLIPScore.
+
+        None where the extractor has no text encoder.
         """
         return None
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the GPU where there is one, else the CPU.
+    """The torch device of this name; "auto" is the GPU where there is one, else the CPU.
 
     Raises:
         OptionError: for a device that torch does not know or the machine does not have.
@@ -148,7 +146,7 @@ def torch_device(name: str) -> torch.device:
 
 
 def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
-    """A model or tokenizer of the class `kind` from a folder, or from the Hugging Face hub.
+    """Load a model or tokenizer of the class `kind` from a folder or the Hugging Face hub.
 
     Raises:
         StoreError: for a folder that cannot be loaded.

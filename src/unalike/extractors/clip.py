@@ -19,8 +19,9 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(Extractor):
-    """Embeddings of CLIP's image tower after its projection, not normalised; larger cosines mean
-    that images are about the same thing.
+    """Embeddings of CLIP's image tower after its projection, not normalised.
+
+    Larger cosines mean that images are about the same thing.
 
     Source: Radford et al. 2021 (arXiv:2103.00020). The default is ViT-B/32, which CLIPScore (Hessel
     et al. 2021, arXiv:2104.08718) uses. The preprocessing equals that of transformers'
@@ -49,9 +50,7 @@ class Clip(Extractor):
         )
 
     def prepared(self, images: Tensor) -> Tensor:
-        """What the image tower is given for a batch: resized, cropped and normalised, (n, 3, side,
-        side).
-        """
+        """Pixels (n, 3, side, side) for the image tower: resized, cropped and normalised."""
         pixels = cropped(images, self.side)
         mean, std = (torch.tensor(v).to(pixels).view(3, 1, 1) for v in (MEAN, STD))
         return (pixels - mean) / std
@@ -63,9 +62,7 @@ class Clip(Extractor):
 
     @torch.no_grad()
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
-        """The projected embeddings (n, d) of prompts, cut off at the text tower's length (77
-        tokens).
-        """
+        """Projected embeddings (n, d) of prompts, cut off at the text tower's 77 tokens."""
         parts = [
             self._text(prompts[i : i + self.batch_size])
             for i in range(0, len(prompts), self.batch_size)

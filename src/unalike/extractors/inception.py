@@ -12,8 +12,9 @@ _INSTALL = "pip install 'unalike[metrics]'"
 
 
 class Inception(Extractor):
-    """The 2048 features of Inception v3 before its classifier, with the weights and the resizing of
-    the original FID, by torch-fidelity.
+    """The 2048 features of Inception v3 before its classifier, by torch-fidelity.
+
+    With the weights and the resizing of the original FID.
 
     Images are rounded to 8 bits first, as FID is defined, so no gradient passes. torch-fidelity
     needs torchvision, which its installation brings. It loads its weights from its own release
@@ -33,7 +34,10 @@ class Inception(Extractor):
     basis = (
         "the 2048 features of FID's Inception network (torch-fidelity), compared by their cosine"
     )
-    resizing = "resized to 299×299 by the bilinear interpolation of the original FID; other shapes than a square are squeezed"
+    resizing = (
+        "resized to 299×299 by the bilinear interpolation of the original FID; other shapes than a "
+        "square are squeezed"
+    )
 
     def __init__(self, *, device: str = "auto", batch_size: int = 32) -> None:
         super().__init__(_network(), device=device, batch_size=batch_size)

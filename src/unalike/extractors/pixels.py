@@ -16,8 +16,9 @@ generate` reports is on the same scale.
 
 
 class Pixels(Extractor):
-    """The pixels themselves, averaged down to 32×32, from -1 to 1: colours and layout, and nothing
-    of what an image shows.
+    """The pixels themselves, averaged down to 32×32, from -1 to 1.
+
+    They show colours and layout, not what an image is about.
 
     Distances are reported as root mean square differences of pixels, 0 to 1; from about 0.05 two
     images look different at first glance.
@@ -33,7 +34,10 @@ class Pixels(Extractor):
     """
 
     name = "pixels"
-    basis = f"pixels at {SIDE}×{SIDE} from -1 to 1, compared by a Gaussian kernel of bandwidth {BANDWIDTH} on their root mean square difference"
+    basis = (
+        f"pixels at {SIDE}×{SIDE} from -1 to 1, compared by a Gaussian kernel of bandwidth "
+        f"{BANDWIDTH} on their root mean square difference"
+    )
     resizing = f"averaged to {SIDE}×{SIDE}; other shapes than a square are squeezed"
     unit = 2 * (3 * SIDE * SIDE) ** 0.5
     unit_name = "root mean square difference of pixels, 0 to 1"

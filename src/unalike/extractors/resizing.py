@@ -1,6 +1,4 @@
-"""Resizing of image batches (n, 3, h, w) in [0, 1] in plain torch, so that gradients pass through
-it.
-"""
+"""Resize image batches (n, 3, h, w) in [0, 1] in torch, so that gradients pass through."""
 
 from __future__ import annotations
 
@@ -9,8 +7,9 @@ from torch import Tensor
 
 
 def squared(images: Tensor, side: int) -> Tensor:
-    """Images (n, 3, side, side) by bicubic interpolation that averages where it shrinks; other
-    shapes than a square are squeezed.
+    """Resize to (n, 3, side, side) by bicubic interpolation with antialiasing.
+
+    Other shapes than a square are squeezed.
 
     Equal to Pillow's bicubic resizing but for its rounding to whole numbers of 255.
 
@@ -23,12 +22,14 @@ def squared(images: Tensor, side: int) -> Tensor:
 
 
 def cropped(images: Tensor, side: int) -> Tensor:
-    """Images (n, 3, side, side): the shorter edge resized to `side`, as in `squared`, and the
-    middle cut out.
+    """Resize the shorter edge to `side`, as `squared` does, and cut out the middle.
+
+    Returns (n, 3, side, side).
 
     Example:
         >>> import torch
-        >>> cropped(torch.arange(3.0).view(1, 1, 1, 3).expand(1, 3, 1, 3) / 2, 1)[0, :, 0, 0]  # the middle one of three pixels
+        >>> three = torch.arange(3.0).view(1, 1, 1, 3).expand(1, 3, 1, 3) / 2
+        >>> cropped(three, 1)[0, :, 0, 0]  # the middle one of three pixels
         tensor([0.5000, 0.5000, 0.5000])
     """
     height, width = images.shape[2:]

@@ -1,5 +1,6 @@
-"""The extractors by name. Neither torch nor any of their libraries is imported until one is
-built.
+"""The extractors by name.
+
+Neither torch nor any of their libraries is imported until one is built.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """An extractor as it stands in help and documentation.
+    """An extractor as help and documentation list it.
 
     Args:
         summary: what it sees, in a line.
@@ -72,7 +73,7 @@ EXTRACTORS: dict[str, Row] = {
 
 
 def parse(name: str) -> tuple[str, str | None]:
-    """The name of the row and the source that an extractor's full name asks for.
+    """Split an extractor's full name into the name of its row and the source of its network.
 
     Raises:
         OptionError: for a name that is not in the table, and a source where none can be chosen.
@@ -95,12 +96,12 @@ def parse(name: str) -> tuple[str, str | None]:
 
 
 def spellings() -> list[str]:
-    """How each extractor may be asked for, as in "clip[:MODEL]"."""
+    """The spelling of each extractor, as in "clip[:MODEL]"."""
     return [f"{name}[:MODEL]" if row.named else name for name, row in EXTRACTORS.items()]
 
 
 def extractor(name: str, *, device: str = "auto", batch_size: int = 32) -> Extractor:
-    """The extractor of this name, its network loaded.
+    """Load the extractor of this name.
 
     Args:
         name: one of `EXTRACTORS`; for those with a network of one's choice also with a folder or

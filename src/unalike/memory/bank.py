@@ -1,4 +1,4 @@
-"""The samples of one space."""
+"""Buffers for the samples of one space."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from unalike.errors import OptionError
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 """How samples may be stored."""
 COLUMNS = ("latents", "prompts", "order")
-"""What is stored of each sample as tensors: (n, d), (n, p) with p of 0 without prompts, and (n,)."""
+"""Stored tensors: latents (n, d), prompts (n, p), p being 0 without any, and order (n,)."""
 
 
 @dataclass
 class Bank:
-    """The samples of one space: buffers whose rows `start:stop` are alive; texts and seeds are
-    lists of the same layout.
+    """The samples of one space.
+
+    Rows `start:stop` of the buffers are alive; texts and seeds are lists of the same layout.
     """
 
     shape: tuple[int, ...]
@@ -66,8 +67,9 @@ class Bank:
         self.seeds.extend(seeds if seeds is not None else [None] * count)
 
     def _make_room(self, count: int, like: dict[str, Tensor]) -> None:
-        """Moves what is alive to new buffers of twice the size, so that views of the old ones stay
-        as they are.
+        """Move the living rows to new buffers of twice the size.
+
+        Views of the old ones stay as they are.
         """
         alive, size = len(self), max(8, 2 * (len(self) + count))
         for name, values in like.items():

@@ -1,4 +1,4 @@
-"""A memory in one safetensors file with a manifest in its header."""
+"""Save a memory to one safetensors file, and read it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(path: Path, capacity: int, dtype: str, banks: Mapping[str, Bank]) -> N
 
 
 def read(path: Path) -> tuple[int, str, dict[str, Bank]]:
-    """The capacity, the precision and the samples of each space that `write` wrote.
+    """Read the capacity, the precision and the samples of each space that `write` wrote.
 
     Raises:
         StoreError: when there is no such file, it is damaged, or it is something else than a

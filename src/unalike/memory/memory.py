@@ -20,8 +20,7 @@ _LOCK = threading.RLock()  # guided calls in several threads may share a memory
 
 
 class Memory:
-    """The final latents of earlier generations with the embeddings of their prompts, kept apart by
-    the space they live in.
+    """The final latents of earlier generations and the embeddings of their prompts, by space.
 
     Holds at most `capacity` samples over all spaces together; when more come, the oldest go first,
     whatever their space. Adding a batch costs O(B d) on average: rows are appended to a buffer that
@@ -61,10 +60,11 @@ class Memory:
         return sum(len(bank) for bank in self._banks.values())
 
     def __repr__(self) -> str:
-        return f"Memory({len(self)} of {self.capacity} samples, {self.dtype}, spaces: {', '.join(self._banks) or 'none'})"
+        spaces = ", ".join(self._banks) or "none"
+        return f"Memory({len(self)} of {self.capacity} samples, {self.dtype}, spaces: {spaces})"
 
     def spaces(self) -> dict[str, int]:
-        """The spaces it has samples of, and how many of each."""
+        """Number of samples by space."""
         return {space: len(bank) for space, bank in self._banks.items()}
 
     def add(
@@ -76,7 +76,7 @@ class Memory:
         texts: list[str] | None = None,
         seeds: Sequence[int | None] | None = None,
     ) -> None:
-        """Appends a batch; all of it or, where something is wrong, nothing.
+        """Append a batch; all of it or, where something is wrong, nothing.
 
         Args:
             space: names the latent space and that of the prompt embeddings.
@@ -88,7 +88,7 @@ class Memory:
 
         Raises:
             OptionError: when the sizes do not fit each other or what the space holds already.
-            NumericsError: for NaN or infinite latents, and those too large or too small for float16.
+            NumericsError: for NaN and infinity, and latents too large or too small for float16.
         """
         with _LOCK:
             self._add(space, latents, prompts, texts, seeds)
@@ -152,14 +152,15 @@ class Memory:
         return [] if bank is None else bank.seeds[bank.start :]
 
     def numbers(self, space: str) -> list[int]:
-        """How many samples were added before each of a space's samples, in the order of `view`: a
-        name for each that stays its own.
+        """How many samples were added before each of a space's samples, in the order of `view`.
+
+        The number of a sample never changes.
         """
         bank = self._banks.get(space)
         return [] if bank is None else bank.rows("order").tolist()
 
     def resize(self, capacity: int) -> None:
-        """Holds at most so many samples from now on; the oldest that are too many go at once.
+        """Set the capacity; the oldest samples that are too many go at once.
 
         Raises:
             OptionError: for a capacity below 1.
@@ -180,8 +181,7 @@ class Memory:
                 del self._banks[space]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one safetensors file with a manifest in its header, replacing what was there in
-        one go or not at all.
+        """Write one safetensors file, replacing an earlier one in one go or not at all.
 
         Raises:
             StoreError: when the file cannot be written.
@@ -190,7 +190,7 @@ class Memory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """The memory that `save` wrote to `path`.
+        """Open the memory that `save` wrote to `path`.
 
         Raises:
             StoreError: when there is no such file, it is damaged, or it is something else than a

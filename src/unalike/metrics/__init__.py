@@ -1,4 +1,4 @@
-"""Metrics over sets of samples: features in, figures out.
+"""Compare sets of features: fidelity, coverage, copying and alignment.
 
 Every function takes feature arrays (n, …), rows flattened, from whatever embeds the images; none
 reads images itself. Everything is computed in float64, in blocks, so that no n × m matrix is ever

@@ -1,4 +1,4 @@
-"""How well images fit their prompts, and how alike the images of one prompt are."""
+"""Measure how well images fit their prompts, and how alike the images of a prompt are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from unalike.metrics.features import checked, directions, pair
 
 
 def clip_score(images: Tensor, prompts: Tensor) -> float:
-    """CLIPScore: 100 times the mean cosine between each image's embedding and its prompt's,
-    negative ones as 0; larger fits better.
+    """CLIPScore: 100 times the mean cosine of image and prompt embeddings; larger fits better.
+
+    A negative cosine counts as 0.
 
     Source: Hessel et al. 2021 (arXiv:2104.08718). Departure: the factor is 100, as most papers
     since report it, in place of 2.5.
@@ -25,7 +26,8 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
 
     Example:
         >>> import torch
-        >>> clip_score(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        >>> images = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+        >>> clip_score(images, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         50.0
     """
     x, y = pair("images", images, "prompts", prompts)
@@ -41,8 +43,9 @@ def clip_score(images: Tensor, prompts: Tensor) -> float:
 
 
 def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
-    """Mean cosine between different images of the same group, averaged over groups; from -1 to 1,
-    larger is more alike.
+    """Mean cosine between the images of a prompt, from -1 to 1; larger is more alike.
+
+    It is averaged over groups, one for each prompt.
 
     Source: the "in-batch similarity" of Jalali et al. 2025 (arXiv:2506.10173).
 
@@ -58,7 +61,8 @@ def in_batch_similarity(images: Tensor, groups: Tensor | None = None) -> float:
 
     Example:
         >>> import torch
-        >>> in_batch_similarity(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 1, 1]))
+        >>> images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> in_batch_similarity(images, torch.tensor([0, 1, 1]))
         1.0
     """
     x = directions("images", checked("images", images, least=2))

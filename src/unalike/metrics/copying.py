@@ -1,4 +1,4 @@
-"""How close samples come to a set that they must not copy."""
+"""Measure how close generated samples come to training or protected samples."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _SAME = 8  # roundings of a norm within which two training samples are one and t
 def nearest_distances(
     generated: Tensor, protected: Tensor, *, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
-    """The distance (m,) of each generated sample to its nearest protected one, in float64, and the
-    index (m,) of that.
+    """Distance (m,) of each generated sample to its nearest protected one, and its index (m,).
+
+    Distances are float64.
 
     Args:
         generated: features (m, …).
@@ -41,8 +42,9 @@ def nearest_distances(
 def share_inside(
     generated: Tensor, protected: Tensor, radius: float, *, block: int = BLOCK
 ) -> float:
-    """Share of generated samples closer than `radius` to a protected one, 0 to 1; 0 where the set
-    is shielded.
+    """Share of generated samples closer than `radius` to a protected one, from 0 to 1.
+
+    0 where the set is shielded.
 
     Source: the share "too close to neighbours" of Kirchhof et al. 2025, Table 2 (arXiv:2410.06025).
 
@@ -63,8 +65,10 @@ def share_inside(
 
 
 def auth_pct(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> float:
-    """AuthPct: percentage of generated samples that are further from their nearest training sample
-    than that one is from the nearest other training sample.
+    """AuthPct: percentage of generated samples that look like no copy; larger is better.
+
+    A sample is authentic if it is further from its nearest training sample than that one is from
+    the nearest other training sample.
 
     100 where nothing looks copied. Exact copies always count against it, and so do samples that are
     merely good in a sparse region.

@@ -1,4 +1,4 @@
-"""Distances between the distributions of two sets of features."""
+"""Measure the distance between the distributions of two sets of features."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from unalike.metrics.features import BLOCK, common_scale, pair
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Fréchet distance between normal distributions fitted to two sets, 0 for equal ones; smaller
-    is better.
+    """Fréchet distance of normal distributions fitted to two sets; smaller is better.
+
+    0 for equal sets.
 
         ||μ_r - μ_g||² + tr(C_r + C_g - 2 (C_r^½ C_g C_r^½)^½)
 
@@ -66,8 +67,9 @@ def _square_root(covariance: Tensor) -> Tensor:
 
 
 def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> float:
-    """Kernel distance: the unbiased squared maximum mean discrepancy with `k(a, b) = (<a, b> / d +
-    1)³`; about 0 for equal distributions.
+    """Kernel distance (KID): unbiased squared maximum mean discrepancy, about 0 for equal sets.
+
+    The kernel is `k(a, b) = (<a, b> / d + 1)³`.
 
     It may be slightly negative. With Inception features it is called KID. Unlike the Fréchet
     distance its expectation does not depend on the numbers of samples. All pairs are used, in place
@@ -87,7 +89,7 @@ def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> f
 
     Example:
         >>> import torch
-        >>> round(kernel_distance(torch.zeros(4, 1), torch.ones(4, 1)), 6)  # k is 1 at 0, 8 at 1 and 1 between
+        >>> round(kernel_distance(torch.zeros(4, 1), torch.ones(4, 1)), 6)  # k: 1 + 8 - 2 · 1
         7.0
     """
     x, g = pair("real", real, "generated", generated, least=2)

@@ -1,4 +1,4 @@
-"""Checked feature arrays, and distances between them a block of rows at a time."""
+"""Check feature arrays, and compute distances between them a block of rows at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 1e300
 
 
 def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
-    """The features as float64 rows (n, d).
+    """Convert features to float64 rows (n, d) after checking them.
 
     Raises:
         OptionError: where they are not finite or too large, have no features, or fewer than `least`
@@ -48,7 +48,7 @@ def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
 def pair(
     a_name: str, a: Tensor, b_name: str, b: Tensor, *, least: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Two checked arrays of features of the same size.
+    """Check two arrays of features and that their rows have the same size.
 
     Raises:
         OptionError: as `checked` does, and where the sizes differ.
@@ -63,15 +63,17 @@ def pair(
 
 
 def common_scale(a: Tensor, b: Tensor) -> float:
-    """A power of two near the largest entry of both arrays, so that squares of what it divides are
-    normal numbers.
+    """A power of two near the largest entry of both arrays.
+
+    Squares of what it divides neither overflow nor vanish.
     """
     return max(power_of_two(a), power_of_two(b))
 
 
 def distance_blocks(a: Tensor, b: Tensor, *, block: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances between rows (n, d) and (m, d): for each block of rows of `a` its slice
-    and the distances (rows, m).
+    """Yield Euclidean distances between rows (n, d) and (m, d), a block of rows of `a` at a time.
+
+    Each block comes as its slice of `a` and the distances (rows, m).
 
     Equal rows are at exactly 0, and no others. O(n m d) in all, `block` distances at a time.
     """
@@ -84,7 +86,7 @@ def distance_blocks(a: Tensor, b: Tensor, *, block: int = BLOCK) -> Iterator[tup
 
 
 def at_most(distances: Tensor, limit: Tensor) -> Tensor:
-    """Whether distances are at most a limit; those that differ by rounding alone count as equal."""
+    """Whether distances are at most a limit; differences of rounding size count as ties."""
     return distances <= limit * (1 + _TIE)
 
 

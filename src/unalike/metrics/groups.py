@@ -1,4 +1,4 @@
-"""A metric for each prompt, and its mean over prompts."""
+"""Compute a metric for each prompt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ T = TypeVar("T")
 def by_group(
     metric: Callable[..., T], groups: Tensor, *arrays: tuple[Tensor, Tensor] | Tensor
 ) -> dict[int, T]:
-    """`metric` of each group's own rows, so that a set that is varied only between prompts does not
-    pass for varied.
+    """Compute `metric` of each group's own rows.
+
+    So a set that varies only between prompts does not pass for a varied one.
 
     Args:
         metric: called with one array for each of `arrays`.
@@ -33,7 +34,8 @@ def by_group(
 
     Example:
         >>> import torch
-        >>> by_group(lambda x: x.mean().item(), torch.tensor([7, 7, 3]), torch.tensor([[1.0], [3.0], [5.0]]))
+        >>> groups, x = torch.tensor([7, 7, 3]), torch.tensor([[1.0], [3.0], [5.0]])
+        >>> by_group(lambda own: own.mean().item(), groups, x)
         {3: 5.0, 7: 2.0}
     """
     pairs = [a if isinstance(a, tuple) else (a, groups) for a in arrays]

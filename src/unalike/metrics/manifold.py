@@ -1,5 +1,7 @@
-"""Precision, recall, density and coverage: balls around samples up to their k-th neighbour stand
-for where a set lives.
+"""Precision, recall, density and coverage, from balls around samples.
+
+The ball of a sample reaches to its k-th nearest neighbour; together they stand for the support of a
+distribution.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from unalike.metrics.features import BLOCK, at_most, distance_blocks, pair
 
 @dataclass(frozen=True)
 class Manifolds:
-    """How two sets lie in each other.
+    """Precision, recall, density and coverage of one set against another.
 
     Attributes:
         precision: share of generated samples inside a real sample's ball, 0 to 1; larger: fewer
@@ -40,8 +42,9 @@ def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK
     With `B(x, r)` the closed ball and `r_k(x; X)` the distance from `x` to its k-th nearest
     neighbour in `X` without itself:
 
-        precision = mean_j 1[∃ i: g_j ∈ B(x_i, r_k(x_i; real))]     recall = mean_i 1[∃ j: x_i ∈
-        B(g_j, r_k(g_j; generated))] density = mean_j (1/k) Σ_i 1[g_j ∈ B(x_i, r_k(x_i; real))]
+        precision = mean_j 1[∃ i: g_j ∈ B(x_i, r_k(x_i; real))]
+        recall = mean_i 1[∃ j: x_i ∈ B(g_j, r_k(g_j; generated))]
+        density = mean_j (1/k) Σ_i 1[g_j ∈ B(x_i, r_k(x_i; real))]
         coverage = mean_i 1[∃ j: g_j ∈ B(x_i, r_k(x_i; real))]
 
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991) for precision and recall, which use k = 3;
@@ -77,7 +80,7 @@ def manifolds(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK
 
 @dataclass(frozen=True)
 class Membership:
-    """Which samples lie in which balls; `Manifolds` are its means.
+    """Ball membership of each sample; `Manifolds` holds its means.
 
     Attributes:
         balls: (m,) how many real balls each generated sample is in.
@@ -91,7 +94,7 @@ class Membership:
 
 
 def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOCK) -> Membership:
-    """What `manifolds` averages, sample by sample, on the CPU.
+    """Compute sample by sample, on the CPU, what `manifolds` averages.
 
     Args, Raises and Cost: as for `manifolds`.
 

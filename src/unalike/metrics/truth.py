@@ -1,6 +1,4 @@
-"""Scores against a known set of right images: which image each sample shows, and which images were
-right.
-"""
+"""Score samples against a known set of right images."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Scores from the covariance of features: their time grows with n, their memory does not, and their
-error is part of the result.
+"""Scores of many samples from the covariance of features, with their error.
+
+Time grows with n; memory does not.
 
 Source: Ospanov, Zhang, Jalali, Cao, Bogdanov and Farnia 2024, "Towards a Scalable Reference-Free
 Evaluation of Generative Models" (FKEA, arXiv:2407.02961). Departures: the error; conditional
@@ -58,8 +59,9 @@ def approximate_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Vendi score `exp(H_q)` of many samples, as `vendi` gives for few, with its error; `order=2`
-    is the RKE score.
+    """Vendi score `exp(H_q)` of many samples, with its error.
+
+    As `vendi` gives it for few; `order=2` is the RKE score.
 
     For `Gaussian`, `H_q` is that of the covariance `C` (2 r, 2 r) of the features `(cos <w_i, x>,
     sin <w_i, x>) / √r`, `w_i` drawn from N(0, 1 / bandwidth²). Its spectrum approaches that of `K /
@@ -111,8 +113,9 @@ def approximate_conditional_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Conditional Vendi score of many samples given their prompts, as `conditional_vendi` gives for
-    few, with its error.
+    """Conditional Vendi score of many samples given their prompts, with its error.
+
+    As `conditional_vendi` gives it for few.
 
     The features of `K_X ∘ K_Y` are the waves of `<w_i, x> + <v_i, y>` for two Gaussian kernels, and
     outer products where one is a cosine kernel: 2 r p of them with prompts of size p, d p for two
@@ -136,7 +139,8 @@ def approximate_conditional_vendi(
     Example:
         >>> import torch
         >>> prompts = torch.eye(2).repeat_interleave(2, dim=0)
-        >>> round(approximate_conditional_vendi(torch.eye(4), prompts).value, 6)  # four different samples, two for each prompt
+        >>> four_samples = torch.eye(4)  # two for each prompt
+        >>> round(approximate_conditional_vendi(four_samples, prompts).value, 6)
         2.0
     """
     return _one_shot(
@@ -154,8 +158,9 @@ def approximate_information_vendi(
     frequencies: int = FREQUENCIES,
     seed: int = 0,
 ) -> Estimate:
-    """Information part of the Vendi score of many samples, as `information_vendi` gives for few,
-    with its error.
+    """Information part of the Vendi score of many samples, with its error.
+
+    As `information_vendi` gives it for few.
 
     Source, Args and Raises: as for `approximate_conditional_vendi`. Cost: that of three
     `approximate_vendi`.
@@ -193,8 +198,7 @@ def _one_shot(
 
 
 def estimate(terms: Terms, sums: Sequence[Covariance], order: float) -> Estimate:
-    """`exp(Σ ± H_q(C))` with its standard error and bias, by the jackknife over groups of
-    frequencies.
+    """`exp(Σ ± H_q(C))` with its standard error and bias, by the jackknife over frequencies.
 
     Leaving out a group leaves a part of each covariance, so that all groups cost no further pass
     over the samples.

@@ -1,4 +1,4 @@
-"""A bandwidth for Gaussian kernels, from the data."""
+"""Choose a bandwidth for Gaussian kernels from the data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _SORTED = 2**24  # distances that are sorted at last, 128 MiB
 
 
 def median_bandwidth(X: Tensor) -> float:
-    """The median of the Euclidean distances between all pairs of samples, exactly: σ for
-    `Gaussian`, in the units of the data.
+    """The exact median Euclidean distance between all pairs of samples: σ for `Gaussian`.
+
+    In the units of the data.
 
     Two samples at that distance have `k = exp(-1/2)`. It is one rule among several and scores
     depend on it: compare sets at one bandwidth, that of the reference set for instance, never each
@@ -58,8 +59,9 @@ def median_bandwidth(X: Tensor) -> float:
 
 
 def _ranked(rows: Tensor, rank: int) -> float:
-    """The squared distance of that rank, 0 for the smallest, without holding all: the bits of
-    numbers that are not negative sort like them.
+    """The squared distance of this rank, 0 for the smallest, without holding all distances.
+
+    The bits of numbers that are not negative sort like the numbers.
 
     Each pass counts how many lie in each of 2¹⁶ equal ranges of bits and goes on within the one
     that has the rank.
@@ -85,8 +87,9 @@ def _ranked(rows: Tensor, rank: int) -> float:
 
 
 def _within(rows: Tensor, low: int, bits: int) -> Iterator[Tensor]:
-    """The squared distances of all pairs, as the integers that their bits are: those from `low` to
-    `low + 2**bits`.
+    """Yield the squared distances of all pairs as integers of the same bits.
+
+    Those from `low` to `low + 2**bits`.
     """
     step = max(1, _HELD // len(rows))
     for start in range(0, len(rows), step):

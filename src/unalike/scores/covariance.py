@@ -1,5 +1,6 @@
-"""Feature maps whose inner products are kernels, and the covariance of features, which has the
-spectrum of the kernel matrix.
+"""Feature maps of kernels, and the covariance of their features.
+
+It has the spectrum of the kernel matrix.
 
 With features `φ(x)`, `k(x, y) = <φ(x), φ(y)>`, the m × m matrix `C = Σ φ φᵀ / n` and the n × n
 matrix `K / n` have the same eigenvalues above 0. A cosine kernel has `φ(x) = x / ||x||`, exactly; a
@@ -25,8 +26,9 @@ _HELD = 2**20  # feature values at a time, 8 MiB
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A kernel's features: of a Gaussian kernel the frequencies (r, d), drawn from N(0, 1 /
-    bandwidth²); of a cosine kernel none.
+    """Features of a kernel: frequencies (r, d) of a Gaussian one; none of a cosine kernel.
+
+    They are drawn from N(0, 1 / bandwidth²).
 
     Source: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
@@ -38,8 +40,9 @@ class FeatureMap:
 def feature_maps(
     kernels: Sequence[Kernel], sizes: Sequence[int], frequencies: int, seed: int
 ) -> list[FeatureMap]:
-    """The feature map of each kernel on rows of `sizes` numbers; equal arguments give equal
-    frequencies, on every machine.
+    """Make the feature map of each kernel on rows of `sizes` numbers.
+
+    Equal arguments give equal frequencies, on every machine.
 
     Raises:
         OptionError: for a kernel that has no features here, or a number of frequencies that is not
@@ -60,7 +63,7 @@ def feature_maps(
 
 
 def check_frequencies(frequencies: int) -> None:
-    """Raise unless the frequencies can be split into groups of one size."""
+    """Refuse frequencies that do not split into groups of one size."""
     if frequencies < GROUPS or frequencies % GROUPS:
         raise OptionError(
             f"frequencies is {frequencies}; it must be a multiple of {GROUPS} above 0, for errors "
@@ -69,7 +72,7 @@ def check_frequencies(frequencies: int) -> None:
 
 
 def check_kernel(kernel: Kernel) -> None:
-    """Raise unless the kernel has features."""
+    """Refuse a kernel that has no features here."""
     if not isinstance(kernel, Gaussian | Cosine):
         raise OptionError(
             f"the kernel is {kernel!r}; features are known for Gaussian and Cosine: pass one of "
@@ -78,7 +81,7 @@ def check_kernel(kernel: Kernel) -> None:
 
 
 def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
-    """Features (n, r, w) of the product of the kernels, with r = 1 where none of them is random.
+    """Features (n, r, w) of the product of the kernels; r = 1 where none of them is random.
 
     Phases of Gaussian kernels add up, for their product is a Gaussian kernel of the rows side by
     side, each over its bandwidth; what is left is `(cos, sin) / √r`. Unit rows of cosine kernels
@@ -101,8 +104,9 @@ def features(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Covariance:
-    """The sum `Σ φ φᵀ` (m, m) over `n` samples; `blocks` frequencies, or 1 where the features are
-    exact. Sums of two add up.
+    """The sum `Σ φ φᵀ` (m, m) over `n` samples; two of them add up.
+
+    `blocks` is the number of frequencies, or 1 where the features are exact.
     """
 
     total: Tensor
@@ -113,9 +117,7 @@ class Covariance:
         return Covariance(self.total + other.total.to(self.total), self.n + other.n, self.blocks)
 
     def matrix(self, kept: Tensor | None = None) -> Tensor:
-        """`C` (r, w, r, w), of the kept frequencies alone where they are given, scaled to trace
-        1.
-        """
+        """`C` (r, w, r, w), scaled to trace 1, of the kept frequencies where they are given."""
         width = len(self.total) // self.blocks
         C = (self.total / self.n).view(self.blocks, width, self.blocks, width)
         return (
@@ -126,7 +128,7 @@ class Covariance:
 
 
 def covariance(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Covariance:
-    """The covariance of the features of rows (n, d) each, computed in blocks of rows.
+    """Covariance of the features of rows (n, d), computed in blocks of rows.
 
     Raises:
         OptionError: where the tables differ in length, their rows do not have the maps' sizes, or
@@ -147,7 +149,7 @@ def covariance(maps: Sequence[FeatureMap], tables: Sequence[Tensor]) -> Covarian
 
 
 def check_features(maps: Sequence[FeatureMap], blocks: int) -> int:
-    """The number of features, after checking that their covariance fits."""
+    """The number of features, if their covariance fits into memory."""
     count = 1 if blocks == 1 else 2 * blocks
     parts = [] if blocks == 1 else [f"2 · {blocks} waves"]
     for size in (m.size for m in maps if m.frequencies is None):

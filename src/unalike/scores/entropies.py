@@ -12,8 +12,9 @@ from unalike.scores.grams import TOLERANCE, normalised
 
 
 def entropy(gram: Tensor, order: float = 1.0) -> float:
-    """Rényi entropy `H_q(K)` in nats of a normalised kernel matrix, from 0 (all samples alike) to
-    log n; it falls as the order grows.
+    """Rényi entropy `H_q(K)` in nats of a normalised kernel matrix, from 0 to log n.
+
+    0 where all samples are alike; it falls as the order grows.
 
     Source: Sánchez Giraldo, Rao and Príncipe 2014, "Measures of Entropy from Data Using Infinitely
     Divisible Kernels" (arXiv:1211.2459).
@@ -40,7 +41,7 @@ def entropy(gram: Tensor, order: float = 1.0) -> float:
 
 
 def spectral_entropy(eigenvalues: Tensor, order: float) -> float:
-    """`H_q` of eigenvalues above 0 with the sum 1.
+    """`H_q` of eigenvalues above 0 that sum to 1.
 
     Example:
         >>> import torch
@@ -56,7 +57,7 @@ def spectral_entropy(eigenvalues: Tensor, order: float) -> float:
 
 
 def check_order(order: float) -> None:
-    """Raise unless it is an order that entropies have."""
+    """Refuse an order that no entropy has."""
     if not order >= 0:
         raise OptionError(
             f"order is {order}; it must be a number of at least 0, math.inf included, as in order=1"
@@ -69,9 +70,7 @@ def purity(K: Tensor) -> float:
 
 
 def _support(K: Tensor) -> Tensor:
-    """The eigenvalues of `K / n` above the rounding error of its entries, scaled to sum 1, in
-    float64.
-    """
+    """Eigenvalues of `K / n` above the rounding of its entries, scaled to sum 1, in float64."""
     n = len(K)
     eigenvalues = torch.linalg.eigvalsh(K.double() / n)
     if eigenvalues[0] < -TOLERANCE:
@@ -84,8 +83,7 @@ def _support(K: Tensor) -> Tensor:
 
 
 def above_rounding(eigenvalues: Tensor, entries: float) -> Tensor:
-    """The eigenvalues, in ascending order, of a matrix whose eigenvalues sum to 1 that are not mere
-    rounding; scaled to sum 1 again.
+    """Eigenvalues, ascending, that are more than rounding; scaled to sum 1 again.
 
     Args:
         eigenvalues: (m,) in float64.

@@ -1,4 +1,4 @@
-"""The scores from the whole kernel matrix: exact, quadratic in memory."""
+"""Exact scores from the whole kernel matrix; quadratic in memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def vendi(
     kernel: Kernel | None = None,
     gram: Tensor | None = None,
 ) -> float:
-    """Vendi score `exp(H_q(K))`: the effective number of different samples, from 1 (all alike) to n
-    (nothing in common).
+    """Vendi score `exp(H_q(K))`: the effective number of different samples, from 1 to n.
+
+    1 where all are alike, n where they have nothing in common.
 
     A larger order weighs frequent kinds of samples more and rare ones less; `math.inf` sees the
     most frequent kind only.
@@ -53,8 +54,9 @@ def vendi(
 def rke(
     X: Tensor | None = None, *, kernel: Kernel | None = None, gram: Tensor | None = None
 ) -> float:
-    """RKE score `exp(H_2(K)) = 1 / ||K / n||_F²`, from 1 to n: the Vendi score of order 2, without
-    eigenvalues.
+    """RKE score `exp(H_2(K)) = 1 / ||K / n||_F²`, from 1 to n.
+
+    The Vendi score of order 2, without eigenvalues.
 
     Source: Jalali, Li and Farnia 2023, "An Information-Theoretic Evaluation of Generative Models in
     Learning Multi-modal Distributions" (NeurIPS 36).
@@ -79,8 +81,9 @@ def conditional_vendi(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Conditional Vendi score `exp(H_q(K_X ∘ K_Y) - H_q(K_Y))`: the diversity of samples that their
-    prompts do not explain.
+    """Conditional Vendi score `exp(H_q(K_X ∘ K_Y) - H_q(K_Y))`.
+
+    The diversity of samples that their prompts do not explain.
 
     1 where a prompt determines its sample; larger where samples of the same prompt differ.
 
@@ -101,7 +104,8 @@ def conditional_vendi(
     Example:
         >>> import torch
         >>> prompts = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-        >>> round(conditional_vendi(torch.eye(4), prompts), 6)  # four different samples, two for each prompt
+        >>> four_samples = torch.eye(4)  # two for each prompt
+        >>> round(conditional_vendi(four_samples, prompts), 6)
         2.0
     """
     joint, given = joint_and_given(
@@ -119,8 +123,9 @@ def conditional_rke(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Conditional RKE score `||K_Y||_F² / ||K_X ∘ K_Y||_F²`: `conditional_vendi` of order 2,
-    without eigenvalues.
+    """Conditional RKE score `||K_Y||_F² / ||K_X ∘ K_Y||_F²`.
+
+    `conditional_vendi` of order 2, without eigenvalues.
 
     Source: Jalali, Lei, Gohari and Farnia 2025, "SPARKE" (arXiv:2506.10173); SPARKE descends its
     inverse.
@@ -150,8 +155,9 @@ def information_vendi(
     gram: Tensor | None = None,
     prompt_gram: Tensor | None = None,
 ) -> float:
-    """Information part of the Vendi score, `exp(I_q(X; Y))` with `I_q = H_q(K_X) + H_q(K_Y) -
-    H_q(K_X ∘ K_Y)`.
+    """Information part of the Vendi score, `exp(I_q(X; Y))`.
+
+    `I_q = H_q(K_X) + H_q(K_Y) - H_q(K_X ∘ K_Y)`.
 
     What the prompts explain of the diversity: `vendi(X) = conditional_vendi(X, Y) ·
     information_vendi(X, Y)` at every order. 1 where samples have nothing to do with their prompts.

@@ -1,6 +1,4 @@
-"""What is given to be scored, checked: features as rows in float64, kernel matrices with a unit
-diagonal.
-"""
+"""Check features and kernel matrices that are to be scored."""
 
 from __future__ import annotations
 
@@ -10,20 +8,19 @@ from torch import Tensor
 from unalike.errors import OptionError
 from unalike.kernels import Cosine, Kernel
 
-TOLERANCE = 1e-5  # how far a Gram matrix of float32 features may be off by rounding; beyond it, it is another kind of matrix
+TOLERANCE = 1e-5
+"""Largest deviation from a Gram matrix that the rounding of float32 features explains."""
 
 
 def joint_and_given(samples: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """`K_X ∘ K_Y` and `K_Y`, the product in the lower precision of the two, which is what its
-    entries are good for.
-    """
+    """`K_X ∘ K_Y`, in the lower precision of the two, and `K_Y`."""
     check_pairs(samples, prompts)
     lower = max(samples.dtype, prompts.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     return (samples * prompts).to(lower), prompts
 
 
 def check_pairs(X: Tensor, Y: Tensor) -> None:
-    """Raise unless there is one prompt a sample."""
+    """Refuse samples and prompts of different numbers."""
     if len(X) != len(Y):
         raise OptionError(
             f"X has {len(X)} samples and Y has {len(Y)} prompts; there must be one prompt a "
@@ -34,7 +31,7 @@ def check_pairs(X: Tensor, Y: Tensor) -> None:
 def checked_gram(
     name: str, features: Tensor | None, kernel: Kernel | None, gram: Tensor | None
 ) -> Tensor:
-    """The checked Gram matrix, from one of the two ways to give it."""
+    """Check a Gram matrix, given or computed from features."""
     other = "gram" if name == "X" else "prompt_gram"
     if gram is not None:
         if features is not None or kernel is not None:
@@ -54,8 +51,9 @@ def checked_gram(
 
 
 def checked_rows(name: str, features: Tensor, kernel: Kernel | None = None) -> Tensor:
-    """The features (n, d) in float64, flattened; none of them zeros where the kernel needs a
-    direction.
+    """Convert features to float64 rows (n, d) after checking them.
+
+    A row of zeros is refused where the kernel needs a direction.
     """
     rows = finite(name, features).double()
     if rows.ndim < 2 or rows.numel() == 0:
@@ -74,9 +72,7 @@ def checked_rows(name: str, features: Tensor, kernel: Kernel | None = None) -> T
 
 
 def normalised(name: str, gram: Tensor) -> Tensor:
-    """The matrix made exactly symmetric and its diagonal exactly 1, after checking that it nearly
-    was.
-    """
+    """Make a Gram matrix exactly symmetric with a unit diagonal, if it nearly is."""
     K = finite(name, gram)
     if K.dtype not in (torch.float32, torch.float64):
         raise OptionError(
@@ -110,7 +106,7 @@ def normalised(name: str, gram: Tensor) -> Tensor:
 
 
 def finite(name: str, values: Tensor) -> Tensor:
-    """The values as a tensor without gradient, after checking that all are finite."""
+    """Detach values after checking that all are finite."""
     values = torch.as_tensor(values).detach()
     if not torch.isfinite(values).all():
         raise OptionError(

@@ -1,5 +1,4 @@
-"""The scores as samples come: shells around the covariance of their features, which is all that
-they keep.
+"""Scores of samples as they come, from the covariance of their features.
 
 ```
 stream = VendiStream(kernel=Gaussian(0.8))
@@ -43,9 +42,7 @@ from unalike.scores.grams import checked_rows
 
 
 class _Stream:
-    """What the streams share: settings, the feature maps once the sizes of rows are known, and the
-    sums so far.
-    """
+    """Settings, feature maps once the sizes of rows are known, and the sums so far."""
 
     terms: ClassVar[Terms]
 
@@ -65,7 +62,7 @@ class _Stream:
 
     @property
     def n(self) -> int:
-        """How many samples it has seen."""
+        """Number of samples so far."""
         return 0 if self._sums is None else self._sums[0].n
 
     def compute(self) -> Estimate:
@@ -110,7 +107,10 @@ class _Stream:
 
     def __repr__(self) -> str:
         kernels = ", ".join(map(repr, self.kernels))
-        return f"{type(self).__name__}(order={self.order:g}, {kernels}, frequencies={self.frequencies}, seed={self.seed})"
+        return (
+            f"{type(self).__name__}(order={self.order:g}, {kernels}, "
+            f"frequencies={self.frequencies}, seed={self.seed})"
+        )
 
     def _settings(self) -> tuple[object, ...]:
         return type(self), self.order, self.kernels, self.frequencies, self.seed
@@ -144,8 +144,9 @@ class _Stream:
 
 
 class VendiStream(_Stream):
-    """The Vendi score of samples as they come, as `approximate_vendi` gives for all at once; larger
-    is more diverse.
+    """The Vendi score of samples as they come; larger is more diverse.
+
+    As `approximate_vendi` gives it for all at once.
 
     Args:
         order, kernel, frequencies, seed: as for `approximate_vendi`.
@@ -203,8 +204,9 @@ class _PairStream(_Stream):
 
 
 class ConditionalVendiStream(_PairStream):
-    """The conditional Vendi score of samples as they come, as `approximate_conditional_vendi` gives
-    for all at once.
+    """The conditional Vendi score of samples as they come.
+
+    As `approximate_conditional_vendi` gives it for all at once.
 
     Args:
         order, kernel, prompt_kernel, frequencies, seed: as for `approximate_conditional_vendi`.
@@ -227,8 +229,9 @@ class ConditionalVendiStream(_PairStream):
 
 
 class InformationVendiStream(_PairStream):
-    """The information part of the Vendi score of samples as they come, as
-    `approximate_information_vendi` gives for all at once.
+    """The information part of the Vendi score of samples as they come.
+
+    As `approximate_information_vendi` gives it for all at once.
 
     Args:
         order, kernel, prompt_kernel, frequencies, seed: as for `approximate_conditional_vendi`.

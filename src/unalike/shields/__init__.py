@@ -1,6 +1,4 @@
-"""Protected sets: regions of latent space that no image may end in, and certificates that none
-did.
-"""
+"""Protected sets, exact search in them, and the files that hold them."""
 
 from unalike.shields.shield import Shield
 

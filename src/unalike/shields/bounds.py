@@ -1,5 +1,6 @@
-"""Lower bounds of distances to many vectors from a tenth of their bytes: what an exact search keeps
-in memory.
+"""Bound distances to many vectors from below, from a tenth of their bytes.
+
+An exact search keeps these bounds in memory and reads in full only what they leave open.
 
 A vector that a bound places beyond the radius is beyond it, whatever was rounded on the way: each
 rounding error is measured, or bounded by the arithmetic that made it, and taken off.
@@ -35,8 +36,10 @@ SECOND_TIERS = ("coordinates", "signs")
 
 @dataclass(frozen=True)
 class Query:
-    """One vector prepared for the bounds: `φ` (size,), further coordinates (k - leading,) and the
-    vector less the mean (d,), float64.
+    """A vector prepared for the bounds.
+
+    `phi` (size,), the further coordinates (k - leading,), and the vector less the mean (d,),
+    scaled; all float64.
     """
 
     phi: np.ndarray
@@ -45,14 +48,13 @@ class Query:
 
     @cached_property
     def norm(self) -> float:
-        """Of the vector less the mean."""
+        """Norm of the centred and scaled vector."""
         return float(np.linalg.norm(self.centred))
 
 
 @dataclass(frozen=True)
 class Index:
-    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier for those that `φ`
-    cannot exclude.
+    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier.
 
     The second tier is the further coordinates one by one, in float16, or, where the spectrum is
     flat and coordinates say little, the sign of every component: with `u` the unit vector of the
@@ -83,12 +85,12 @@ class Index:
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes in memory, the map's included."""
+        """Bytes in memory, including the map."""
         c = self.contraction
         return sum(a.nbytes for a in (c.mean, c.basis, self.phi, self.further, self.along))
 
     def queries(self, x: np.ndarray) -> list[Query]:
-        """The rows (B, d) of `x`, prepared."""
+        """Prepare the rows (B, d) of `x`."""
         v = self.contraction.centred(x)
         y = v @ self.contraction.basis.T
         return [
@@ -102,15 +104,16 @@ class Index:
         ]
 
     def first(self, queries: list[Query], rows: slice) -> np.ndarray:
-        """Of these rows (m,) the values (m, B) float32 that `first_limit` is for: `||φ(x) - φ(z)||²
-        - ||φ(x)||²`.
+        """Values (m, B) float32 for `first_limit`, of these rows (m,).
+
+        `||φ(x) - φ(z)||² - ||φ(x)||²` for each query `x` and row `z`.
         """
         phi = [np.zeros_like(q.phi) if self.is_far(q) else q.phi for q in queries]
         right = np.column_stack([np.stack(phi), np.ones(len(queries))]).astype(np.float32)
         return self.phi[rows] @ right.T
 
     def first_limit(self, query: Query, reach: float) -> float:
-        """A row whose value of `first` is not below this is at least `reach` away."""
+        """The value of `first` from which on a row is at least `reach` away."""
         if self.is_far(query):
             return -np.inf if self._far_lower(query) >= reach else np.inf
         reach = reach * self.contraction.scale
@@ -125,7 +128,7 @@ class Index:
         )
 
     def first_lower(self, query: Query, values: np.ndarray) -> np.ndarray:
-        """The lower bounds (m,) float64 of the distances that values (m,) of `first` stand for."""
+        """Lower bounds (m,) float64 of the distances, from values (m,) of `first`."""
         if self.is_far(query):
             return np.full(len(values), self._far_lower(query))
         squared = values.astype(np.float64) + float(query.phi @ query.phi) - self._rounding(query)
@@ -138,8 +141,9 @@ class Index:
         ).clip(0) / self.contraction.scale
 
     def lower(self, query: Query, rows: np.ndarray, reach: float) -> np.ndarray:
-        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers; less tight
-        where they are at `reach` or beyond.
+        """Lower bounds (m,) float64 of the distances to these rows (m,), by both tiers.
+
+        Bounds at `reach` or beyond may be less tight than they could be.
 
         Of the further coordinates those of the first band are looked at first, and the others where
         that leaves a row nearer than `reach`.
@@ -181,9 +185,7 @@ class Index:
         return bound
 
     def _loosened(self, bound: Tensor, query: Query) -> np.ndarray:
-        """What is left of bounds on `φ` when the rounding of the basis and of float64 arithmetic is
-        taken off.
-        """
+        """Bounds on `φ` less the rounding of the basis and of float64 arithmetic."""
         return (
             ((bound / self.contraction.stretch - self._off(query)) * (1 - 1e-9))
             .clamp_min_(0)
@@ -191,8 +193,9 @@ class Index:
         )
 
     def _further_apart(self, query: Query, rows: Tensor, width: int) -> Tensor:
-        """Lower bounds of the distances in the first of the further coordinates, less the rounding
-        of float32 and of float16 storage.
+        """Lower bounds of the distances in the first further coordinates.
+
+        The rounding of float32 arithmetic and of float16 storage is taken off.
         """
         apart = torch.from_numpy(self.further)[:, :width].index_select(
             0, rows
@@ -221,16 +224,18 @@ class Index:
 
     @cached_property
     def sound(self) -> bool:
-        """Whether float32 and float16 can hold what is stored, so that the bounds are proofs: not
-        for vectors of a size that the scale does not suit, as earlier releases stored them.
+        """Whether float32 and float16 can hold what is stored, so that the bounds are proofs.
+
+        False for vectors of a size that the scale does not suit, as earlier releases stored them.
         """
         low, high = _SOUND
         fits = low <= self._largest <= high and all(map(math.isfinite, self.errors))
         return fits or not self.phi.any()
 
     def is_far(self, query: Query) -> bool:
-        """Whether a query is so far off that all rows are at one distance from it, but for a
-        millionth, and float32 could not hold the products.
+        """Whether a query is so far off that all rows are at one distance, up to a millionth.
+
+        Float32 could not hold the products of such a query.
         """
         return query.norm > _FAR * (1 + self._largest)
 
@@ -243,7 +248,7 @@ class Index:
         return float(self.phi[:, -1].max(initial=0.0)) ** 0.5
 
     def _rounding(self, query: Query) -> float:
-        """More than the float32 arithmetic of `first` can take a value off by."""
+        """More than the float32 arithmetic of `first` can change a value."""
         return (
             4
             * (self.contraction.size + 4)
@@ -252,14 +257,12 @@ class Index:
         )
 
     def _off(self, query: Query) -> float:
-        """More than the float64 arithmetic that made `φ` of a query and of a row can take a bound
-        off by.
-        """
+        """More than the float64 arithmetic behind `φ` can change a bound."""
         relative, norm = 8 * len(query.centred) * 2.0**-53, query.norm
         return relative * (norm + self._largest) + relative**0.5 * norm
 
     def _fits(self) -> bool:
-        """Whether the arrays have the sizes and types that belong together."""
+        """Whether the arrays have sizes and types that belong together."""
         c, n = self.contraction, len(self.phi)
         (k, d), signs = c.basis.shape, self.second == "signs"
         further = ((n, -(-d // 8)), np.uint8) if signs else ((n, k - c.leading), np.float16)
@@ -275,8 +278,9 @@ class Index:
         )
 
     def extended(self, vectors: Vectors) -> Index:
-        """The index of more vectors, of which the first `len(self)` are those of this one; the map
-        stays as it is.
+        """Index more vectors; the first `len(self)` of them are those of this index.
+
+        The map stays as it is.
         """
         size = max(1, _BLOCK_VALUES // vectors.dimension)
         ahead = np.arange(len(self), vectors.count)
@@ -296,7 +300,7 @@ class Index:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The index as tensors, for a file."""
+        """Convert the index to tensors, for a file."""
         c = self.contraction
         arrays = {
             "mean": c.mean.astype(np.float32),
@@ -318,7 +322,7 @@ class Index:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Index:
-        """The index that `tensors` was made from.
+        """Restore the index that `tensors` converted.
 
         Raises:
             StoreError: where a tensor is missing or they do not fit each other.
@@ -353,7 +357,7 @@ class Index:
 
 
 def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0) -> Index:
-    """The index of a set of vectors, with the second tier that excludes more of them.
+    """Build the index of a set of vectors, with the second tier that excludes more of them.
 
     The choice is measured on a sample: for points between the mean and sampled vectors, as
     predictions along a trajectory are, the share of the sampled vectors that the bounds place
@@ -375,7 +379,8 @@ def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0
         >>> from unalike.shields.vectors import Resident
         >>> z = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
         >>> index = build(Resident(z), radius=4.0)
-        >>> len(index), bool((index.lower(index.queries(z[:1])[0], np.arange(500), reach=4.0) <= np.linalg.norm(z - z[0], axis=1)).all())
+        >>> lower = index.lower(index.queries(z[:1])[0], np.arange(500), reach=4.0)
+        >>> len(index), bool((lower <= np.linalg.norm(z - z[0], axis=1)).all())
         (500, True)
     """
     n, d = vectors.count, vectors.dimension
@@ -410,15 +415,13 @@ def _of_all(contraction: Contraction, second: str, vectors: Vectors) -> Index:
 
 
 def _scale(largest: float) -> float:
-    """The power of two for vectors whose largest norm is this, less the mean."""
+    """The power of two to multiply vectors by, given their largest norm less the mean."""
     low, high = _UNSCALED
     return 1.0 if low <= largest <= high or largest == 0 else 2.0 ** (7 - math.frexp(largest)[1])
 
 
 def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, np.ndarray]:
-    """For each second tier the principal components (k, d), as many as its budget has room for
-    beside what it keeps of each vector.
-    """
+    """Principal components (k, d) for each second tier, as many as the budget has room for."""
     d, room = centred.shape[1], budget * 2 * n * centred.shape[1]
 
     def coordinates(k: int) -> float:
@@ -446,7 +449,7 @@ def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, n
 
 
 def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
-    """The index of these rows (m, d)."""
+    """Index these rows (m, d)."""
     phi, coordinates = contraction(rows)
     with np.errstate(over="ignore", invalid="ignore"):  # `Index.sound` tells
         stored = phi.astype(np.float32)
@@ -484,8 +487,9 @@ def _largest_norm(rows: np.ndarray) -> float:
 
 
 def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Generator) -> float:
-    """Share of the indexed rows that lie beyond the radius by the bounds, for points on the way
-    from the mean to sampled vectors.
+    """Share of the indexed rows that the bounds place beyond the radius.
+
+    Measured at points between the mean and sampled vectors.
     """
     ends = sample[rng.choice(len(sample), size=min(len(sample), _QUERIES), replace=False)]
     share = np.linspace(0, 1, len(ends))[:, None]

@@ -1,6 +1,4 @@
-"""`radius="auto"`: a radius measured on the protected set itself and on what the model draws
-unguided.
-"""
+"""Measure a radius for `radius="auto"` on the protected set and on unguided images."""
 
 from __future__ import annotations
 
@@ -47,8 +45,9 @@ class Calibration:
 def automatic_radius(
     protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05
 ) -> Calibration:
-    """Half of a low quantile of how far protected images are from each other, copies aside, and no
-    more than one of unguided generations.
+    """Half of a low quantile of the distances between protected images, copies left out.
+
+    At most the same quantile of the distances of unguided images to the set.
 
     With half of that distance the balls of images that are unlike do not meet, and with no more
     than generations have that are no copies those stay as they are. An image at `d_1` from its
@@ -121,8 +120,7 @@ def automatic_radius(
 def protected_distances(
     vectors: Vectors, *, seed: int = 0, tell: Callable[[float], None] = lambda share: None
 ) -> Tensor:
-    """What `nearest_distances` gives for protected vectors among the others: for all, or for 2,000
-    drawn from this seed.
+    """`nearest_distances` of protected vectors among the others: of all, or of 2,000 drawn.
 
     Args:
         vectors: n of d numbers; with fewer than two of them the result is empty.
@@ -154,8 +152,9 @@ def nearest_distances(
     own: np.ndarray | None = None,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
-    """For vectors x (m, d) the distance to the nearest and the mean over the nearest fifty, or as
-    many as there are: (m, 2) float64.
+    """Distance to the nearest vector and mean over the nearest fifty, (m, 2) float64, of x (m, d).
+
+    Over as many as there are, where there are fewer.
 
     Float32 products find those fifty, which are measured in float64: good for statistics, not for a
     guarantee.
@@ -190,9 +189,7 @@ def nearest_distances(
 
 
 def _measured(x: np.ndarray, vectors: Vectors, rows: Tensor, valid: Tensor) -> Tensor:
-    """The smallest distance of each x (m, d) to the candidates (m, k) that are valid, and their
-    mean, by differences in float64.
-    """
+    """Smallest and mean distance of each x (m, d) to its valid candidates (m, k), in float64."""
     found = torch.full(rows.shape, torch.nan, dtype=torch.float64)
     for k in range(rows.shape[1]):
         for part in np.array_split(np.arange(len(x)), max(1, x.size // _BLOCK_VALUES)):

@@ -1,4 +1,4 @@
-"""Which folders a build or an addition may write to."""
+"""Decide which folders a build or an addition may write to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unalike.shields.store import unfinished
 
 
 def require_free(folder: Path) -> None:
-    """Make sure that a build may begin or go on in a folder.
+    """Refuse folders that a build may not begin or go on in.
 
     Raises:
         StoreError: for one that holds something else, or a set that is finished.
@@ -47,7 +47,7 @@ def require_free(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what is left over where a new manifest was in place and nothing else was missing."""
+    """Remove files that a finished build or addition left over."""
     entries = journal.read(folder)
     if entries is None or not (folder / disk.MANIFEST).is_file():
         return
@@ -59,9 +59,12 @@ def tidy(folder: Path) -> None:
 
 
 def other_settings(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What to say where a journal begins otherwise than it would now."""
+    """Explain how a journal differs from what is asked for now."""
     if begun.get("base") != asked["base"] or begun.get("version") != asked["version"]:
-        return f"what was begun in {str(folder)!r} is of another set or release; discard it with `unalike shield add {shlex.quote(str(folder))} --discard`"
+        return (
+            f"what was begun in {str(folder)!r} is of another set or release; discard it with "
+            f"`unalike shield add {shlex.quote(str(folder))} --discard`"
+        )
     before, now = begun.get("settings"), asked["settings"]
     if not isinstance(before, dict):
         return (
@@ -73,4 +76,7 @@ def other_settings(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -
         for name, value in now.items()
         if before.get(name) != value
     ]
-    return f"an interrupted build in {str(folder)!r} has other settings ({'; '.join(differing)}); give the same, or another folder"
+    return (
+        f"an interrupted build in {str(folder)!r} has other settings ({'; '.join(differing)}); "
+        "give the same, or another folder"
+    )

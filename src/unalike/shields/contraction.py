@@ -1,4 +1,4 @@
-"""A map into few numbers that brings no two vectors further apart, in units of the set's size."""
+"""Map vectors to few numbers without increasing any distance, in units of the set's size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contraction:
-    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · scale · ||x - z||`: leading coordinates, norms of
-    bands of others, norm of the rest.
+    """A map `φ` with `||φ(x) - φ(z)|| <= stretch · scale · ||x - z||`.
+
+    `φ` has leading coordinates, norms of bands of further ones, and the norm of the rest.
 
     With an orthonormal basis `P` the squared distance is the sum of a part for each coordinate and
     one for what is orthogonal to all of them; in any subspace the norm of a difference is at least
@@ -38,7 +39,7 @@ class Contraction:
     def of(
         cls, mean: np.ndarray, basis: np.ndarray, leading: int, scale: float = 1.0
     ) -> Contraction:
-        """The map of a float32 mean and basis, with bands that double in width."""
+        """Make the map from a float32 mean and basis, with bands that double in width."""
         edges = [leading]
         while edges[-1] < len(basis):
             edges.append(min(len(basis), 2 * edges[-1]))
@@ -56,25 +57,21 @@ class Contraction:
 
     @property
     def size(self) -> int:
-        """How many values `φ` has."""
+        """Number of values of `φ`."""
         return self.leading + len(self.edges)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) that its bands are
-        norms of; float64.
-        """
+        """`φ` (m, size) of rows (m, d), and the coordinates (m, k - leading) of its bands."""
         v = self.centred(rows)
         y = v @ self.basis.T
         return self.joined(y, np.linalg.norm(v - y @ self.basis, axis=1)), y[:, self.leading :]
 
     def centred(self, rows: np.ndarray) -> np.ndarray:
-        """The rows (m, d) less the mean, scaled; float64."""
+        """Subtract the mean from rows (m, d) and scale them; float64."""
         return (rows.astype(np.float64) - self.mean) * self.scale
 
     def joined(self, y: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """`φ` (m, size) from the coordinates y (m, k) and the norm of what is orthogonal to all of
-        them (m,).
-        """
+        """`φ` (m, size) from coordinates y (m, k) and the norm (m,) of the orthogonal rest."""
         bands = [
             np.linalg.norm(y[:, a:b], axis=1)
             for a, b in zip(self.edges, self.edges[1:], strict=False)
@@ -82,8 +79,9 @@ class Contraction:
         return np.column_stack([y[:, : self.leading], *bands, rest])
 
     def rest_of(self, v: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The norm (m,) of `v - P'y`, without going through the basis again: `||v||² - ||y||² +
-        y'(PP' - I)y`.
+        """The norm (m,) of `v - P'y`, as `||v||² - ||y||² + y'(PP' - I)y`.
+
+        This does not go through the basis again.
 
         Off by less than `sqrt(8 d ε) ||v||`, where the direct way is by `8 d ε ||v||`, with
         float64's ε.
@@ -97,5 +95,5 @@ class Contraction:
 
     @cached_property
     def _defect(self) -> np.ndarray:
-        """`PP' - I` (k, k): by how little the stored basis is not orthonormal."""
+        """`PP' - I` (k, k): the deviation of the stored basis from an orthonormal one."""
         return self.basis @ self.basis.T - np.eye(len(self.basis))

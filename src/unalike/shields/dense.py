@@ -37,8 +37,9 @@ class _Block:
 
 
 class Dense(Search):
-    """Search with all vectors on a device, as they are stored, or in blocks that pass through it
-    where they do not fit.
+    """Search with all vectors on a device.
+
+    They stay there as they are stored, or pass through in blocks where they do not fit.
 
     Products are accumulated in float32, and only exclude: what their rounding leaves open is
     measured on the CPU in float64. So the result is the same on every device.
@@ -51,7 +52,8 @@ class Dense(Search):
 
     Example:
         >>> from unalike.shields.vectors import Resident
-        >>> Dense(Resident(np.eye(4, dtype=np.float32)), torch.device("cpu")).within(np.array([[0.9, 0.0, 0.0, 0.0]]), 1.0)
+        >>> search = Dense(Resident(np.eye(4, dtype=np.float32)), torch.device("cpu"))
+        >>> search.within(np.array([[0.9, 0.0, 0.0, 0.0]]), 1.0)
         [array([0])]
     """
 
@@ -72,9 +74,7 @@ class Dense(Search):
         return sum(block.rows.nbytes for block in self._resident or ())
 
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that the product does not place at `reach` (B,) or
-        beyond.
-        """
+        """For each probe (B) all rows that the product does not place at `reach` (B,) or beyond."""
         left: list[list[Candidates]] = [[] for _ in probes]
         first = 0
         for _, lower in self._squared(probes):
@@ -91,16 +91,15 @@ class Dense(Search):
         ]
 
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
-        """Zeros: what the product leaves open is measured."""
+        """Zeros: everything that the product leaves open is measured."""
         return np.zeros(len(rows))
 
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
-        """For each of the probes the squared distances (n,) that the product gives."""
+        """For each probe the squared distances (n,) by the product."""
         yield from np.concatenate([squared for squared, _ in self._squared(probes)], axis=1)
 
     def _squared(self, probes: Sequence[Probe]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each block in turn the squared distances (B, m) float64 about, and lower bounds (B, m)
-        of the distances.
+        """Yield for each block squared distances (B, m) and lower bounds (B, m) of the distances.
 
         Rows and probes are centred, and divided by a power of two near the largest of the rows, so
         that float32 holds the squares.
@@ -132,8 +131,9 @@ class Dense(Search):
 
 
 def _fits(vectors: Vectors, device: torch.device) -> bool:
-    """Whether the vectors may stay on the device: where they are in memory anyway, and where a GPU
-    has room for them.
+    """Whether the vectors may stay on the device.
+
+    They may where they are in memory anyway, or a GPU has room for them.
     """
     if device.type != "cuda":
         return hasattr(vectors, "array")

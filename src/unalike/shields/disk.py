@@ -1,6 +1,4 @@
-"""Files of a protected set on disk: written whole or not at all, and told apart from damaged ones
-by their digests.
-"""
+"""Name, check, write and remove the files of a protected set."""
 
 from __future__ import annotations
 
@@ -34,14 +32,12 @@ def shard_name(number: int) -> str:
 
 
 def own_files(folder: Path) -> set[str]:
-    """The names of the files in a folder that a protected set may have, but for its manifest and
-    its journal.
-    """
+    """Names of the files in a folder that belong to a set, except manifest and journal."""
     return {path.name for path in folder.iterdir() if _OWN.fullmatch(path.name)}
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """The names of whatever else is in it, in order."""
+    """Names of all other files in a folder, in order."""
     return sorted(
         path.name
         for path in folder.iterdir()
@@ -50,7 +46,7 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove files, those that are gone already included."""
+    """Remove files; missing ones are fine."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
 
@@ -74,7 +70,7 @@ def sha256(path: Path) -> str:
 
 
 def place(path: Path, write: Callable[[Path], object], needed: int) -> None:
-    """Have a file written beside its place and put it there when it is whole and on the disk.
+    """Write a file completely, then put it in its place.
 
     Args:
         path: where it is to be.
@@ -92,7 +88,7 @@ def place(path: Path, write: Callable[[Path], object], needed: int) -> None:
 
 
 def unwritten(path: Path, error: Exception, needed: int) -> StoreError:
-    """The error for a file that could not be written."""
+    """The error for a file that cannot be written."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return StoreError(
         f"cannot write {str(path)!r} ({reason}): about {needed:,} more bytes are needed there. "
@@ -102,7 +98,7 @@ def unwritten(path: Path, error: Exception, needed: int) -> StoreError:
 
 
 def damaged_build(path: Path, reason: str) -> StoreError:
-    """The error for work that was begun and cannot go on."""
+    """The error for an interrupted build that cannot go on."""
     return StoreError(
         f"{str(path)!r} is damaged: {reason}; what was begun there cannot go on. Discard it with "
         f"`unalike shield add {shlex.quote(str(path.parent))} --discard`, and begin again"

@@ -1,4 +1,4 @@
-"""The way out of a union of balls along a ray, exactly."""
+"""Find the exact way out of a union of balls along a ray."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _MOST_DIRECTIONS = 16
 
 
 def ray_exit(x: Tensor, directions: Tensor, centres: Iterable[Tensor], radius: float) -> Tensor:
-    """How far to walk from `x` along each direction until no ball contains the point: (q,) float64,
-    0 where `x` is outside.
+    """Distance (q,) along each direction from `x` to the first point outside all balls.
+
+    In float64; 0 where `x` is outside.
 
     The ray `x + t u` is inside the ball around `z` for `t` between the roots of `t² + 2 t <x - z,
     u> + ||x - z||² - radius² = 0`. The end of the connected union of these intervals that begins at
@@ -50,8 +51,9 @@ def ray_exit(x: Tensor, directions: Tensor, centres: Iterable[Tensor], radius: f
 
 
 def _end_of_union(lower: Tensor, upper: Tensor) -> float:
-    """End of the connected union of open intervals, sorted by their beginnings, that covers 0; 0
-    where none does.
+    """End of the connected union of open intervals that covers 0; 0 where none does.
+
+    The intervals are sorted by their beginnings.
     """
     if len(lower) == 0 or lower[0] >= 0:
         return 0.0
@@ -63,8 +65,9 @@ def _end_of_union(lower: Tensor, upper: Tensor) -> float:
 
 
 def directions_out(x: Tensor, inside: Tensor, radius: float) -> Tensor:
-    """Unit vectors (q, d) worth trying from `x` (d,), given the centres (k, d) of the balls that
-    contain it, nearest first.
+    """Unit vectors (q, d) to try from `x` (d,), given the balls around it.
+
+    Their centres (k, d) come nearest first.
 
     That of the sum `Σ max(0, radius / ||x - z|| - 1) (x - z)` of sparse repellency (Kirchhof et al.
     2025, Eq. 5), that of the sum of the unit vectors, and those away from up to 16 centres. Where

@@ -1,6 +1,4 @@
-"""Faiss as a second backend, for comparison: approximate search as published, and its exhaustive
-one. Neither gives a guarantee.
-"""
+"""Search with faiss, approximately or exhaustively, for comparison; without a guarantee."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _SAMPLED = 256  # training vectors for each cell, the most that faiss itself use
 
 
 class _Faiss:
-    """What both indices share: the interface of the search classes, over faiss' float32 distances.
+    """Interface of the search classes over faiss' float32 distances.
 
     Attributes:
         exact: False, always: a search that asks for a guarantee refuses it.
@@ -35,9 +33,7 @@ class _Faiss:
         return self._index.ntotal
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
-        """For each row of `x` (B, d) the sorted numbers (k,) int64 of the vectors that faiss finds
-        nearer than `radius`.
-        """
+        """For each row of `x` (B, d) the sorted numbers (k,) of vectors found within `radius`."""
         limits, _, found = self._index.range_search(self._queries(x), float(radius) ** 2)
         return [
             np.sort(found[a:b])
@@ -45,8 +41,7 @@ class _Faiss:
         ]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each row of `x` (B, d) the number (B,) int64 and the distance (B,) of the nearest
-        vector that faiss finds.
+        """For each row of `x` (B, d) the number (B,) and distance (B,) of the nearest vector found.
 
         Where all that it looks at is empty that is -1, and infinitely far.
         """
@@ -55,8 +50,9 @@ class _Faiss:
         return found[:, 0].astype(np.int64), np.where(found[:, 0] >= 0, distance, np.inf)
 
     def recall(self, queries: np.ndarray, radius: float, exact: Any) -> float:
-        """The share that `within` finds of what the search class `exact` finds; larger is better, 1
-        where that is nothing.
+        """Share of what the exact search `exact` finds that `within` finds; larger is better.
+
+        1 where there is nothing to find.
 
         Args:
             queries: (B, d).
@@ -83,8 +79,7 @@ class _Faiss:
 
 
 class FaissIVF(_Faiss):
-    """Approximate search in the cells of a clustering whose centres are nearest: it misses vectors
-    in all other cells.
+    """Approximate search in the nearest cells of a clustering; it misses vectors in other cells.
 
     The set is clustered into √n cells, and of these `nprobe` are searched exhaustively, with faiss'
     `IndexIVFFlat`. All vectors are held in float32.
@@ -110,7 +105,8 @@ class FaissIVF(_Faiss):
         >>> from unalike.shields.vectors import Resident
         >>> rows = np.repeat(np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32), 50, axis=0)
         >>> search = FaissIVF(Resident(rows), cells=2, nprobe=1)
-        >>> [len(found) for found in search.within(np.array([[1.0, 0.0]]), 20.0)]  # of the 100 that are nearer than 20
+        >>> found = search.within(np.array([[1.0, 0.0]]), 20.0)  # 100 are nearer than that
+        >>> [len(own) for own in found]
         [50]
     """
 
@@ -143,7 +139,7 @@ class FaissIVF(_Faiss):
 
     @property
     def nprobe(self) -> int:
-        """How many cells are searched; it can be set, without building anything anew."""
+        """Number of cells searched; it can be set without building anything anew."""
         return self._nprobe
 
     @nprobe.setter
@@ -157,13 +153,14 @@ class FaissIVF(_Faiss):
 
     @property
     def resident_bytes(self) -> int:
-        """What it holds in memory: vectors, their numbers and the centres of the cells."""
+        """Bytes in memory."""
         return self.count * (4 * self.dimension + 8) + 4 * self.cells * self.dimension
 
 
 class FaissFlat(_Faiss):
-    """Exhaustive search with faiss' `IndexFlatL2`: every vector is compared, in float32, whose
-    rounding may still decide on either side of the boundary.
+    """Exhaustive search with faiss' `IndexFlatL2`, in float32.
+
+    Its rounding may still decide on either side of the boundary.
 
     Args:
         vectors: the protected set, which is copied into memory in float32.
@@ -175,7 +172,8 @@ class FaissFlat(_Faiss):
 
     Example:
         >>> from unalike.shields.vectors import Resident
-        >>> FaissFlat(Resident(np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32))).within(np.array([[1.0, 0.0]]), 2.0)
+        >>> rows = np.array([[0.0, 0.0], [9.0, 0.0]], dtype=np.float32)
+        >>> FaissFlat(Resident(rows)).within(np.array([[1.0, 0.0]]), 2.0)
         [array([0])]
     """
 
@@ -189,13 +187,12 @@ class FaissFlat(_Faiss):
 
     @property
     def resident_bytes(self) -> int:
-        """What it holds in memory: the vectors."""
+        """Bytes in memory."""
         return 4 * self.count * self.dimension
 
 
 def share_found(found: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> float:
-    """The share of what is there that was found, over all queries together; 1 where nothing is
-    there.
+    """Share of all true results that were found, over all queries; 1 where there are none.
 
     Example:
         >>> share_found([np.array([1, 5]), np.array([])], [np.array([1, 2]), np.array([7, 8])])
@@ -210,7 +207,7 @@ def share_found(found: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> flo
 
 
 def set_threads(count: int) -> None:
-    """How many threads faiss may use, in the whole process."""
+    """Set how many threads faiss uses in the whole process."""
     _faiss().omp_set_num_threads(count)
 
 

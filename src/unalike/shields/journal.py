@@ -1,6 +1,4 @@
-"""What is done of a build or an addition that is going on: one line of JSON for each step, in the
-order in which they reached the disk.
-"""
+"""Record the progress of a build or an addition, one line of JSON a step."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ if sys.platform != "win32":
 
 
 class Journal:
-    """The file, open for further lines. While it is open no other process on the same machine can
-    open it (Windows does not hold this).
+    """The journal file, open and locked for further lines.
+
+    No other process on the same machine can open it meanwhile (Windows does not hold this).
 
     Args:
         file: appended to, locked.
@@ -33,8 +32,9 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Self, list[dict[str, Any]]]:
-        """The journal of a folder, made if it is not there, and its entries; a last line that was
-        cut off is removed.
+        """Open or create the journal of a folder, and read its entries.
+
+        A last line that was cut off is removed.
 
         Raises:
             StoreError: when another process has it open, it is damaged, or it cannot be written.
@@ -50,7 +50,7 @@ class Journal:
 
     @classmethod
     def hold(cls, folder: Path) -> Self:
-        """The journal of a folder, whatever is in it."""
+        """Lock the journal of a folder without reading it."""
         path = folder / disk.JOURNAL
         try:
             file = path.open("ab", buffering=0)
@@ -65,7 +65,7 @@ class Journal:
         return cls(file, path)
 
     def append(self, entry: dict[str, Any], needed: int) -> None:
-        """Have one more entry on the disk.
+        """Write one more entry to the disk.
 
         Args:
             entry: ready for JSON.
@@ -83,25 +83,26 @@ class Journal:
             raise disk.unwritten(self._path, error, needed + len(line)) from error
 
     def close(self) -> None:
-        """Let go of the file, which stays."""
+        """Close the file and leave it there."""
         self._file.close()
 
     def remove(self) -> None:
-        """Say that the work is finished."""
+        """Remove the file, when the work is finished."""
         if sys.platform == "win32":
-            self._file.close()  # an open file cannot be removed there; elsewhere the lock is held to the end
+            # An open file cannot be removed there; elsewhere the lock is held to the end.
+            self._file.close()
         self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 def read(folder: Path) -> list[dict[str, Any]] | None:
-    """The entries of a folder's journal; None where nothing is going on or was interrupted."""
+    """Read a folder's journal; None where nothing is going on or was interrupted."""
     path = folder / disk.JOURNAL
     return _entries(path)[0] if path.exists() else None
 
 
 def _entries(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """All complete lines, and where they end."""
+    """Read all complete lines, and the position where they end."""
     try:
         require_regular(path)
         data = path.read_bytes()

@@ -1,6 +1,4 @@
-"""Search among more vectors than fit into memory: by bounds first, and in full where those leave it
-open.
-"""
+"""Search vectors that do not fit into memory: by bounds first, and in full where needed."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ _ROWS = 1 << 13
 
 
 class Layered(Search):
-    """Search by an index of bounds in memory, the vectors being wherever they are.
+    """Search by an index of bounds in memory; the vectors may be on disk.
 
     Args:
         vectors: (n, d).
@@ -45,9 +43,7 @@ class Layered(Search):
         return self.index.resident_bytes
 
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that the first bound does not place at `reach` (B,)
-        or beyond.
-        """
+        """For each probe (B) all rows that the first bound does not exclude from `reach` (B,)."""
         queries = self._prepared(probes)
         limits = np.array(
             [self.index.first_limit(q, r) for q, r in zip(queries, reach, strict=True)]
@@ -75,8 +71,9 @@ class Layered(Search):
         ]
 
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
-        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds as far
-        as it takes to place them at `reach`.
+        """Lower bounds (k,) of the distances of a probe to these rows (k,), by both bounds.
+
+        They are computed as far as it takes to place a row at `reach`.
         """
         self.counts["second"] += len(rows)
         (query,) = self._prepared([probe])
@@ -88,7 +85,7 @@ class Layered(Search):
         )
 
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
-        """For each of the probes the values (n,) of the first bound."""
+        """For each probe the values (n,) of the first bound."""
         queries = self._prepared(probes)
         yield from np.concatenate([self.index.first(queries, rows) for rows in self._slices()]).T
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a protected set on disk holds, and the digests of its files."""
+"""Describe a protected set on disk in `manifest.json`, with the digests of its files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ class File:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """What there is to say of a file that is complete."""
+        """Describe a file that is complete."""
         return cls(path.name, path.stat().st_size, disk.sha256(path))
 
     def check(self, folder: Path, *, contents: bool = True) -> None:
-        """Make sure that the file is there, as long as it should be and, where `contents`, that its
-        digest fits.
+        """Refuse a file that is missing, has another length or, with `contents`, another digest.
 
         Raises:
             StoreError: naming the file.
@@ -60,14 +59,14 @@ class File:
 
 @dataclass(frozen=True)
 class Shard(File):
-    """A file of vectors, and how many."""
+    """A file of vectors, and their number."""
 
     count: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a protected set is.
+    """Description of a protected set.
 
     Attributes:
         count: n, how many different vectors.
@@ -105,18 +104,16 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of everything above, the digests of all files included: it is the same for
-        equal sets alone.
-        """
+        """SHA-256 of all entries, with the digests of all files; equal for equal sets alone."""
         return hashlib.sha256(json.dumps(self._entries(), sort_keys=True).encode()).hexdigest()
 
     @property
     def files(self) -> set[str]:
-        """The names of the files that the set consists of."""
+        """Names of the files of the set."""
         return {entry.file for entry in (*self.shards, self.names, self.index)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest ready for JSON."""
+        """The manifest as a dictionary for JSON."""
         return {"kind": KIND, "version": VERSION, **self._entries(), "checksum": self.checksum}
 
     def _entries(self) -> dict[str, Any]:
@@ -129,7 +126,7 @@ class Manifest:
         return {"dimension": self.dimension, **entries}
 
     def write(self, folder: Path) -> None:
-        """Put the manifest in place of an earlier one in one go."""
+        """Write the manifest, replacing an earlier one in one go."""
         data = (
             json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode()
             + b"\n"
@@ -138,7 +135,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest in a folder; its files are not looked at.
+        """Read the manifest in a folder; its files are not looked at.
 
         Raises:
             StoreError: when there is none, it is of another kind or version, or it is damaged.
@@ -223,7 +220,7 @@ def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
 
 
 def require_radius(radius: Any) -> float:
-    """The radius, if it is one.
+    """Check a radius and return it as a float.
 
     Raises:
         OptionError: for anything but a number above 0, not beyond what float64 can square.
@@ -232,7 +229,7 @@ def require_radius(radius: Any) -> float:
         >>> require_radius(-1)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: radius is -1; allowed: a finite number above 0, as in radius=20.0
+        unalike.errors.OptionError: radius is -1; allowed: a finite number above 0, as in ...
     """
     number = isinstance(radius, Real) and not isinstance(radius, bool)
     try:
@@ -251,7 +248,7 @@ def require_radius(radius: Any) -> float:
 
 
 def require_settings(space: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Make sure that a set can be of this space, shape and precision.
+    """Refuse a space, shape or precision that no set can have.
 
     Raises:
         OptionError: otherwise.

@@ -1,4 +1,4 @@
-"""Which inputs each vector of a protected set stands for."""
+"""Record which inputs each vector of a protected set stands for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ _ROWS = 65_536
 
 
 class Names:
-    """Rows by the digest of their stored bytes, and the names of all inputs that are stored
-    there.
-    """
+    """Rows by the digest of their stored bytes, and the names of all inputs stored there."""
 
     def __init__(self) -> None:
         self.sources: list[list[str]] = []
@@ -37,9 +35,7 @@ class Names:
         return len(self.sources)
 
     def place(self, name: str, digest: bytes) -> int:
-        """The row of an input: that of equal bytes where there is one, else a new one at the
-        end.
-        """
+        """The row of an input: that of equal bytes, or else a new one at the end."""
         row = self._row.setdefault(digest, len(self.sources))
         if row == len(self.sources):
             self.sources.append([])
@@ -49,9 +45,7 @@ class Names:
         return row
 
     def write(self, path: Path) -> None:
-        """Write `row`, `id` (the first name), `sources` (all names) and `digest` of each row as
-        Parquet.
-        """
+        """Write `row`, `id` (the first name), `sources` (all names) and `digest` as Parquet."""
         with pq.ParquetWriter(path, _SCHEMA) as writer:
             for first in range(0, len(self), _ROWS):
                 sources, digests = (
@@ -65,7 +59,7 @@ class Names:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The names that `write` wrote, to add more."""
+        """Read the names that `write` wrote, to add more."""
         names, table = cls(), read_table(path)
         for sources, digest in zip(
             table["sources"].to_pylist(), table["digest"].to_pylist(), strict=True
@@ -76,7 +70,7 @@ class Names:
 
 
 def read_table(path: Path) -> pa.Table:
-    """The table that `Names.write` wrote.
+    """Read the table that `Names.write` wrote.
 
     Raises:
         StoreError: for another or a damaged file.
@@ -97,8 +91,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 class Column(Sequence[Any]):
-    """A column of a table as a sequence of plain values; nothing is unpacked before it is asked
-    for.
+    """A column of a table as a sequence of plain values, unpacked on demand.
 
     Example:
         >>> ids = Column(pa.chunked_array([["a", "b"], ["c"]]))

@@ -1,4 +1,4 @@
-"""Vectors as they come, made ready to be stored: checked, rounded, and the rounding measured."""
+"""Check and round vectors before they are stored, and measure the rounding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from unalike.shields.vectors import LARGEST
 def stored_rows(
     vectors: Tensor, names: Sequence[str], shape: tuple[int, ...], dtype: str
 ) -> tuple[np.ndarray, float]:
-    """The rows (m, d) in the precision that they are stored in, and the largest Euclidean norm of
-    their rounding errors.
+    """Rows (m, d) in their stored precision, and the largest norm of their rounding errors.
 
     Args:
         vectors: (m, …) or flat, (m, d).
@@ -64,8 +63,7 @@ def stored_rows(
 
 
 def require_new(names: Sequence[str], done: Set[str]) -> None:
-    """Make sure that inputs have names that can be written, each its own and none of them in
-    `done`.
+    """Refuse names of inputs that cannot be written, repeat, or are in `done`.
 
     Raises:
         OptionError: otherwise.

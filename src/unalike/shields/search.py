@@ -1,6 +1,4 @@
-"""Exact Euclidean search: nearest neighbours of a few rows, and what every search of a protected
-set can do.
-"""
+"""Exact Euclidean search: the interface of every search, and nearest neighbours of a few rows."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ _TINY = 1e-140  # the squares of smaller norms lose digits
 
 @dataclass
 class Probe:
-    """A vector (d,) float64 that is searched for, and what a search prepared of it."""
+    """A query vector (d,) float64, and what a search prepared for it."""
 
     x: np.ndarray
     prepared: Any = None
@@ -34,17 +32,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Candidates:
-    """All rows (k,) that may lie within some distance of a vector, and lower bounds (k,) of their
-    distances.
-    """
+    """All rows (k,) that may lie within some distance of a vector, with lower bounds (k,)."""
 
     rows: np.ndarray
     lower: np.ndarray
 
 
 class Search(ABC):
-    """Exact range and nearest-neighbour search among n vectors of d numbers; distances are
-    Euclidean, in float64, by direct differences.
+    """Exact range and nearest-neighbour search among n vectors of d numbers.
+
+    Distances are Euclidean, in float64, by direct differences.
 
     A search says which rows cannot be excluded cheaply (`candidates`, `tighter`); those are then
     measured in full, here.
@@ -64,13 +61,11 @@ class Search(ABC):
     @property
     @abstractmethod
     def resident_bytes(self) -> int:
-        """What the search keeps in memory beside the vectors, which may be elsewhere."""
+        """Bytes in memory beside the vectors, which may be elsewhere."""
 
     @abstractmethod
     def candidates(self, probes: Sequence[Probe], reach: np.ndarray) -> list[Candidates]:
-        """For each of the probes (B) all rows that are not known to be at `reach` (B,) or
-        beyond.
-        """
+        """For each probe (B) all rows that are not known to be at `reach` (B,) or beyond."""
 
     @abstractmethod
     def tighter(self, probe: Probe, rows: np.ndarray, reach: float) -> np.ndarray:
@@ -82,13 +77,10 @@ class Search(ABC):
 
     @abstractmethod
     def cheap_order(self, probes: Sequence[Probe]) -> Iterator[np.ndarray]:
-        """For each of the probes values (n,) that tend to be small where rows are near; no bounds
-        of anything.
-        """
+        """For each probe values (n,) that tend to be small where rows are near; not bounds."""
 
     def within(self, x: np.ndarray, radius: float) -> list[np.ndarray]:
-        """For each of the vectors x (B, d) float64 the numbers of all rows nearer than `radius`,
-        ascending.
+        """For each vector of x (B, d) the numbers of all rows nearer than `radius`, ascending.
 
         Raises:
             OptionError: for vectors of another length, or a radius that is not a number.
@@ -102,16 +94,18 @@ class Search(ABC):
         return [self.nearer(probe, c.rows, radius) for probe, c in zip(probes, found, strict=True)]
 
     def nearer(self, probe: Probe, rows: np.ndarray, radius: float) -> np.ndarray:
-        """Which of the rows (k,) are nearer to a probe than the radius; read in full are those that
-        no bound excludes.
+        """The rows of (k,) that are nearer to a probe than the radius.
+
+        Only rows that no bound excludes are read in full.
         """
         if len(rows):
             rows = rows[self.tighter(probe, rows, radius) < radius]
         return rows[self.distances(probe.x, rows) < radius]
 
     def nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the vectors x (B, d) float64 the nearest row (B,) int64, the lowest of
-        equals, and its distance (B,) float64.
+        """Find the nearest row (B,) of each query, and its distance (B,) float64.
+
+        Ties go to the lower index.
 
         Raises:
             OptionError: for vectors of another length.
@@ -128,7 +122,7 @@ class Search(ABC):
         )
 
     def distances(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The distances (k,) float64 of a vector (d,) to these rows (k,)."""
+        """Distances (k,) float64 of a vector (d,) to these rows (k,)."""
         self.counts["full"] += len(rows)
         size = max(1, _VALUES_READ // self.vectors.dimension)
         parts = np.split(rows, range(size, len(rows), size))
@@ -175,8 +169,9 @@ def _norms(rows: np.ndarray) -> np.ndarray:
 
 
 def nearest(queries: Tensor, rows: Tensor, *, skip_own: bool = False) -> tuple[Tensor, Tensor]:
-    """For each of the queries (B, d) the index (B,) int64 of the nearest of the rows (n, d), n at
-    least 1, and its distance (B,) float64.
+    """Find the nearest row (B,) of each query, and its distance (B,) float64.
+
+    Ties go to the lower index.
 
     One matrix product finds the rows that could be nearest, given its rounding error; those are
     measured by direct differences, so that the distance of a near duplicate keeps all its digits.

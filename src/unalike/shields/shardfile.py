@@ -1,4 +1,4 @@
-"""A file of vectors that grows: safetensors at its end, rows that are appended until then."""
+"""Write a file of vectors row by row, and close it as a safetensors file."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class ShardFile:
 
     @property
     def room(self) -> int:
-        """How many more rows fit."""
+        """Number of rows that still fit."""
         return self.capacity - self.count
 
     def rows(self) -> np.ndarray:
-        """What was written, (m, d)."""
+        """Read what was written, (m, d)."""
         with self.path.open("rb") as file:
             file.seek(_HEADER)
             return np.frombuffer(file.read(self.count * self._row), dtype=self._dtype).reshape(
@@ -72,7 +72,7 @@ class ShardFile:
             )
 
     def append(self, rows: np.ndarray, needed: int) -> None:
-        """Have rows (m, d) of the shard's precision on the disk.
+        """Write rows (m, d) of the shard's precision to the disk.
 
         Args:
             rows: to be written; no more than there is room for.
@@ -114,7 +114,7 @@ class ShardFile:
             raise disk.unwritten(self.path, error, _HEADER) from error
 
     def close(self) -> None:
-        """Let go of the file as it is."""
+        """Close the file as it is."""
         self._file.close()
 
     def _write(self, offset: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A protected set: balls around points that no image may end in."""
+"""A protected set: balls that no image may end in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BLOCK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class Points:
-    """Protected points ready to be searched, with what was settled when they were stored.
+    """Protected points ready to be searched, and the facts that were settled when they were stored.
 
     Attributes:
         vectors: (n, d).
@@ -56,7 +56,7 @@ class Points:
 
     @classmethod
     def of(cls, latents: Tensor) -> Self:
-        """The rows of a tensor (m, …), rounded to float32.
+        """Take the rows of a tensor (m, …), rounded to float32.
 
         Raises:
             OptionError: for anything else, and for no rows.
@@ -166,8 +166,9 @@ class Shield:
         return f"Shield({len(self)} balls of radius {self.radius:g} in {self.space})"
 
     def summary(self) -> dict[str, Any]:
-        """What a report says of the set, ready for JSON: size, space, radius and how it was found,
-        rounding, checksum.
+        """Facts of the set for a report, ready for JSON.
+
+        Size, space, radius and how it was found, rounding, checksum.
         """
         source = dict(self.radius_source) if self.radius_source else None
         facts = {
@@ -180,7 +181,7 @@ class Shield:
 
     @property
     def reach(self) -> float:
-        """`radius + rounding`: how far from every stored point an image is kept."""
+        """`radius + rounding`: the distance that images keep from every stored point."""
         return self.radius + self.rounding
 
     def _digest(self) -> str:
@@ -192,8 +193,9 @@ class Shield:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, check: bool = True) -> Self:
-        """The protected set in a folder, as `save` or `unalike shield build` wrote it; the vectors
-        stay on disk.
+        """Open the protected set in a folder; the vectors stay on disk.
+
+        `save` or `unalike shield build` wrote it.
 
         Args:
             folder: where it is.
@@ -225,8 +227,9 @@ class Shield:
         return cls(points, space=manifest.space, radius=manifest.radius, ids=opened.ids)
 
     def save(self, folder: str | os.PathLike[str], *, dtype: str = "float32") -> None:
-        """Writes the set, with what `open` needs to search it, into a folder that is not there yet
-        or empty. Equal points are kept once.
+        """Write the set and its search index into a new or empty folder.
+
+        Equal points are kept once.
 
         Args:
             folder: where to.
@@ -258,7 +261,7 @@ class Shield:
             writer.finish(radius=self.radius, radius_source=source, rounding=self.rounding)
 
     def use(self, search: Search) -> None:
-        """Search with this from now on, in place of what the shield would choose.
+        """Set the search to use from now on, in place of the shield's own choice.
 
         Raises:
             OptionError: for an approximate search, whose misses would make every certificate
@@ -277,8 +280,9 @@ class Shield:
         self._searches = dict.fromkeys((torch.device("cpu"), torch.device("cuda")), search)
 
     def search(self, device: torch.device | None = None) -> Search:
-        """The exact search of the set, for queries on this device: a GPU holds the vectors itself
-        where they fit.
+        """The exact search of the set for queries on this device.
+
+        A GPU holds the vectors itself where they fit.
         """
         device = device if device is not None and device.type == "cuda" else torch.device("cpu")
         if device not in self._searches:
@@ -304,8 +308,9 @@ class Shield:
         return Trajectory(self.search(device), self.reach)
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The index (B,) of the nearest protected point and its exact distance (B,) in float64, for
-        latents (B, …).
+        """Index (B,) of the nearest protected point and its exact distance (B,) float64.
+
+        For latents (B, …).
 
         Raises:
             OptionError: for latents of another shape.
@@ -329,8 +334,7 @@ class Shield:
         )
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents (B, …), those inside a ball moved out of all of them, and which were moved
-        (B,).
+        """Move latents (B, …) out of all balls; also returns which were moved (B,).
 
         A latent inside leaves along the ray with the nearest exit of those that `directions_out`
         tries; overlapping balls are walked through to the end of their union. The result is checked
@@ -369,7 +373,7 @@ class Shield:
         )
 
     def _exit(self, search: Search, x: np.ndarray, radius: float) -> Tensor:
-        """The nearest point found on a ray from x (d,) that lies in no ball of this radius.
+        """The nearest exit found on a ray from x (d,), in no ball of this radius.
 
         A ball that covers a point of the ray up to `walked` has its centre within `radius + walked`
         of x, so an exit up to there is one.

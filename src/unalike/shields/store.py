@@ -1,12 +1,13 @@
-"""A protected set on disk: what may be opened, and what is refused.
+"""Open a protected set on disk, or refuse it.
 
 ```
 DIR/
-  manifest.json                 what the set is, and the digest of each file; written last, in one
-  go vectors-00000.safetensors …   the tensor "vectors" (m, d), at most 256 MiB each names-0.parquet
-  a row a vector: its id, the names of all inputs it stands for, the digest of its bytes
-  index-0.safetensors           what the search keeps in memory building.jsonl                only
-  while a build or an addition is going on, or was interrupted
+  manifest.json                 what the set is, and the digest of each file; written last
+  vectors-00000.safetensors …   the tensor "vectors" (m, d), at most 256 MiB each
+  names-0.parquet               a row a vector: its id, the names of all inputs it stands for, the
+                                digest of its bytes
+  index-0.safetensors           what the search keeps in memory
+  building.jsonl                only while a build or an addition is going on, or was interrupted
 ```
 """
 
@@ -48,7 +49,7 @@ class Opened:
 
 
 def open_folder(folder: Path, *, check: bool = True) -> Opened:
-    """The protected set in a folder.
+    """Open the protected set in a folder.
 
     Args:
         folder: written by `Writer`.
@@ -86,7 +87,7 @@ def open_folder(folder: Path, *, check: bool = True) -> Opened:
 
 
 def read_index(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """The search index of a set as tensors.
+    """Read the search index of a set as tensors.
 
     Raises:
         StoreError: when it cannot be read.
@@ -100,7 +101,7 @@ def read_index(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
 
 
 def finished(folder: Path) -> Manifest:
-    """The manifest of a set that nothing is going on with; its files are not looked at.
+    """Read the manifest of a set with no work in progress; its files are not looked at.
 
     Raises:
         StoreError: when there is no set, or a build or an addition was interrupted.
@@ -124,8 +125,7 @@ def finished(folder: Path) -> Manifest:
 
 
 def base_of(folder: Path) -> Manifest:
-    """The manifest of the set that can be added to in a folder, whether an addition to it was
-    interrupted or not.
+    """Read the manifest of a set to add to, whether or not an addition was interrupted.
 
     Raises:
         StoreError: when there is no set, or its build was not finished.
@@ -139,16 +139,18 @@ def base_of(folder: Path) -> Manifest:
 
 
 def unfinished(entries: Sequence[dict], manifest: Manifest | None) -> bool:
-    """Whether the work that a journal is of is still to be done; not where the manifest is one that
-    came of it.
+    """Whether the work of a journal is still to be done.
+
+    It is done where the manifest came of it.
     """
     base = entries[0].get("base") if entries else None
     return not entries or manifest is None or base == manifest.checksum
 
 
 def discard(folder: Path) -> int:
-    """Remove what an interrupted addition or build has written, and return how many bytes that
-    were; the set is as it was before.
+    """Remove the files of an interrupted addition or build, and return their size in bytes.
+
+    The set is as it was before.
 
     Raises:
         StoreError: when nothing was interrupted, or another process is at it.

@@ -1,6 +1,4 @@
-"""Search along a trajectory: what an earlier search has excluded stays excluded while the
-prediction moves little.
-"""
+"""Search along a trajectory, and reuse earlier searches while the prediction moves little."""
 
 from __future__ import annotations
 
@@ -24,8 +22,9 @@ _WORTH = 0.01  # share of the rows whose second bound takes as long as a search 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A full search for `probe`: all rows (k,) nearer than `beyond`, lower bounds of their
-    distances, and which of those are tight.
+    """A full search for `probe`: all rows (k,) nearer than `beyond`.
+
+    With lower bounds of their distances, and which of those are tight.
     """
 
     probe: Probe
@@ -36,8 +35,9 @@ class _Kept:
 
 
 class Trajectory:
-    """The vectors nearer than a radius to each prediction of a run, step by step; the regions that
-    SPELL keeps a run out of.
+    """The vectors within a radius of each prediction of a run, step by step.
+
+    SPELL keeps a run out of these regions.
 
     With `m` a distance within which a full search at `x_s` found all candidates, every other row is
     at least `m - ||x - x_s||` from `x` (triangle inequality): while that is not below the radius
@@ -58,7 +58,8 @@ class Trajectory:
         >>> from unalike.shields.vectors import Resident
         >>> search = Dense(Resident(np.eye(4, dtype=np.float32)), torch.device("cpu"))
         >>> run = Trajectory(search, radius=0.5)
-        >>> [run.within(np.array([[t, 0.0, 0.0, 0.0]]))[0].tolist() for t in (0.2, 0.3, 0.6)], run.skipped
+        >>> steps = [np.array([[t, 0.0, 0.0, 0.0]]) for t in (0.2, 0.3, 0.6)]
+        >>> [run.within(x)[0].tolist() for x in steps], run.skipped
         ([[], [], [0]], 1)
     """
 
@@ -74,8 +75,7 @@ class Trajectory:
         return self.search.vectors.count
 
     def within(self, x: np.ndarray) -> list[np.ndarray]:
-        """For each image's prediction x (B, d) float64 the numbers of all rows nearer than the
-        radius, ascending.
+        """For each prediction of x (B, d) the numbers of all rows nearer than the radius.
 
         Raises:
             OptionError: for predictions of another length.
@@ -112,8 +112,9 @@ class Trajectory:
         ]
 
     def touched(self, x0: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Images of x0 (B, d) that lie in balls, each with centres (k, d) that it lies in, a part
-        at a time where there are many.
+        """Yield the images of x0 (B, d) that lie in balls, with the centres (k, d) of those balls.
+
+        Many centres come in parts.
         """
         if x0.shape[1] != self.search.vectors.dimension:
             raise OptionError(
@@ -127,8 +128,9 @@ class Trajectory:
                     yield image, torch.from_numpy(self.search.vectors.rows(part)).to(x0)
 
     def _lost(self, moved: list[float]) -> bool:
-        """Whether the earlier searches are of no more use: one excludes too little, or all together
-        so little that new ones cost less.
+        """Whether new searches would cost less than the earlier ones save.
+
+        That is so where one excludes too little, or all together do.
         """
         worth = _WORTH * len(self)
         for kept, m in zip(self._kept, moved, strict=True):
@@ -138,9 +140,7 @@ class Trajectory:
         return bool(worth < 0)
 
     def _keep(self, probe: Probe, found: Candidates, beyond: float) -> _Kept:
-        """The candidates of a search; the nearest alone, looking ahead less, where there are more
-        than are worth keeping.
-        """
+        """Keep the candidates of a search, or only the nearest of too many."""
         rows, lower = found.rows, found.lower
         if len(rows) > _MOST_KEPT:
             beyond = max(self.radius, float(np.partition(lower, _MOST_KEPT)[_MOST_KEPT]))

@@ -1,4 +1,4 @@
-"""Where protected vectors are: in memory, or in files that are mapped into it."""
+"""Hold protected vectors in memory, or map them from files."""
 
 from __future__ import annotations
 
@@ -45,18 +45,16 @@ class Vectors(Protocol):
         ...
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The rows (k, d) with these numbers (k,) int64, in their order and as they are stored."""
+        """The rows (k, d) with these numbers (k,), in their order and as they are stored."""
         ...
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, at most `size` at a time: the number of the first and the rows (m, d)
-        as they are stored.
-        """
+        """Yield all rows in order, at most `size` at a time, with the number of the first."""
         ...
 
 
 def require_queries(x: np.ndarray, dimension: int) -> None:
-    """Make sure that vectors can be searched for: nothing is known of where NaN is.
+    """Refuse queries of another shape, and those with NaN, which are at no distance.
 
     Args:
         x: (B, d) float64.
@@ -111,18 +109,19 @@ class Resident:
         return self.count
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The rows (k, d) with these numbers (k,)."""
+        """The rows (k, d) with these numbers (k,), in their order and as they are stored."""
         return self.array[index]
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, at most `size` at a time."""
+        """Yield all rows in order, at most `size` at a time, with the number of the first."""
         for first in range(0, self.count, size):
             yield first, self.array[first : first + size]
 
 
 class Mapped:
-    """Vectors in safetensors files, read from the disk where they are needed; what is resident is
-    what the system keeps cached.
+    """Vectors in safetensors files, read from the disk where they are needed.
+
+    Only what the system keeps cached is in memory.
 
     Args:
         shards: each file and how many rows it has, in order.
@@ -149,9 +148,7 @@ class Mapped:
         return self.count
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The rows (k, d) with these numbers (k,), copied into memory. An IndexError for numbers
-        below 0 or from n on.
-        """
+        """The rows (k, d) with these numbers (k,), in their order and as they are stored."""
         index = np.asarray(index, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= self.count):
             raise IndexError(
@@ -169,9 +166,7 @@ class Mapped:
         return found
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, at most `size` at a time; views of the files where a block lies in one
-        of them.
-        """
+        """Yield all rows in order, at most `size` at a time, with the number of the first."""
         for first in range(0, self.count, size):
             last = min(first + size, self.count)
             a, b = bisect_right(self._first, first) - 1, bisect_right(self._first, last - 1) - 1
@@ -184,9 +179,7 @@ class Mapped:
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
-    """The tensor of a shard, mapped; its header must say that it is what is expected, and the file
-    must be as long as that takes.
-    """
+    """Map the tensor of a shard after checking its header and its length."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -1,6 +1,4 @@
-"""Builds a protected set on disk, or adds to one, so that it can be killed at any moment and go
-on.
-"""
+"""Build a protected set on disk, or add to one; an interrupted build goes on."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ _SETTINGS = ("space", "shape", "dtype", "size", "embedding")
 
 
 class Writer:
-    """A build or an addition that is going on; made by `begin` and `append`. What `add` was given
-    is on the disk when it returns.
+    """A build or an addition in progress; made by `begin` and `append`.
+
+    What `add` was given is on the disk when it returns.
 
     Nothing that a finished set consists of is changed before `finish` puts a new manifest in place
     of the old one. As a context manager it lets go of the folder at the end, finished or not; after
@@ -48,8 +47,9 @@ class Writer:
     Example:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with Writer.begin(Path(folder) / "protected", space="model/2", shape=(2,)) as writer:
-        ...         writer.add(torch.tensor([[0.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), ["a.png", "copy of a.png", "b.png"])
+        ...     path, names = Path(folder) / "protected", ["a.png", "copy of a.png", "b.png"]
+        ...     with Writer.begin(path, space="model/2", shape=(2,)) as writer:
+        ...         writer.add(torch.tensor([[0.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), names)
         ...         manifest = writer.finish(radius=1.0)
         >>> manifest.count, manifest.radius
         (2, 1.0)
@@ -89,7 +89,7 @@ class Writer:
         embedding: str | None = None,
         shard_bytes: int = SHARD_BYTES,
     ) -> Self:
-        """A new set in a folder, or an interrupted build of the same settings, which goes on.
+        """Begin a new set in a folder, or go on with an interrupted build of the same settings.
 
         Args:
             folder: empty or not there yet, unless a build was interrupted in it.
@@ -124,8 +124,9 @@ class Writer:
 
     @classmethod
     def append(cls, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Self:
-        """An addition to a finished set, or one that was interrupted, which goes on. Until it is
-        finished the set on disk is the old one.
+        """Begin an addition to a finished set, or go on with an interrupted one.
+
+        Until it is finished the set on disk is the old one.
 
         Raises:
             StoreError: when there is no set, its build was not finished, or it is damaged.
@@ -174,21 +175,21 @@ class Writer:
 
     @property
     def done(self) -> Set[str]:
-        """The names of all inputs that are in, those of the set that is added to included."""
+        """Names of all inputs in the set, also of the one that is added to."""
         return self._names.done
 
     @property
     def count(self) -> int:
-        """How many different vectors are in."""
+        """Number of different vectors."""
         return len(self._names)
 
     @property
     def dimension(self) -> int:
-        """The length d of a vector."""
+        """Length d of a vector."""
         return int(np.prod(self._settings["shape"]))
 
     def add(self, vectors: Tensor, names: Sequence[str]) -> None:
-        """Put vectors in; those whose stored bytes are in already are kept once, under all names.
+        """Add vectors; equal stored bytes are kept once, under all names.
 
         Args:
             vectors: (m, …) or (m, d), finite.
@@ -218,8 +219,9 @@ class Writer:
         self._usable = True
 
     def vectors(self) -> Mapped:
-        """All vectors that are in, mapped from the disk; none may be added to the last file after
-        that, the next goes into a new one.
+        """Map all vectors from the disk.
+
+        The file that was growing is closed; the next vectors go into a new one.
         """
         self._require_usable()
         self._seal()
@@ -233,8 +235,7 @@ class Writer:
         radius_source: dict[str, Any] | None = None,
         rounding: float = 0.0,
     ) -> Manifest:
-        """Make a set of what is in: write the names and the search index, then the manifest, and
-        remove what is of no more use.
+        """Finish the set: write names, search index and manifest, and remove other files.
 
         Args:
             radius: of the balls; None to keep that of the set that was added to.
@@ -262,8 +263,9 @@ class Writer:
         return manifest
 
     def close(self) -> None:
-        """Let go of the folder; what is not finished can go on later. What was begun and holds
-        nothing new leaves nothing.
+        """Close the folder; unfinished work can go on later.
+
+        What was begun and holds nothing new leaves nothing.
         """
         if self._growing is not None:
             self._growing.close()
@@ -307,7 +309,7 @@ class Writer:
     def _put(
         self, shard: ShardFile, rows: np.ndarray, names: Sequence[str], rounding: float
     ) -> None:
-        """The vectors first and then the journal, so that it never tells of what is not there."""
+        """Write the vectors first, so that the journal never lists what is not there."""
         before = self.count
         digests = [hashlib.sha256(row.tobytes()).digest() for row in rows]
         placed = [
@@ -349,7 +351,7 @@ class Writer:
         self._growing = None
 
     def _replay(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Take up what the journal says is on the disk, and make sure that it is."""
+        """Restore what the journal lists, and check that it is on the disk."""
         count = 0
         for entry in entries:
             if "sealed" in entry:
@@ -370,7 +372,7 @@ class Writer:
                 )
 
     def _manifest(self, radius: float, radius_source: dict[str, Any] | None) -> Manifest:
-        """That of the new set, whose other files are written."""
+        """Write the other files of the new set, and return its manifest."""
         generation = self._base.generation + 1 if self._base else 0
         vectors = self.vectors()
         names = self.folder / f"names-{generation}.parquet"
