@@ -14,7 +14,9 @@ the like, and the same with the earlier name SPALE.
 
 from __future__ import annotations
 
+import inspect
 import os
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import diffusers
 import torch
 
 from unalike.attach import GuidedPipeline, Report, guide
-from unalike.attach.diffusers.arguments import MODEL, completed
+from unalike.attach.diffusers.arguments import MODEL, completed, documented
 from unalike.attach.diffusers.calls import call_parameters, own_call
 from unalike.attach.run.encoders import ExtractorPrompts, prompt_encoder
 from unalike.errors import OptionError
@@ -203,10 +205,14 @@ def guided_class(host: type) -> Any:
         raise OptionError(
             f"host is {host!r}; allowed: a pipeline class of diffusers, as in guided_class(diffusers.FluxPipeline)"
         )
+    ours = {field.name: field.default for field in fields(Settings)}
+    if "class_labels" in inspect.signature(host.__call__).parameters:
+        ours = {"prompt": None, **ours}
     own = {
         "__doc__": f"`{host.__name__}` with the arguments of `SPARKEGuided`.",
         "__module__": __name__,
         "unguided": host.__call__,
+        "__call__": documented(SPARKEGuided.__call__, host.__call__, host.__name__, ours),
     }
     return type(f"SPARKEGuided{host.__name__}", (SPARKEGuided, host), own)
 

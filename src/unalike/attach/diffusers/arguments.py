@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from unalike.attach.diffusers.calls import call_parameters, own_call
@@ -74,6 +75,47 @@ def known_arguments(pipe: Any) -> set[str] | None:
         if call.__module__.startswith("diffusers."):
             return known
     return None if takes_any else known
+
+
+def documented(
+    own: Callable[..., Any],
+    call: Callable[..., Any],
+    name: str,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
+    """A function for a class's `__call__` that runs `own` and shows the arguments of `call`.
+
+    `inspect.signature` and `help` show names and defaults, without annotations, which fill screens
+    in diffusers, and without `**kwargs`, for unknown names are refused.
+
+    Args:
+        own: `(self, *args, **kwargs)`, what is run.
+        call: of the pipeline's class.
+        name: of that class.
+        more: further arguments by their names, with their defaults.
+    """
+
+    @functools.wraps(own, assigned=("__name__", "__module__"))
+    def shown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return own(self, *args, **kwargs)
+
+    del shown.__wrapped__
+    parameters = {
+        p.name: p.replace(annotation=_KINDS.empty)
+        for p in inspect.signature(call).parameters.values()
+        if p.kind is not _KINDS.VAR_KEYWORD
+    }
+    for key, default in (more or {}).items():
+        if key not in parameters:
+            parameters[key] = _KINDS(key, _KINDS.KEYWORD_ONLY, default=default)
+    vars(shown)["__signature__"] = inspect.Signature(list(parameters.values()))
+    ours = f", and {', '.join(more)}" if more else ""
+    shown.__qualname__ = "__call__"
+    shown.__doc__ = (
+        f"Draw with guidance. The arguments are those of `{name}`{ours}.\n\n"
+        f"{inspect.getdoc(own) or ''}"
+    )
+    return shown
 
 
 def _read_by_name(call: Any, mapping: str) -> set[str]:

@@ -4,13 +4,14 @@ set.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.diffusers.arguments import completed
+from unalike.attach.diffusers.arguments import completed, documented
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.calls import call_parameters, named_arguments
 from unalike.attach.diffusers.decoding import Decoder
@@ -24,6 +25,7 @@ from unalike.attach.diffusers.embedded import (
 from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
+from unalike.attach.diffusers.modular import input_names
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
@@ -34,7 +36,7 @@ from unalike.attach.run.guard import Guard, LatentGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.run.randomness import Randomness
-from unalike.attach.run.redraws import Draws
+from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
 from unalike.attach.run.session import Session, require_same_models
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
@@ -130,7 +132,7 @@ def guide(
                 f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
             )
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
-    return GuidedPipeline(
+    return _guided_class(type(pipe), tuple(input_names(pipe)))(
         pipe,
         methods,
         memory=memory,
@@ -147,7 +149,9 @@ class GuidedPipeline:
 
     Calling it takes the arguments of the pipeline and returns what the pipeline returns. The
     pipeline is changed only while a call runs and put back whatever happens; a call that fails
-    leaves the memory as it was. Every other attribute is the pipeline's own.
+    leaves the memory as it was. Every other attribute is the pipeline's own. Its class counts as
+    the pipeline's, so that diffusers makes others of its models, as in
+    `AutoPipelineForImage2Image.from_pipe(guided)`; those are not guided until `guide` is called.
 
     Attributes:
         pipe: the pipeline.
@@ -207,7 +211,7 @@ class GuidedPipeline:
         named = named_arguments(self.pipe, args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
-        draws = Draws(*self._run(methods, named, args, kwargs, keep=True))
+        draws = Redraws(*self._run(methods, named, args, kwargs, keep=True))
         for attempt in range(1, policy.redraws + 1):
             if draws.inside and redraw is not None:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
@@ -237,6 +241,14 @@ class GuidedPipeline:
             setattr(self.pipe, name, value)
             if (own := current(self.pipe)) is not self.pipe:
                 setattr(own, name, value)
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]  # from_pipe asks for it
+        return type(self.pipe)
+
+    def __dir__(self) -> list[str]:
+        own = [name for name in _OWN if not name.startswith("_")]
+        return sorted({*own, *dir(type(self)), *dir(self.pipe)})
 
     def __repr__(self) -> str:
         return f"GuidedPipeline({type(self.pipe).__name__}, {', '.join(map(repr, self.methods)) or 'no methods'})"
@@ -350,6 +362,15 @@ class GuidedPipeline:
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {models.latents!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
+
+
+@functools.cache
+def _guided_class(kind: type, inputs: tuple[str, ...]) -> type[GuidedPipeline]:
+    """The class of guided pipelines of a class, whose call shows the arguments of that one's."""
+    call = getattr(kind, "unguided", kind.__call__)
+    own = documented(GuidedPipeline.__call__, call, kind.__name__, dict.fromkeys(inputs))
+    members = {"__call__": own, "__doc__": GuidedPipeline.__doc__, "__module__": __name__}
+    return type("GuidedPipeline", (GuidedPipeline,), members)
 
 
 def _own(value: Any) -> Any:

@@ -177,7 +177,7 @@ def _inner(own: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(own).items()
-        if name != _ORIGINAL and isinstance(value, kinds)
+        if name != _ORIGINAL and issubclass(type(value), kinds)  # not the class that it tells
     }
 
 

@@ -14,7 +14,7 @@ from unalike.attach.run.guard import PlainGuard
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import MOVE, Policy, refusal
 from unalike.attach.run.randomness import Randomness
-from unalike.attach.run.redraws import Draws
+from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
 from unalike.attach.run.session import Models, Session, require_same_models
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
@@ -130,7 +130,7 @@ class GuidedFunction:
             )
         moved = session.finish(x)
         result = x if moved is None else moved
-        draws = Draws(session, result)
+        draws = Redraws(session, result)
         guard = None if self.shield is None else PlainGuard(self.shield)
         report = replace(
             draws.report(self.methods, guard, as_latents=True), steps=self._evaluations

@@ -88,6 +88,24 @@ def with_latents(output: Any, final: Tensor) -> Any:
     return _with(output, "latents", final.to(latents))
 
 
+def flagged(output: Any, images: int) -> list[int]:
+    """The numbers of the images that the pipeline's safety checker withheld: those that a list of
+    flags in the output names, one for each image.
+
+    Example:
+        >>> flagged((["a", "b"], [False, True]), 2)
+        [1]
+    """
+    if _is_state(output):
+        return []
+    found = set()
+    for part in _parts(output)[1:]:
+        flags = part.tolist() if hasattr(part, "tolist") else part
+        if isinstance(flags, list) and len(flags) == images:
+            found |= {i for i, flag in enumerate(flags) if flag is True}
+    return sorted(found)
+
+
 def pixels(output: Any, images: int) -> Tensor | None:
     """The images of an output, (B, 3, h, w) float32 in [0, 1]; None where it is something else than
     that many such images.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.run.guard import Guard
-from unalike.attach.run.outputs import blanked, pixels, taken
+from unalike.attach.run.outputs import blanked, flagged, pixels, taken
 from unalike.attach.run.report import (
     Certificate,
     Decoded,
@@ -24,7 +24,7 @@ from unalike.errors import ShieldError, UnsupportedError
 from unalike.guidance.method import Method
 
 
-class Draws:
+class Redraws:
     """The runs of one call: the first, and one for each time that images were drawn again.
 
     An image is taken from the run that drew it last. Those that were outside the protected set stay
@@ -62,9 +62,16 @@ class Draws:
         self.inside = [i for i in self.inside if i in still]
 
     @property
+    def flagged(self) -> list[int]:
+        """The numbers of the images that the pipeline's safety checker withheld."""
+        own = [flagged(output, self.images) for output in self._outputs]
+        return [i for i, run in enumerate(self._choice) if i in own[run]]
+
+    @property
     def kept(self) -> list[int]:
-        """The numbers of the images that are outside."""
-        return [i for i in range(self.images) if i not in self.inside]
+        """The numbers of the images that are outside, and that no safety checker withheld."""
+        gone = {*self.inside, *self.flagged}
+        return [i for i in range(self.images) if i not in gone]
 
     @property
     def failures(self) -> dict[int, ShieldError]:
@@ -91,7 +98,7 @@ class Draws:
         return blanked(output, self.inside, self.images) if self.inside else output
 
     def commit(self) -> None:
-        """Adds the images that are outside to the memory, where there is one and the last step was
+        """Adds the images that are kept to the memory, where there is one and the last step was
         reached.
         """
         latents = self.latents()
@@ -137,13 +144,14 @@ class Draws:
             report,
             attempts=attempts,
             refused=report.index in self.inside,
+            flagged=report.index in self.flagged,
             nearest=nearest,
             certificate=certificate,
         )
 
     def _neighbours(self) -> list[Nearest | None]:
-        """The nearest neighbour of each image that is outside, among those of the batch that are
-        and the memory.
+        """The nearest neighbour of each image that is kept, among those of the batch and the
+        memory.
         """
         latents, kept = self.latents(), self.kept
         result: list[Nearest | None] = [None] * self.images

@@ -95,10 +95,12 @@ class ImageReport:
             own step; 0 where it did nothing.
         corrections_of_x0: the same as a share of the norm of the predicted clean latent.
         active: per method, the share of steps at which it did something.
-        nearest: its nearest neighbour; None where there is no other sample.
+        nearest: its nearest neighbour; None where there is no other sample, and for an image that
+            is not returned.
         certificate: None without a shield.
         attempts: how often it was drawn; 1 is the first draw.
         refused: whether it is inside the protected set, so that it was not returned.
+        flagged: whether the pipeline's safety checker withheld it, so that it is not remembered.
         regions: per method with a region, the share of the image that it covers, as it was at the
             last step.
         seed: draws this image again, alone or in a batch, as in `generator=[torch.Generator()
@@ -118,6 +120,7 @@ class ImageReport:
     refused: bool = False
     regions: dict[str, float] = field(default_factory=dict)
     seed: int | None = None
+    flagged: bool = False
 
 
 @dataclass(frozen=True)
