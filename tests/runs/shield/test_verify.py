@@ -322,6 +322,11 @@ def rerecorded(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], N
         (lambda r: r["scores"]["guided"]["prompts"]["cat"].update(images=9), "images of 'cat'"),
         (lambda r: r["guidance"][0].update(active=0.5), "sparke has a mean of 0.5"),
         (lambda r: r.update(command=r["command"].replace("--seed 0", "--seed 1")), "--seed 1"),
+        (lambda r: r.update(command=r["command"].replace("sparke", "cads")), "other methods than"),
+        (lambda r: r.update(command=r["command"].replace(" cat ", " dog ")), "prompt 'cat' is not"),
+        (lambda r: r.update(command=r["command"] + " --compare"), "compare is False"),
+        (lambda r: r.update(command=r["command"] + " '"), "its command cannot be read"),
+        (lambda r: r["methods_as_used"].clear(), "methods_as_used are others"),
     ],
 )
 def test_difference_is_named_when_the_record_was_changed(
@@ -381,6 +386,7 @@ def test_unguided_images_are_compared_when_there_are_some(
         {"on_violation": "refuse", "num": 3, "compare": True},
         {"on_violation": "refuse", "num": 1},
         {"dtype": "bfloat16", "batch_size": 1},
+        {"prompts": ("--seed 3", 'it\'s a cat, "dog"')},
         {"method": ("auto", "spell"), "strength": None, "num": 3},
     ],
 )

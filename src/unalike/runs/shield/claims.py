@@ -9,6 +9,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unalike.runs.summary import FINISHED, LATENTS
 from unalike.shields import Shield
 
 _ROUNDING = 1e-9
+_OF_IMAGES = ("image_sha256", "change", "nearest_source", "nearest_index", "nearest_distance")
 _COMMAND = {
     "--num": "num",
     "--seed": "seed",
@@ -39,11 +41,12 @@ def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Itera
                 f"{RECORD}: the {name} of the protected set is {shield.get(name)!r}, and {true!r} "
                 "in the set itself"
             )
-    if shield.get("on_violation") not in POLICIES:
-        yield (
-            f"{RECORD}: on_violation is {shield.get('on_violation')!r}; allowed: "
-            f"{', '.join(POLICIES)}"
-        )
+    if shield["on_violation"] not in POLICIES:
+        yield f"{RECORD}: on_violation is {shield['on_violation']!r}; allowed: {POLICIES}"
+    used = record.get("methods_as_used")
+    names = [m["name"] for m in record["methods"]]
+    if used is not None and [m["name"] for m in used] != names:
+        yield f"{RECORD}: methods_as_used are others than methods, {', '.join(names)}"
     seeds, num, planned = record.get("seeds"), record["num"], _planned(record)
     if not isinstance(seeds, list) or seeds != [record["seed"] + i for i in range(len(seeds))]:
         yield f"{RECORD}: seeds is {seeds!r}, and they follow from its seed, {record['seed']}"
@@ -58,13 +61,24 @@ def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Itera
 
 
 def _of_command(record: Mapping[str, Any]) -> Iterator[str]:
-    words = shlex.split(record["command"])
-    for flag, name in _COMMAND.items():
-        own = words[words.index(flag) + 1] if flag in words[:-1] else None
-        if own is not None and own != str(record[name]):
-            yield f"{RECORD}: {name} is {record[name]!r}, and its command has {flag} {own}"
+    """Contradictions of the command that repeats the run with the settings beside it."""
+    try:
+        words = shlex.split(record["command"])
+    except ValueError as error:
+        yield f"{RECORD}: its command cannot be read ({error})"
+        return
+    settings = {flag: record[name] for flag, name in _COMMAND.items() if record[name] is not None}
+    for flag, value in {**settings, "--on-violation": record["shield"]["on_violation"]}.items():
+        own = [after for word, after in pairwise(words) if word == flag]
+        if own != [str(value)]:
+            yield f"{RECORD}: its command has {flag} {' '.join(own)}, and the record {value!r}"
+    methods = [m["name"] for m in record["methods"]]
+    if [after for word, after in pairwise(words) if word == "--method"] != methods:
+        yield f"{RECORD}: its command has other methods than {', '.join(methods)}"
+    if ("--compare" in words) != record["compare"]:
+        yield f"{RECORD}: compare is {record['compare']}, and its command says otherwise"
     for prompt in record["prompts"]:
-        if prompt not in words:
+        if prompt not in words and f"--prompt={prompt}" not in words:
             yield f"{RECORD}: the prompt {prompt!r} is not in its command"
 
 
@@ -122,6 +136,7 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
         "certificate_radius": protected.radius,
         "certificate_space": protected.space,
         "certificate_checksum": protected.checksum,
+        **(dict.fromkeys(_OF_IMAGES) if row["refused"] else {}),
     }
 
 
