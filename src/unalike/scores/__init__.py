@@ -2,10 +2,9 @@
 
 All rest on one quantity: the Rényi entropy of order `q` of a normalised kernel matrix `K` (n, n),
 
-    H_q(K) = log(Σ λ^q) / (1 - q),    H_1 = -Σ λ log λ,    H_∞ = -log max λ,    λ: the eigenvalues
-    of K / n,
+    H_q(K) = log(Σ λ^q) / (1 - q),    H_1 = -Σ λ log λ,    H_∞ = -log max λ,
 
-which is 0 for identical samples and `log n` for samples with nothing in common. Scores are its
+with `λ` the eigenvalues of `K / n`. It is 0 for identical samples and `log n` for samples with nothing in common. Scores are its
 exponentials: effective numbers of samples.
 
 - Exact, O(n²) memory, O(n³) time: `vendi`, `rke`, `conditional_vendi`, `conditional_rke`,

@@ -67,8 +67,8 @@ def approximate_vendi(
     sin <w_i, x>) / √r`, `w_i` drawn from N(0, 1 / bandwidth²). Its spectrum approaches that of `K /
     n`: with K̃ the kernel matrix that the features give,
 
-        E ||K̃ / n - K / n||_F² = Σ_ij (1 - k_ij²)² / (2 r n²) ≤ 1 / (2 r),    ||λ̃ - λ||_2 ≤ ||K̃ /
-        n - K / n||_F,
+        E ||K̃ / n - K / n||_F² = Σ_ij (1 - k_ij²)² / (2 r n²) ≤ 1 / (2 r),
+        ||λ̃ - λ||_2 ≤ ||K̃ / n - K / n||_F,
 
     and with probability `1 - δ` the norm is below `√(1 / (2 r)) + √(2 log(1 / δ) / r)`. So
     directions whose eigenvalues are small beside `1 / √r` are not resolved: `error` and `bias` say

@@ -137,8 +137,8 @@ METRICS: dict[str, Metric] = {
         "AuthPct",
         "reference",
         "larger",
-        "percentage of images no closer to a reference image than another of these is; copies "
-        "lower it",
+        "percentage of images further from their nearest reference image than another one is from "
+        "it; copies lower it",
         0,
         100,
     ),
