@@ -73,7 +73,8 @@ class Embedded:
                     )
             if gradient is None:
                 raise OptionError(
-                    f"{self._owner}: embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch"
+                    f"{self._owner}: embed gives vectors without a gradient; leave out no_grad and "
+                    "detach, and anything outside torch"
                 )
             back[i] = length * gradient.flatten().to(back)
         return back
@@ -111,7 +112,8 @@ def require_embed(embed: Any, owner: str) -> None:
     if embed is not None and not callable(embed):
         hint = "extractor.embed" if hasattr(embed, "embed") else "function"
         raise OptionError(
-            f"{owner}: embed is a {type(embed).__name__}; allowed: a function from images (n, 3, h, w) in [0, 1] to vectors (n, e) that "
+            f"{owner}: embed is a {type(embed).__name__}; allowed: a function from images (n, 3, "
+            "h, w) in [0, 1] to vectors (n, e) that "
             f"torch can differentiate, or None to compare latents, as in {owner}(embed={hint})"
         )
 
@@ -119,7 +121,8 @@ def require_embed(embed: Any, owner: str) -> None:
 def _images(context: Context, owner: str) -> Images:
     if context.images is None:
         raise OptionError(
-            f"{owner}: embed is given, and there is nothing here that decodes latents to images; sample with guide(pipe, …) and a pipeline "
+            f"{owner}: embed is given, and there is nothing here that decodes latents to images; "
+            "sample with guide(pipe, …) and a pipeline "
             f"of images, pass images= to Run, or set {owner}(embed=None) to compare latents"
         )
     return context.images

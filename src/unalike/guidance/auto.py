@@ -71,7 +71,8 @@ class Auto(Method):
 
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = (
-        "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise drawn anew"
+        "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise "
+        "drawn anew"
     )
     citation: ClassVar[str] = SPARKE.citation
 

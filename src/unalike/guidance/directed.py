@@ -259,14 +259,18 @@ class Directed(Method, ABC):
 
     def _no_prompts(self, whose: str) -> str:
         return (
-            f"{self._owner}({self._prompted}) needs prompt embeddings, and {whose} has none; pass prompt_encoder= to guide "
-            f"(a function from a list of prompts to embeddings), or set {self._owner}({self._unprompted})"
+            f"{self._owner}({self._prompted}) needs prompt embeddings, and {whose} has none; pass "
+            "prompt_encoder= to guide "
+            "(a function from a list of prompts to embeddings), or set "
+            f"{self._owner}({self._unprompted})"
         )
 
     def _other_encoder(self, stored: int, own: int) -> str:
         return (
-            f"{self._owner}: stored prompt embeddings have size {stored} and those of this generation {own}; they must come from "
-            f"the same encoder: pass that one as prompt_encoder to guide, or set {self._owner}({self._unprompted})"
+            f"{self._owner}: stored prompt embeddings have size {stored} and those of this "
+            f"generation {own}; they must come from "
+            "the same encoder: pass that one as prompt_encoder to guide, or set "
+            f"{self._owner}({self._unprompted})"
         )
 
     def _require_whole_reference(self) -> None:
@@ -296,23 +300,27 @@ class Directed(Method, ABC):
             or not torch.isfinite(reference).all()
         ):
             raise OptionError(
-                f"{owner}: reference is {_kind(reference)}; allowed: a tensor of finite latents (m, …) with at least one row"
+                f"{owner}: reference is {_kind(reference)}; allowed: a tensor of finite latents "
+                "(m, …) with at least one row"
             )
         if weight == 0:
             raise OptionError(
-                f"{owner}: reference is given and reference_weight is 0, so it would do nothing; set a weight above 0 to move away from "
+                f"{owner}: reference is given and reference_weight is 0, so it would do nothing; "
+                "set a weight above 0 to move away from "
                 f"it, below 0 to approach it, {example}"
             )
         if prompts is None:
             return
         if not self.reads_prompts:
             raise OptionError(
-                f"{owner}: reference_prompts is given, and {owner}({self._unprompted}) reads no prompts; leave it out, or set "
+                f"{owner}: reference_prompts is given, and {owner}({self._unprompted}) reads no "
+                "prompts; leave it out, or set "
                 f"{self._prompted}"
             )
         if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(prompts) != len(reference):
             raise OptionError(
-                f"{owner}: reference_prompts is {_kind(prompts)}; allowed: a tensor (m, p) with one row for each of the "
+                f"{owner}: reference_prompts is {_kind(prompts)}; allowed: a tensor (m, p) with "
+                "one row for each of the "
                 f"{len(reference)} references"
             )
 

@@ -71,12 +71,14 @@ class IntervalGuidance(Method):
         super().__post_init__()
         if self.sigma_low >= self.sigma_high:
             raise OptionError(
-                f"IntervalGuidance: sigma_low is {self.sigma_low:g} and sigma_high is {self.sigma_high:g}; sigma_low must be below "
+                f"IntervalGuidance: sigma_low is {self.sigma_low:g} and sigma_high is "
+                f"{self.sigma_high:g}; sigma_low must be below "
                 "sigma_high, as in sigma_low=0.28, sigma_high=5.42"
             )
         if self.limit is not None:
             raise OptionError(
-                f"IntervalGuidance: limit is {self.limit:g}, and there is no correction to be limited; leave it out"
+                f"IntervalGuidance: limit is {self.limit:g}, and there is no correction to be "
+                "limited; leave it out"
             )
 
     def cfg_enabled(self, context: Context) -> bool:

@@ -69,7 +69,8 @@ class Method:
         """
         if not self.acts_on_prompts and type(self).renewal is Method.renewal:
             raise TypeError(
-                f"{type(self).__name__} has no hook; define x0_delta(x0, context), renewal(context), "
+                f"{type(self).__name__} has no hook; define x0_delta(x0, context), "
+                "renewal(context), "
                 "condition(embeddings, context) or cfg_enabled(context)"
             )
         return None

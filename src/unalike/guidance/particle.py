@@ -89,7 +89,8 @@ class ParticleGuidance(Method):
         super().__post_init__()
         if self.features is not None and not callable(self.features):
             raise OptionError(
-                f"ParticleGuidance: features is a {type(self.features).__name__}; allowed: a function from latents (m, …) to features "
+                f"ParticleGuidance: features is a {type(self.features).__name__}; allowed: a "
+                "function from latents (m, …) to features "
                 "(m, …), or None for latent space"
             )
 
@@ -124,7 +125,8 @@ class ParticleGuidance(Method):
             if not isinstance(u, Tensor) or u.ndim < 2 or len(u) != len(x) or not u.requires_grad:
                 got: Any = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
                 raise OptionError(
-                    f"ParticleGuidance: features returned {got} for {len(x)} latents; it must return one row of features for each, by "
+                    f"ParticleGuidance: features returned {got} for {len(x)} latents; it must "
+                    "return one row of features for each, by "
                     "operations that torch can differentiate"
                 )
             u = u.flatten(1)

@@ -80,8 +80,10 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
         ):
             return _box(region, owner)
     raise OptionError(
-        f"{owner}: region is {shown(region)}; allowed: a box (left, top, right, bottom), a mask (a PIL image or a tensor (h, w) or "
-        f"(B, h, w)), words of the prompt, or None for everywhere, as in {owner}(region=(0.0, 0.0, 0.5, 1.0))"
+        f"{owner}: region is {shown(region)}; allowed: a box (left, top, right, bottom), a mask (a "
+        "PIL image or a tensor (h, w) or "
+        f"(B, h, w)), words of the prompt, or None for everywhere, as in {owner}(region=(0.0, 0.0, "
+        "0.5, 1.0))"
     )
 
 
@@ -96,7 +98,8 @@ def inside(region: Region | None, x0: Tensor, context: Context, owner: str) -> T
         return None
     if context.masks is None:
         raise OptionError(
-            f"{owner}: region is {shown(region)}, and there is nothing here that says where in the latents that is; sample with "
+            f"{owner}: region is {shown(region)}, and there is nothing here that says where in the "
+            "latents that is; sample with "
             f"guide(pipe, …), pass masks= to Run, or set {owner}(region=None)"
         )
     mask = context.masks(region).to(x0.device, torch.bool)
@@ -127,7 +130,8 @@ def shown(region: Any) -> str:
 def _words(words: Sequence[str], owner: str) -> tuple[str, ...]:
     if any(not word.strip() for word in words):
         raise OptionError(
-            f"{owner}: region has an empty word; allowed: words of the prompt, as in {owner}(region='cat')"
+            f"{owner}: region has an empty word; allowed: words of the prompt, as in "
+            f"{owner}(region='cat')"
         )
     return tuple(words)
 
@@ -136,7 +140,8 @@ def _box(box: Sequence[float], owner: str) -> tuple[float, ...]:
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise OptionError(
-            f"{owner}: region is {tuple(box)}; allowed of a box: 0 <= left < right <= 1 and 0 <= top < bottom <= 1, as in "
+            f"{owner}: region is {tuple(box)}; allowed of a box: 0 <= left < right <= 1 and 0 <= "
+            "top < bottom <= 1, as in "
             f"{owner}(region=(0.0, 0.0, 0.5, 1.0)) for the left half"
         )
     return tuple(float(side) for side in box)
@@ -145,12 +150,14 @@ def _box(box: Sequence[float], owner: str) -> tuple[float, ...]:
 def _mask(mask: Tensor, owner: str) -> Tensor:
     if mask.ndim not in (2, 3) or mask.numel() == 0 or mask.is_complex():
         raise OptionError(
-            f"{owner}: region is {shown(mask)} and {mask.dtype}; allowed of a mask: (h, w) or (B, h, w) real numbers, at least one, as in "
+            f"{owner}: region is {shown(mask)} and {mask.dtype}; allowed of a mask: (h, w) or (B, "
+            "h, w) real numbers, at least one, as in "
             f"{owner}(region=torch.ones(64, 64))"
         )
     if not torch.isfinite(mask).all():
         raise OptionError(
-            f"{owner}: region is {shown(mask)} with NaN or infinite values; allowed: bool or finite numbers"
+            f"{owner}: region is {shown(mask)} with NaN or infinite values; allowed: bool or "
+            "finite numbers"
         )
     mask = mask.detach()
     if mask.dtype == torch.bool:
@@ -167,7 +174,8 @@ def _luminance(image: Any, owner: str) -> Tensor:
     width, height = image.size
     if width * height == 0:
         raise OptionError(
-            f"{owner}: region is an image of {width} × {height} pixels; allowed of a mask: at least one pixel"
+            f"{owner}: region is an image of {width} × {height} pixels; allowed of a mask: at "
+            "least one pixel"
         )
     pixels = bytearray(image.convert("L").tobytes())
     return torch.frombuffer(pixels, dtype=torch.uint8).view(height, width)

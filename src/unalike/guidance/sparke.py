@@ -114,7 +114,8 @@ class SPARKE(Directed):
 
     name: ClassVar[str] = "sparke"
     summary: ClassVar[str] = (
-        "moves images apart by prompt-aware kernel entropy; linear in their number, also with a long memory"
+        "moves images apart by prompt-aware kernel entropy; linear in their number, also with a "
+        "long memory"
     )
     citation: ClassVar[str] = """@article{jalali2025sparke,
   title = {SPARKE: Scalable Prompt-Aware Diversity and Novelty Guidance in Diffusion Models via RKE Score},

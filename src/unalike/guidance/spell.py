@@ -100,7 +100,8 @@ class SPELL(Method):
 
     name: ClassVar[str] = "spell"
     summary: ClassVar[str] = (
-        "moves images out of balls around protected images, earlier ones and each other; else changes nothing"
+        "moves images out of balls around protected images, earlier ones and each other; else "
+        "changes nothing"
     )
     citation: ClassVar[str] = """@inproceedings{kirchhof2025shielded,
   title = {Shielded Diffusion: Generating Novel and Diverse Images using Sparse Repellency},
@@ -164,7 +165,8 @@ class SPELL(Method):
             return self
         if len(latents) < 2:
             raise OptionError(
-                f"SPELL: radius 'auto' measures distances between images and there is {len(latents)}; make at least two images of a prompt "
+                "SPELL: radius 'auto' measures distances between images and there is "
+                f"{len(latents)}; make at least two images of a prompt "
                 "in that call, or set a number, as in SPELL(radius=20.0)"
             )
         first, second = torch.triu_indices(
@@ -178,7 +180,8 @@ class SPELL(Method):
         )
         if not radius > 0:
             raise OptionError(
-                f"SPELL: radius 'auto' measured {radius:g}: the unguided images are identical; set a number, as in SPELL(radius=20.0)"
+                f"SPELL: radius 'auto' measured {radius:g}: the unguided images are identical; set "
+                "a number, as in SPELL(radius=20.0)"
             )
         return replace(self, radius=radius)
 
@@ -234,7 +237,8 @@ class SPELL(Method):
     def _radius(self) -> float:
         if isinstance(self.radius, str):
             raise OptionError(
-                "SPELL: radius is 'auto' and was not measured; use method.calibrated(latents, groups) with final, unguided latents, "
+                "SPELL: radius is 'auto' and was not measured; use method.calibrated(latents, "
+                "groups) with final, unguided latents, "
                 "or set a number, as in SPELL(radius=20.0)"
             )
         return self.radius
@@ -249,8 +253,10 @@ def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
         return None
     if stored.shape[1] != context.prompts.shape[1]:
         raise OptionError(
-            f"SPELL: prompt embeddings in the memory have size {stored.shape[1]} and those of this generation {context.prompts.shape[1]}; "
-            "they must come from the same encoder: pass that one as prompt_encoder to guide, or set SPELL(same_prompt=False)"
+            f"SPELL: prompt embeddings in the memory have size {stored.shape[1]} and those of this "
+            f"generation {context.prompts.shape[1]}; "
+            "they must come from the same encoder: pass that one as prompt_encoder to guide, or "
+            "set SPELL(same_prompt=False)"
         )
     return unit_rows(context.prompts.to(x)) @ unit_rows(stored.to(x)).T > _SAME_PROMPT
 

@@ -129,7 +129,8 @@ def stored_rows(rows: Tensor, x: Tensor, what: str) -> Tensor:
     """
     if rows.ndim != 2 or rows.shape[1] != x.shape[1]:
         raise OptionError(
-            f"{what} holds latents of shape {tuple(rows.shape[1:])} and this generation has {x.shape[1]} values an image; both must come "
+            f"{what} holds latents of shape {tuple(rows.shape[1:])} and this generation has "
+            f"{x.shape[1]} values an image; both must come "
             "from the same model at the same image size"
         )
     return rows.to(x)

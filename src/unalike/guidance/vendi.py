@@ -152,7 +152,8 @@ class VendiGuidance(Directed):
 
     name: ClassVar[str] = "vendi"
     summary: ClassVar[str] = (
-        "ascends the Vendi or RKE score of batch and memory; Vendi is cubic in their number, a baseline for SPARKE"
+        "ascends the Vendi or RKE score of batch and memory; Vendi is cubic in their number, a "
+        "baseline for SPARKE"
     )
     citation: ClassVar[str] = """@inproceedings{askarihemmat2024improving,
   title = {Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance},

@@ -158,7 +158,8 @@ class Entry:
             if times[index] == now:
                 return index
         raise UnsupportedError(
-            f"{type(scheduler).__name__} was stepped at timestep {now:g}, which is not among the ones "
+            f"{type(scheduler).__name__} was stepped at timestep {now:g}, which is not among the "
+            "ones "
             "still to come; only timesteps that set_timesteps made can be guided, in their order"
         )
 
@@ -184,7 +185,8 @@ def _require_one_way(scheduler: Any, times: Tensor) -> None:
         shown = ", ".join(f"{value:g}" for value in values[:8]) + (", …" * (len(values) > 8))
         raise UnsupportedError(
             f"the {name} of this {type(scheduler).__name__} go up and down ({shown}); only a "
-            "schedule whose noise falls from step to step can be guided: pass timesteps= or sigmas= "
+            "schedule whose noise falls from step to step can be guided: pass timesteps= or "
+            "sigmas= "
             "in their order, or leave them out"
         )
 

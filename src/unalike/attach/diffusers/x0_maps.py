@@ -53,7 +53,8 @@ def _x0_map(scheduler: Any, alpha: float, sigma: float, norm: float) -> tuple[fl
     if prediction == "epsilon":
         if alpha == 0:
             raise UnsupportedError(
-                f"{type(scheduler).__name__}: the schedule begins at pure noise (alpha is 0), where "
+                f"{type(scheduler).__name__}: the schedule begins at pure noise (alpha is 0), "
+                "where "
                 "predicted noise does not determine x0; use a model with v_prediction, or a "
                 "schedule without rescale_betas_zero_snr"
             )
@@ -65,7 +66,8 @@ def _x0_map(scheduler: Any, alpha: float, sigma: float, norm: float) -> tuple[fl
     if prediction == "flow_prediction":
         return 1.0, -sigma
     raise UnsupportedError(
-        f"{type(scheduler).__name__}: no x0 map for prediction_type {prediction!r}; allowed: epsilon, "
+        f"{type(scheduler).__name__}: no x0 map for prediction_type {prediction!r}; allowed: "
+        "epsilon, "
         "v_prediction, sample and flow_prediction"
     )
 
@@ -230,8 +232,10 @@ def flow_consistency(scheduler: Any, timestep: Any) -> SchedulerLevel:
         scheduler._scale_factors and scheduler._upscale_mode
     ):
         raise UnsupportedError(
-            "FlowMatchLCMScheduler: with invert_sigmas its noise levels are not those of its model, "
-            "and with scale factors latents of different steps have different sizes; only the plain "
+            "FlowMatchLCMScheduler: with invert_sigmas its noise levels are not those of its "
+            "model, "
+            "and with scale factors latents of different steps have different sizes; only the "
+            "plain "
             "schedule can be guided: set neither"
         )
     index = scheduler.step_index

@@ -85,7 +85,8 @@ class Conditioning:
             )
             twice = ", each twice," if self._doubled else ""
             raise OptionError(
-                f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are for "
+                f"the sampler has a batch of {rows} and prompts, embeddings, groups or seeds are "
+                "for "
                 f"{images} images{twice}; give one for each image of the batch{hint}"
             )
         texts = (

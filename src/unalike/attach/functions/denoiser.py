@@ -99,7 +99,8 @@ def guide_denoiser(
     """
     if not callable(denoiser):
         raise OptionError(
-            f"denoiser is a {type(denoiser).__name__}; allowed: a function D(x, sigma) that returns clean samples"
+            f"denoiser is a {type(denoiser).__name__}; allowed: a function D(x, sigma) that "
+            "returns clean samples"
         )
     conditioning = Conditioning(prompts, prompt_encoder, embeddings, groups, seeds)
     levels = Sigmas(sigmas, churn=churn, churn_range=churn_range)
@@ -171,7 +172,8 @@ class GuidedDenoiser(GuidedFunction):
         x = sampler(self, *args, **kwargs)
         if not isinstance(x, Tensor):
             raise UnsupportedError(
-                f"the sampler returned a {type(x).__name__}; only one that returns the samples alone can be run by sample(): call begin(), "
+                f"the sampler returned a {type(x).__name__}; only one that returns the samples "
+                "alone can be run by sample(): call begin(), "
                 "the sampler, and finish(x) with the samples"
             )
         return self.finish(x)

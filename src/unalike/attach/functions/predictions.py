@@ -115,7 +115,8 @@ class Chain:
         given = getattr(diffusion, "alphas_cumprod", None)
         if given is None or isinstance(diffusion, Method):
             raise OptionError(
-                f"diffusion is a {type(diffusion).__name__} without alphas_cumprod; allowed: a diffusion of guided-diffusion's kind, as in "
+                f"diffusion is a {type(diffusion).__name__} without alphas_cumprod; allowed: a "
+                "diffusion of guided-diffusion's kind, as in "
                 "denoised_fn(diffusion, SPELL(radius=20.0))"
             )
         alphas = [float(a) for a in given]
@@ -125,7 +126,8 @@ class Chain:
             or any(b >= a for a, b in pairwise(alphas))
         ):
             raise OptionError(
-                "diffusion.alphas_cumprod does not fall from at most 1; it must be that of the steps, the noisiest last"
+                "diffusion.alphas_cumprod does not fall from at most 1; it must be that of the "
+                "steps, the noisiest last"
             )
         self._alphas = alphas
         times = getattr(diffusion, "timestep_map", None)
@@ -135,7 +137,8 @@ class Chain:
         self._times = [float(t) * scale for t in times]
         if len(self._times) != len(alphas):
             raise OptionError(
-                f"diffusion has {len(alphas)} alphas_cumprod and a timestep_map of {len(self._times)}; there must be one each"
+                f"diffusion has {len(alphas)} alphas_cumprod and a timestep_map of "
+                f"{len(self._times)}; there must be one each"
             )
 
     def __len__(self) -> int:
@@ -150,7 +153,8 @@ class Chain:
         off, index = min((abs(t - timestep), i) for i, t in enumerate(self._times))
         if off > 1e-3 * max(1.0, timestep):
             raise UnsupportedError(
-                f"the model was asked at timestep {timestep:g}, which is none of the diffusion's {len(self)}; give the diffusion whose "
+                f"the model was asked at timestep {timestep:g}, which is none of the diffusion's "
+                f"{len(self)}; give the diffusion whose "
                 "loop is run, with its own alphas_cumprod and timestep_map"
             )
         return index
@@ -204,7 +208,8 @@ class GuidedPrediction(GuidedFunction):
         x = loop(self.wrap_model(model), *args, denoised_fn=self, **kwargs)
         if not isinstance(x, Tensor):
             raise UnsupportedError(
-                f"the loop returned a {type(x).__name__}; only one that returns the samples alone can be run by sample(): call begin(), "
+                f"the loop returned a {type(x).__name__}; only one that returns the samples alone "
+                "can be run by sample(): call begin(), "
                 "the loop, and finish(samples)"
             )
         return self.finish(x)
@@ -226,14 +231,16 @@ class GuidedPrediction(GuidedFunction):
         self._open()
         if self._asked is None:
             raise AttachmentError(
-                "denoised_fn was called and the model was not asked before it; give the loop wrap_model(model) as its model, or use "
+                "denoised_fn was called and the model was not asked before it; give the loop "
+                "wrap_model(model) as its model, or use "
                 "sample(loop, model, …)"
             )
         (x_t, timestep), self._asked = self._asked, None
         index = self._chain.index(timestep)
         if t is not None and _one(t) != index:
             raise UnsupportedError(
-                f"denoised_fn was called for step {_one(t):g} and the model was asked for step {index} of the chain"
+                f"denoised_fn was called for step {_one(t):g} and the model was asked for step "
+                f"{index} of the chain"
             )
         steps = len(self._chain)
         return self._corrected(
@@ -275,6 +282,7 @@ def _one(timesteps: Tensor | float) -> float:
         return float(timesteps)
     if bool((timesteps != timesteps.reshape(-1)[0]).any()):
         raise UnsupportedError(
-            "the model was asked at different timesteps in one batch; only one timestep for the whole batch can be guided"
+            "the model was asked at different timesteps in one batch; only one timestep for the "
+            "whole batch can be guided"
         )
     return float(timesteps.reshape(-1)[0])

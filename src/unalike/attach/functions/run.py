@@ -66,11 +66,13 @@ class GuidedFunction:
         for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
             if value is not None and not isinstance(value, kind):
                 raise OptionError(
-                    f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in {name}={kind.__name__}(…)"
+                    f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as "
+                    f"in {name}={kind.__name__}(…)"
                 )
             if value is not None and not space:
                 raise OptionError(
-                    f"{name} is given and space is not; name the space of the samples, so that those of different models are never "
+                    f"{name} is given and space is not; name the space of the samples, so that "
+                    "those of different models are never "
                     'compared, as in space="pixels" for images or the name of an autoencoder for latents'
                 )
         self.methods = tuple(methods)
@@ -87,7 +89,8 @@ class GuidedFunction:
             require_same_models(memory, self._models)
         if shield is not None and shield.space.rpartition("/")[0] != space:
             raise StoreError(
-                f"the shield protects points of {shield.space!r} and these samples are of {space!r}; a shield of samples of shape "
+                f"the shield protects points of {shield.space!r} and these samples are of "
+                f"{space!r}; a shield of samples of shape "
                 f'(3, 64, 64) in this space is made with Shield(samples, space="{space}/3x64x64", radius=…)'
             )
 
@@ -122,11 +125,13 @@ class GuidedFunction:
         session = self._open()
         if not self._evaluations:
             raise AttachmentError(
-                f"nothing was guided: the sampler never asked this {type(self).__name__}; give it to the sampler"
+                f"nothing was guided: the sampler never asked this {type(self).__name__}; give it "
+                "to the sampler"
             )
         if x.shape != self._shape:
             raise OptionError(
-                f"the final samples have shape {tuple(x.shape)} and those that were guided {tuple(self._shape or ())}"
+                f"the final samples have shape {tuple(x.shape)} and those that were guided "
+                f"{tuple(self._shape or ())}"
             )
         moved = session.finish(x)
         result = x if moved is None else moved
@@ -153,7 +158,8 @@ class GuidedFunction:
     def _open(self) -> Session:
         if self._session is None:
             raise AttachmentError(
-                f"this {type(self).__name__} has no run; call begin() before the sampler and finish(x) after it, or sample(sampler, …)"
+                f"this {type(self).__name__} has no run; call begin() before the sampler and "
+                "finish(x) after it, or sample(sampler, …)"
             )
         return self._session
 
@@ -169,11 +175,13 @@ class GuidedFunction:
                 else f"a {type(x0).__name__}"
             )
             raise UnsupportedError(
-                f"the prediction is {got} for samples of shape {tuple(x_t.shape)}; it must be the clean samples alone"
+                f"the prediction is {got} for samples of shape {tuple(x_t.shape)}; it must be the "
+                "clean samples alone"
             )
         if self._shape is not None and x_t.shape != self._shape:
             raise UnsupportedError(
-                f"the samples have shape {tuple(x_t.shape)} and had {tuple(self._shape)} before, in one run; call begin() before each batch"
+                f"the samples have shape {tuple(x_t.shape)} and had {tuple(self._shape)} before, "
+                "in one run; call begin() before each batch"
             )
         self._shape = x_t.shape
         self._require_falling_noise(level, step)
@@ -198,8 +206,10 @@ class GuidedFunction:
             self._first_step = step
         if step < self._first_step:
             raise UnsupportedError(
-                f"the sampler went from step {self._first_step} of its noise levels back to {step}, "
-                "so that its noise rises; only sampling from noise to data can be guided: leave out "
+                f"the sampler went from step {self._first_step} of its noise levels back to "
+                f"{step}, "
+                "so that its noise rises; only sampling from noise to data can be guided: leave "
+                "out "
                 "guidance where samples are turned into noise"
             )
 
@@ -212,12 +222,14 @@ def _require_methods(methods: Sequence[Method]) -> None:
             )
         if method.acts_on_prompts:
             raise UnsupportedError(
-                f"{type(method).__name__} acts on the prompts that a model is given, which a function of samples does not show; leave it "
+                f"{type(method).__name__} acts on the prompts that a model is given, which a "
+                "function of samples does not show; leave it "
                 "out, or guide a diffusers pipeline"
             )
         if method.needs_calibration:
             raise OptionError(
-                f"{method!r} is still to be measured; sample once without guidance and use method.calibrated(samples, groups), or set a "
+                f"{method!r} is still to be measured; sample once without guidance and use "
+                "method.calibrated(samples, groups), or set a "
                 "number, as in SPELL(radius=20.0)"
             )
 

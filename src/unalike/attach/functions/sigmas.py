@@ -61,7 +61,8 @@ class Sigmas:
             or any(b >= a for a, b in pairwise(levels))
         ):
             raise OptionError(
-                f"sigmas is {given!r}; allowed: falling noise levels above 0, with or without a 0 at the end, as the sampler is given "
+                f"sigmas is {given!r}; allowed: falling noise levels above 0, with or without a 0 "
+                "at the end, as the sampler is given "
                 "them, such as karras_sigmas(50)"
             )
         if (
@@ -70,7 +71,8 @@ class Sigmas:
             or not (math.isfinite(churn) and churn >= 0)
         ):
             raise OptionError(
-                f"churn is {churn!r}; allowed: a number of at least 0, the sampler's S_churn, as in churn=40"
+                f"churn is {churn!r}; allowed: a number of at least 0, the sampler's S_churn, as "
+                "in churn=40"
             )
         low, high = churn_range
         self._levels = levels
@@ -126,8 +128,10 @@ def one_sigma(sigma: Tensor | float) -> float:
         )
     if isinstance(sigma, Tensor) and bool((sigma != sigma.reshape(-1)[0]).any()):
         raise UnsupportedError(
-            f"the denoiser was asked at noise levels from {float(sigma.min()):g} to {float(sigma.max()):g} in one batch; only one level "
-            "for the whole batch can be guided: sample images of different levels in batches of their own"
+            f"the denoiser was asked at noise levels from {float(sigma.min()):g} to "
+            f"{float(sigma.max()):g} in one batch; only one level "
+            "for the whole batch can be guided: sample images of different levels in batches of "
+            "their own"
         )
     return value
 
@@ -160,7 +164,8 @@ def karras_sigmas(
         )
     if not (0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf):
         raise OptionError(
-            f"sigma_min is {sigma_min!r}, sigma_max is {sigma_max!r} and rho is {rho!r}; allowed: 0 < sigma_min < sigma_max, and rho above "
+            f"sigma_min is {sigma_min!r}, sigma_max is {sigma_max!r} and rho is {rho!r}; allowed: "
+            "0 < sigma_min < sigma_max, and rho above "
             "0, as in karras_sigmas(50, sigma_min=0.002, sigma_max=80)"
         )
     share = torch.arange(steps, dtype=torch.float64) / max(1, steps - 1)
