@@ -55,7 +55,7 @@ def test_report_says_that_no_noise_was_renewed_when_the_solver_drops_it(
     tiny_sd: Any, scheduler: str
 ) -> None:
     auto, own = used(tiny_sd, scheduler, unalike.Auto(), Anew())
-    assert auto["options"]["renew"] == 0.0
+    assert auto["options"]["eta"] == 0.0
     assert auto["options"]["strength"] == unalike.Auto().strength
     assert auto["renewal"] == {"asked": 1.0, "used": 0.0, "steps": 0}
     assert own["options"]["part"] == 0.0
@@ -66,12 +66,12 @@ def test_report_says_that_no_noise_was_renewed_when_the_solver_drops_it(
 def test_report_says_how_much_noise_was_renewed_when_the_solver_can(
     tiny_sd: Any, scheduler: str
 ) -> None:
-    (auto,) = used(tiny_sd, scheduler, unalike.Auto(renew=0.75))
-    assert auto["options"]["renew"] == 0.75
+    (auto,) = used(tiny_sd, scheduler, unalike.Auto(eta=0.75))
+    assert auto["options"]["eta"] == 0.75
     assert auto["renewal"] == {"asked": 0.75, "used": 0.75, "steps": 3}
 
 
 def test_report_has_no_renewal_when_none_was_asked_for(tiny_sd: Any) -> None:
-    for method in (unalike.SPARKE(), unalike.Auto(renew=0.0)):
+    for method in (unalike.SPARKE(), unalike.Auto(eta=0.0)):
         (entry,) = used(tiny_sd, "DDIMScheduler", method)
         assert "renewal" not in entry

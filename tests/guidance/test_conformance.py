@@ -15,7 +15,7 @@ from unalike.guidance.methods import METHODS
 
 class TestAutoWithoutNoise(MemoryConformance):
     method = "auto"
-    active = {"strength": 0.1, "noise_to_signal": 1e-6, "renew": 0.0, "limit": None}  # noqa: RUF012
+    active = {"strength": 0.1, "noise_to_signal": 1e-6, "eta": 0.0, "limit": None}  # noqa: RUF012
     idle = ({"strength": 0}, {"noise_to_signal": 1e6, "start": 0.5})
 
     def test_every_image_changes_at_every_step_when_active(self) -> None:

@@ -1,5 +1,5 @@
-"""Guidance methods: corrections of a solver's predicted clean latents, or of the model's input, that
-make images unlike each other.
+"""Guidance methods: they correct predicted clean latents, or the model's input, so that images are
+unlike each other.
 
 One file a method; `methods` is the table of them, `method` their base, `context` what they see at a
 step, and `run` one guided generation on any host. Names are imported when they are first used.

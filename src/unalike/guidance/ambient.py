@@ -1,6 +1,4 @@
-"""The ambient variant of guidance: predictions are compared as embeddings of the images that they
-decode to.
-"""
+"""The ambient variant of guidance: predictions are decoded and compared by image features."""
 
 from __future__ import annotations
 
@@ -18,15 +16,14 @@ Embed = Callable[[Tensor], Tensor]
 
 
 class _Traced(NamedTuple):
-    """Latents (b, …) with their embeddings (b, e), which torch can differentiate."""
+    """Latents (b, …) with their features (b, e), which torch can differentiate."""
 
     leaf: Tensor
     e: Tensor
 
 
 class Embedded:
-    """The embeddings `e` of a batch of predictions, and the way back from a direction among them to
-    one among latents.
+    """The image features `e` of a batch of predictions, and the pull-back of directions to latents.
 
     Gradients are taken image by image, so that the graph of one decoder is held at a time; an image
     alone is decoded once.
@@ -38,7 +35,7 @@ class Embedded:
         owner: the method, for messages.
 
     Raises:
-        OptionError: where the host has no images, and for an embedding that is not one vector an
+        OptionError: where the host has no images, and for features that are not one vector an
             image.
 
     Cost: `B` images decoded and embedded, and where `B > 1` as many again with a backward pass
@@ -59,7 +56,7 @@ class Embedded:
         The decoder may be in half precision, so that vectors of norm 1 go through it.
 
         Raises:
-            OptionError: for an embedding without a gradient.
+            OptionError: for features without a gradient.
         """
         back = torch.zeros_like(self._x0.flatten(1))
         for i in v.any(dim=1).nonzero().flatten().tolist():
@@ -89,10 +86,10 @@ class Embedded:
 
 @torch.no_grad()
 def embedded_rows(x0: Tensor | None, context: Context, embed: Embed, owner: str) -> Tensor:
-    """The embeddings (n, e) of latents (n, …), or for None of the whole memory, without gradients.
+    """The features (n, e) of latents (n, …), or for None of the whole memory, without gradients.
 
     Raises:
-        OptionError: where the host has no images, and for an embedding that is not one vector an
+        OptionError: where the host has no images, and for features that are not one vector an
             image.
     """
     images = _images(context, owner)

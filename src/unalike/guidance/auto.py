@@ -1,4 +1,4 @@
-"""Auto: what did best in the benchmarks, as one method without anything to tune."""
+"""Auto: the best of the benchmarks, with nothing to tune."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from unalike.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
-    """Decides early, and lets the model clean up: prompt-aware repulsion while noise prevails, and
-    noise drawn anew at every step.
+    """Repels images at high noise, by their prompts, and renews noise at every step.
 
-    - While the step leads to a level with `next_sigma / next_alpha ≥ noise_to_signal`, where it is
-      decided what an image shows, the prediction moves as `SPARKE` moves it with `target="x0"`:
+    - While the step ends at a level with `next_sigma / next_alpha ≥ noise_to_signal`, where the
+      content of an image is decided, the prediction moves as `SPARKE` moves it with `target="x0"`:
       away from the other images of the batch and from earlier ones, by how similar their prompts
       are,
 
           delta = strength · ||x0|| · direction(x0)
 
       and never by more than `limit` of the denoiser's own step. Below that level nothing is pushed,
-      since images that are pushed off the model's manifold there are not brought back. Where steps
-      are so few that already the first one leads below it, that one alone pushes, by `strength`
-      times the share of `noise_to_signal` that is left; the last step never does.
-    - At every step the noise is drawn anew as in ancestral sampling (see
-      `unalike.guidance.noise.renew_noise`). It brings back what was pushed between two pictures, and
-      lets images of almost equal predictions part. Only samplers of one deterministic step can do
-      so (DDIM, Euler, flow-matching Euler, samplers of one's own that say so); with others this
-      part is left out, and the report says so.
+      since the model does not bring back images that are pushed off its manifold there. With so
+      few steps that already the first one ends below it, that one alone pushes, by `strength` times
+      the share of `noise_to_signal` that is left; the last step never does.
+    - Every step renews noise as in ancestral sampling (see `unalike.guidance.noise.renew_noise`).
+      This brings back images that were pushed off the manifold, and separates images of almost
+      equal predictions. Only deterministic first-order solvers can do so (DDIM, Euler,
+      flow-matching Euler, registered ones that say so). With others it is left out, and the report
+      says so.
 
-    An image without anything to be unlike, and a call without memory for one image, is drawn as in
-    ancestral sampling.
+    A single image without a memory is drawn as in ancestral sampling.
 
     Source: SPARKE, Jalali et al. 2025 (arXiv:2506.10173); ancestral sampling as DDIM with η = 1,
-    Song, Meng and Ermon 2021 (arXiv:2010.02502); that repulsion should end early and be followed by
-    noise is ours, from `python -m benchmarks pareto`.
+    Song, Meng and Ermon 2021 (arXiv:2010.02502); that repulsion ends early and noise follows is
+    ours, from `python -m benchmarks pareto`.
 
     Cost: that of SPARKE, at fewer steps.
 
@@ -49,7 +47,7 @@ class Auto(Method):
             method off, noise included.
         noise_to_signal: the noise level, in units of the data, down to which images are pushed
             apart; above 0.
-        renew: how much of the noise is drawn anew; 1 as in ancestral sampling.
+        eta: how much of the noise is renewed at each step, from 0 to 1; 1 as in ancestral sampling.
         batch: whether the images of the batch are unlike each other.
         memory: whether they are unlike earlier generations.
 
@@ -71,8 +69,7 @@ class Auto(Method):
 
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = (
-        "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, and noise "
-        "drawn anew"
+        "the best of the benchmarks, nothing to tune: early prompt-aware repulsion, renewed noise"
     )
     citation: ClassVar[str] = SPARKE.citation
 
@@ -85,7 +82,7 @@ class Auto(Method):
         above=0,
         high=1_000_000_000,
     )
-    renew: float = option(1.0, "how much of the noise is drawn anew", low=0, high=1)
+    eta: float = option(1.0, "how much of the noise is renewed at each step", low=0, high=1)
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
     limit: float | None = option(
@@ -102,9 +99,7 @@ class Auto(Method):
         return True
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The repulsion (B, …); None below its noise level, and where there is nothing to be
-        unlike.
-        """
+        """The repulsion (B, …); None below its noise level, and for one image without a memory."""
         left = context.level.next_sigma / (self.noise_to_signal * context.level.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None
@@ -113,9 +108,9 @@ class Auto(Method):
         ).x0_delta(x0, context)
 
     def renewal(self, context: Context) -> float:
-        """`renew`, at every step; 0 with the strength 0."""
-        return self.renew if self.strength > 0 else 0.0
+        """`eta`, at every step; 0 with the strength 0."""
+        return self.eta if self.strength > 0 else 0.0
 
     def without_renewal(self) -> Self:
-        """The same with `renew=0`."""
-        return replace(self, renew=0.0)
+        """The same with `eta=0`."""
+        return replace(self, eta=0.0)

@@ -1,4 +1,4 @@
-"""Balls around points that are in memory."""
+"""Balls around latents that are held in memory (RAM)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Balls:
     Attributes:
         centres: (m, d).
         radius: in their units.
-        counts: which centres count for which images (B, m), where not all do for all.
-        what: what they are, for messages.
+        counts: (B, m), the centres that count for each image; None where all do.
+        what: their name in messages.
 
     Example:
         >>> import torch
-        >>> [(image, len(rows)) for image, rows in Balls(torch.zeros(1, 2), 1.0).touched(torch.tensor([[0.5, 0.0], [3.0, 0.0]]))]
+        >>> x0 = torch.tensor([[0.5, 0.0], [3.0, 0.0]])
+        >>> [(i, len(rows)) for i, rows in Balls(torch.zeros(1, 2), 1.0).touched(x0)]
         [(0, 1)]
     """
 

@@ -1,4 +1,4 @@
-"""CADS: noise on the prompt's embedding, much at the first steps and none at the last."""
+"""CADS: noise on the prompt's embedding that fades over the steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unalike.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class CADS(Method):
-    """Anneals the condition: the model is given `ŷ` in place of the embedding `y` of the prompt,
-    with `n` standard normal noise,
+    """Anneals the condition: noises the embedding `y` of the prompt, less from step to step.
 
-        ŷ = √γ y + s √(1 - γ) n,    γ = 1 for t ≤ tau_1,  0 for t ≥ tau_2,  (tau_2 - t) / (tau_2 -
-        tau_1) between,
+        ŷ = √γ y + s √(1 - γ) n
+        γ = 1 for t ≤ tau_1,  0 for t ≥ tau_2,  (tau_2 - t) / (tau_2 - tau_1) between
 
-    for time `t = 1 - step / steps`, from 1 at the first step towards 0. `ŷ` is then scaled to mean
+    with standard normal noise `n` and time `t = 1 - step / steps`, from 1 at the first step towards
+    0. `ŷ` is then scaled to mean
     and standard deviation of `y` and mixed with what it was by `mixing`. Each image has its own
     noise, from its own seed, new at each step. Embeddings that sum up a whole prompt (pooled ones)
     and those of classes are treated alike; the embedding of the empty prompt is left as it is.
@@ -50,16 +50,19 @@ class CADS(Method):
         >>> from unalike.guidance.context import Context
         >>> from unalike.guidance.level import Level
         >>> level = Level(alpha=0.6, sigma=0.8, next_alpha=0.8, next_sigma=0.6)
-        >>> context = Context(step=6, steps=10, x_t=torch.zeros(1, 4), groups=torch.zeros(1), level=level)
-        >>> CADS(tau_1=0.5, tau_2=0.9).condition(torch.ones(1, 3), context) is None  # t is 0.4: the prompt is as it is
+        >>> x_t, groups = torch.zeros(1, 4), torch.zeros(1)
+        >>> context = Context(step=6, steps=10, level=level, x_t=x_t, groups=groups)  # t is 0.4
+        >>> CADS(tau_1=0.5, tau_2=0.9).condition(torch.ones(1, 3), context) is None
         True
     """
 
     name: ClassVar[str] = "cads"
-    summary: ClassVar[str] = "noises the prompt's embedding at the first steps, less and less"
+    summary: ClassVar[str] = "noises the prompt's embedding, less from step to step"
     citation: ClassVar[str] = """@inproceedings{sadat2024cads,
-  title = {{CADS}: Unleashing the Diversity of Diffusion Models through Condition-Annealed Sampling},
-  author = {Sadat, Seyedmorteza and Buhmann, Jakob and Bradley, Derek and Hilliges, Otmar and Weber, Romann M.},
+  title = {{CADS}: Unleashing the Diversity of Diffusion Models through Condition-Annealed
+    Sampling},
+  author = {Sadat, Seyedmorteza and Buhmann, Jakob and Bradley, Derek and Hilliges, Otmar and
+    Weber, Romann M.},
   booktitle = {International Conference on Learning Representations},
   year = {2024},
   eprint = {2310.17347},

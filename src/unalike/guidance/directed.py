@@ -1,6 +1,4 @@
-"""What SPARKE and Vendi guidance share: one step of a given length, along a direction that is found
-among unit vectors.
-"""
+"""The step of SPARKE and Vendi guidance: of a given length, along a direction on the sphere."""
 
 from __future__ import annotations
 
@@ -28,16 +26,15 @@ _NEGLIGIBLE = 1e-8
 
 @dataclass(frozen=True)
 class Compared:
-    """What a direction is found among, in the space that is compared: flattened latents, or
-    embeddings of images.
+    """The vectors among which a direction is found: flattened latents, or features of images.
 
     Attributes:
-        f: unit vectors (B, e) of what is moved, 0 outside of the region.
+        f: unit vectors (B, e) of the images that are moved, 0 outside of the region.
         clean: the predictions of the batch (B, e), whole and not scaled.
         own: whether `f` are the unit vectors of `clean`, and not of noisy latents.
         memory: earlier generations, or None.
         reference: the reference set, or None.
-        inside: what counts of each vector, (1, e) or (B, e) bool; None for everything.
+        inside: the numbers of each vector that count, (1, e) or (B, e) bool; None for all.
     """
 
     f: Tensor
@@ -50,12 +47,11 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Directed(Method, ABC):
-    """Base of methods that move each image by `strength · ||x||` along a direction `u` that they
-    find on the unit sphere.
+    """Base of methods that move each image by `strength · ||x||` along a direction on the sphere.
 
-    With `m` the region (1 everywhere without one), `x` what is moved and `f = m∘x / ||m∘x||`, a
-    subclass gives `away(f)`, a weighted mean of unit vectors; what is descended or ascended depends
-    on `f` alone, so that the part of `away` along `f` is left out:
+    With the region `m` (1 everywhere without one), the latent `x` that is moved and `f = m∘x /
+    ||m∘x||`, a subclass gives `away(f)`, a weighted mean of unit vectors. Its score depends on `f`
+    alone, so that the part of `away` along `f` is left out:
 
         v = m∘away - <m∘away, f> f + regularizer · (d - 1 - ||m∘x||²) f,    d the numbers inside,
         delta = strength · ||m∘x|| · v / ||v||

@@ -13,8 +13,7 @@ from unalike.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalGuidance(Method):
-    """Leaves classifier-free guidance out, as at a guidance scale of 1, except where `sigma_low < σ
-    / α ≤ sigma_high`.
+    """Switches classifier-free guidance off outside of `sigma_low < σ / α ≤ sigma_high`.
 
     Guidance at high noise levels decides what is drawn, and so takes variety; at low ones it
     changes little. `σ / α` is the noise level in units of the data, the σ of the variance exploding
@@ -44,16 +43,20 @@ class IntervalGuidance(Method):
         >>> from unalike.guidance.context import Context
         >>> from unalike.guidance.level import Level
         >>> level = Level(alpha=0.6, sigma=0.8, next_alpha=0.8, next_sigma=0.6)
-        >>> context = Context(step=0, steps=2, x_t=torch.zeros(1, 4), groups=torch.zeros(1), level=level)
-        >>> IntervalGuidance(sigma_low=0.3, sigma_high=1.0).cfg_enabled(context)  # 0.8 / 0.6 is above 1
+        >>> x_t, groups = torch.zeros(1, 4), torch.zeros(1)
+        >>> context = Context(step=0, steps=2, level=level, x_t=x_t, groups=groups)
+        >>> method = IntervalGuidance(sigma_low=0.3, sigma_high=1.0)
+        >>> method.cfg_enabled(context)  # 0.8 / 0.6 is above 1
         False
     """
 
     name: ClassVar[str] = "interval"
-    summary: ClassVar[str] = "leaves classifier-free guidance out at high and low noise levels"
+    summary: ClassVar[str] = "switches classifier-free guidance off at high and low noise levels"
     citation: ClassVar[str] = """@inproceedings{kynkaanniemi2024applying,
-  title = {Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models},
-  author = {Kynk{\\"a}{\\"a}nniemi, Tuomas and Aittala, Miika and Karras, Tero and Laine, Samuli and Aila, Timo and Lehtinen, Jaakko},
+  title = {Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in
+    Diffusion Models},
+  author = {Kynk{\\"a}{\\"a}nniemi, Tuomas and Aittala, Miika and Karras, Tero and Laine, Samuli and
+    Aila, Timo and Lehtinen, Jaakko},
   booktitle = {Advances in Neural Information Processing Systems},
   year = {2024},
   eprint = {2404.07724},

@@ -20,8 +20,7 @@ from unalike.options import option, require_allowed
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of all guidance methods: a window in the schedule, a stride, and a limit on the size of
-    a correction.
+    """Base of all guidance methods: a window in the schedule, a stride, a limit on corrections.
 
     Args:
         start: fraction of the schedule at which the method begins to act.
@@ -64,20 +63,16 @@ class Method:
         return self.start * steps <= step < self.stop * steps and step % self.every == 0
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The correction (B, …) to add to the predicted clean latents `x0` (B, …), in float32; None
-        for none at all.
-        """
+        """The correction (B, …) in float32 of the predicted clean latents `x0` (B, …), or None."""
         if not self.acts_on_prompts and type(self).renewal is Method.renewal:
             raise TypeError(
                 f"{type(self).__name__} has no hook; define x0_delta(x0, context), "
-                "renewal(context), "
-                "condition(embeddings, context) or cfg_enabled(context)"
+                "renewal(context), condition(embeddings, context) or cfg_enabled(context)"
             )
         return None
 
     def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
-        """Other embeddings (B, …) of the prompts for the model at this step, in place of
-        `embeddings` (B, …); None to leave them.
+        """The embeddings (B, …) that the model is given in place of `embeddings`, or None.
 
         Called before the model, once for each tensor of embeddings that it takes (tokens, pooled, a
         class in each block). The context has the model's own input as `x_t`, and neither memory nor
@@ -86,9 +81,7 @@ class Method:
         return None
 
     def cfg_enabled(self, context: Context) -> bool:
-        """Whether classifier-free guidance is on at this step; the context is that of
-        `condition`.
-        """
+        """Whether classifier-free guidance is on at this step; called as `condition` is."""
         return True
 
     def renewal(self, context: Context) -> float:
@@ -103,21 +96,17 @@ class Method:
 
     @property
     def acts_on_prompts(self) -> bool:
-        """Whether the method has a `condition` or a `cfg_enabled` of its own, for which the host
-        has to be able to reach the prompts.
-        """
+        """Whether the method needs a host that can change the model's prompts."""
         own = type(self)
         return own.condition is not Method.condition or own.cfg_enabled is not Method.cfg_enabled
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the method has a setting that must first be measured on unguided samples (see
-        `calibrated`).
-        """
+        """Whether `calibrated` must first measure a setting on unguided samples."""
         return False
 
     def calibrated(self, latents: Tensor, groups: Tensor) -> Self:
-        """The same method with such settings measured on final, unguided latents (B, …) and their
-        prompt groups (B,).
+        """The method with its settings measured on final, unguided latents (B, …) and their prompt
+        groups (B,).
         """
         return self

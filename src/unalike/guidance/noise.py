@@ -25,8 +25,7 @@ def limited(delta: Tensor, x0: Tensor, context: Context, limit: float | None) ->
 
 
 def denoiser_step(x0: Tensor, context: Context) -> Tensor:
-    """`||x0 - x_t / alpha||` (B,): how far the denoiser itself moves each image, in the units of
-    `x0`.
+    """`||x0 - x_t / alpha||` (B,): how far the denoiser itself moves each image.
 
     Where alpha is 0 (pure noise) the norm of `x0` stands for it.
     """
@@ -36,8 +35,7 @@ def denoiser_step(x0: Tensor, context: Context) -> Tensor:
 
 
 def renew_noise(x0: Tensor, eta: float, context: Context) -> Tensor | None:
-    """The edit (B, …) of `x0` (B, …) that makes a deterministic first-order step renew part of the
-    noise.
+    """The edit (B, …) of x0 by which a deterministic first-order step renews part of its noise.
 
     The step goes from `x_t = alpha · x0 + sigma · e` to `next_alpha · x0 + next_sigma · e`. With
     fresh noise `z` the edit makes it go to
@@ -45,8 +43,8 @@ def renew_noise(x0: Tensor, eta: float, context: Context) -> Tensor | None:
         next_alpha · x0 + √(next_sigma² - s²) · e + s · z
         s = eta · next_sigma · √(1 - (alpha · next_sigma / (next_alpha · sigma))²)
 
-    `eta = 1` draws from the posterior of the noisier chain, as ancestral sampling does; 0 leaves the
-    step deterministic. An edit of x0 by `delta` moves the result by
+    `eta = 1` draws from the posterior of the noisier chain, as ancestral sampling does; 0 leaves
+    the step deterministic. An edit of x0 by `delta` moves the result by
     `(next_alpha - alpha · next_sigma / sigma) · delta`.
 
     Source: Song, Meng and Ermon 2021, Eq. 12 and 16 (arXiv:2010.02502), written for any alpha and
@@ -68,7 +66,7 @@ def renew_noise(x0: Tensor, eta: float, context: Context) -> Tensor | None:
         ...     step=0, steps=1, level=last, x_t=torch.zeros(1, 1), groups=torch.zeros(1),
         ...     deterministic_first_order=True,
         ... )
-        >>> renew_noise(torch.ones(1, 1), 1.0, context) is None  # no noise is left after the last step
+        >>> renew_noise(torch.ones(1, 1), 1.0, context) is None  # no noise is left to renew
         True
     """
     if eta == 0 or not renews_noise(context):
@@ -91,10 +89,9 @@ def renews_noise(context: Context) -> bool:
 
 
 def x0_edit(shift: Tensor, context: Context) -> Tensor | None:
-    """The edit of x0 that moves the next latent as far as adding `shift` to `x_t` before the step
-    would, the model's output kept.
+    """The edit of x0 that moves the next latent as far as `x_t + shift` would with the same output.
 
-    One deterministic step of the sampler takes `x0` and the noise `e` to `next_alpha · x0 +
+    One deterministic first-order step takes `x0` and the noise `e` to `next_alpha · x0 +
     next_sigma · e`.
     - `x_t + shift` with the predicted noise kept is `x0 + shift / alpha`, so the next latent moves
       by `shift · next_alpha / alpha`.

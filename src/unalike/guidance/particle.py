@@ -1,6 +1,4 @@
-"""Particle guidance: the images of a batch repel each other through a joint potential, weighted by
-the noise level.
-"""
+"""Particle guidance: a joint potential through which the images of a batch repel each other."""
 
 from __future__ import annotations
 
@@ -21,12 +19,11 @@ from unalike.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ParticleGuidance(Method):
-    """Adds the gradient of `-Σ_{i≠j} k(u_i, u_j)` to the score of the `m` images of each prompt, `k
-    = exp(-||u_i - u_j||² / h)`.
+    """Adds the gradient of `-Σ_{i≠j} k(u_i, u_j)` to the score of the `m` images of each prompt.
 
-    In latent space `u = x_t`, `h = median² / log m` with the median of the distances within the
-    prompt, taken as constant, and by Tweedie's formula a change of the score by `g` is one of x0 by
-    `σ² / α · g`:
+    The kernel is `k = exp(-||u_i - u_j||² / h)`. In latent space `u = x_t` and `h = median² / log
+    m` with the median of the distances within the prompt, taken as constant. By Tweedie's formula a
+    change of the score by `g` is one of x0 by `σ² / α · g`:
 
         delta_i = strength · σ² / α · Σ_j 2 k(u_i, u_j) (u_i - u_j) / h
 
@@ -61,8 +58,9 @@ class ParticleGuidance(Method):
         >>> from unalike.guidance.level import Level
         >>> x = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
         >>> level = Level(alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
-        >>> context = Context(step=0, steps=1, x_t=x, groups=torch.zeros(2, dtype=torch.int64), level=level)
-        >>> ParticleGuidance(strength=1.0).x0_delta(x, context)  # k = 1/2 at the median: log 2 · (1 / 2) of the difference
+        >>> groups = torch.zeros(2, dtype=torch.int64)
+        >>> context = Context(step=0, steps=1, level=level, x_t=x, groups=groups)
+        >>> ParticleGuidance(strength=1.0).x0_delta(x, context)  # log 2 · (1 / 2) of the difference
         tensor([[-0.3466,  0.3466],
                 [ 0.3466, -0.3466]])
     """
@@ -73,7 +71,8 @@ class ParticleGuidance(Method):
     )
     citation: ClassVar[str] = """@inproceedings{corso2024particle,
   title = {Particle Guidance: non-I.I.D. Diverse Sampling with Diffusion Models},
-  author = {Corso, Gabriele and Xu, Yilun and De Bortoli, Valentin and Barzilay, Regina and Jaakkola, Tommi},
+  author = {Corso, Gabriele and Xu, Yilun and De Bortoli, Valentin and Barzilay, Regina and
+    Jaakkola, Tommi},
   booktitle = {International Conference on Learning Representations},
   year = {2024},
   eprint = {2310.13102},
@@ -95,9 +94,7 @@ class ParticleGuidance(Method):
             )
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
-        """The correction (B, …); None where no prompt has two images, the strength is 0, or there
-        is no signal yet.
-        """
+        """The correction (B, …); None without two images of a prompt, strength, or signal."""
         if self.strength == 0 or context.level.alpha == 0:
             return None
         clean = x0.to(torch.promote_types(x0.dtype, torch.float32))
@@ -141,8 +138,6 @@ def _repulsion(u: Tensor) -> Tensor:
     others = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     bandwidth = squared[others].quantile(0.5) / math.log(len(u))
     if bandwidth == 0:
-        return torch.zeros_like(
-            u
-        )  # more than half of the pairs are equal: no direction leads apart
+        return torch.zeros_like(u)  # most pairs are equal: no direction leads apart
     weights = torch.where(others, (-squared / bandwidth).exp(), 0) * (2 / bandwidth)
     return weights.sum(dim=1, keepdim=True) * u - weights @ u

@@ -1,4 +1,4 @@
-"""What a host hands to methods: earlier samples, protected sets, and predictions as images."""
+"""Interfaces of what hosts provide to methods: earlier samples, protected sets, decoded images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class References:
-    """Stored clean latents (n, d) in float32, flattened, and the embeddings (n, p) of their prompts
-    where those are known.
-    """
+    """Flattened clean latents (n, d) in float32, and embeddings (n, p) of their prompts or None."""
 
     latents: Tensor
     prompts: Tensor | None = None
@@ -65,8 +63,11 @@ class Images(Protocol):
     """Predictions and earlier samples as images, for methods that compare their features."""
 
     def embedded(self, x0: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """The features (B, e), with gradients, that `embed` computes from the decoded predictions x0
-        (B, …): images (B, 3, h, w) in [0, 1].
+        """The features (B, e), with gradients, that `embed` computes from decoded predictions.
+
+        Args:
+            x0: predictions (B, …).
+            embed: from images (B, 3, h, w) in [0, 1] to features (B, e).
         """
         ...
 

@@ -13,8 +13,8 @@ from unalike.guidance.context import Context
 from unalike.images import read_image
 
 
-class Picture(Protocol):
-    """What is asked of a PIL image."""
+class PILImage(Protocol):
+    """The part of a PIL image's interface that is used."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -30,15 +30,13 @@ class Picture(Protocol):
         ...
 
 
-Region: TypeAlias = str | Sequence[str] | Sequence[float] | Tensor | Picture
-"""A region as users give it; as methods keep it, and hosts are asked for it, a str, a tuple, or a
-mask (h, w) or (B, h, w) of bool.
+Region: TypeAlias = str | Sequence[str] | Sequence[float] | Tensor | PILImage
+"""A region as users give it. Methods keep it as a str, a tuple, or a bool mask (h, w) or (B, h, w).
 """
 
 
 def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...] | Tensor | None:
-    """A region as users may give it, in the form that methods keep: lists as tuples, masks as bool
-    tensors.
+    """A region in the form that methods keep: lists as tuples, masks as bool tensors.
 
     Args:
         region: None for everywhere; a word or phrase of the prompt, or a list of some; a box
@@ -46,7 +44,7 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
             mask, a PIL image or a tensor (h, w) or (B, h, w). Of a PIL image the luminance counts,
             inside from 128; of floats what is above 0.5 is inside; whole numbers are 8-bit ones
             where any is above 1.
-        owner: whose region it is, for messages.
+        owner: the method, for messages.
 
     Raises:
         OptionError: for anything else, an empty word, a box that is empty or reaches beyond the
@@ -58,11 +56,10 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
         ('cat', 'hat')
         >>> checked(torch.tensor([[0.2, 0.7]]), "SPELL")
         tensor([[False,  True]])
-        >>> checked((0.5, 0, 0.5, 1), "SPELL")  # doctest: +NORMALIZE_WHITESPACE
+        >>> checked((0.5, 0, 0.5, 1), "SPELL")
         Traceback (most recent call last):
         ...
-        unalike.errors.OptionError: SPELL: region is (0.5, 0, 0.5, 1); allowed of a box: 0 <= left < right <= 1 and 0 <= top < bottom <= 1,
-        as in SPELL(region=(0.0, 0.0, 0.5, 1.0)) for the left half
+        unalike.errors.OptionError: SPELL: region is (0.5, 0, 0.5, 1); allowed of a box: 0 <= ...
     """
     if region is None:
         return None
@@ -88,11 +85,10 @@ def checked(region: Any, owner: str) -> str | tuple[str, ...] | tuple[float, ...
 
 
 def inside(region: Region | None, x0: Tensor, context: Context, owner: str) -> Tensor | None:
-    """Which numbers of the flattened predictions x0 (B, …) a region has inside: (B or 1, d) bool;
-    None for everywhere.
+    """The mask (B or 1, d) of a region over flattened predictions x0 (B, …); None for everywhere.
 
     Raises:
-        OptionError: where the host knows no places.
+        OptionError: where the host cannot locate regions.
     """
     if region is None:
         return None

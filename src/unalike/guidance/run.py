@@ -1,6 +1,6 @@
 """`Run`: one guided generation on any host.
 
-The host (a diffusers pipeline, a k-diffusion sampler, a loop of one's own) hands over each model
+The host (a diffusers pipeline, a k-diffusion sampler, your own loop) hands over each model
 evaluation as a `Call` and applies the correction that comes back.
 """
 

@@ -25,11 +25,11 @@ _BLOCK = 2**20  # numbers of a block of stored rows, 4 MiB: a processor's cache 
 
 @dataclass(frozen=True, kw_only=True)
 class SPARKE(Directed):
-    """Descends `IRKE(Z) = ||K_Z / n||_F²` or, by default, `Cond-IRKE(Z|Y) = ||K_Z ∘ K_Y||_F² /
-    ||K_Y||_F²` in each image of a batch.
+    """Moves each image of a batch down the gradient of a kernel score of all images.
 
-    With `f = x / ||x||` and stored unit vectors `f_i`, prompts `y` and `y_i` scaled to norm 1 too,
-    the direction of descent is that of
+    The score is `IRKE(Z) = ||K_Z / n||_F²` or, by default, `Cond-IRKE(Z|Y) = ||K_Z ∘ K_Y||_F² /
+    ||K_Y||_F²`. With `f = x / ||x||` and stored unit vectors `f_i`, prompts `y` and `y_i` scaled to
+    norm 1 too, the direction of descent is that of
 
         Gaussian: f - Σ_i softmax_i(2 log k_Z(f, f_i) + 2 log k_Y(y, y_i)) f_i
         cosine:     - Σ_i k_Y(y, y_i)² k_Z(f, f_i) f_i
@@ -97,7 +97,7 @@ class SPARKE(Directed):
     Raises:
         OptionError: for an option outside its allowed values; from `x0_delta` where "cond-rke"
             lacks prompt embeddings, stored latents or embeddings are of another size, or the host
-            knows no places for `region` or no images for `embed`.
+            cannot locate `region` or no images for `embed`.
 
     Example:
         >>> import torch
@@ -118,7 +118,8 @@ class SPARKE(Directed):
         "long memory"
     )
     citation: ClassVar[str] = """@article{jalali2025sparke,
-  title = {SPARKE: Scalable Prompt-Aware Diversity and Novelty Guidance in Diffusion Models via RKE Score},
+  title = {SPARKE: Scalable Prompt-Aware Diversity and Novelty Guidance in Diffusion Models via
+    RKE Score},
   author = {Jalali, Mohammad and Lei, Haoyu and Gohari, Amin and Farnia, Farzan},
   journal = {arXiv preprint arXiv:2506.10173},
   year = {2025}
@@ -261,9 +262,8 @@ class SPARKE(Directed):
         matters = self._matters(whole.prompt_terms)
         to_any = matters.any(dim=0)
         left_out = None
-        if (
-            self.kernel == "gaussian"
-        ):  # cosine's weights are those of the prompts, so that there is nothing to be checked later
+        # cosine's weights are those of the prompts, so that there is nothing to check later
+        if self.kernel == "gaussian":
             left_out = whole.prompt_terms.masked_fill(matters, -torch.inf).logsumexp(
                 dim=1, keepdim=True
             )

@@ -21,13 +21,14 @@ from unalike.guidance.stored import stored_rows
 from unalike.kernels import unit_rows
 from unalike.options import option
 
-_SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt; leaves room for half-precision encoders and storage
+_SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt, with room for half precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class SPELL(Method):
-    """Moves each predicted clean latent out of the balls of radius `r` around references `z_k` that
-    it lies in:
+    """Moves each predicted clean latent out of the balls around references that it lies in.
+
+    With radius `r` and references `z_k`,
 
         delta(x0) = overcompensation · Σ_k max(0, r / ||x0 - z_k|| - 1) · (x0 - z_k)
 
@@ -36,9 +37,9 @@ class SPELL(Method):
     one. References are any mix of the protected set (its own radius counts), the memory, and the
     predictions of the other images of the batch, each moved by the full distance as published.
 
-    A protected set in an embedding, `e = f(decoded x0)`, repels along a gradient instead: with `s`
-    the sum above for `e`, and `g` its pull-back through encoder and decoder, the gradient of `Σ_k
-    (r ||e - z_k|| - ||e - z_k||² / 2)`, the move is `(||s||² / ||g||²) · g`. To first order that
+    A protected set of image features, `e = f(decoded x0)`, repels along a gradient instead: with
+    `s` the sum above for `e`, and `g` its pull-back through encoder and decoder (the gradient of
+    `Σ_k (r ||e - z_k|| - ||e - z_k||² / 2)`), the move is `(||s||² / ||g||²) · g`. To first order it
     takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
 
     At a centre itself no direction leads out by the formula; there the move is `r` along the noise
@@ -51,7 +52,7 @@ class SPELL(Method):
         (sqrt(r² - ||b||²) / ||a|| - 1) · a
 
     which leads to its surface too, and where `a` is 0 it is `sqrt(r² - ||b||²)` along the part of
-    the noise that is inside. The move of a protected set in an embedding is cut off at the region.
+    the noise that is inside. The move of a protected set of features is cut off at the region.
     What is done after the last step is not: an image that ends up inside of a shield is moved out
     of it as a whole, region or not.
 
@@ -91,21 +92,23 @@ class SPELL(Method):
         >>> x0 = torch.tensor([[0.6, 0.0], [0.0, 2.0]])
         >>> context = Context(
         ...     step=0, steps=1, level=Level(alpha=1, sigma=1, next_alpha=1, next_sigma=0), x_t=x0,
-        ...     groups=torch.zeros(2, dtype=torch.int64), shield=Balls(torch.zeros(1, 2), radius=1.0),
+        ...     groups=torch.zeros(2, dtype=torch.int64),
+        ...     shield=Balls(torch.zeros(1, 2), radius=1.0),
         ... )
-        >>> SPELL(radius=0.5).x0_delta(x0, context)  # the first lies in the ball around 0, the second in none
+        >>> SPELL(radius=0.5).x0_delta(x0, context)  # only the first lies in the ball around 0
         tensor([[0.4000, 0.0000],
                 [0.0000, 0.0000]])
     """
 
     name: ClassVar[str] = "spell"
     summary: ClassVar[str] = (
-        "moves images out of balls around protected images, earlier ones and each other; else "
-        "changes nothing"
+        "moves images out of balls around protected images, earlier ones and each other; changes "
+        "nothing else"
     )
     citation: ClassVar[str] = """@inproceedings{kirchhof2025shielded,
   title = {Shielded Diffusion: Generating Novel and Diverse Images using Sparse Repellency},
-  author = {Kirchhof, Michael and Thornton, James and B{\\'e}thune, Louis and Ablin, Pierre and Ndiaye, Eugene and Cuturi, Marco},
+  author = {Kirchhof, Michael and Thornton, James and B{\\'e}thune, Louis and Ablin, Pierre and
+    Ndiaye, Eugene and Cuturi, Marco},
   booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
   series = {PMLR},
   volume = {267},
@@ -158,7 +161,8 @@ class SPELL(Method):
             OptionError: for fewer than two images, or a median of 0.
 
         Example:
-            >>> SPELL(factor=0.5).calibrated(torch.tensor([[0.0], [4.0], [9.0]]), torch.tensor([0, 0, 1])).radius
+            >>> latents, groups = torch.tensor([[0.0], [4.0], [9.0]]), torch.tensor([0, 0, 1])
+            >>> SPELL(factor=0.5).calibrated(latents, groups).radius
             2.0
         """
         if self.radius != "auto":

@@ -1,6 +1,4 @@
-"""Stored samples as SPARKE reads them: block by block, and for each image only those that matter to
-it.
-"""
+"""Stored samples, read block by block, and for each image only those that matter to it."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ Block = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Stored:
-    """Samples to be unlike.
+    """Earlier samples that images are moved away from.
 
     Rows are not copied to be normalised: their norms are divided out of the sums over them instead.
 
@@ -45,8 +43,8 @@ class Stored:
     inside: Tensor | None = None
 
     def restricted(self, inside: Tensor) -> Stored:
-        """The same samples where only what is inside, (1, d) or (B, d), counts of each; rows are
-        still not copied.
+        """The same samples, of which only the numbers inside (1, d) or (B, d) count; rows are not
+        copied.
         """
         return replace(
             self, inside=inside, whole=None if self.whole is None else self.whole.restricted(inside)
@@ -104,7 +102,8 @@ def parts(matters: Tensor) -> tuple[tuple[Any, Tensor | None], ...]:
 
     Example:
         >>> import torch
-        >>> halves = torch.arange(12)[:, None] % 2 == torch.arange(6) // 3  # images of two prompts, each with its own half of six rows
+        >>> # images of two prompts, each with its own half of six rows
+        >>> halves = torch.arange(12)[:, None] % 2 == torch.arange(6) // 3
         >>> parts(halves)[1]
         (tensor([ 0,  2,  4,  6,  8, 10]), tensor([0, 1, 2]))
         >>> parts(halves[:2])  # two images read everything together as fast

@@ -55,8 +55,7 @@ def entropy_gradient(gram: Tensor, rows: slice = slice(None)) -> Tensor:
 
 @dataclass(frozen=True)
 class _Others:
-    """Samples that a new one is compared with: unit rows, their prompts as unit rows, and at order
-    1 their Gram matrix.
+    """Samples that a new one is compared with: unit rows, prompts, and at order 1 a Gram matrix.
 
     `source` and `inside` are what the rows were made from.
     """
@@ -70,11 +69,10 @@ class _Others:
 
 @dataclass(frozen=True, kw_only=True)
 class VendiGuidance(Directed):
-    """Moves each image up the gradient of the Vendi score of all images, `exp(H_q(K_Z))`, or of
-    `exp(H_q(K_Z ∘ K_Y))` with prompts.
+    """Moves each image of a batch up the gradient of the Vendi score of all images.
 
-    With unit vectors `f` of what is compared, the gradient by the new sample `b` over the stored
-    samples `i` is
+    The score is `exp(H_q(K_Z))`, or `exp(H_q(K_Z ∘ K_Y))` with prompts. With the unit vectors `f`
+    that are compared, the gradient by the new sample `b` over the stored samples `i` is
 
         Gaussian: g_b = Σ_i w_bi (f_i - f_b),    w = ∂H_q/∂K ∘ K
         cosine:   g_b = Σ_i w_bi f_i,            w = ∂H_q/∂K ∘ K_Y
@@ -84,8 +82,8 @@ class VendiGuidance(Directed):
     images, each with its own prompt. The step along it, on the sphere, is that of `Directed`, which
     has the equations of targets, regions, embeddings and the regulariser too; what enters there is
 
-        Gaussian: Σ_i w_bi f_i / Σ_i K_bi²,      cosine: Σ_i w_bi f_i / Σ_i (K_Y)_bi²,      ∂H_q/∂K
-        times n at order 1, ∂H_2/∂K = -K
+        Gaussian: Σ_i w_bi f_i / Σ_i K_bi²,    cosine: Σ_i w_bi f_i / Σ_i (K_Y)_bi²
+        ∂H_q/∂K times n at order 1,    ∂H_2/∂K = -K
 
     which at order 2 is the mean of unit vectors that SPARKE has, and at order 1 comes to it where
     samples are little alike.
@@ -144,8 +142,9 @@ class VendiGuidance(Directed):
         >>> from unalike.guidance.level import Level
         >>> x0 = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
         >>> level = Level(alpha=1.0, sigma=1.0, next_alpha=1.0, next_sigma=0.0)
-        >>> context = Context(step=0, steps=1, x_t=x0, groups=torch.zeros(2, dtype=torch.int64), level=level)
-        >>> VendiGuidance(strength=0.1).x0_delta(x0, context)  # 0.1 of the norm 5, apart along the circle
+        >>> groups = torch.zeros(2, dtype=torch.int64)
+        >>> context = Context(step=0, steps=1, level=level, x_t=x0, groups=groups)
+        >>> VendiGuidance(strength=0.1).x0_delta(x0, context)  # 0.1 of the norm 5, along the circle
         tensor([[-0.4000,  0.3000],
                 [ 0.3000, -0.4000]])
     """
@@ -157,7 +156,8 @@ class VendiGuidance(Directed):
     )
     citation: ClassVar[str] = """@inproceedings{askarihemmat2024improving,
   title = {Improving Geo-diversity of Generated Images with Contextualized Vendi Score Guidance},
-  author = {Askari Hemmat, Reyhane and Hall, Melissa and Sun, Alicia and Ross, Candace and Drozdzal, Michal and Romero-Soriano, Adriana},
+  author = {Askari Hemmat, Reyhane and Hall, Melissa and Sun, Alicia and Ross, Candace and
+    Drozdzal, Michal and Romero-Soriano, Adriana},
   booktitle = {European Conference on Computer Vision},
   year = {2024},
   eprint = {2406.04551},

@@ -2,8 +2,8 @@
 
 Every solver reads the model's output as a statement about the clean latent, `x0 = a · sample + b ·
 model_output`, at the noise level `sample = alpha · x0 + sigma · noise`. The entry of its class says
-which numbers hold at the current call, and where the call goes. A class without an entry is refused,
-never guessed at.
+which numbers hold at the current call, and where the call goes. A class without an entry is
+refused, never guessed at.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def register(
             evaluation. Only then can methods renew noise (`Auto`).
         position: `(scheduler, timestep) -> index` in the schedule, for a class without a step index
             whose timesteps do not tell.
-        scheduler_timesteps: `(scheduler, number) -> timesteps`, those that the model may be given as
-            this number; by itself, or on a scale from 0 to 1, unless given.
+        scheduler_timesteps: `(scheduler, number) -> timesteps`, those that the model may be given
+            as this number; by itself, or on a scale from 0 to 1, unless given.
 
     Example:
         >>> import diffusers
@@ -78,7 +78,7 @@ def register(
         False
         >>> def straight_level(scheduler, timestep):
         ...     sigma, after = (float(scheduler.sigmas[scheduler.step_index + i]) for i in (0, 1))
-        ...     return SchedulerLevel(1 - sigma, sigma, a=1.0, b=-sigma, next_alpha=1 - after, next_sigma=after)
+        ...     return SchedulerLevel(1 - sigma, sigma, 1.0, -sigma, 1 - after, after)
         >>> register(Straight, straight_level, deterministic_first_order=True)
         >>> supported(Straight())
         True

@@ -1,5 +1,4 @@
-"""One entry for each of diffusers' schedulers: its x0 map, its schedule, and whether its step is
-deterministic and of first order.
+"""One entry for each of diffusers' schedulers: x0 map, schedule, determinism, positions.
 
 An edit of x0 by `delta` at one call does not move every solver's result by the same amount, because
 it stays in what the solver remembers:
@@ -92,7 +91,7 @@ class Entry:
             evaluation. Stochastic and clipping settings of the scheduler are seen to besides.
         position: of a call in the schedule, for a class without a step index that has a rule of its
             own; None to go by the timesteps.
-        scheduler_timesteps: the timesteps of the scheduler that a model may be given as this number.
+        scheduler_timesteps: the timesteps that a model may be given as this number.
     """
 
     level: LevelMap

@@ -1,5 +1,4 @@
-"""x0 maps of diffusers' own schedulers: the noise level of the current call, and the clean latent
-that the model's output stands for.
+"""x0 maps of diffusers' schedulers: noise level and predicted clean latent of the current call.
 
 Every map is a function `(scheduler, timestep) -> SchedulerLevel`, read right before the scheduler's
 own `step`; the step index, if the scheduler has one, is set by then.
@@ -199,10 +198,11 @@ def multistep(scheduler: Any, timestep: Any) -> SchedulerLevel:
 
 
 def adds_noise(scheduler: Any) -> bool:
-    """Whether a flow-matching scheduler is driven with `sample = x0 + sigma · noise`, as by Cosmos 2,
-    whose sigmas go up to 80; on a straight path, `(1 - sigma) · x0 + sigma · noise`, they end at 1.
+    """Whether a flow-matching scheduler is driven with `sample = x0 + sigma · noise`.
 
-    Both read the output the same way, `x0 = sample - sigma · output`, and take the same step.
+    Cosmos 2 does so, with sigmas up to 80; those of a straight path, `(1 - sigma) · x0 + sigma ·
+    noise`, end at 1. Both read the output the same way, `x0 = sample - sigma · output`, and take
+    the same step.
     """
     stochastic = scheduler.config.get("stochastic_sampling", False)
     return not stochastic and float(scheduler.sigmas.max()) > 1 + _ROUNDING

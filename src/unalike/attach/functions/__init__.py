@@ -1,5 +1,4 @@
-"""Guidance for samplers that are not diffusers pipelines: functions from noisy samples, or from
-predictions, to clean ones.
+"""Guidance for samplers outside diffusers: of denoisers, or of predicted clean samples.
 
 `guide_denoiser` is for `D(x, sigma) -> x0` as k-diffusion, EDM and EDM2 have it; `denoised_fn` for
 the argument of that name of guided-diffusion and what came of it (GLIDE, DiT, MDT). Models of
@@ -8,7 +7,7 @@ pixels need nothing else, for there the sample is the image. Nothing here import
 Published settings of `SPELL` for such models, with the radius between 0 and 2 times the median
 distance of unguided samples:
 
-| model | sampler's steps | images in a batch | overcompensation |
+| model | steps | images in a batch | overcompensation |
 |---|---|---|---|
 | EDMv2 (`guide_denoiser`), class to image, latents | 50 | 8 | 1 |
 | MDTv2 (`denoised_fn`), class to image, latents | 50 | 2 | 1 |

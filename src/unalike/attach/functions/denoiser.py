@@ -35,7 +35,7 @@ def guide_denoiser(
     groups: Sequence[int] | Tensor | None = None,
     seeds: Sequence[int] | None = None,
 ) -> GuidedDenoiser:
-    """The denoiser with guidance: give it to the sampler in the place of the denoiser itself.
+    """The denoiser with guidance; give it to the sampler in place of the denoiser.
 
         x0 = D(x, sigma) + delta,    x = x0 + sigma · noise
 
@@ -93,7 +93,8 @@ def guide_denoiser(
         ...     return x
         >>> sigmas = [4.0, 2.0, 1.0, 0.0]
         >>> guided = guide_denoiser(denoiser, SPELL(radius=1.0), sigmas=sigmas)
-        >>> x = guided.sample(euler, 4 * torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), sigmas)
+        >>> noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+        >>> x = guided.sample(euler, 4 * noise, sigmas)
         >>> bool((x[0] - x[1]).norm() > 0.5), guided.report.steps
         (True, 3)
     """
@@ -184,4 +185,5 @@ class GuidedDenoiser(GuidedFunction):
         return getattr(self.denoiser, name)
 
     def __repr__(self) -> str:
-        return f"GuidedDenoiser({len(self._sigmas)} steps, {', '.join(map(repr, self.methods)) or 'no methods'})"
+        methods = ", ".join(map(repr, self.methods)) or "no methods"
+        return f"GuidedDenoiser({len(self._sigmas)} steps, {methods})"

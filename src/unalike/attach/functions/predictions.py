@@ -1,6 +1,4 @@
-"""Guidance of predictions where a sampling loop takes a function for them: `denoised_fn` of
-guided-diffusion, GLIDE, DiT and MDT.
-"""
+"""Guidance of predictions: the `denoised_fn` of guided-diffusion, GLIDE, DiT and MDT."""
 
 from __future__ import annotations
 
@@ -35,8 +33,7 @@ def denoised_fn(
     groups: Sequence[int] | Tensor | None = None,
     seeds: Sequence[int] | None = None,
 ) -> GuidedPrediction:
-    """The function that a sampling loop of guided-diffusion's kind takes as `denoised_fn`, with
-    guidance in it.
+    """A guided `denoised_fn` for sampling loops of guided-diffusion's kind.
 
     Such a loop hands over the prediction of the clean samples and nothing else, so the model is
     wrapped too, to see the noisy samples and the timestep: `wrap_model(model)`, which `sample(loop,
@@ -78,7 +75,8 @@ def denoised_fn(
         >>> def model(x, t):  # that knows one sample, 0
         ...     return torch.zeros_like(x)
         >>> guided = denoised_fn(diffusion, SPELL(radius=1.0))
-        >>> x = guided.sample(loop, model, torch.randn(2, 3, generator=torch.Generator().manual_seed(0)))
+        >>> noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+        >>> x = guided.sample(loop, model, noise)
         >>> bool((x[0] - x[1]).norm() > 0.5), guided.report.steps
         (True, 3)
     """
@@ -95,8 +93,7 @@ def denoised_fn(
 
 
 class Chain:
-    """The noise levels that a diffusion of guided-diffusion's kind steps through, and the timesteps
-    that its model is given.
+    """The noise levels of a diffusion of guided-diffusion's kind, and its model's timesteps.
 
     Args:
         diffusion: as for `denoised_fn`.
@@ -188,8 +185,8 @@ class GuidedPrediction(GuidedFunction):
         return super().begin()
 
     def wrap_model(self, model: Callable[..., Any]) -> Watched:
-        """The model, `model(x, timesteps, …)`, for the loop: it does the same, and what it is asked
-        is seen.
+        """The model `model(x, timesteps, …)` for the loop; it does the same, and its input is
+        recorded.
         """
         return Watched(model, self._see)
 
@@ -251,11 +248,12 @@ class GuidedPrediction(GuidedFunction):
         self._asked = x.detach(), _one(timesteps)
 
     def __repr__(self) -> str:
-        return f"GuidedPrediction({len(self._chain)} steps, {', '.join(map(repr, self.methods)) or 'no methods'})"
+        methods = ", ".join(map(repr, self.methods)) or "no methods"
+        return f"GuidedPrediction({len(self._chain)} steps, {methods})"
 
 
 class Watched:
-    """A model that tells what it is asked; every attribute is the model's own.
+    """A model whose input is recorded; every attribute is the model's own.
 
     Args:
         model: `model(x, timesteps, …)`.
@@ -266,7 +264,7 @@ class Watched:
         self._model, self._see = model, see
 
     def __call__(self, x: Tensor, timesteps: Any, *args: Any, **kwargs: Any) -> Any:
-        """What the model makes of it."""
+        """The model's own output."""
         self._see(x, timesteps)
         return self._model(x, timesteps, *args, **kwargs)
 

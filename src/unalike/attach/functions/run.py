@@ -1,4 +1,4 @@
-"""The life of a guided run of a function: begun, corrected at each evaluation, finished."""
+"""Begin, correct and finish a guided run of a function."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from unalike.shields import Shield
 
 
 class GuidedFunction:
-    """What `GuidedDenoiser` and `GuidedPrediction` have in common: `begin`, then the sampler's
-    evaluations, then `finish`.
+    """Base of `GuidedDenoiser` and `GuidedPrediction`: `begin`, the sampler's calls, `finish`.
 
     One run after another can be made with one object; a run that is not finished, because the
     sampler failed, leaves nothing behind.
@@ -72,8 +71,8 @@ class GuidedFunction:
             if value is not None and not space:
                 raise OptionError(
                     f"{name} is given and space is not; name the space of the samples, so that "
-                    "those of different models are never "
-                    'compared, as in space="pixels" for images or the name of an autoencoder for latents'
+                    'those of different models are never compared, as in space="pixels" for images '
+                    "or the name of an autoencoder for latents"
                 )
         self.methods = tuple(methods)
         self.memory, self.shield = memory, shield
@@ -90,8 +89,8 @@ class GuidedFunction:
         if shield is not None and shield.space.rpartition("/")[0] != space:
             raise StoreError(
                 f"the shield protects points of {shield.space!r} and these samples are of "
-                f"{space!r}; a shield of samples of shape "
-                f'(3, 64, 64) in this space is made with Shield(samples, space="{space}/3x64x64", radius=…)'
+                f"{space!r}; a shield of samples of shape (3, 64, 64) in this space is made with "
+                f'Shield(samples, space="{space}/3x64x64", radius=…)'
             )
 
     def begin(self) -> Self:
@@ -110,8 +109,7 @@ class GuidedFunction:
         return self
 
     def finish(self, x: Tensor) -> Tensor:
-        """The samples (R, …) that the sampler ended with, those inside a protected ball moved out:
-        checked, remembered and reported.
+        """Checks, remembers and reports the final samples (R, …); moves them out of balls.
 
         Where nothing is moved they are returned as they are.
 

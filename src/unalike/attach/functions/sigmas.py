@@ -1,4 +1,4 @@
-"""Where in its schedule a sampler is, told from the noise level that it asks a denoiser about."""
+"""The step of a sampler's schedule that a noise level belongs to."""
 
 from __future__ import annotations
 
@@ -83,8 +83,7 @@ class Sigmas:
         return len(self._levels)
 
     def place(self, sigma: float) -> tuple[int, float]:
-        """The index of the step that a call at `sigma` belongs to, and the level that the step ends
-        with.
+        """The index of the step that a call at `sigma` belongs to, and the level that it ends at.
 
         Raises:
             UnsupportedError: for a level so far above the first one that no churn raises it there.
@@ -115,8 +114,7 @@ class Sigmas:
 
 
 def one_sigma(sigma: Tensor | float) -> float:
-    """The noise level of a whole batch, from a number or a tensor with one for each image, of any
-    shape.
+    """The noise level of a whole batch, from a number or a tensor with one for each image.
 
     Raises:
         UnsupportedError: where images have different noise levels, or one has none.

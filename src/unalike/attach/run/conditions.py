@@ -43,7 +43,7 @@ def given_groups(groups: Sequence[int] | Tensor | None) -> Tensor | None:
         >>> given_groups(["cat", "dog"])
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: groups is ['cat', 'dog']; allowed: a whole number for each image, as in groups=[0, 0, 1, 1]
+        unalike.errors.OptionError: groups is ['cat', 'dog']; allowed: a whole number for each ...
     """
     if groups is None:
         return None
