@@ -57,7 +57,7 @@ class Size:
         test: prompts that are reported.
         strengths, stops: of the trials, the same for both ways.
         images: of a prompt, drawn together.
-        steps: of the sampler.
+        steps: of the scheduler.
         rounds: repetitions of the measurement of time, each of `timed` steps.
         timed: see `rounds`.
         layers: of each of CLIP's towers; 12 is ViT-B/32.

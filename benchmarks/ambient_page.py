@@ -23,9 +23,7 @@ _SETTING = ("way", "strength", "stop")
 
 
 def best(rows: Sequence[Row], way: str) -> dict[str, Any]:
-    """The setting of a way with most distinct right images on the validation prompts, as a share of
-    the possible; then of precision.
-    """
+    """The setting of a way with the largest coverage on the validation prompts, then precision."""
     own = [r for r in rows if r["split"] == VALIDATION and r["way"] == way]
     settings = list(dict.fromkeys(tuple(r[name] for name in _SETTING) for r in own))
     chosen = max(
@@ -39,9 +37,7 @@ def _of(rows: Sequence[Row], setting: tuple[Any, ...]) -> list[Row]:
 
 
 def _measures(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """By prompt: precision, distinct right images as a share of the possible, and seconds an
-    image.
-    """
+    """Precision, coverage and seconds an image, prompt by prompt."""
     columns = (
         [r["right"] / r["samples"], r["distinct"] / r["possible"], r["seconds"] / r["samples"]]
         for r in rows
@@ -137,25 +133,37 @@ def page(folder: Path) -> str:
     samples, rounds = tested[UNGUIDED][0]["samples"], 1 + max(r["round"] for r in steps)
     parts = [
         "## Ambient: comparing images in place of latents",
-        "What does comparing images in place of latents bring, and what does it cost? `python -m benchmarks ambient`",
-        "`SPARKE(embed=…)`, the ambient variant of the paper, decodes each prediction, embeds the image, and takes the gradient back "
-        "through both networks. Here the embedding is that of the judge of the emoji model, by which images are told apart in the end, "
-        "which favours this variant. SPARKE on latents beside it, each with the strength and window, of "
-        f"{trials} trials, that gave most distinct right images on {validation} validation prompts; then {samples} images of each of "
-        f"{len(tested[UNGUIDED])} test prompts, 20 steps, CFG 2.5, the same seeds. Times are processor time of one thread, so that "
-        "waiting for other work on the machine does not count. Intervals are 95%, by a bootstrap over prompts.",
+        (
+            "What does comparing images in place of latents bring, and what does it cost? `python -m "
+            "benchmarks ambient`"
+        ),
+        "`SPARKE(embed=…)`, the ambient variant of the paper, decodes each prediction, embeds the "
+        "image, and takes the gradient back through both networks. Here the embedding is that of "
+        "the judge of the emoji model, by which images are told apart in the end, which favours "
+        "this variant. SPARKE on latents beside it, each with the strength and window, of "
+        f"{trials} trials, that gave most distinct right images on {validation} validation "
+        f"prompts; then {samples} images of each of {len(tested[UNGUIDED])} test prompts, 20 "
+        "steps, CFG 2.5, the same seeds. Times are processor time of one thread, so that waiting "
+        "for other work on the machine does not count. Intervals are 95%, by a bootstrap over "
+        "prompts.",
         _quality(tested),
         _difference(tested),
-        f"![Precision and distinct right images, and the time of a step](../benchmarks/results/ambient/{FIGURE})",
-        f"The time of a step of {steps[0]['images']} images, medians of {rounds} rounds of all ways in turn, in calls of few steps whose "
-        "preparation is included. CLIP ViT-B/32 has its real size and random weights, which the time does not depend on, and sees the "
-        "64×64 images enlarged to 224×224. The decoder is that of the emoji model, so that of larger images adds to this; its gradient is "
-        "taken image by image with intermediate results computed again, which saves memory and costs a pass more.",
+        (
+            "![Precision and distinct right images, and the time of a "
+            f"step](../benchmarks/results/ambient/{FIGURE})"
+        ),
+        f"The time of a step of {steps[0]['images']} images, medians of {rounds} rounds of all "
+        "ways in turn, in calls of few steps whose preparation is included. CLIP ViT-B/32 has its "
+        "real size and random weights, which the time does not depend on, and sees the 64×64 "
+        "images enlarged to 224×224. The decoder is that of the emoji model, so that of larger "
+        "images adds to this; its gradient is taken image by image with intermediate results "
+        "computed again, which saves memory and costs a pass more.",
         _times(steps),
-        f"An interval that contains 0 says that no difference was found, not that there is none: {samples} images of each of "
-        f"{len(tested[UNGUIDED])} prompts show only large ones. What this does not show: whether a real CLIP would make images more unlike "
-        "than this judge does, since no weights of it are here, nor other numbers of images: the cost grows with them, and a memory is "
-        "embedded once more.",
+        "An interval that contains 0 says that no difference was found, not that there is none: "
+        f"{samples} images of each of {len(tested[UNGUIDED])} prompts show only large ones. What "
+        "this does not show: whether a real CLIP would make images more unlike than this judge "
+        "does, since no weights of it are here, nor other numbers of images: the cost grows with "
+        "them, and a memory is embedded once more.",
     ]
     return "\n\n".join(parts)
 

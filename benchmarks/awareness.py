@@ -62,7 +62,7 @@ class Size:
         worlds: of mixtures, with four prompts each.
         samples: of each prompt and condition, drawn at once.
         stored: numbers of unrelated samples in the memory.
-        steps: of the emoji model's sampler; its own if None.
+        steps: of the emoji model; its own number if None.
     """
 
     prompts: tuple[str, ...] = UNLIKE
@@ -278,17 +278,21 @@ def page(folder: Path) -> str:
     parts = [
         "## Awareness: what guidance does to unrelated prompts",
         f"{BENCHMARKS['awareness'].question} `python -m benchmarks awareness`",
-        f"Batches of {emoji[0]['samples']} images of one prompt, for {prompts} prompts of the emoji model (CFG "
-        f"{default.guidance_scale:g}, SPARKE with {options}) and {worlds} prompts of mixtures with an exact denoiser, beside a memory with "
-        "more and more images of other prompts and none of that prompt. Everything is compared with the same seeds beside an empty memory. "
-        "The first column of measurements is how far the memory moves a correction, as a share of a whole one, over the steps at which it "
-        "acts; right are samples that show what the prompt asks for, distinct how many different right images are among them. An image is "
-        f"plainly changed where its pixels differ by more than {PLAINLY_CHANGED:.0%} (root mean square), a point where it lands in another "
-        "mode. Intervals are 95%, by a bootstrap over prompts.",
+        f"Batches of {emoji[0]['samples']} images of one prompt, for {prompts} prompts of the "
+        f"emoji model (CFG {default.guidance_scale:g}, SPARKE with {options}) and {worlds} "
+        "prompts of mixtures with an exact denoiser, beside a memory with more and more images of "
+        "other prompts and none of that prompt. Everything is compared with the same seeds beside "
+        "an empty memory. The first column of measurements is how far the memory moves a "
+        "correction, as a share of a whole one, over the steps at which it acts; right are "
+        "samples that show what the prompt asks for, distinct how many different right images are "
+        "among them. An image is plainly changed where its pixels differ by more than "
+        f"{PLAINLY_CHANGED:.0%} (root mean square), a point where it lands in another mode. "
+        "Intervals are 95%, by a bootstrap over prompts.",
         "![What a memory of unrelated prompts does](../benchmarks/results/awareness/awareness.png)",
         _table(rows, alone=False),
-        "The same where the images of the batch do not see each other either, so that nothing related is there at all. A step of SPARKE is "
-        "as long however little the prompts of the others weigh, so the kernel on prompts can only choose among the unrelated:",
+        "The same where the images of the batch do not see each other either, so that nothing "
+        "related is there at all. A step of SPARKE is as long however little the prompts of the "
+        "others weigh, so the kernel on prompts can only choose among the unrelated:",
         _table(rows, alone=True),
         "![Images of one prompt](../benchmarks/results/awareness/pictures.png)",
     ]

@@ -1,5 +1,5 @@
 """What the prompt awareness benchmark shows: means with intervals over prompts, their figure, and
-pictures to look at.
+images to look at.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def claim(folder: Path, name: str, *, smoke: bool) -> None:
         filled = any(folder.iterdir())
     except OSError as error:
         raise StoreError(
-            f"folder {str(folder)!r} cannot be written: {error.strerror or error}; choose another with --out"
+            f"folder {str(folder)!r} cannot be written: {error.strerror or error}; choose another "
+            "with --out"
         ) from error
     if not filled:
         _write_environment(
@@ -90,12 +91,14 @@ def claim(folder: Path, name: str, *, smoke: bool) -> None:
     earlier = environment(folder)
     if earlier["benchmark"] != name:
         raise StoreError(
-            f"folder {str(folder)!r} holds the benchmark {earlier['benchmark']!r}, not {name!r}; choose another with --out"
+            f"folder {str(folder)!r} holds the benchmark {earlier['benchmark']!r}, not {name!r}; "
+            "choose another with --out"
         )
     if earlier["smoke"] != smoke:
         size, call = ("smoke", "with --smoke") if earlier["smoke"] else ("full", "without --smoke")
         raise StoreError(
-            f"folder {str(folder)!r} holds a run of {size} size; go on with it {call}, or choose another with --out"
+            f"folder {str(folder)!r} holds a run of {size} size; go on with it {call}, or choose "
+            "another with --out"
         )
 
 

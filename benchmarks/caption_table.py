@@ -78,9 +78,10 @@ class Table:
         """Raise where there are rows that are none and they are not to be skipped."""
         if self.bad and self.skipped is None:
             raise StoreError(
-                f"{self.bad.total()} of {self.good + self.bad.total()} rows of {str(self.path)!r} are not url TAB caption: "
-                f"{'; '.join(self.first)}{' …' if self.bad.total() > len(self.first) else ''}; mend them, or leave them out with "
-                "skip_bad=True (--skip-bad)"
+                f"{self.bad.total()} of {self.good + self.bad.total()} rows of {str(self.path)!r} "
+                "are not url TAB caption: "
+                f"{'; '.join(self.first)}{' …' if self.bad.total() > len(self.first) else ''}; "
+                "mend them, or leave them out with skip_bad=True (--skip-bad)"
             )
 
 

@@ -68,7 +68,8 @@ class CaptionFilters:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
             raise OptionError(
-                f"least is {self.least} and most is {self.most}; 1 <= least <= most, as in least=4, most=128"
+                f"least is {self.least} and most is {self.most}; 1 <= least <= most, as in "
+                "least=4, most=128"
             )
         if self.domain not in ("site", "suffix"):
             raise OptionError(
@@ -80,7 +81,8 @@ class CaptionFilters:
             )
         if self.validation < 0:
             raise OptionError(
-                f"validation is {self.validation}; it must be a number of captions, 0 or more, as in validation=554"
+                f"validation is {self.validation}; it must be a number of captions, 0 or more, as "
+                "in validation=554"
             )
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}; it must be 0 or more, as in seed=0")
@@ -142,7 +144,8 @@ def build_captions(
     path, folder, filters = Path(table), Path(out), CaptionFilters() if filters is None else filters
     if not path.is_file():
         raise StoreError(
-            f"there is no table {str(path)!r}; pass the path of a text file of lines url TAB caption"
+            f"there is no table {str(path)!r}; pass the path of a text file of lines url TAB "
+            "caption"
         )
     with _whole_folder(folder) as partial:
         rows = Table(path, partial / "skipped.tsv" if skip_bad else None)
@@ -231,12 +234,13 @@ def _split(kept: Mapping[str, Group], filters: CaptionFilters) -> dict[str, str]
     """
     if not kept:
         raise StoreError(
-            "no caption of the table passes the filters; take a larger table, or wider filters, such as least=2"
+            "no caption of the table passes the filters; take a larger table, or wider filters, "
+            "such as least=2"
         )
     if filters.validation >= len(kept):
         raise OptionError(
-            f"validation is {filters.validation} and {len(kept)} captions are left after the filters; it must be below, as in "
-            f"validation={len(kept) // 10}"
+            f"validation is {filters.validation} and {len(kept)} captions are left after the "
+            f"filters; it must be below, as in validation={len(kept) // 10}"
         )
     chosen = set(
         np.random.default_rng(filters.seed).permutation(len(kept))[: filters.validation].tolist()
@@ -291,7 +295,8 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
-            f"output folder {str(out)!r} is not empty; choose another with out= (--out), or remove it first"
+            f"output folder {str(out)!r} is not empty; choose another with out= (--out), or "
+            "remove it first"
         )
     partial = out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
     partial.mkdir(parents=True)

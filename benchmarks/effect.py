@@ -1,9 +1,8 @@
-"""What methods that act on prompts do to the prediction of x0, which they never touch
-themselves.
-"""
+"""Measure how methods that act on prompts change the prediction of x0."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -19,11 +18,11 @@ from unalike.guidance.noise import denoiser_step, per_image_norm
 
 
 class Unchanged:
-    """Context manager: knows what the denoiser of a Stable Diffusion pipeline would have predicted
-    without the methods of a guided call.
+    """Context manager: predict what the denoiser of a Stable Diffusion pipeline would have without
+    the methods of a guided call.
 
-    It remembers what the pipeline gives the denoiser before the methods change it, and asks the
-    denoiser again with that.
+    It remembers the embeddings of the prompts and the input of the denoiser, and evaluates the
+    denoiser again with both.
 
     Args:
         pipe: the pipeline, which is to be called with a guidance scale above 1.
@@ -33,28 +32,38 @@ class Unchanged:
     def __init__(self, pipe: Any, guidance_scale: float) -> None:
         self._pipe = pipe
         self._guidance_scale = guidance_scale
-        self._asked: tuple[Sequence[Any], Mapping[str, Any]] = ((), {})
+        self._embeddings = torch.empty(0)
+        self._input: tuple[Sequence[Any], Mapping[str, Any]] = ((), {})
         self._hook: Any = None
 
     def __enter__(self) -> Unchanged:
         self._hook = self._pipe.unet.register_forward_pre_hook(self._remember, with_kwargs=True)
+        encode = self._pipe.encode_prompt
+
+        @functools.wraps(encode)
+        def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            positive, negative = encode(*args, **kwargs)
+            self._embeddings = torch.cat([negative, positive])
+            return positive, negative
+
+        self._pipe.encode_prompt = encode_prompt
         return self
 
     def __exit__(self, *_: object) -> None:
         self._hook.remove()
+        del self._pipe.encode_prompt
 
     def _remember(
         self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
-        self._asked = (args, dict(kwargs))
+        self._input = (args, {**kwargs, "encoder_hidden_states": self._embeddings})
 
     @torch.no_grad()
     def x0(self, x_t: Tensor) -> Tensor:
         """The prediction (B, …) for the noisy latents (B, …) of the current step."""
-        args, kwargs = self._asked
-        without_prompt, with_prompt = self._pipe.unet.forward(*args, **kwargs)[0].chunk(
-            2
-        )  # forward itself calls no hooks
+        args, kwargs = self._input
+        output = self._pipe.unet.forward(*args, **kwargs)[0]  # forward itself calls no hooks
+        without_prompt, with_prompt = output.chunk(2)
         output = without_prompt + self._guidance_scale * (with_prompt - without_prompt)
         level = levels.level(current(self._pipe).scheduler, args[1])
         return level.a * x_t + level.b * output

@@ -1,5 +1,5 @@
 """Whether guidance stays in the region that it was given: boxes, and words that the model's own
-attention finds in its picture.
+attention finds in its image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEFT = (0.0, 0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt with a region of its pictures, and how they are guided there.
+    """A prompt with a region of its images, and how they are guided there.
 
     Args:
         family: what the table calls its kind.
@@ -50,7 +50,7 @@ class Case:
 
 
 HALVED = ("cat", "heart", "house", "car", "bird", "woman running", "woman: red hair", "flag: Japan")
-"""Most of these mean quite different pictures, the last two one or a few."""
+"""Most of these mean quite different images, the last two one or a few."""
 NAMED = {
     "face with medical mask": "mask",
     "man in motorized wheelchair": "wheelchair",
@@ -120,7 +120,7 @@ class Seen(Method):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Final latents (B, c, h, w) and the pictures (B, 3, H, W) that they are, in [0, 1]."""
+    """Final latents (B, c, h, w) and the images (B, 3, H, W) that they are, in [0, 1]."""
 
     latents: Tensor
     pictures: Tensor
@@ -146,7 +146,7 @@ class Compared:
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
-    """Measure the cases that the folder lacks, and draw some of their pictures."""
+    """Measure the cases that the folder lacks, and draw some of their images."""
     require_matplotlib()
     size = SMOKE if smoke else Size()
     rows = read_rows(folder / ROWS)

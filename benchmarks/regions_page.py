@@ -1,4 +1,4 @@
-"""What the benchmark of regions shows: changes inside and outside by prompt, and pictures with the
+"""What the benchmark of regions shows: changes inside and outside by prompt, and images with the
 region's outline.
 """
 
@@ -29,7 +29,7 @@ class Shown:
 
     Args:
         title: what they are.
-        pictures: for each row its name and pictures (n, 3, h, w) in [0, 1]; the last row's get the
+        images: for each row its name and images (n, 3, h, w) in [0, 1]; the last row's get the
             outline.
         regions: (n, h, w) bool.
     """
@@ -40,7 +40,7 @@ class Shown:
 
 
 def draw_figure(cases: Sequence[Shown], folder: Path) -> None:
-    """Write the figure: for each case its rows of pictures, two cases side by side."""
+    """Write the figure: for each case its rows of images, two cases side by side."""
     lines, columns = -(-len(cases) // 2), min(2, len(cases))
     with drawn(folder / FIGURE, 5.6 * columns, 2.75 * lines) as figure:
         parts = figure.subfigures(lines, columns, squeeze=False).flatten()
@@ -59,7 +59,7 @@ def draw_figure(cases: Sequence[Shown], folder: Path) -> None:
 
 
 def _outline(panel: Axes, region: Tensor) -> None:
-    """Draw a line around a region (h, w), also where it ends at the picture's edge."""
+    """Draw a line around a region (h, w), also where it ends at the image's edge."""
     height, width = region.shape
     padded = torch.nn.functional.pad(region.float(), (1, 1, 1, 1))
     panel.contour(
@@ -83,19 +83,27 @@ def page(folder: Path) -> str:
     images = 1 + max(r["image"] for r in rows)
     parts = [
         "## Regions: does guidance stay where it was asked for?",
-        "`SPARKE(region=…)` corrects the prediction in a box, a mask, or where the model's attention sees words, and nowhere else. What "
-        "becomes of the picture? `python -m benchmarks regions`",
-        f"{images} images of each prompt of the emoji model, 20 steps, CFG 3, without guidance, guided everywhere and guided in the "
-        "region, all from the same seeds. Changes are against the image without guidance: of final latents the root mean square, of "
-        "pixels the mean absolute difference, in percent of the range. A word's region is read anew at each step; inside is what was in "
-        "it at any step, outside what never was. Intervals are 95%, by a bootstrap over prompts.",
+        "`SPARKE(region=…)` corrects the prediction in a box, a mask, or where the model's "
+        "attention sees words, and nowhere else. What becomes of the image? `python -m benchmarks "
+        "regions`",
+        f"{images} images of each prompt of the emoji model, 20 steps, CFG 3, without guidance, "
+        "guided everywhere and guided in the region, all from the same seeds. Changes are against "
+        "the image without guidance: of final latents the root mean square, of pixels the mean "
+        "absolute difference, in percent of the range. A word's region is read anew at each step; "
+        "inside is what was in it at any step, outside what never was. Intervals are 95%, by a "
+        "bootstrap over prompts.",
         _exact(rows),
         *(_family(name, own) for name, own in families.items()),
-        f"![Pictures without guidance, guided everywhere, and in the region](../benchmarks/results/regions/{FIGURE})",
-        "What this does not show: that the rest stays as it was. The correction is zero there, but the denoiser sees the whole picture "
-        "at the next step and answers to what changed, so that the rest moves too, the more the earlier the correction was: in the first "
-        "steps the whole picture follows. Words are no better than the model's attention, here on 8×8 places: a word that is not in the "
-        "picture is found somewhere all the same, and other places at each step.",
+        (
+            "![Images without guidance, guided everywhere, and in the "
+            f"region](../benchmarks/results/regions/{FIGURE})"
+        ),
+        "What this does not show: that the rest stays as it was. The correction is zero there, "
+        "but the denoiser sees the whole image at the next step and answers to what changed, so "
+        "that the rest moves too, the more the earlier the correction was: in the first steps the "
+        "whole image follows. Words are no better than the model's attention, here on 8×8 places: "
+        "a word that is not in the image is found somewhere all the same, and other places at "
+        "each step.",
     ]
     return "\n\n".join(parts)
 
@@ -103,8 +111,9 @@ def page(folder: Path) -> str:
 def _exact(rows: Sequence[Row]) -> str:
     outside, inside = (max(r[name] for r in rows) for name in ("largest_outside", "largest_inside"))
     return (
-        f"Over all {len(rows)} guided images and all steps the largest correction of a prediction outside of the region, as the sampler "
-        f"got it, was {outside:g}; inside it was {inside:.2g}."
+        f"Over all {len(rows)} guided images and all steps the largest correction of a prediction "
+        f"outside of the region, as the scheduler got it, was {outside:g}; inside it was "
+        f"{inside:.2g}."
     )
 
 
@@ -119,7 +128,7 @@ def _family(name: str, rows: Sequence[Row]) -> str:
             [
                 "prompt",
                 "word",
-                "share of the picture at a step",
+                "share of the image at a step",
                 "at any step",
                 "first and last step agree",
             ]
@@ -146,11 +155,13 @@ def _family(name: str, rows: Sequence[Row]) -> str:
     until = f"until {first['stop']:.0%} of the steps" if first["stop"] < 1 else "at all steps"
     where = "where the model sees a word" if words else "in the left half"
     sentences = [
-        f"**{name.capitalize()}**: {where}, strength {first['strength']:g} {until}. {_summary(list(prompts.values()))}"
+        f"**{name.capitalize()}**: {where}, strength {first['strength']:g} {until}. "
+        f"{_summary(list(prompts.values()))}"
     ]
     if words:
         sentences.append(
-            f"The region of the first step and that of the last have {_mean(rows, 'agreement'):.0%} of what is in either in common."
+            "The region of the first step and that of the last have "
+            f"{_mean(rows, 'agreement'):.0%} of what is in either in common."
         )
     more = [
         f"“{prompt}”"
@@ -186,9 +197,11 @@ def _summary(prompts: Sequence[Sequence[Row]]) -> str:
         return f"{(pairs[:, 0].sum() / pairs[:, 1].sum()).item():.0%} ({low:.0%} to {high:.0%})"
 
     return (
-        f"Outside, pixels change {share('pixels', 'outside', ('everywhere', 'outside'))} as much as with guidance everywhere, latents "
-        f"{share('latents', 'outside', ('everywhere', 'outside'))}; inside, pixels {share('pixels', 'inside', ('everywhere', 'inside'))}. "
-        f"With the region, pixels outside change {share('pixels', 'outside', ('region', 'inside'))} as much as inside."
+        f"Outside, pixels change {share('pixels', 'outside', ('everywhere', 'outside'))} as much "
+        "as with guidance everywhere, latents "
+        f"{share('latents', 'outside', ('everywhere', 'outside'))}; inside, pixels "
+        f"{share('pixels', 'inside', ('everywhere', 'inside'))}. With the region, pixels outside "
+        f"change {share('pixels', 'outside', ('region', 'inside'))} as much as inside."
     )
 
 

@@ -226,11 +226,14 @@ def page(folder: Path) -> str:
     parts = [
         "## Sparsity: how much and how often each method intervenes",
         f"{BENCHMARKS['sparsity'].question} `python -m benchmarks sparsity`",
-        f"On `{MODEL.name}`: {prompts} prompts with {images // prompts} images each, drawn together in {steps} steps, without a memory. A "
-        "correction is measured against the denoiser's own step at that moment, `||x0 - x_t / alpha||`: at 100% the method moves the "
-        f"prediction as far as the denoiser does. Corrected means by more than {ACTIVE:g} of that. CADS and IntervalGuidance correct no "
-        "prediction: of them it is the distance between the predictions with and without the method at the same noisy latent. The noise "
-        "that Auto draws anew at every step corrects nothing and is not counted. Median and quartiles are over what is corrected.",
+        f"On `{MODEL.name}`: {prompts} prompts with {images // prompts} images each, drawn "
+        f"together in {steps} steps, without a memory. A correction is measured against the "
+        "denoiser's own step at that moment, `||x0 - x_t / alpha||`: at 100% the method moves the "
+        f"prediction as far as the denoiser does. Corrected means by more than {ACTIVE:g} of "
+        "that. CADS and IntervalGuidance correct no prediction: of them it is the distance "
+        "between the predictions with and without the method at the same noisy latent. The noise "
+        "that Auto draws anew at every step corrects nothing and is not counted. Median and "
+        "quartiles are over what is corrected.",
         f"![Size of the corrections over the steps](../benchmarks/results/sparsity/{FIGURE})",
         table(columns, lines),
     ]

@@ -34,15 +34,24 @@ class Row:
 BENCHMARKS: dict[str, Row] = {
     "toy": Row(
         "benchmarks.toy",
-        "With an exact model, which modes of its prompts does each method find, and what does that cost in precision and likelihood?",
+        (
+            "With an exact model, which modes of its prompts does each method find, and what does "
+            "that cost in precision and likelihood?"
+        ),
     ),
     "pareto": Row(
         "benchmarks.pareto",
-        "Which method finds the most right pictures at which precision, on the shipped models, all tuned alike?",
+        (
+            "Which method finds the most right images at which precision, on the shipped models, all "
+            "tuned alike?"
+        ),
     ),
     "sparsity": Row(
         "benchmarks.sparsity",
-        "How large is each method's correction beside the denoiser's own step, and at how many steps is an image corrected at all?",
+        (
+            "How large is each method's correction beside the denoiser's own step, and at how many "
+            "steps is an image corrected at all?"
+        ),
     ),
     "cost": Row(
         "benchmarks.cost",
@@ -50,15 +59,24 @@ BENCHMARKS: dict[str, Row] = {
     ),
     "awareness": Row(
         "benchmarks.awareness",
-        "What does guidance do to a prompt when the memory is full of unrelated ones, with and without the kernel on prompts?",
+        (
+            "What does guidance do to a prompt when the memory is full of unrelated ones, with and "
+            "without the kernel on prompts?"
+        ),
     ),
     "shield_emoji": Row(
         "benchmarks.shield_emoji",
-        "How many images are copies of training pictures, without and with a shield, and what does keeping them out cost?",
+        (
+            "How many images are copies of training images, without and with a shield, and what does "
+            "keeping them out cost?"
+        ),
     ),
     "shield_search": Row(
         "benchmarks.shield_search",
-        "Does the search find every protected vector that is near, how fast and in how much memory, beside the published one?",
+        (
+            "Does the search find every protected vector that is near, how fast and in how much "
+            "memory, beside the published one?"
+        ),
     ),
     "regions": Row("benchmarks.regions", "Does guidance stay where it was asked for?"),
     "ambient": Row(

@@ -281,15 +281,19 @@ def page(folder: Path) -> str:
     parts = [
         "## Toy: mixtures with an exact score",
         f"{BENCHMARKS['toy'].question} `python -m benchmarks toy`",
-        f"Each world has {PROMPTS} prompts of {MODES} modes of unequal weight in the plane, some of them common to two prompts. The model "
-        "is exact, so that what is lost is lost by the guidance. A mode is covered where a sample lies within three standard deviations "
-        "of it; precision is the share of samples that are as near to some mode of their prompt. Methods without a memory draw all "
-        "samples at once.",
-        f"Every method had {tried} trials (independent sampling one) on worlds that are not those of the tables. Settings that no other "
-        f"trial of the method beat in coverage and precision there were measured on {worlds} test worlds: the table has the one that "
-        f"covered most at a precision at most {100 * ROOM:.0f} points below that of independent sampling (the most precise one where none "
-        "kept that), and the hypervolume of all of them, the area under their front. Intervals are 95%, by a bootstrap over worlds. SPARKE "
-        "and VendiGuidance see directions from the origin only, which tell the modes of a prompt apart here by construction.",
+        f"Each world has {PROMPTS} prompts of {MODES} modes of unequal weight in the plane, some "
+        "of them common to two prompts. The model is exact, so that what is lost is lost by the "
+        "guidance. A mode is covered where a sample lies within three standard deviations of it; "
+        "precision is the share of samples that are as near to some mode of their prompt. Methods "
+        "without a memory draw all samples at once.",
+        f"Every method had {tried} trials (independent sampling one) on worlds that are not those "
+        "of the tables. Settings that no other trial of the method beat in coverage and precision "
+        f"there were measured on {worlds} test worlds: the table has the one that covered most at "
+        f"a precision at most {100 * ROOM:.0f} points below that of independent sampling (the "
+        "most precise one where none kept that), and the hypervolume of all of them, the area "
+        "under their front. Intervals are 95%, by a bootstrap over worlds. SPARKE and "
+        "VendiGuidance see directions from the origin only, which tell the modes of a prompt "
+        "apart here by construction.",
         "![Samples of each method in a test world](../benchmarks/results/toy/samples.png)",
         "![Coverage against precision](../benchmarks/results/toy/fronts.png)",
         "All samples at once:",

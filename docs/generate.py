@@ -1,15 +1,16 @@
-"""Writes what the documentation takes from the code and from measurements: `python
-docs/generate.py`.
+"""Generate documentation from the code and from measurements: `python docs/generate.py`.
 
-`docs/options.md` and the names of the package for type checkers come from the table of methods, `docs/benchmarks.md` from the results of the
-benchmarks, `docs/pipelines.md` from the families of pipelines that the tests run. Between `<!--
-name -->` and `<!-- end name -->` the other pages have tables of measurements that are in the
-repository.
+`docs/options.md` and the stubs of the package for type checkers come from the table of methods,
+`docs/models.md` from the catalogue, `docs/benchmarks.md` from the results of the benchmarks,
+`docs/pipelines.md` from the families of pipelines that the tests run. Each page begins with a text
+of `docs/introductions`. Other pages and the models' cards have generated tables between
+`<!-- name -->` and `<!-- end name -->`.
 """
 
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from importlib import import_module
@@ -34,64 +35,10 @@ TRAINING = ROOT / "training"
 RESULTS = ROOT / "benchmarks" / "results"
 PARETO = RESULTS / "pareto"
 
-BENCHMARKS_INTRODUCTION = """# Benchmarks
-
-Written by `python docs/generate.py` from [benchmarks/results](../benchmarks/results): tables and figures come from the measurements, none
-are typed.
-
-**What is measured.** Diversity is the number of different *right* images that a set of samples shows, as a share of the most that could
-be: the smaller of the samples and the right images there are. A sample counts where it shows a right image itself, not something between
-two. Fidelity is the share of samples that are right. Neither means much alone: spreading samples at random covers more and is right less
-often. So methods are compared by their front, the settings that no other setting of theirs beats in both, by the area under it
-(hypervolume), and by what they cover at the same precision.
-
-**How settings are chosen.** Every method has the same number of trials. They are chosen on prompts, or worlds, that are not those of
-the tables, and lower classifier-free guidance is tuned as one method more, for it is the simplest way to more variety. Methods run as the
-library has them, on the same model, seeds and steps. Intervals are drawn over prompts or worlds, since samples of one prompt are alike.
-
-**How to repeat it.** In a checkout, `pip install -e '.[dev]'`; then `python -m benchmarks` lists the benchmarks and
-`python -m benchmarks NAME --out DIR` measures one; no GPU and no download is needed. An interrupted run goes on with the same command; `--smoke` shows in seconds that it works. In the
-repository `--out benchmarks/results/NAME`, then `python docs/generate.py`, brings this page up to date; `environment.json` beside the
-results names the processor, the threads and the versions.
-
-**Data for larger models.** `python -m benchmarks.captions TABLE --out DIR` makes one-to-many captions with their images from a table of
-captions such as CC12M's, with the filters of Kirchhof et al. 2025, appendix E (arXiv:2410.06025); it has been run on made tables only."""
-
-PIPELINES_SETTINGS = """## Precision, offloading, LoRA, compiled models
-
-- **Precision.** bfloat16 and float16 work throughout: without a correction the images are bit-identical, and results keep their type.
-  Corrections are computed, and the memory is kept, in float32.
-- **Offloading.** `enable_model_cpu_offload` works before `guide` or after it, `enable_sequential_cpu_offload` after it only; the error says
-  so. While latents are guided no other model runs between the steps. A method or a shield that compares images by an embedding decodes
-  at each step, so that the denoiser leaves and returns each time: slower, and right. Encode protected images before sequential
-  offloading. Tested with accelerate's hooks on a CPU; not run on a GPU.
-- **LoRA** works as without guidance. One on the denoiser keeps the memory; one on a text encoder changes the prompts' embeddings and
-  needs a memory of its own, or a `prompt_encoder` that is shared.
-- **Weights that change in place**, as by `load_textual_inversion`, `fuse_lora`, `load_state_dict` or `param.add_`, are noticed at the
-  next call, in milliseconds: the models are named anew, and where the name does not tell the change, a memory or a shield that depends
-  on those weights is refused. Of parameters with more than 65,536 numbers 128 are compared, so a change of a few rows of a large matrix
-  is not noticed, nor is one of offloaded weights, nor one made before `guide` that keeps the signs that a name is made of: give those a
-  memory of their own.
-- **`torch.compile`** works, wrapped or in place, whole graphs too, and nothing is compiled anew; tested with the backends eager and
-  aot_eager. Refused are two things that would have to reach into the graph: annealing of classes (`CADS` with DiT), and regions that
-  are given as words."""
-
-PIPELINES_INTRODUCTION = """# Pipelines
-
-Written by `python docs/generate.py` from [tests/hosts](../tests/hosts): each row is a family of pipelines that the tests run from end to
-end, as a tiny pipeline of diffusers' own class with random weights, written to disk and read back by `from_pretrained`.
-
-**What works means.** Without a correction the images are those of the pipeline, bit for bit; a correction changes every image; several
-images of each of several prompts are grouped by their prompt; and an image is the same, up to rounding, for the same seed in any batch. Pipelines
-that are not in the table are guided in the same way, as long as they step a scheduler with a known map to x0; what is not known is
-refused.
-
-**Columns.** What a method sees as x0 has the shape that the scheduler sees, for `B` images: C channels, H × W places, F frames, S tokens of
-a packed latent, L samples of sound. CADS and interval guidance change what the model is given, and so need to tell the prompts in its
-input apart. A shield of what images show (pixels, or an embedding such as CLIP's) needs to decode the latents of a step, and
-`unalike.attach.encode_images` goes the other way; a shield of latents needs neither.
-
-Stable Cascade's two stages are tested too, in a test of their own: diffusers does not read back the folder that it writes of them."""
+WIDTH = 100
+OTHER = re.compile(r"\||#|<!|!\[|```|$")
+"""The beginning of a line that is no prose: table, heading, mark, figure, code, empty."""
+ITEM = re.compile(r"- |\d+\. ")
 
 PIPELINES_CONCURRENCY = """## What may run concurrently
 
@@ -115,25 +62,42 @@ given as words:
 - What diffusers itself changes on shared models during a call is seen by all: attention processors of perturbed-attention guidance, the
   LoRA scale of a call, and float16 VAEs of SDXL, which are decoded in float32."""
 
-OPTIONS_INTRODUCTION = """Written by `python docs/generate.py`. On the command line: `--set METHOD.OPTION=VALUE`.
 
-`SPARKE`, `VendiGuidance` and `SPELL` also take `region`, where in the image they act: `--set sparke.region=hair` for a word, which the
-model's own attention finds, `--set sparke.region=0,0,0.5,1` for a box (left, top, right, bottom, as shares of width and height); in Python
-a list of words and a mask too. `SPARKE` and `VendiGuidance` take `embed`, a function of images by which they are compared in place of
-latents, and `reference`, latents to move away from or towards; both in Python alone."""
+def introduction(name: str) -> str:
+    """The text that a generated page begins with."""
+    return (ROOT / "docs" / "introductions" / f"{name}.md").read_text("utf-8").rstrip("\n")
 
-MODELS_INTRODUCTION = """# Models
 
-Written by `python docs/generate.py` from `unalike.pipelines.MODELS`; `unalike models` prints the same.
+def wrapped(page: str) -> str:
+    """The page with its paragraphs and list items at 100 columns."""
+    lines: list[str] = []
+    prose: list[str] = []
+    code = False
+    for line in [*page.split("\n"), ""]:
+        code ^= line.startswith("```")
+        if prose and (ITEM.match(line) or code or OTHER.match(line)):
+            lines += _paragraph(" ".join(prose))
+            prose = []
+        if code or OTHER.match(line):
+            lines.append(line)
+        else:
+            prose.append(line.strip())
+    return "\n".join(lines[:-1])
 
-Each name works for `unalike.load`, `unalike.pipelines.get_diffusion_pipeline`, which gives it [the papers' interface](papers.md), and
-`unalike generate --model` (image models that need no further picture). In the place of a name stand a folder in diffusers' layout and
-any id on the Hugging Face hub. Steps, guidance scale and the other arguments in the table are used where a guided call,
-`guide(load(name))`, does not say otherwise (the plain pipeline's own call has the defaults of its class);
-so is the precision, on a GPU. On a CPU it is float32.
 
-Only the two models that come with the package have been run here; the others' files are on the hub, and their pipeline classes are
-tested with tiny random weights ([pipelines](pipelines.md))."""
+def _paragraph(text: str) -> list[str]:
+    mark = ITEM.match(text)
+    indent = " " * len(mark[0]) if mark else ""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)  # code in one line
+    lines = textwrap.wrap(
+        whole, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    lines = [line.replace("\0", " ") for line in lines]
+    if broken := [
+        line for line in lines[1:] if ITEM.match(line.strip()) or line.strip()[0] in "#|"
+    ]:
+        raise SystemExit(f"a line of a paragraph would begin a list or heading: {broken[0]!r}")
+    return lines
 
 
 def pages() -> dict[Path, str]:
@@ -153,10 +117,10 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "src" / "unalike" / "__init__.pyi": stub("unalike"),
         ROOT / "src" / "unalike" / "guidance" / "__init__.pyi": stub("unalike.guidance"),
-        ROOT / "docs" / "options.md": options_page(),
-        ROOT / "docs" / "benchmarks.md": benchmarks_page(),
-        ROOT / "docs" / "models.md": models_page(),
-        ROOT / "docs" / "pipelines.md": pipelines_page(),
+        ROOT / "docs" / "options.md": wrapped(options_page()),
+        ROOT / "docs" / "benchmarks.md": wrapped(benchmarks_page()),
+        ROOT / "docs" / "models.md": wrapped(models_page()),
+        ROOT / "docs" / "pipelines.md": wrapped(pipelines_page()),
         choosing: filled(choosing.read_text("utf-8"), variety),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled(
@@ -174,7 +138,8 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
         page, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", page)
         if count != 1:
             raise SystemExit(
-                f"the page has {count} places for the table {name!r}; it needs one <!-- {name} --> … <!-- end {name} -->"
+                f"the page has {count} places for the table {name!r}; it needs one <!-- {name} "
+                f"--> … <!-- end {name} -->"
             )
     return page
 
@@ -198,7 +163,7 @@ def stub(package: str) -> str:
 def options_page() -> str:
     """The page of options as Markdown."""
     shared = {f.name: f.default for f in options(Method)}
-    parts = ["# Options of the methods", "", OPTIONS_INTRODUCTION, ""]
+    parts = ["# Options of the methods", "", introduction("options"), ""]
     for name, method in METHODS.items():
         parts += [f"## {method.__name__}", "", f"`--method {name}`: {method.summary}.", ""]
         parts += _table(
@@ -212,7 +177,7 @@ def options_page() -> str:
 def models_page() -> str:
     """The catalogue of models as Markdown, a row a model."""
     lines = [
-        MODELS_INTRODUCTION,
+        introduction("models"),
         "",
         "| name | draws | files | pipeline | a call | size | precision |",
         "|---|---|---|---|---|---|---|",
@@ -227,7 +192,8 @@ def models_page() -> str:
         host = f"`{model.pipeline}`" + (f" with `{model.scheduler}`" if model.scheduler else "")
         size = f"{model.size[0]}×{model.size[1]}"
         lines.append(
-            f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | {model.dtype} |"
+            f"| `{model.name}` | {model.summary} | {files} | {host} | {call} | {size} | "
+            f"{model.dtype} |"
         )
         told = [
             f"`{method}`: " + ", ".join(f"`{n}={v!r}`" for n, v in chosen.items())
@@ -251,7 +217,7 @@ def benchmarks_page() -> str:
     measured = [name for name in available() if (RESULTS / name).is_dir()]
     return (
         "\n\n".join(
-            [BENCHMARKS_INTRODUCTION, *(load(name).page(RESULTS / name) for name in measured)]
+            [introduction("benchmarks"), *(load(name).page(RESULTS / name) for name in measured)]
         )
         + "\n"
     )
@@ -265,7 +231,10 @@ def pipelines_page() -> str:
 
     limits = list(dict.fromkeys(limit for family in FAMILIES for limit in family.limits))
     lines = [
-        "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of what images show |",
+        (
+            "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of what "
+            "images show |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for f in FAMILIES:
@@ -274,12 +243,13 @@ def pipelines_page() -> str:
         prompts = ("yes" if f.prompt_methods else "no") if f.prompted else "no prompts"
         interval = prompts if f.guidance else "no guidance"
         lines.append(
-            f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | {'yes' if f.decodes else 'no'} |"
+            f"| {f.name} | `{f.pipeline}` | {f.sample} | {works} | {prompts} | {interval} | "
+            f"{'yes' if f.decodes else 'no'} |"
         )
     notes = [f"{number}. {limit}" for number, limit in enumerate(limits, 1)]
     return "\n".join(
         [
-            PIPELINES_INTRODUCTION,
+            introduction("pipelines"),
             "",
             *lines,
             "",
@@ -287,9 +257,9 @@ def pipelines_page() -> str:
             "",
             *notes,
             "",
-            PIPELINES_SETTINGS,
+            introduction("pipelines_settings"),
             "",
-            PIPELINES_CONCURRENCY,
+            introduction("pipelines_concurrency"),
             "",
         ]
     )
@@ -304,33 +274,39 @@ def _table(rows: Iterable[Field[Any]]) -> list[str]:
 
 
 def emoji_summary(record: Mapping[str, Any]) -> str:
-    """What was measured, in words, and precision and distinct right pictures over the forty
+    """What was measured, in words, and precision and distinct right images over the forty
     prompts, a row a guidance scale.
     """
     names = record["full_names"]
     which = "Every full name" if record["every"] == 1 else f"Every {record['every']}th full name"
     lines = [
-        f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all pictures.",
-        f"- {which} drawn once (CFG 3, {record['steps']} steps): the nearest picture is the right one for {names['named']:.1%},",
+        f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all images.",
+        (
+            f"- {which} drawn once (CFG 3, {record['steps']} steps): the nearest image is the right "
+            f"one for {names['named']:.1%},"
+        ),
         f"  and the judge accepts it as that for {names['named_and_shown']:.1%}.",
-        f"- The same with CLDR names alone, which leave the default skin tone open: {names['named_by_cldr']:.1%},",
+        (
+            "- The same with CLDR names alone, which leave the default skin tone open: "
+            f"{names['named_by_cldr']:.1%},"
+        ),
         f"  accepted {names['named_by_cldr_and_shown']:.1%}.",
         "",
-        "Forty prompts with many right pictures each:",
+        "Forty prompts with many right images each:",
         "",
-        "| CFG | precision | distinct right pictures | share of the possible |",
+        "| CFG | precision | distinct right images | coverage |",
         "|---|---|---|---|",
     ]
     for row in record["summary"]:
         lines.append(
-            f"| {row['guidance_scale']:g} | {row['precision']:.0%} | {row['distinct']:.1f} of {record['samples']} samples "
-            f"| {row['share_of_possible']:.0%} |"
+            f"| {row['guidance_scale']:g} | {row['precision']:.0%} | {row['distinct']:.1f} of "
+            f"{record['samples']} samples | {row['share_of_possible']:.0%} |"
         )
     return "\n".join(lines)
 
 
 def emoji_prompts(record: Mapping[str, Any]) -> str:
-    """Right samples and distinct right pictures, a row a prompt."""
+    """Right samples and distinct right images, a row a prompt."""
     scales = sorted({r["guidance_scale"] for r in record["prompts"]})
     lines = [
         "| prompt | possible | " + " | ".join(f"CFG {s:g}" for s in scales) + " |",
@@ -351,7 +327,7 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
     """
     classifier = record["classifier"]
     judge = [
-        f"| of {classifier['pictures']} held-out pictures | accepted as their digit | as another |",
+        f"| of {classifier['pictures']} held-out images | accepted as their digit | as another |",
         "|---|---|---|",
         *(
             f"| {row['damage']} | {row['right']:.1%} | {row['wrong']:.1%} |"
@@ -359,11 +335,20 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
         ),
     ]
     samples = [
-        f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all pictures.",
-        f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} held-out pictures rightly.",
-        f"- {record['samples']} samples of each class in {record['steps']} steps, all by their class for precision to coverage:",
+        f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all images.",
+        (
+            f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} held-out "
+            "images rightly."
+        ),
+        (
+            f"- {record['samples']} samples of each class in {record['steps']} steps, the k-NN "
+            "figures class by class:"
+        ),
         "",
-        "| CFG | named rightly | accepted | distinct right pictures | share of the possible | precision | recall | density | coverage |",
+        (
+            "| CFG | named right | accepted | distinct right images | coverage | k-NN precision | "
+            "k-NN recall | k-NN density | k-NN coverage |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["summary"]:
@@ -371,8 +356,9 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
             f"{row[name]:.2f}" for name in ("feature_precision", "recall", "density", "coverage")
         )
         samples.append(
-            f"| {row['guidance_scale']:g} | {row['accuracy']:.1%} | {row['precision']:.1%} "
-            f"| {row['distinct']:.1f} of {record['samples']} samples | {row['share_of_possible']:.0%} | {shares} |"
+            f"| {row['guidance_scale']:g} | {row['accuracy']:.1%} | {row['precision']:.1%} | "
+            f"{row['distinct']:.1f} of {record['samples']} samples | "
+            f"{row['share_of_possible']:.0%} | {shares} |"
         )
     scales = sorted({r["guidance_scale"] for r in record["classes"]})
     classes = [

@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and of the models' cards: `python docs/pictures.py`, two minutes
+"""Draws the images of the README and of the models' cards: `python docs/pictures.py`, two minutes
 on two cores.
 
 None of the samples is picked: the seeds are the first ones.
@@ -68,7 +68,7 @@ def names(pipe: Any) -> Image.Image:
 
 
 def handwriting(pipe: Any) -> Image.Image:
-    """The first six real pictures of each digit, and six samples at each of three guidance scales,
+    """The first six real images of each digit, and six samples at each of three guidance scales,
     enlarged three times.
     """
     side, columns, head = 48, 6, 30

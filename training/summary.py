@@ -7,8 +7,8 @@ from typing import Any
 
 
 def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Per guidance scale: precision (share of samples that are right), distinct right pictures, and
-    those as a share of the possible.
+    """A row a guidance scale: precision (the share of samples that are right), distinct right
+    images, and coverage.
     """
     rows = []
     for scale in sorted({r["guidance_scale"] for r in records}):

@@ -11,29 +11,31 @@ from benchmarks.cost.measure import AGREEMENT, LOOSE, PROMPTS, STEPS, Row
 from benchmarks.cost.rivals import RIVALS
 
 LATENT_SIZE = 16_384
-CACHED = (
-    2**27
-)  # bytes of a memory that a processor's cache may hold a good part of: no measure of reading
+CACHED = 2**27  # bytes of a memory; a cache may hold a good part of smaller ones
 _REASONS = {"memory": "–ᵐ", "time": "–ᵗ"}
 _DEVICES = {"cpu": "the processor", "cuda": "the GPU"}
-_RULES = """How it is kept fair:
+_RULES = """How the comparison is kept fair:
 
-- Before anything is timed, the directions of those that follow the same loss by automatic differentiation are compared with SPARKE's; the
-  run stops where a cosine is below 0.999. Here: {cosines}. (SPELL and Vendi guidance have other objectives.)
-- Repetitions are interleaved, so that a busy moment hits all alike, and medians are taken. A slow step repeats less, once at least; how
-  often is in the results.
-- Steps are timed as they are inside a run, after the first. What a method prepares at the first step of a run is in the results as
-  `first_seconds`. The published way has its stored samples normalised and their Gram matrices at hand from the start, as those
-  implementations do.
-- Left out of the published way, in its favour: encoding the prompt anew at each step, its checks and its logging.
-- Prompts are variations of eight unlike ones, in turn. SPARKE reads for each image those of its own prompt, by a bound on the weight of
-  the others: in a batch of eight images with a prompt each all are read, each for one image. Real prompts are less unlike.
-- Ratios are of the same batch, so they hold per image. In a batch, SPARKE, SPELL and Vendi guidance also count the other images of the
-  batch, and the others don't.
-- Peak extra memory is what one step adds beside the memory itself and what was prepared (on Linux of the process, on a GPU of torch);
-  small amounts read as 0.
-- {memory}: would need more than 20 GB, or more than was free. {time}: a step would take more than 12 seconds, by what it took at fewer
-  stored samples. A memory stored in float16 is no smaller here, for what is compared is float32.
+- Before anything is timed, the directions of the methods that follow the same loss by automatic
+  differentiation are compared with SPARKE's. The run stops where a cosine is below 0.999. Here:
+  {cosines}. (SPELL and Vendi guidance have other objectives.)
+- Repetitions are interleaved, so that a busy moment slows all of them alike, and medians are taken.
+  Slow steps are repeated less often, at least once; the results have the number.
+- Steps are timed inside a run, after the first. The results have the time of the first step, with
+  what a method prepares there, as `first_seconds`. The published way has normalised stored samples
+  and their Gram matrices from the start, as those implementations do.
+- Left out of the published way, in its favour: encoding the prompt anew at each step, its checks and
+  its logging.
+- Prompts are variations of eight unlike ones, in turn. For each image SPARKE reads the samples of its
+  own prompt, by a bound on the weight of the others: in a batch of eight images with eight prompts
+  all samples are read, each for one image. Real prompts are less unlike.
+- Ratios are of the same batch, so they hold per image. In a batch, SPARKE, SPELL and Vendi guidance
+  also count the other images of the batch, and the other methods don't.
+- Peak extra memory is what one step adds beside the memory itself and what was prepared (on Linux of
+  the process, on a GPU of torch). Small amounts read as 0.
+- {memory}: would need more than 20 GB, or more than was free. {time}: a step would take more than 12
+  seconds, by its time with fewer stored samples. A memory stored in float16 is no smaller here, since
+  float32 is compared.
 """
 
 
@@ -43,8 +45,14 @@ def page(folder: Path) -> str:
     machine = environment(folder)
     parts = [
         "## Cost: one guidance step against the number of stored samples",
-        "What does one guidance step cost, and how does that grow with the memory? `python -m benchmarks cost`",
-        f"Measured on {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}. Compare only figures of one run.",
+        (
+            "What does one guidance step cost, and how does that grow with the memory? `python -m "
+            "benchmarks cost`"
+        ),
+        (
+            f"Measured on {machine['processor']}, {machine['threads']} threads, torch "
+            f"{machine['torch']}. Compare only figures of one run."
+        ),
         table(
             ["name", "computes", "cost of a step for a batch of B"],
             [[r.name, r.computes, r.order] for r in RIVALS.values()],
@@ -59,7 +67,8 @@ def page(folder: Path) -> str:
         )
     if all(row.device == "cpu" for row in rows):
         parts.append(
-            "No GPU was there to be measured; the same command measures one too where torch finds it."
+            "No GPU was there to be measured; the same command measures one too where torch finds "
+            "it."
         )
     return "\n\n".join(parts)
 
@@ -104,7 +113,10 @@ def _device(device: str, rows: Sequence[Row], prompts: Sequence[dict[str, Any]])
     for d in sorted({r.d for r in rows}):
         own = [r for r in rows if r.d == d]
         parts += [
-            f"Milliseconds a step for latents of {d:,} numbers, the whole batch; in brackets how many times SPARKE's.",
+            (
+                f"Milliseconds a step for latents of {d:,} numbers, the whole batch; in brackets how "
+                "many times SPARKE's."
+            ),
             steps_table(own),
             f"Peak extra memory of a step for latents of {d:,} numbers, MiB.",
             _by_method(
@@ -115,8 +127,9 @@ def _device(device: str, rows: Sequence[Row], prompts: Sequence[dict[str, Any]])
         ]
     if prompts:
         parts += [
-            "What prompts save: the images of the batch have unlike prompts, each of which so many of the stored samples have too, and the "
-            f"others have still others. Milliseconds a step, latents of {prompts[0]['d']:,} numbers.",
+            "What prompts save: the images of the batch have unlike prompts, each of which so "
+            "many of the stored samples have too, and the others have still others. Milliseconds "
+            f"a step, latents of {prompts[0]['d']:,} numbers.",
             _prompts_table(prompts),
             f"![Time of a step by prompts](../benchmarks/results/cost/prompts-{device}.png)",
         ]
@@ -158,8 +171,9 @@ def _findings(rows: Sequence[Row]) -> str:
         if ratios:
             where = " and ".join(f"{n:,}" for n in sorted({key[1] for key in at}))
             lines.append(
-                f"- {name} takes {_span(ratios, ',.1f')} times as long as SPARKE at {where} stored latents of "
-                f"{LATENT_SIZE:,} numbers, batches of {' and '.join(str(b) for b in sorted({key[2] for key in at}))}."
+                f"- {name} takes {_span(ratios, ',.1f')} times as long as SPARKE at {where} "
+                f"stored latents of {LATENT_SIZE:,} numbers, batches of "
+                f"{' and '.join(str(b) for b in sorted({key[2] for key in at}))}."
             )
     for batch in sorted({key[2] for key in seconds}):
         read = [
@@ -169,8 +183,9 @@ def _findings(rows: Sequence[Row]) -> str:
         ]
         if read:
             lines.append(
-                f"- With nothing left out, a batch of {batch} takes {_span(read, '.2f')} times as long as copying the memory, which moves "
-                f"as many bytes as reading it twice (memories of more than {CACHED / 2**20:.0f} MiB)."
+                f"- With nothing left out, a batch of {batch} takes {_span(read, '.2f')} times as "
+                "long as copying the memory, which moves as many bytes as reading it twice "
+                f"(memories of more than {CACHED / 2**20:.0f} MiB)."
             )
     return "\n".join(lines) if lines else "Too small a run to say more than the tables."
 

@@ -194,7 +194,10 @@ RIVALS: dict[str, Rival] = {
     for rival in (
         Rival(
             "sparke",
-            "`SPARKE.x0_delta` for the batch: one pass, block by block, over the `m` stored samples whose prompts matter to an image",
+            (
+                "`SPARKE.x0_delta` for the batch: one pass, block by block, over the `m` stored "
+                "samples whose prompts matter to an image"
+            ),
             "O(B (m + B) d)",
             sparke,
             1,
@@ -210,7 +213,10 @@ RIVALS: dict[str, Rival] = {
         ),
         Rival(
             "spell",
-            "`SPELL.x0_delta` for the batch, no ball being touched: one pass over all that is stored",
+            (
+                "`SPELL.x0_delta` for the batch, no ball being touched: one pass over all that is "
+                "stored"
+            ),
             "O(B (n + B) d)",
             spell,
             1,
@@ -218,8 +224,9 @@ RIVALS: dict[str, Rival] = {
         ),
         Rival(
             "published",
-            "the steps of the public implementations, one image after another: copies of the stored samples and Gram matrices with the new "
-            "sample appended, kernels by differences of all rows, automatic differentiation",
+            "the steps of the public implementations, one image after another: copies of the "
+            "stored samples and Gram matrices with the new sample appended, kernels by "
+            "differences of all rows, automatic differentiation",
             "O(B (n d + n²)), some thirty passes over the stored samples an image",
             published,
             1,
@@ -228,8 +235,8 @@ RIVALS: dict[str, Rival] = {
         ),
         Rival(
             "new-row",
-            "the best that automatic differentiation can do: new rows of the Gram matrix only, the whole batch, stored samples normalised "
-            "beforehand",
+            "the best that automatic differentiation can do: new rows of the Gram matrix only, "
+            "the whole batch, stored samples normalised beforehand",
             "O(B n d)",
             new_row,
             1,
@@ -238,7 +245,10 @@ RIVALS: dict[str, Rival] = {
         ),
         Rival(
             "whole-gram",
-            "the loss as its formula stands, all kernels of normalised samples at each step, one image after another",
+            (
+                "the loss as its formula stands, all kernels of normalised samples at each step, one "
+                "image after another"
+            ),
             "O(B n² d)",
             whole_gram,
             2,
@@ -284,6 +294,7 @@ def agreement(n: int = 64, batch: int = 4, d: int = 1_024, p: int = 64) -> dict[
         cosines[name] = torch.cosine_similarity(ours, theirs).min().item()
         if not cosines[name] > 0.999:
             raise RuntimeError(
-                f"{name} and SPARKE differ in direction: their cosine is {cosines[name]:.4f}, 1 where they agree"
+                f"{name} and SPARKE differ in direction: their cosine is {cosines[name]:.4f}, 1 "
+                "where they agree"
             )
     return cosines

@@ -2,7 +2,7 @@
 prompts and reported on others.
 
 In the folder: `tuning.parquet` and `test.parquet`, a row a setting and unit; `pooled.parquet`, a
-row a setting; `search.parquet`, how many samples it takes to find nine tenths of the right pictures
+row a setting; `search.parquet`, how many samples it takes to find nine tenths of the right images
 of a prompt; `times.parquet`, seconds an image. A run goes on with the settings that are missing.
 """
 
@@ -41,7 +41,7 @@ class Size:
 
     Args:
         samples: of each test unit.
-        limit: of samples in which nine tenths of the right pictures are looked for.
+        limit: of samples in which nine tenths of the right images are looked for.
         chosen: settings of each method that are tested.
         thin: a number for a smoke run: only that many trials, units and samples of anything.
     """

@@ -1,4 +1,4 @@
-"""Share of the possible against precision, a figure a model."""
+"""Coverage against precision, a figure a model."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def _front(path: Path, task: str, results: Results) -> None:
         panel.annotate(
             "unguided", (base[0], base[1]), textcoords="offset points", xytext=(8, -10), fontsize=8
         )
-        panel.set(xlabel="share of the possible that was found", ylabel="precision")
+        panel.set(xlabel="coverage", ylabel="precision")
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -133,7 +133,7 @@ def ready_methods(task: Task, trial: Trial) -> list[Method]:
 
 
 def near(features: Tensor, real: Tensor) -> dict[str, float]:
-    """How near the samples of a unit come to the right pictures of its prompt, and how unlike each
+    """How near the samples of a unit come to the right images of its prompt, and how unlike each
     other they are.
     """
     sets = asdict(manifolds(real, features, k=min(NEIGHBOURS, len(real) - 1, len(features) - 1)))
@@ -146,7 +146,7 @@ def near(features: Tensor, real: Tensor) -> dict[str, float]:
 def pooled(
     task: Task, pipe: Any, generated: Sequence[Tensor], real: Sequence[Tensor]
 ) -> dict[str, Any]:
-    """The Fréchet distance of all samples to as many right pictures of each prompt.
+    """The Fréchet distance of all samples to as many right images of each prompt.
 
     It has no interval: drawn anew, the same samples come more than once, which makes every such
     distance larger.
@@ -198,7 +198,7 @@ def _unguided(name: str, guidance_scale: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Search:
-    """How long a trial takes to find most right pictures of a prompt."""
+    """How long a trial takes to find most right images of a prompt."""
 
     task: str
     trial: Trial
@@ -207,11 +207,11 @@ class Search:
 
 
 def search(job: Search) -> dict[str, Any]:
-    """Draw samples eight at a time until nine tenths of the right pictures are found, or the limit
+    """Draw samples eight at a time until nine tenths of the right images are found, or the limit
     is reached.
 
     Returns:
-        `possible`, how many right pictures there are; `needed`, how many samples found nine tenths
+        `possible`, how many right images there are; `needed`, how many samples found nine tenths
         of them, or None; `found`, how many were found in the end.
     """
     task, pipe = TASKS[job.task], _pipeline(job.task)

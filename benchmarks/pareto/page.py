@@ -18,14 +18,18 @@ def page(folder: Path) -> str:
     parts = [
         "## Variety against fidelity on the shipped models",
         "`python -m benchmarks pareto`",
-        "Every method had equally many settings (eight), which were tried on validation prompts. Up to two of each, those that together "
-        f"reach the largest hypervolume there, were measured on the test prompts, with {STEPS} steps and the same seeds for all. *Share of "
-        "the possible* is the number of distinct right pictures among the samples over the most that there could be, the smaller of the "
-        "samples and the right pictures; *precision* the share of samples that show a right picture whole, by the judge of each model. "
-        "*Hypervolume* is the area under a method's settings in these two, between 0 and 1. k-NN precision, recall, density and coverage "
-        "are those of k-nearest-neighbour balls around features, prompt by prompt. Intervals are 95%, by a bootstrap over units of prompt "
-        "and seeds; ratios and differences are paired. Denoisers run in bfloat16 and all else in float32; SPELL's radius is measured "
-        "once, on unguided samples of validation prompts; times are of one core, all settings one after another.",
+        "Every method has the same number of settings (eight), tried on validation prompts. The "
+        "one or two settings that together reach the largest hypervolume there are measured on "
+        f"the test prompts, with {STEPS} steps and the same seeds for all. *Coverage* is the "
+        "number of distinct right images among the samples over the largest possible number: the "
+        "smaller of the samples and the right images. *Precision* is the share of samples that "
+        "show a whole right image, by the model's judge. *Hypervolume* is the area under a "
+        "method's settings in these two, between 0 and 1. k-NN precision, recall, density and "
+        "coverage use k-nearest-neighbour balls around features, prompt by prompt. Intervals are "
+        "95%, by a bootstrap over units of prompt and seeds; ratios and differences are paired. "
+        "Denoisers run in bfloat16 and everything else in float32. SPELL's radius is measured "
+        "once, on unguided samples of validation prompts. Times are of one core, one setting "
+        "after another.",
     ]
     for name in TASKS:
         results = Results.read(folder, name)
@@ -82,20 +86,24 @@ def _task(name: str, results: Results) -> list[str]:
     unguided = Trial.from_key(results.unguided)
     parts = [
         f"### {name}",
-        f"{units} test units of {samples} samples, {len({row['unit'] for row in results.tuning})} validation units. Unguided: "
-        f"CFG {unguided.guidance_scale:g}.",
-        f"![Share of the possible against precision](../benchmarks/results/pareto/{name}.png)",
+        f"{units} test units of {samples} samples, {len({row['unit'] for row in results.tuning})} "
+        f"validation units. Unguided: CFG {unguided.guidance_scale:g}.",
+        f"![Coverage against precision](../benchmarks/results/pareto/{name}.png)",
         "What each method reaches over its settings:",
         _volumes(results),
-        f"At equal precision: of each method the setting that found most on the validation prompts while its precision there was at most "
-        f"{100 * ROOM:.0f} point below that of unguided sampling (the most precise one where none kept that).",
+        "At equal precision, a row a method: the setting with the largest coverage on the "
+        f"validation prompts among those whose precision there was at most {100 * ROOM:.0f} point "
+        "below that of unguided sampling (where there is none, the most precise setting).",
         _at_equal_precision(results),
         "The same settings in other measures:",
         _other_measures(results),
     ]
     if results.search:
-        parts += ["Samples that it took to find nine tenths of the right pictures of a prompt (in brackets how many were found at the end "
-                  "where it did not):", _searched(results)]  # fmt: skip
+        found = (
+            "Samples needed to find nine tenths of the right images of a prompt (in brackets how "
+            "many were found at the end, where that was not enough):"
+        )
+        parts += [found, _searched(results)]
     return parts
 
 
@@ -157,7 +165,7 @@ def _at_equal_precision(results: Results) -> str:
     columns = [
         "method",
         "setting",
-        "share of the possible",
+        "coverage",
         "against unguided",
         "precision",
         "points of precision",
@@ -219,7 +227,7 @@ def _searched(results: Results) -> str:
         [
             "method",
             "setting",
-            *(f"{p}, {possible[p]} pictures" for p in prompts),
+            *(f"{p}, {possible[p]} images" for p in prompts),
             "prompts covered",
         ],
         lines,

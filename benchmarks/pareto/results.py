@@ -69,7 +69,7 @@ class Results:
         return found
 
     def points(self, keys: Sequence[str]) -> Tensor:
-        """Share of the possible and precision (units, settings, 2) of tested settings."""
+        """Coverage and precision (units, settings, 2) of tested settings."""
         return torch.stack([points_of(by_unit(self.test, key)) for key in keys], dim=1)
 
     def precise(self, keys: Sequence[str]) -> str:
@@ -116,7 +116,7 @@ def with_interval(values: Tensor, form: str) -> str:
 
 
 def points_of(rows: Sequence[Row]) -> Tensor:
-    """Share of the possible and precision (units, 2) of the rows of a setting."""
+    """Coverage and precision (units, 2) of the rows of a setting."""
     return torch.tensor(
         [[row["distinct"] / row["possible"], row["right"] / row["samples"]] for row in rows],
         dtype=torch.float64,

@@ -51,7 +51,7 @@ class Task:
             compared with.
         low: a low weight, at which the number of samples that cover a set is counted too.
         validation_samples: of each unit of `validation`; those of `test` have 32.
-        small: prompts of which 90% of the right pictures are to be found.
+        small: prompts of which 90% of the right images are to be found.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Task:
 
     def count(self, images: Tensor, prompt: str) -> Counts:
         """How many samples the judge of the model accepts as right, and how many different right
-        pictures they show.
+        images they show.
         """
         return (
             digits.count(images, prompt)
@@ -93,7 +93,7 @@ class Task:
         )
 
     def shown(self, images: Tensor, prompt: str) -> Tensor:
-        """For each sample (n,) the right picture that it shows, or -1 where it shows none."""
+        """For each sample (n,) the right image that it shows, or -1 where it shows none."""
         match, right = _model(self.name).nearest(images), _model(self.name).truth(prompt)
         return torch.where(match.shown & torch.isin(match.index, right), match.index, -1)
 
@@ -112,11 +112,11 @@ class Task:
             )
 
     def real(self, pipe: Any, prompt: str) -> Tensor:
-        """The features (k, d) of all right pictures of a prompt."""
+        """The features (k, d) of all right images of a prompt."""
         return _real(self.name, pipe)[_model(self.name).truth(prompt)]
 
     def principal(self, pipe: Any) -> Tensor:
-        """Principal directions (d, 64 at most) of the features of all real pictures, in which
+        """Principal directions (d, 64 at most) of the features of all real images, in which
         Fréchet distances are measured.
         """
         return _principal(self.name, pipe)

@@ -1,4 +1,4 @@
-"""The copying benchmark: how many images of the emoji model are copies of its training pictures,
+"""The copying benchmark: how many images of the emoji model are copies of its training images,
 without and with a shield around them.
 """
 

@@ -79,7 +79,7 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
 @torch.no_grad()
 def again(setting: str, prompt: str, folder: Path) -> list[float]:
     """The distances of a prompt's finished images, rounded to 8 bits and encoded again, to the
-    nearest training picture.
+    nearest training image.
     """
     latents = load_file(_file(folder / "latents" / setting, prompt))["latents"]
     images = (decoded(_pipe(), latents) * 255).round() / 255
@@ -178,13 +178,13 @@ def _encoded() -> Tensor:
 
 
 def numbers(protected: str) -> Tensor:
-    """The numbers in `load_images()` of the protected pictures."""
+    """The numbers in `load_images()` of the protected images."""
     return torch.arange(len(load_images())) if protected == "all" else truth("flag")
 
 
 @cache
 def names() -> dict[int, str]:
-    """A name for each picture: that of the first emoji that has it."""
+    """A name for each image: that of the first emoji that has it."""
     found: dict[int, str] = {}
     for entry in entries():
         found.setdefault(entry.image, entry.name)
@@ -193,7 +193,7 @@ def names() -> dict[int, str]:
 
 @cache
 def _protected(protected: str) -> Tensor:
-    """The latents of the protected pictures, encoded anew, not read from the set on disk."""
+    """The latents of the protected images, encoded anew, not read from the set on disk."""
     chosen = load_images()[numbers(protected)].float() / 255
     with torch.no_grad():
         vae = _pipe().vae
@@ -210,7 +210,7 @@ def _pipe() -> Any:
 
 @torch.no_grad()
 def _judged(pipe: Any, latents: Tensor, prompt: str) -> tuple[Tensor, Tensor]:
-    """Whether each image is nearest to a right picture, and whether the judge accepts it as one."""
+    """Whether each image is nearest to a right image, and whether the judge accepts it as one."""
     match = shown_by(decoded(pipe, latents))
     right = torch.isin(match.index, truth(prompt))
     return right, right & match.shown
@@ -236,12 +236,12 @@ def drawn_before(folder: Path, setting: str, prompt: str, seed: int) -> Tensor:
 
 
 def picture(number: int) -> Tensor:
-    """A training picture (3, 64, 64) in [0, 1]."""
+    """A training image (3, 64, 64) in [0, 1]."""
     return load_images()[number] / 255
 
 
 def protected_gaps() -> Tensor:
-    """The distance (n,) of each training picture to the nearest other."""
+    """The distance (n,) of each training image to the nearest other."""
     return nearest(_protected("all"), _protected("all"), skip_own=True)[1]
 
 

@@ -28,27 +28,38 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
     every = chosen(rows, "none")
     parts = [
         "## Shield: how many images are copies, and what keeping them out costs",
-        "How many images of the emoji model are copies of the pictures that it was trained on, without and with a shield around all of "
-        "them, and what does that cost? `python -m benchmarks shield_emoji`",
-        f"{len(every)} images for {len({r['prompt'] for r in every})} prompts, half of them full names of one picture, half head words of "
-        f"many, with {STEPS} steps and CFG {GUIDANCE_SCALE:g}. Inside is an image whose final latent is nearer than the radius to that of "
-        f"a training picture by more than {ROUNDING:.2%} of it, and to the last bit where it is nearer at all, measured by brute force "
-        "against pictures encoded anew. The exact shield is SPELL with the search of this "
-        "package and the check after the last step; IVF is SPELL as it was published, with an approximate search (Faiss, √n cells) and no "
-        "check. Right are images whose nearest glyph is one that the prompt asks for, shown are those that the judge accepts as that: what "
-        "is kept away from all glyphs cannot be shown exactly. Intervals are 95%, over prompts.",
+        "How many images of the emoji model are copies of the images that it was trained on, "
+        "without and with a shield around all of them, and what does that cost? `python -m "
+        "benchmarks shield_emoji`",
+        f"{len(every)} images for {len({r['prompt'] for r in every})} prompts, half of them full "
+        f"names of one image, half head words of many, with {STEPS} steps and CFG "
+        f"{GUIDANCE_SCALE:g}. Inside is an image whose final latent is nearer than the radius to "
+        f"that of a training image by more than {ROUNDING:.2%} of it, and to the last bit where "
+        "it is nearer at all, measured by brute force against images encoded anew. The exact "
+        "shield is SPELL with the search of this package and the check after the last step; IVF "
+        "is SPELL as it was published, with an approximate search (Faiss, √n cells) and no check. "
+        "Right are images whose nearest glyph is one that the prompt asks for, shown are those "
+        "that the judge accepts as that: what is kept away from all glyphs cannot be shown "
+        "exactly. Intervals are 95%, over prompts.",
         _main(rows, radii),
-        "Most of what is moved at the end is moved by a millionth: one ball and SPELL lead exactly to its surface, and rounding decides. "
-        f"Balls overlap: {_overlap(folder, radii)}",
+        "Most of what is moved at the end is moved by a millionth: one ball and SPELL lead "
+        f"exactly to its surface, and rounding decides. Balls overlap: {_overlap(folder, radii)}",
         _verified(folder),
-        "Encoded again are the finished images, rounded to 8 bits: what others can measure. The autoencoder leads many back towards "
-        "the picture that their latent was moved away from, so what is kept out in latent space is not kept out there.",
+        "Encoded again are the finished images, rounded to 8 bits: what others can measure. The "
+        "autoencoder leads many back towards the image that their latent was moved away from, so "
+        "what is kept out in latent space is not kept out there.",
         _image(rows),
         "On every fourth prompt, beside the approximate search:",
         _compared(rows, radii),
         _flags(rows),
-        "![Distances to the nearest training picture](../benchmarks/results/shield_emoji/distances.png)",
-        "![Images, the training pictures that they copy, and the same seeds with the shield](../benchmarks/results/shield_emoji/pairs.png)",
+        (
+            "![Distances to the nearest training "
+            "image](../benchmarks/results/shield_emoji/distances.png)"
+        ),
+        (
+            "![Images, the training images that they copy, and the same seeds with the "
+            "shield](../benchmarks/results/shield_emoji/pairs.png)"
+        ),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -128,10 +139,11 @@ def _image(rows: Sequence[Row]) -> str:
         )
     ]
     return (
-        f"A shield of the finished image, `--space latents:emoji`, holds there too: of {len(own)} images at radius {radius:g} "
-        f"{len(own) - len(kept)} were refused, and {sum(r['again'] < radius for r in kept)} of the others are inside when they are encoded "
-        "again. Every step decodes and encodes the batch, and follows gradients for the images inside, which takes many times as long:\n\n"
-        + table(["shield", *_HEAD[:-1]], lines)
+        f"A shield of the finished image, `--space latents:emoji`, holds there too: of {len(own)} "
+        f"images at radius {radius:g} {len(own) - len(kept)} were refused, and "
+        f"{sum(r['again'] < radius for r in kept)} of the others are inside when they are encoded "
+        "again. Every step decodes and encodes the batch, and follows gradients for the images "
+        "inside, which takes many times as long:\n\n" + table(["shield", *_HEAD[:-1]], lines)
     )
 
 
@@ -160,7 +172,9 @@ def _overlap(folder: Path, radii: Sequence[float]) -> str:
     shares = ", ".join(
         f"{(gaps < 2 * radius).double().mean().item():.0%} at radius {radius:g}" for radius in radii
     )
-    return f"of the {len(gaps)} pictures so many have a neighbour whose ball meets their own: {shares}."
+    return (
+        f"of the {len(gaps)} images so many have a neighbour whose ball meets their own: {shares}."
+    )
 
 
 def _verified(folder: Path) -> str:
@@ -173,8 +187,9 @@ def _verified(folder: Path) -> str:
         for name, r in found.items()
     ]
     return (
-        "`benchmarks/brute_force.py`, which shares no code with the package and compares each final latent with each protected vector in "
-        "float64, says of the images drawn beside the exact shields:\n\n"
+        "`benchmarks/brute_force.py`, which shares no code with the package and compares each "
+        "final latent with each protected vector in float64, says of the images drawn beside the "
+        "exact shields:\n\n"
         + table(["setting", "images", "inside", "smallest distance", "radius"], lines)
     )
 
@@ -199,7 +214,7 @@ def _flags(rows: Sequence[Row]) -> str:
 
 
 def draw_distances(rows: Sequence[Row], folder: Path) -> None:
-    """Write `distances.png`: the share of images nearer to a training picture than a distance,
+    """Write `distances.png`: the share of images nearer to a training image than a distance,
     without and with each shield.
     """
     radii = sorted({r["radius"] for r in rows if r["guard"] == "exact" and r["protected"] == "all"})
@@ -220,14 +235,14 @@ def draw_distances(rows: Sequence[Row], folder: Path) -> None:
             )
         panel.set_xlim(0, 15)
         panel.set(
-            xlabel="distance to the nearest training picture (latents)",
+            xlabel="distance to the nearest training image (latents)",
             ylabel="share of images nearer",
         )
         panel.legend(loc="lower right")
 
 
 def draw_pairs(rows: Sequence[Row], folder: Path) -> None:
-    """Write `pairs.png`: the closest unguarded image of some prompts, the picture that it copies,
+    """Write `pairs.png`: the closest unguarded image of some prompts, the image that it copies,
     and its seed beside each shield.
     """
     from benchmarks.shield_emoji.draw import drawn_before, picture
@@ -240,7 +255,7 @@ def draw_pairs(rows: Sequence[Row], folder: Path) -> None:
         for i in range(min(PAIRS, len(prompts)))
     ]
     first = [next(r for r in plain if r["prompt"] == prompt) for prompt in spread]
-    names = ["no shield", "training picture", *(f"radius {radius:g}" for radius in radii)]
+    names = ["no shield", "training image", *(f"radius {radius:g}" for radius in radii)]
     with drawn(folder / "pairs.png", 1.15 * len(first) + 1.2, 1.2 * len(names) + 0.2) as figure:
         panels = figure.subplots(len(names), len(first), squeeze=False)
         for k, row in enumerate(first):

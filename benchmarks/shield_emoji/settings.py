@@ -23,7 +23,7 @@ class Setting:
             check).
         radius: of the balls; 0 for "none".
         nprobe: cells searched by "ivf"; 0 otherwise.
-        protected: "all" pictures that the model was trained on, or its "flags" alone.
+        protected: "all" images that the model was trained on, or its "flags" alone.
     """
 
     guard: str
@@ -42,12 +42,12 @@ class Size:
     """How much is drawn.
 
     Args:
-        names: full names, each of one picture.
-        words: head words, each of many pictures.
+        names: full names, each of one image.
+        words: head words, each of many images.
         images: of each prompt, drawn at once.
         images_again: of each prompt where the finished image is kept out, which takes a decoding
             and an encoding a step.
-        fewer: the comparisons beside exact protection of all pictures are made on each `fewer`-th
+        fewer: the comparisons beside exact protection of all images are made on each `fewer`-th
             prompt.
         radii: of the balls.
         nprobe: cells that the approximate search looks into.
@@ -75,7 +75,7 @@ class Size:
         ]
 
     def prompts(self) -> list[str]:
-        """Full names at even steps through all pictures, then head words."""
+        """Full names at even steps through all images, then head words."""
         every = len(entries()) // self.names
         return [captions()[i * every].full for i in range(self.names)] + list(PROMPTS[: self.words])
 

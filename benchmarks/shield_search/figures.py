@@ -51,7 +51,7 @@ def _spectra(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             for share in own:
                 left -= share
                 rest.append(100 * max(left, 0.0))
-            label = {"encoded": "encoded pictures", "set": "protected set"}[name]
+            label = {"encoded": "encoded images", "set": "protected set"}[name]
             at = range(1, 1 + len(own))
             shares.loglog(
                 at,

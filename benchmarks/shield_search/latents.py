@@ -21,20 +21,20 @@ MODEL = "emoji"
 SHAPE = (16, 16, 16)
 DIMENSION = 4_096
 _ENCODED, _SHARD = ("benchmarks.encoded", 1), ("benchmarks.latents", 1)
-_PART = 250  # pictures encoded between two files, so that little is lost at Ctrl-C
-_CUTS = range(5, 12)  # columns or rows of 16 that a collage takes from the first picture
+_PART = 250  # images encoded between two files, so that little is lost at Ctrl-C
+_CUTS = range(5, 12)  # columns or rows of 16 that a collage takes from the first image
 
 
 @dataclass(frozen=True)
 class SetSize:
-    """How the set is made: pictures of each kind, and rows in a shard of collages."""
+    """How the set is made: images of each kind, and rows in a shard of collages."""
 
     kinds: Kinds
     shard: int = 25_000
 
 
 def encoded(folder: Path, size: SetSize, progress: Progress) -> Tensor:
-    """The latents (m, 4096) float16 of all pictures, in the order of `Kinds.counts`, encoded where
+    """The latents (m, 4096) float16 of all images, in the order of `Kinds.counts`, encoded where
     the folder lacks them.
 
     The encoder runs in bfloat16, for speed: what it gives is the set, whatever its rounding.
@@ -69,7 +69,7 @@ def _encode(pipe: object, pictures: list[tuple[str, int]]) -> Tensor:
 
 
 def shards(folder: Path, base: Tensor, count: int, size: SetSize, progress: Progress) -> Mapped:
-    """The first `count` rows of the set: the encoded pictures themselves, then collages of two,
+    """The first `count` rows of the set: the encoded images themselves, then collages of two,
     written where the folder lacks them.
 
     Shard by shard with a seed of its own, so that a shorter set is the beginning of a longer one
@@ -90,11 +90,11 @@ def shards(folder: Path, base: Tensor, count: int, size: SetSize, progress: Prog
 
 
 def collages(base: Tensor, count: int, *, seed: int) -> Tensor:
-    """Latents (count, 4096) float16: the left or upper part of one picture's latent with the rest
+    """Latents (count, 4096) float16: the left or upper part of one image's latent with the rest
     of another's, each mirrored or not.
 
     Latents of a convolutional autoencoder are local, so that a collage is close to the latent of
-    the picture that is joined likewise. The cut lies after 5 to 11 of the 16 rows or columns.
+    the image that is joined likewise. The cut lies after 5 to 11 of the 16 rows or columns.
     """
     generator = torch.Generator().manual_seed(seed)
     grid = base.view(-1, *SHAPE)

@@ -42,7 +42,7 @@ class Size:
     """How much is measured.
 
     Args:
-        pictures: that are encoded, and rows in a file of the set.
+        images: that are encoded, and rows in a file of the set.
         compared: vectors of the set that all rivals search.
         alone: vectors of the set that only ours searches.
         prompts: one for each trajectory.
@@ -209,7 +209,7 @@ def radius_of(folder: Path, vectors: Mapped, sampled: int) -> float:
 
 
 def measure_spectrum(folder: Path, base: Tensor, vectors: Vectors) -> None:
-    """The share of the variance by principal components, of as many encoded pictures as of vectors
+    """The share of the variance by principal components, of as many encoded images as of vectors
     of the set.
     """
     if (folder / SPECTRUM).is_file():

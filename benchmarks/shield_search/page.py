@@ -25,27 +25,29 @@ from benchmarks.shield_search.results import (
 from benchmarks.shield_search.wide import projection
 
 _LINK = "../benchmarks/results/shield_search"
-_SET = """How the set is made. {pictures} pictures of 128×128 ({kinds}) are encoded by the autoencoder of the emoji model into latents of
-16×16×16 = 4,096 numbers. Glyphs are enlarged; mosaics are four of them, as the model draws at this size; dead leaves are discs
-and small glyphs that hide each other, with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001);
-crops are of the two photographs that come with scikit-learn. The other vectors are collages: the left or upper part of one latent
-with the rest of another, each mirrored or not, which is close to the latent of the picture joined likewise, since latents of a
-convolutional autoencoder are local. The set is stored in float16 and read from mapped files by ours; Faiss holds it in float32,
-as published."""
-_RULES = """How it is kept fair:
+_SET = """How the set is made. The autoencoder of the emoji model encodes {pictures} images of
+128×128 ({kinds}) into latents of 16×16×16 = 4,096 numbers. Glyphs are enlarged. Mosaics are four
+glyphs, as the model draws at this size. Dead leaves are discs and small glyphs that hide each other,
+with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001). Crops are of
+the two photographs that come with scikit-learn. The other vectors are collages: the left or upper
+part of one latent with the rest of another, each mirrored or not. That is close to the latent of the
+collage, since latents of a convolutional autoencoder are local. Our search stores the set in float16
+and reads it from mapped files; Faiss holds it in float32, as published."""
+_RULES = """How the comparison is kept fair:
 
-- What is searched for are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images} images a batch, a batch
-  for each of the prompts {prompts}), guided by SPELL with the whole set protected at that radius, and recorded before each
-  correction.
-- The radius is that of `radius="auto"` (the multiple 0.5), measured on {sampled:,} vectors of the set, and larger ones, at which
-  there is more to be found.
-- What is really within the radius was found by reading every vector, independently of all that is compared.
-- All that is compared at a radius ran in one process, {threads} for each search, trajectory by trajectory in turns. Faiss' range
-  search; √n cells. Its exhaustive index is measured at some steps of one trajectory only, and its time of a trajectory is taken from
-  those.
-- Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped files, which the system had
-  cached here.
-- Steps at which nothing is within the radius count for the time and not for what is found."""
+- The queries are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images}
+  images a batch, a batch for each of the prompts {prompts}), guided by SPELL with the whole set
+  protected at that radius, and recorded before each correction.
+- The radii are that of `radius="auto"` (the multiple 0.5), measured on {sampled:,} vectors of the
+  set, and larger ones, at which there is more to find.
+- The vectors that are really within the radius were found by reading all of them, independently of
+  the searches that are compared.
+- All searches at a radius ran in one process, {threads} for each, trajectory by trajectory in turns.
+  Faiss uses range search and √n cells. Its exhaustive index is measured at some steps of one
+  trajectory only, and its time of a trajectory is estimated from those.
+- Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped
+  files, which the system had cached here.
+- Steps with nothing within the radius count for the time and not for recall."""
 
 
 def page(folder: Path) -> str:
@@ -58,15 +60,18 @@ def page(folder: Path) -> str:
     threads = max(row["threads"] for row in rows)
     parts = [
         "## Search: is every protected vector found, how fast, in how much memory?",
-        "Ours against Faiss, as published for protected sets (Kirchhof et al. 2025: IVF, √n cells, 1 to 10 probed; 2 in its comparison). "
-        "`python -m benchmarks shield_search`",
-        f"Measured on {machine['processor']}, torch {machine['torch']}. Compare only figures of one run.",
+        "Ours against Faiss, as published for protected sets (Kirchhof et al. 2025: IVF, √n "
+        "cells, 1 to 10 probed; 2 in its comparison). `python -m benchmarks shield_search`",
+        (
+            f"Measured on {machine['processor']}, torch {machine['torch']}. Compare only figures of "
+            "one run."
+        ),
         _findings(folder, found),
         _SET.format(
             pictures=f"{sum(kinds.values()):,}",
             kinds=", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count),
         ).replace("\n", " "),
-        f"![Spectrum of the set and of the encoded pictures]({_LINK}/spectrum.png)",
+        f"![Spectrum of the set and of the encoded images]({_LINK}/spectrum.png)",
         _spectrum(folder),
         _RULES.format(
             steps=1 + max(row["step"] for row in rows),
@@ -96,7 +101,8 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
     missed, there = sum(s.there - s.found for s in ours), sum(s.there for s in ours)
     wrong = sum(s.wrong for s in ours)
     lines.append(
-        f"- Recall of ours: {there - missed:,} of {there:,} vectors found ({wrong:,} others): {'1.0' if not missed else 'below 1'}."
+        f"- Recall of ours: {there - missed:,} of {there:,} vectors found ({wrong:,} others): "
+        f"{'1.0' if not missed else 'below 1'}."
     )
     pairs = [
         (s, t)
@@ -107,21 +113,24 @@ def _findings(folder: Path, found: Sequence[Summary]) -> str:
     if pairs:
         ratios = [s.per_step / t.per_step for s, t in pairs]
         lines.append(
-            f"- Time of a trajectory, as a multiple of that of {RIVAL}: {', '.join(f'{ratio:.2f}' for ratio in ratios)} at radius "
+            f"- Time of a trajectory, as a multiple of that of {RIVAL}: "
+            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)} at radius "
             f"{', '.join(f'{s.radius:.1f}' for s, _ in pairs)} (goal: at most 1)."
         )
         n = pairs[0][0].vectors
         mine, theirs = resident(folder, n, OURS), resident(folder, n, RIVAL)
         if mine and theirs:
             lines.append(
-                f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} of it (goal: at most 1/20)."
+                f"- Resident memory: {_size(mine)} against {_size(theirs)}, 1/{theirs / mine:.1f} "
+                "of it (goal: at most 1/20)."
             )
     rival = [t for _, t in pairs if t.there]
     if rival:
         lines.append(
-            f"- {RIVAL}, misses {', '.join(f'{1 - t.recall:.1%}' for t in rival)} of the protected vectors within radius "
-            f"{', '.join(f'{t.radius:.1f}' for t in rival)}, and all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} "
-            "of the images and steps that are inside of a ball."
+            f"- {RIVAL}, misses {', '.join(f'{1 - t.recall:.1%}' for t in rival)} of the "
+            f"protected vectors within radius {', '.join(f'{t.radius:.1f}' for t in rival)}, and "
+            f"all of them at {', '.join(f'{t.unseen / t.inside:.1%}' for t in rival)} of the "
+            "images and steps that are inside of a ball."
         )
     return "\n".join(lines)
 
@@ -140,7 +149,7 @@ def _spectrum(folder: Path) -> str:
         ]
         lines.append([components, *(f"{share:.1%}" for share in shares)])
     return table(
-        ["principal components", "share of the variance, encoded pictures", "protected set"], lines
+        ["principal components", "share of the variance, encoded images", "protected set"], lines
     )
 
 

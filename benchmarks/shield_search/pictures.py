@@ -1,4 +1,4 @@
-"""The pictures that are encoded for the benchmark: glyphs, mosaics of them, dead leaves with glyphs
+"""The images that are encoded for the benchmark: glyphs, mosaics of them, dead leaves with glyphs
 among them, crops of photographs.
 """
 
@@ -24,7 +24,7 @@ _GLYPHS_AMONG = 0.15  # share of the leaves that are glyphs
 
 @dataclass(frozen=True)
 class Kinds:
-    """How many pictures of each kind: glyphs one by one, mosaics of four, scenes of dead leaves,
+    """How many images of each kind: glyphs one by one, mosaics of four, scenes of dead leaves,
     crops of two photographs.
     """
 
@@ -47,7 +47,7 @@ class Kinds:
 
 
 def picture(kind: str, number: int) -> Tensor:
-    """One picture (3, 128, 128) in [0, 1], always the same for the same kind and number.
+    """One image (3, 128, 128) in [0, 1], always the same for the same kind and number.
 
     - `glyphs`: the emoji of that number, enlarged twofold.
     - `mosaics`: four glyphs in the four corners, the same one (even numbers) or four of one group

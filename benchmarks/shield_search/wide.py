@@ -122,12 +122,15 @@ def projection(folder: Path) -> str:
     images = all_steps[0]["images"]
     projected = (measured + seconds[wide] - seconds[narrow]) / images
     return (
-        f"Projected for SDXL. Its latents have {wide:,} numbers. A step of a batch of {images} takes {1e3 * seconds[narrow]:.1f} ms among "
-        f"{rows[0]['vectors']:,} of these vectors as they are, and {1e3 * seconds[wide]:.1f} ms where each value is repeated "
-        f"{SCALE} times both ways, for {wide:,} numbers of {narrow:,} and distances {SCALE} times as large. What that adds to the "
-        f"{1e3 * measured:.1f} ms among {largest:,} vectors gives {1e3 * projected:.1f} ms an image and step on one core of a CPU, "
-        f"{projected / SDXL_STEP:.1%} of the {1e3 * SDXL_STEP:.0f} ms that a step of SDXL takes on an A100 (bfloat16, one image; "
-        "[published with diffusion-fast](https://huggingface.co/docs/diffusers/tutorials/fast_diffusion))."
+        f"Projected for SDXL. Its latents have {wide:,} numbers. A step of a batch of {images} "
+        f"takes {1e3 * seconds[narrow]:.1f} ms among {rows[0]['vectors']:,} of these vectors as "
+        f"they are, and {1e3 * seconds[wide]:.1f} ms where each value is repeated {SCALE} times "
+        f"both ways, for {wide:,} numbers of {narrow:,} and distances {SCALE} times as large. "
+        f"What that adds to the {1e3 * measured:.1f} ms among {largest:,} vectors gives "
+        f"{1e3 * projected:.1f} ms an image and step on one core of a CPU, "
+        f"{projected / SDXL_STEP:.1%} of the {1e3 * SDXL_STEP:.0f} ms that a step of SDXL takes "
+        "on an A100 (bfloat16, one image; [published with "
+        "diffusion-fast](https://huggingface.co/docs/diffusers/tutorials/fast_diffusion))."
     )
 
 

@@ -103,9 +103,9 @@ def test_page_and_figure_have_what_the_rows_say(tmp_path):
     assert (tmp_path / ambient_page.FIGURE).read_bytes().startswith(b"\x89PNG")
 
 
-def test_smoke_run_chooses_tests_and_times_and_goes_on_when_rows_are_missing(unalike, tmp_path):
+def test_smoke_run_chooses_tests_and_times_and_goes_on_when_rows_are_missing(bench, tmp_path):
     threads = torch.get_num_threads()
-    code, _, err = unalike("bench", "ambient", "--smoke", "--out", tmp_path)
+    code, _, err = bench("ambient", "--smoke", "--out", tmp_path)
     assert (code, "Traceback" in err) == (0, False)
     names = {"environment.json", ambient_page.ROWS, ambient_page.STEPS, ambient_page.FIGURE}
     assert {p.name for p in tmp_path.iterdir()} == names
@@ -119,7 +119,7 @@ def test_smoke_run_chooses_tests_and_times_and_goes_on_when_rows_are_missing(una
     write_rows(
         tmp_path / ambient_page.ROWS, [r for r in rows if (r["split"], r["way"]) != (TEST, LATENTS)]
     )
-    assert unalike("bench", "ambient", "--smoke", "--out", tmp_path)[0] == 0
+    assert bench("ambient", "--smoke", "--out", tmp_path)[0] == 0
     again = read_rows(tmp_path / ambient_page.ROWS)
     same = [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
     assert sorted(

@@ -97,8 +97,8 @@ def test_mixtures_show_what_images_show_when_measured():
     )
 
 
-def test_smoke_run_compares_on_the_model_and_goes_on_when_a_prompt_is_missing(unalike, tmp_path):
-    code, out, err = unalike("bench", "awareness", "--smoke", "--out", tmp_path)
+def test_smoke_run_compares_on_the_model_and_goes_on_when_a_prompt_is_missing(bench, tmp_path):
+    code, out, err = bench("awareness", "--smoke", "--out", tmp_path)
     assert (code, "Traceback" in err) == (0, False)
     assert {p.name for p in tmp_path.iterdir()} == {
         "environment.json",
@@ -114,7 +114,7 @@ def test_smoke_run_compares_on_the_model_and_goes_on_when_a_prompt_is_missing(un
     assert all(r["from_unrelated"] < 0.01 for r in related if r["objective"] == "cond-rke")
     assert out.count("| emoji | 4 | rke |") == out.count("| toy | 4 | cond-rke |") == 2
     write_rows(tmp_path / "rows.parquet", [r for r in rows if r["prompt"] != "world 0, prompt 3"])
-    code, again, _ = unalike("bench", "awareness", "--smoke", "--out", tmp_path)
+    code, again, _ = bench("awareness", "--smoke", "--out", tmp_path)
     assert code == 0
     assert sorted(read_rows(tmp_path / "rows.parquet"), key=str) == sorted(rows, key=str)
     assert [line for line in again.splitlines() if "| emoji" in line] == [

@@ -2,11 +2,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.table import BENCHMARKS, Row, available, load
 
 COUNTING = """
@@ -26,28 +24,6 @@ def page(folder):
 
 BENCHMARK = Benchmark(name="counting", run=run, page=page)
 """
-
-
-class Ended(NamedTuple):
-    """How a command ended: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def bench(capsys):
-    """Runs the command line in this process."""
-
-    def run(*arguments: object) -> Ended:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from benchmarks.base import read_rows, write_rows
 from benchmarks.pareto import choose
@@ -15,7 +14,6 @@ from benchmarks.pareto.page import page
 from benchmarks.pareto.results import Results, volume
 from benchmarks.pareto.tasks import TASKS
 from benchmarks.pareto.trials import INDEPENDENT, Trial, families
-from unalike.cli.app import app
 
 
 def row(trial: Trial, unit: str, distinct: int, right: int, **more: object) -> dict[str, object]:
@@ -104,21 +102,16 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     assert "| 0.50 | 3.0 |" in text
 
 
-def test_smoke_run_measures_and_goes_on_when_called_twice(tmp_path: Path):
+def test_smoke_run_measures_and_goes_on_when_called_twice(bench, tmp_path: Path):
     folder = tmp_path / "pareto"
-    result = CliRunner().invoke(app, ["bench", "pareto", "--smoke", "--json", "--out", str(folder)])
-    assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+    code, out, err = bench("pareto", "--smoke", "--json", "--out", folder)
+    assert code == 0, err
+    document = json.loads(out)
     assert "| independent sampling |" in document["page"]
     rows = read_rows(folder / "test.parquet")
     assert {row["task"] for row in rows} == {"emoji", "digits"}
     assert all(0 <= row["distinct"] <= row["right"] <= row["samples"] == 4 for row in rows)
     assert {"emoji.png", "digits.png"} <= {path.name for path in folder.iterdir()}
     before = (folder / "test.parquet").stat().st_mtime_ns
-    assert (
-        CliRunner()
-        .invoke(app, ["bench", "pareto", "--smoke", "--json", "--out", str(folder)])
-        .exit_code
-        == 0
-    )
+    assert bench("pareto", "--smoke", "--json", "--out", folder).code == 0
     assert (folder / "test.parquet").stat().st_mtime_ns == before

@@ -111,9 +111,9 @@ def test_cases_are_told_apart_by_their_keys_and_shown_ones_exist():
     assert any(case.region not in case.prompt for case in CASES if isinstance(case.region, str))
 
 
-def test_correction_is_zero_outside_when_measured_and_a_run_goes_on(unalike, tmp_path, monkeypatch):
+def test_correction_is_zero_outside_when_measured_and_a_run_goes_on(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(regions, "SMOKE", dataclasses.replace(SMOKE, steps=2))
-    code, _, err = unalike("bench", "regions", "--smoke", "--out", tmp_path)
+    code, _, err = bench("regions", "--smoke", "--out", tmp_path)
     assert (code, "Traceback" in err) == (0, False)
     assert {p.name for p in tmp_path.iterdir()} == {
         "environment.json",
@@ -127,6 +127,6 @@ def test_correction_is_zero_outside_when_measured_and_a_run_goes_on(unalike, tmp
     assert all(r["largest_outside"] == 0 < r["largest_inside"] for r in rows)
     assert all(r["region_latents_inside"] > r["region_latents_outside"] for r in rows)
     before = (tmp_path / regions_page.FIGURE).stat().st_mtime_ns
-    assert unalike("bench", "regions", "--smoke", "--out", tmp_path)[0] == 0
+    assert bench("regions", "--smoke", "--out", tmp_path)[0] == 0
     assert read_rows(tmp_path / regions_page.ROWS) == rows
     assert (tmp_path / regions_page.FIGURE).stat().st_mtime_ns == before

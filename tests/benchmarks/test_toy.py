@@ -37,9 +37,9 @@ def test_later_batches_differ_from_earlier_ones_when_there_is_a_memory():
 
 
 def test_smoke_run_measures_every_method_and_draws_when_started_from_the_command_line(
-    unalike, tmp_path
+    bench, tmp_path
 ):
-    code, out, err = unalike("bench", "toy", "--smoke", "--out", tmp_path / "toy")
+    code, out, err = bench("toy", "--smoke", "--out", tmp_path / "toy")
     assert (code, err.strip()) == (0, "")
     assert out.endswith(f"measurements and figures are in {tmp_path / 'toy'}\n")
     assert {p.name for p in (tmp_path / "toy").iterdir()} == {

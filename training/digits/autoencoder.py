@@ -24,7 +24,7 @@ CONFIG = json.loads((Path(__file__).parent / "train.json").read_text("utf-8"))["
 
 
 def build(channels: int = 1) -> Any:
-    """The untrained autoencoder, of pictures with so many channels."""
+    """The untrained autoencoder, of images with so many channels."""
     torch.manual_seed(CONFIG["seed"])
     blocks = CONFIG["block_out_channels"]
     autoencoder: Any = diffusers.AutoencoderKL  # its annotations ask for a single block
@@ -53,7 +53,7 @@ def pictures() -> Tensor:
 
 @torch.no_grad()
 def frozen(work: Path) -> Any:
-    """The trained autoencoder for pictures of three channels, its latents with mean 0 and standard
+    """The trained autoencoder for images of three channels, its latents with mean 0 and standard
     deviation 1 in each channel.
 
     Both are folded into the 1×1 convolutions on either side, so that `scaling_factor` is 1 and any

@@ -28,7 +28,7 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Slightly changed pictures, all of which still show their digit: turned, scaled, moved, paler,
+    """Slightly changed images, all of which still show their digit: turned, scaled, moved, paler,
     softer, noisy.
     """
     n = len(images)
@@ -55,7 +55,7 @@ def spoilt(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor
     """Pictures that show no digit: each of `damage`'s kinds in turn, too strong to be read or to be
     called written.
 
-    What needs two pictures takes them from different classes; pictures whose partner happens to be
+    What needs two images takes them from different classes; images whose partner happens to be
     of the same class are blurred.
     """
     n = len(images)
@@ -91,7 +91,7 @@ def spoilt(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor
 
 
 def train(work: Path, minutes: float) -> Classifier:
-    """Train on the pictures that are not held out, from the checkpoint on."""
+    """Train on the images that are not held out, from the checkpoint on."""
     torch.manual_seed(CONFIG["seed"])
     model = Classifier()
     recipe = Recipe(seed=CONFIG["seed"], **CONFIG["recipe"])
@@ -106,7 +106,7 @@ def train(work: Path, minutes: float) -> Classifier:
 
 
 def _loss(model: Classifier, recipe: Recipe) -> Callable[[int], Tensor]:
-    """Cross entropy over as many spoilt pictures as others."""
+    """Cross entropy over as many spoilt images as others."""
     kept = ~held_out()
     images, labels = load_images()[kept, :1].float() / 255, load_labels()[kept]
 

@@ -1,4 +1,4 @@
-"""Ways in which a picture of a digit can be spoilt: what the classifier learns to refuse, and what
+"""Ways in which a image of a digit can be spoilt: what the classifier learns to refuse, and what
 the judge is measured with.
 
 All take images (n, c, 16, 16) in [0, 1], dark on white, and return as many. Where a generator is

@@ -1,6 +1,6 @@
 """Build the digits data set from scikit-learn's copy: `python -m training digits dataset`.
 
-Writes `images.png` (all pictures, lossless, 16×16 each, 60 to a row) and `labels.txt` (their
+Writes `images.png` (all images, lossless, 16×16 each, 60 to a row) and `labels.txt` (their
 digits, 60 to a line), in the order that scikit-learn has them in.
 """
 
@@ -19,7 +19,7 @@ COLUMNS, SIDE, WHITE, INK = 60, 16, 255, 16  # INK is the largest value of the o
 
 
 def enlarge(ink: np.ndarray) -> np.ndarray:
-    """One picture (16, 16) uint8, dark on white, of the 8×8 amounts of ink from 0 to 16."""
+    """One image (16, 16) uint8, dark on white, of the 8×8 amounts of ink from 0 to 16."""
     grey = np.round(WHITE - ink * (WHITE / INK)).astype(np.uint8)
     return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 

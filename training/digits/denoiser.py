@@ -98,7 +98,7 @@ class Variational:
 
 @torch.no_grad()
 def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the latents of all pictures, (1797, 4, 8, 8) each."""
+    """Mean and standard deviation of the latents of all images, (1797, 4, 8, 8) each."""
     posterior = frozen(work).encode(pictures().expand(-1, 3, -1, -1)).latent_dist
     return posterior.mean, posterior.std
 

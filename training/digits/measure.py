@@ -1,6 +1,6 @@
 """Measure the shipped digits model: `python -m training digits measure --out record.json`.
 
-Recorded are how well the autoencoder reconstructs, how often the classifier names held-out pictures
+Recorded are how well the autoencoder reconstructs, how often the classifier names held-out images
 rightly, what the judge accepts of damaged ones, and, for each class and several weights of
 classifier-free guidance, how many samples are right and how varied they are.
 """
@@ -67,13 +67,13 @@ def reconstructed(vae: Any, images: Tensor) -> Tensor:
 
 
 def autoencoder_psnr(vae: Any) -> float:
-    """PSNR in dB over all pictures, from the mean squared error."""
+    """PSNR in dB over all images, from the mean squared error."""
     images = load_images() / 255
     return float(-10 * (reconstructed(vae, images) - images).square().mean().log10())
 
 
 def classifier_accuracy() -> dict[str, float]:
-    """On the held-out pictures: the share whose digit is the most probable of the ten, and how many
+    """On the held-out images: the share whose digit is the most probable of the ten, and how many
     there are.
     """
     chosen = held_out()
@@ -85,9 +85,9 @@ def classifier_accuracy() -> dict[str, float]:
 
 
 def partners(labels: Tensor, generator: torch.Generator, *, alike: bool) -> Tensor:
-    """For each picture a random other one, of the same class or of another, as indices (n,)."""
+    """For each image a random other one, of the same class or of another, as indices (n,)."""
     same = labels[:, None] == labels
-    same.fill_diagonal_(not alike)  # never the picture itself
+    same.fill_diagonal_(not alike)  # never the image itself
     return (torch.rand(same.shape, generator=generator) * (same == alike)).argmax(1)
 
 
@@ -118,12 +118,12 @@ def damaged(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "two digits over each other": damage.overlaid(images, other),
         "left half of one digit, right half of another": damage.halved(images, other),
         "upper half of one digit, lower half of another": damage.halved(images, other, across=True),
-        "half of each of two pictures of a digit": damage.blended(images, sibling, 0.5),
+        "half of each of two images of a digit": damage.blended(images, sibling, 0.5),
     }
 
 
 def judged(vae: Any) -> list[dict[str, Any]]:
-    """For each damage to the held-out pictures, the shares that the judge accepts as their digit
+    """For each damage to the held-out images, the shares that the judge accepts as their digit
     and as another one.
     """
     chosen = held_out()
@@ -149,7 +149,7 @@ def per_class(
     pipe: Any, *, scales: Sequence[float], samples: int, steps: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A record a class and guidance scale, of `Counts` and how many samples the classifier names
-    rightly; and how near the samples of each scale come to the real pictures in the classifier's
+    rightly; and how near the samples of each scale come to the real images in the classifier's
     features, class by class and, for the Fréchet distance, all together.
     """
     records, sets = [], []

@@ -1,6 +1,6 @@
 """Build the emoji data set from the font and the Unicode tables: `python -m training emoji dataset`.
 
-Writes `images.webp` (every distinct 64×64 picture, lossless, 60 to a row) and `entries.json` (a
+Writes `images.webp` (every distinct 64×64 image, lossless, 60 to a row) and `entries.json` (a
 record an emoji, see `data.Entry`). Needs a Pillow with Raqm, so that skin tones and joined
 sequences become one glyph, and Debian's packages fonts-noto-color-emoji, unicode-data and
 unicode-cldr-core or the same files from elsewhere.
@@ -109,7 +109,8 @@ def render(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
     left, top, right, bottom = font.getbbox(text)
     if right - left > CANVAS:
         raise SystemExit(
-            f"{text!r} is wider than one glyph: this font or Pillow's Raqm does not join the sequence"
+            f"{text!r} is wider than one glyph: this font or Pillow's Raqm does not join the "
+            "sequence"
         )
     image = Image.new("RGB", (CANVAS, CANVAS), "white")
     corner = ((CANVAS - (right - left)) / 2 - left, (CANVAS - (bottom - top)) / 2 - top)
@@ -121,7 +122,8 @@ def build(font_path: Path, test_path: Path, annotations: list[Path], out: Path) 
     """Render every emoji and write both files."""
     if not features.check("raqm"):
         raise SystemExit(
-            "this Pillow has no Raqm, without which joined emoji fall apart: install libraqm and a Pillow built with it"
+            "this Pillow has no Raqm, without which joined emoji fall apart: install libraqm and "
+            "a Pillow built with it"
         )
     font = ImageFont.truetype(str(font_path), STRIKE, layout_engine=ImageFont.Layout.RAQM)
     rows, keywords = list(read_emoji_test(test_path)), read_keywords(*annotations)

@@ -93,7 +93,7 @@ def frozen_autoencoder(work: Path) -> Any:
 
 @torch.no_grad()
 def cached_latents(work: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the latents of all pictures."""
+    """Mean and standard deviation of the latents of all images."""
     model = frozen_autoencoder(work)
     images = load_images().float().div(127.5).sub(1)
     posteriors = [

@@ -1,7 +1,7 @@
 """Measure the shipped emoji model: `python -m training emoji measure --out record.json`.
 
 Three things are recorded: how well the autoencoder reconstructs, how often a full name gives that
-very picture, and, for forty prompts with many right pictures each, how many of them 32 samples find
+very image, and, for forty prompts with many right images each, how many of them 32 samples find
 at three weights of classifier-free guidance.
 """
 
@@ -30,12 +30,12 @@ PROMPTS = (
     "family", "kiss", "people holding hands", "medal",
 )
 # fmt: on
-"""Forty one-to-many prompts, with 5 to 261 right pictures each."""
+"""Forty one-to-many prompts, with 5 to 261 right images each."""
 
 VALIDATION = (
     "tree", "star", "cloud", "tool", "money", "celebration", "Japanese", "game", "fantasy", "handshake", "teacher", "person walking",
 )  # fmt: skip
-"""Twelve others to choose settings by, with 5 to 40 right pictures each."""
+"""Twelve others to choose settings by, with 5 to 40 right images each."""
 
 
 def draw(
@@ -68,7 +68,7 @@ def draw(
 
 @torch.no_grad()
 def autoencoder_psnr(vae: Any, every: int = 1) -> float:
-    """PSNR in dB over every such picture, from the mean squared error, encoding to the posterior
+    """PSNR in dB over every such image, from the mean squared error, encoding to the posterior
     mean and decoding that.
     """
     squared, images = 0.0, load_images()[::every]
@@ -80,11 +80,11 @@ def autoencoder_psnr(vae: Any, every: int = 1) -> float:
 
 
 def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) -> dict[str, float]:
-    """Share of full names whose sample is nearest to that very picture, and of those that the judge
+    """Share of full names whose sample is nearest to that very image, and of those that the judge
     accepts as it.
 
-    `named` asks for what `Captions.full` calls the picture; `named_by_cldr` for its CLDR name
-    alone, which for the default skin tone also stands for the other tones. A picture that several
+    `named` asks for what `Captions.full` calls the image; `named_by_cldr` for its CLDR name
+    alone, which for the default skin tone also stands for the other tones. A image that several
     emoji share counts for each of them.
     """
     wanted = range(0, len(entries()), every)
@@ -106,7 +106,7 @@ def full_names(pipe: Any, *, guidance_scale: float, steps: int, every: int = 1) 
 def _found(
     pipe: Any, prompts: Sequence[str], images: Tensor, *, guidance_scale: float, steps: int
 ) -> Tensor:
-    """Whether each prompt's sample is nearest to its picture, and whether the judge accepts it as
+    """Whether each prompt's sample is nearest to its image, and whether the judge accepts it as
     that too: (n, 2) bool.
     """
     parts = [torch.zeros(0, 2, dtype=torch.bool)]

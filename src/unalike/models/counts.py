@@ -11,9 +11,9 @@ class Counts:
 
     Attributes:
         samples: how many there are.
-        right: how many show a right picture.
-        distinct: how many different right pictures are among them.
-        possible: the most that could be: the smaller of the samples and the right pictures there
+        right: how many show a right image.
+        distinct: how many different right images are among them.
+        possible: the most that could be: the smaller of the samples and the right images there
             are.
     """
 

@@ -1,4 +1,4 @@
-"""The digits data set: pictures, labels, which of them are held out, and the set of right pictures
+"""The digits data set: images, labels, which of them are held out, and the set of right images
 for a class.
 """
 
@@ -19,12 +19,12 @@ SIDE = 16
 CLASSES = 10
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HELD_OUT = 5
-"""Every fifth picture of a class is held out of the classifier's training."""
+"""Every fifth image of a class is held out of the classifier's training."""
 
 
 @cache
 def load_images() -> Tensor:
-    """All pictures as uint8 (1797, 3, 16, 16), dark on white, grey: the three channels are
+    """All images as uint8 (1797, 3, 16, 16), dark on white, grey: the three channels are
     equal.
     """
     with (
@@ -41,7 +41,7 @@ def load_images() -> Tensor:
 
 @cache
 def load_labels() -> Tensor:
-    """The digit of each picture, (1797,) int64."""
+    """The digit of each image, (1797,) int64."""
     text = (
         resources.files("unalike.models.digits")
         .joinpath("dataset/labels.txt")
@@ -51,7 +51,7 @@ def load_labels() -> Tensor:
 
 
 def held_out() -> Tensor:
-    """Which pictures the classifier was not trained on, (1797,) bool: every fifth of each class.
+    """Which images the classifier was not trained on, (1797,) bool: every fifth of each class.
     The writers are the same on both sides.
     """
     chosen = torch.zeros(len(load_labels()), dtype=torch.bool)
@@ -76,13 +76,14 @@ def class_index(label: int | str) -> int:
         near = difflib.get_close_matches(text, NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise OptionError(
-            f"label {label!r} is no class of the digits; {hint}Allowed: 0 to {CLASSES - 1}, or {', '.join(NAMES)}"
+            f"label {label!r} is no class of the digits; {hint}Allowed: 0 to {CLASSES - 1}, or "
+            f"{', '.join(NAMES)}"
         )
     return known[text]
 
 
 def truth(label: int | str) -> Tensor:
-    """The indices (k,) int64, ascending, of all pictures in `load_images()` that show a digit; k is
+    """The indices (k,) int64, ascending, of all images in `load_images()` that show a digit; k is
     174 to 183.
 
     Raises:

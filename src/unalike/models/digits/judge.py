@@ -1,9 +1,9 @@
-"""Which digit an image shows, if any, and which real picture of it it resembles most: the judge
+"""Which digit an image shows, if any, and which real image of it it resembles most: the judge
 behind every count of right images.
 
-A nearest picture always exists, and a classifier of ten classes always names one. So an image
-counts as a digit only if a classifier that also knows spoilt pictures is sure of it, and a real
-picture of that digit is near.
+A nearest image always exists, and a classifier of ten classes always names one. So an image
+counts as a digit only if a classifier that also knows spoilt images is sure of it, and a real
+image of that digit is near.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ REACH = 1
 """Shifts, in pixels each way, that an image is forgiven."""
 CONFIDENCE = 0.5
 """Least probability of its digit that an accepted image has: more than all other digits and none at
-all together. At 0.5 nearly all held-out pictures pass and hardly any blend does; higher values cost
-real pictures more than they gain.
+all together. At 0.5 nearly all held-out images pass and hardly any blend does; higher values cost
+real images more than they gain.
 """
 DISTANCE = 0.18
-"""Largest distance of an accepted image from the nearest real picture of its digit, in units of the
-full range: 99.5% of the real pictures have another one of their digit within it.
+"""Largest distance of an accepted image from the nearest real image of its digit, in units of the
+full range: 99.5% of the real images have another one of their digit within it.
 """
 
 
@@ -40,11 +40,11 @@ class Match:
         label: (n,) int64, the most probable digit.
         confidence: (n,) float32, its probability, where the classifier may also say that there is
             none.
-        index: (n,) int64, the picture in `load_images()` of that digit that each image is nearest
+        index: (n,) int64, the image in `load_images()` of that digit that each image is nearest
             to.
         distance: (n,) float32, root-mean-square difference to it after the best shift: 0 for the
-            picture itself.
-        shown: (n,) bool, whether the classifier is sure and the picture is near, so that the image
+            image itself.
+        shown: (n,) bool, whether the classifier is sure and the image is near, so that the image
             counts as that digit.
     """
 
@@ -56,11 +56,11 @@ class Match:
 
 
 def nearest(images: Tensor, *, confidence: float = CONFIDENCE, distance: float = DISTANCE) -> Match:
-    """The digit that each image shows, or that it shows none, and the real picture of it that is
+    """The digit that each image shows, or that it shows none, and the real image of it that is
     nearest:
 
-        distance = min over pictures of the digit and shifts s of the root mean square over pixels
-        of (image shifted by s - picture)
+        distance = min over images of the digit and shifts s of the root mean square over pixels
+        of (image shifted by s - image)
 
     Args:
         images: (n, 3, 16, 16) with values in [0, 1].
@@ -87,9 +87,9 @@ def nearest(images: Tensor, *, confidence: float = CONFIDENCE, distance: float =
 
 
 def count(images: Tensor, label: int | str) -> Counts:
-    """Judge samples (n, 3, 16, 16) in [0, 1] of one class against all real pictures of it.
+    """Judge samples (n, 3, 16, 16) in [0, 1] of one class against all real images of it.
 
-    A sample is right if it shows that digit; `distinct` counts the real pictures that are the
+    A sample is right if it shows that digit; `distinct` counts the real images that are the
     nearest ones of right samples.
 
     Raises:
@@ -107,7 +107,7 @@ def count(images: Tensor, label: int | str) -> Counts:
 
 
 def shifted(images: Tensor, dy: int, dx: int) -> Tensor:
-    """Moved down by `dy` and right by `dx` pixels; paper comes in, what leaves the picture is
+    """Moved down by `dy` and right by `dx` pixels; paper comes in, what leaves the image is
     lost.
     """
     reach = max(abs(dy), abs(dx))

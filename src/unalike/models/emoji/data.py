@@ -1,4 +1,4 @@
-"""The emoji data set: pictures, names, captions, and the exact set of right pictures for a
+"""The emoji data set: images, names, captions, and the exact set of right images for a
 prompt.
 """
 
@@ -36,7 +36,7 @@ class Entry:
         tones: skin tones named, at most two.
         hair: hair named, or None.
         keywords: CLDR keywords.
-        image: index of its picture in `load_images()`; some emoji share one (the flags of France
+        image: index of its image in `load_images()`; some emoji share one (the flags of France
             and Clipperton Island).
     """
 
@@ -57,7 +57,7 @@ class Entry:
 class Captions:
     """The captions of one emoji, by kind; each kind may be empty.
 
-    `full` names this very picture: the CLDR name, with `yellow skin tone` added where the name
+    `full` names this very image: the CLDR name, with `yellow skin tone` added where the name
     without it also stands for all tones.
     """
 
@@ -77,7 +77,7 @@ def normalised(prompt: str) -> str:
 
 @cache
 def load_images() -> Tensor:
-    """All distinct pictures as uint8 (3650, 3, 64, 64), in the order of `Entry.image`."""
+    """All distinct images as uint8 (3650, 3, 64, 64), in the order of `Entry.image`."""
     with (
         resources.files("unalike.models.emoji").joinpath("dataset/images.webp").open("rb") as f,
         Image.open(f) as sheet,
@@ -134,7 +134,8 @@ def concepts() -> dict[str, frozenset[str]]:
                 matched = names & {rule.removeprefix("-")}
             if not matched:
                 raise OptionError(
-                    f"concepts.json: {word!r} lists {rule!r}, which matches no emoji name or subgroup"
+                    f"concepts.json: {word!r} lists {rule!r}, which matches no emoji name or "
+                    "subgroup"
                 )
             members = members - matched if rule.startswith("-") else members | matched
         found[word] = frozenset(members)
@@ -197,7 +198,7 @@ def _images_by_caption() -> dict[str, frozenset[int]]:
 
 
 def truth(prompt: str) -> Tensor:
-    """The indices (k,) int64, ascending, of all pictures in `load_images()` that are right for a
+    """The indices (k,) int64, ascending, of all images in `load_images()` that are right for a
     prompt.
 
     A full name has one, `woman running` six (skin tones), `person running` eighteen, `flag`

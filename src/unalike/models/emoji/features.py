@@ -1,4 +1,4 @@
-"""The features by which the judge of the shipped emoji model knows its pictures."""
+"""The features by which the judge of the shipped emoji model knows its images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from unalike.models.emoji.judge import features
 
 
 class Emoji(Extractor):
-    """Unit vectors, times √d, of slightly blurred pictures without their mean
+    """Unit vectors, times √d, of slightly blurred images without their mean
     (`unalike.models.emoji.features` says how good they are).
 
-    An evenly grey picture, black and white included, has no such vector: one more number, 0 for all
-    others, stands for it, so that such pictures are alike.
+    An evenly grey image, black and white included, has no such vector: one more number, 0 for all
+    others, stands for it, so that such images are alike.
 
     Cost: 0.25 ms an image on one core.
 
@@ -27,7 +27,7 @@ class Emoji(Extractor):
     """
 
     name = "emoji"
-    basis = "unit vectors of slightly blurred pictures without their mean, compared by their cosine, as the judge of the emoji model does"
+    basis = "unit vectors of slightly blurred images without their mean, compared by their cosine, as the judge of the emoji model does"
     resizing = f"resized to {SIDE}×{SIDE} (bicubic); other shapes than a square are squeezed"
     unit = (3 * SIDE * SIDE / 4) ** 0.5
     unit_name = "Euclidean distance of unit vectors, 0 to 2"

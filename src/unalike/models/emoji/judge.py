@@ -35,11 +35,11 @@ class Match:
     """What images show.
 
     Attributes:
-        index: (n,) int64, the picture in `load_images()` that each image resembles most.
-        error: (n,) float32, the local error against it: 0 for the picture itself, about 0.3 for an
+        index: (n,) int64, the image in `load_images()` that each image resembles most.
+        error: (n,) float32, the local error against it: 0 for the image itself, about 0.3 for an
             even blend of two.
         shown: (n,) bool, whether the error is below the threshold, so that the image counts as that
-            picture.
+            image.
     """
 
     index: Tensor
@@ -50,11 +50,11 @@ class Match:
 def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
     """The glyph that each image shows, or that it shows none.
 
-    Candidates are the pictures of highest cosine similarity after blurring and removing the mean.
+    Candidates are the images of highest cosine similarity after blurring and removing the mean.
     For each of them the error is
 
         min over shifts s of max over places p of mean over 6×6 pixels and channels around p of
-        |image shifted by s - picture|
+        |image shifted by s - image|
 
     and the candidate with the smallest error is named.
 
@@ -85,7 +85,7 @@ def nearest(images: Tensor, *, threshold: float = THRESHOLD) -> Match:
 
 
 def count(images: Tensor, prompt: str) -> Counts:
-    """Judge samples (n, 3, 64, 64) in [0, 1] of one prompt against its exact set of right pictures.
+    """Judge samples (n, 3, 64, 64) in [0, 1] of one prompt against its exact set of right images.
 
     Raises:
         OptionError: for a prompt without a known set.
@@ -105,9 +105,9 @@ def features(images: Tensor) -> Tensor:
     """Unit vectors (n, 3072) whose cosines are larger for images that look more alike: blurred, at
     half the size, each without its mean.
 
-    Among the 3,650 pictures the nearest other one has the same base name (`person running` for all
+    Among the 3,650 images the nearest other one has the same base name (`person running` for all
     who run) for 97.6% of those that have such a one, 98.3% with the latents of the model's
-    autoencoder, which take sixty times as long; of pictures shifted by two pixels 89% are nearest
+    autoencoder, which take sixty times as long; of images shifted by two pixels 89% are nearest
     to themselves, 84% with the latents.
 
     Args:

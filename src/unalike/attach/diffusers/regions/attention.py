@@ -204,9 +204,8 @@ class WordMaps:
         factor = self._factor(hidden.shape[1])
         if factor is None:
             return
-        keys = (
-            self._keys if not module.norm_cross else module.norm_encoder_hidden_states(self._keys)
-        )
+        keys = self._keys.to(hidden)  # the denoiser may cast its inputs in a hook
+        keys = module.norm_encoder_hidden_states(keys) if module.norm_cross else keys
         k = module.to_k(keys).unflatten(-1, (module.heads, -1)).transpose(1, 2)
         q = module.to_q(hidden[self._rows]).unflatten(-1, (module.heads, -1)).transpose(1, 2)
         each = len(q) // len(k)
