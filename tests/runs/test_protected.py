@@ -156,6 +156,9 @@ def test_folder_has_tables_and_no_pictures_when_all_are_refused(
         "samples.parquet",
     ]
     assert outcome.record["finished"] is True
+    page = (outcome.folder / "report.html").read_text("utf-8")
+    assert "There is no finished image that could be inside the protected set of 2" in page
+    assert "0 of 0" not in page
     assert (outcome.record["images"]["finished"], outcome.record["images"]["refused"]) == (0, 1)
 
 

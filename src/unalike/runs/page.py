@@ -80,6 +80,8 @@ def _lead(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
 
 
 def _images(samples: Sequence[Sample]) -> str:
+    if not samples:
+        return ""
     parts = ["<h2>Images</h2>"]
     if any(s.twin for s in samples):
         parts.append(

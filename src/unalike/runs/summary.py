@@ -80,6 +80,8 @@ def finished_sentence(
         model cannot encode images'
     """
     of, where = f"of {images:,} finished images", f"inside the protected set of {protected:,}"
+    if images == 0:
+        return f"There is no finished image that could be {where}"
     if inside is None:
         return f"It is not known how many {of} are {where}: the model cannot encode images"
     verb, how = "is" if inside == 1 else "are", "encoded again, " if encoded else ""

@@ -102,7 +102,9 @@ class Verification:
         ]
         what = "Only latents are certified" if latents else "Finished images are certified"
         done = f"{self.moved} moved out, {self.refused} refused"
-        if self.margin is None:
+        if not self.images:
+            lines.append(f"{what}, and no image was kept; {done}")
+        elif self.margin is None:
             lines.append(f"{what}, and none could be measured; {done}")
         elif self.margin < 0:
             lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
