@@ -4,6 +4,7 @@ models are never compared.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,11 +56,52 @@ def embedding_model(embed: Any) -> str:
     return getattr(embed, "__qualname__", type(embed).__qualname__)
 
 
+@dataclass(frozen=True)
+class Space:
+    """The space of latents or feature vectors, and with a memory that of its prompt embeddings.
+
+    `str` writes the name that files keep, such as `AutoencoderKL-1c0ffee5/4x64x64 text-0ddba11/16`.
+
+    Args:
+        model: what makes the vectors.
+        size: of one of them, such as "4x64x64".
+        prompts: what embeds the prompts; empty where prompts are no part of the space.
+        prompt_size: of an embedding, "0" where there are none.
+
+    Example:
+        >>> space = Space.parse("AutoencoderKL-1c0ffee5/4x64x64 labels/10")
+        >>> space.model, space.size, space.prompts, str(space.of_latents)
+        ('AutoencoderKL-1c0ffee5', '4x64x64', 'labels', 'AutoencoderKL-1c0ffee5/4x64x64')
+    """
+
+    model: str
+    size: str
+    prompts: str = ""
+    prompt_size: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> Space:
+        """The space of a name; a model's own name may have slashes."""
+        latents, _, prompts = name.partition(" ")
+        model, _, size = latents.rpartition("/")
+        encoder, _, prompt_size = prompts.rpartition("/")
+        return cls(model, size, encoder, prompt_size)
+
+    @property
+    def of_latents(self) -> Space:
+        """The same without the prompts."""
+        return Space(self.model, self.size)
+
+    def __str__(self) -> str:
+        own = f"{self.model}/{self.size}"
+        return f"{own} {self.prompts}/{self.prompt_size}" if self.prompts else own
+
+
 def latent_space(model: str, shape: tuple[int, ...]) -> str:
     """The name of a latent space: the model's and the shape of one sample, such as
     `AutoencoderKL-1c0ffee5/4x64x64`.
     """
-    return f"{model}/{'x'.join(str(n) for n in shape)}"
+    return str(Space(model, "x".join(str(n) for n in shape)))
 
 
 def memory_space(latent: str, prompts: str, size: int | None) -> str:

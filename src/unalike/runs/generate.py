@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unalike.attach import guide
 from unalike.attach.run.report import ImageReport, Nearest
+from unalike.attach.spaces import Space
 from unalike.errors import RefusedError
 from unalike.memory import Memory
 from unalike.runs.folder import RunFolder, free_folder, require_writable
@@ -181,7 +182,9 @@ class _Job:
         index = [s.planned.index for s in returned(self.samples)]
         if index and self.guided.shield is not None:
             self.folder.write_latents(
-                torch.stack(self._latents), index, self.guided.report.space.partition(" ")[0]
+                torch.stack(self._latents),
+                index,
+                str(Space.parse(self.guided.report.space).of_latents),
             )
 
     def _draw_batch(self, batch: Sequence[Planned]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.decoding import Decoder, as_returned
-from unalike.attach.spaces import embedding_model
+from unalike.attach.spaces import Space, embedding_model
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
 from unalike.guidance.context import Context
 from unalike.guidance.protocols import ProtectedFeatures
@@ -67,7 +67,7 @@ def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
             nothing.
         StoreError: for a set of latents, or of another embedding.
     """
-    kind = shield.space.rpartition("/")[0]
+    kind = Space.parse(shield.space).model
     if embed is None:
         spelling = repr(shield.embedding or kind.partition("/")[0])
         raise OptionError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unalike.attach.run.session import Models
+from unalike.attach.run.models import Models
 from unalike.attach.spaces import autoencoder, latent_model, prompt_model
 from unalike.errors import StoreError
 from unalike.fingerprint import Weights

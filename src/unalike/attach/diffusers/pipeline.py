@@ -33,12 +33,14 @@ from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
 from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.run.guard import Guard, LatentGuard
+from unalike.attach.run.models import require_same_models
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
-from unalike.attach.run.session import Session, require_same_models
+from unalike.attach.run.session import Session
+from unalike.attach.spaces import Space
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.method import Method
 from unalike.memory import Memory
@@ -357,7 +359,7 @@ class GuidedPipeline:
             require_fitting_embedding(shield, self.embed)
             self._guard({})  # refuses what it cannot decode
             return
-        if shield.space.rpartition("/")[0] != models.latents:
+        if Space.parse(shield.space).model != models.latents:
             raise StoreError(
                 f"the shield protects latents of {shield.space!r} and this pipeline's are of {models.latents!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"

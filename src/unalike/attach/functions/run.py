@@ -11,12 +11,14 @@ from torch import Tensor
 
 from unalike.attach.functions.conditioning import Conditioning
 from unalike.attach.run.guard import PlainGuard
+from unalike.attach.run.models import Models, require_same_models
 from unalike.attach.run.outputs import blanked
 from unalike.attach.run.policy import MOVE, Policy, refusal
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
-from unalike.attach.run.session import Models, Session, require_same_models
+from unalike.attach.run.session import Session
+from unalike.attach.spaces import Space
 from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
 from unalike.guidance.level import Level
 from unalike.guidance.method import Method
@@ -86,7 +88,7 @@ class GuidedFunction:
         self._evaluations, self._first_step = 0, 0
         if memory is not None:
             require_same_models(memory, self._models)
-        if shield is not None and shield.space.rpartition("/")[0] != space:
+        if shield is not None and Space.parse(shield.space).model != space:
             raise StoreError(
                 f"the shield protects points of {shield.space!r} and these samples are of "
                 f"{space!r}; a shield of samples of shape (3, 64, 64) in this space is made with "

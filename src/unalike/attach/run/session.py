@@ -6,23 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from unalike.attach.run.conditions import Conditions
-from unalike.attach.run.guard import Guard, Moved, moved_out
+from unalike.attach.run.ending import Ending
+from unalike.attach.run.guard import Guard
+from unalike.attach.run.models import Models, require_same_models
 from unalike.attach.run.randomness import Randomness
-from unalike.attach.run.report import Certificate, ImageReport, image_reports, steps_active
+from unalike.attach.run.report import ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import (
     AttachmentError,
     NumericsError,
     OptionError,
     ShieldError,
-    StoreError,
     UnsupportedError,
 )
 from unalike.guidance.method import Method
@@ -47,14 +48,6 @@ class Conditioned(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Models:
-    """Names of what makes the latents and what embeds the prompts (see `spaces`)."""
-
-    latents: str
-    prompts: str
-
-
 class Session:
     """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes
     before `commit`.
@@ -75,11 +68,8 @@ class Session:
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         steps: number of model evaluations so far.
-        finished: whether the last step was reached.
         decoded: whether the final latents were read where they are decoded or returned.
         unguided: names of schedulers whose steps were not guided.
-        latents: the final latents (B, …), moved out where they had to be; None before the last
-            step, and where those that are decoded or returned cannot be read.
     """
 
     def __init__(
@@ -125,12 +115,9 @@ class Session:
         self._stale = self.decoded = False
         self._run: Run | None = None
         self._conditions: Conditions | None = None
-        self._ended: Moved | None = None
-        self.finished = False
-        self._distances: tuple[list[int], list[float]] = [], []
+        self._ending = Ending(self._guard, self._move)
         self.space = ""
         self.steps = 0
-        self.latents: Tensor | None = None
 
     @property
     def groups(self) -> Tensor:
@@ -180,19 +167,8 @@ class Session:
                 f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "
                 "try float32, or bfloat16 in place of float16"
             )
-        self.latents, self.finished, before = own, True, self._ended
-        if self._guard is None:
-            return None
-        if self._move and movable:
-            ended = moved_out(self._guard, own)
-        else:
-            still = torch.zeros(len(own), dtype=torch.bool, device=own.device)
-            ended = Moved(own, still, self._guard.inside(own), {})
-        self.latents = ended.latents
-        index, distance = self._guard.nearest(self.latents)
-        self._distances = index.tolist(), distance.tolist()
-        self._ended = ended if before is None else replace(ended, moved=ended.moved | before.moved)
-        return _repeated(self.latents, len(latents)) if ended.moved.any() else None
+        changed = self._ending.measure(own, movable=movable)
+        return None if changed is None else _repeated(changed, len(latents))
 
     def lose_latents(self, host: str) -> None:
         """Forgets the final latents: those that the images are made of cannot be read.
@@ -206,24 +182,29 @@ class Session:
                 f"the latents that this {host} decodes or returns are not those after its last step and cannot be read, so the {store} "
                 f"cannot be kept; leave out what changes them (callback_on_step_end), or guide it without a {store}"
             )
-        self.latents = None
+        self._ending.latents = None
+
+    @property
+    def latents(self) -> Tensor | None:
+        """The final latents (B, …), moved out where they had to be; None before the last step, and
+        where those that are decoded or returned cannot be read.
+        """
+        return self._ending.latents
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step was reached."""
+        return self._ending.reached
 
     @property
     def inside(self) -> list[int]:
         """The numbers of the images that end in a protected ball."""
-        if self._guard is None or self._ended is None:
-            return []
-        rows = zip(self._ended.inside.tolist(), self._distances[1], strict=True)
-        return [
-            i
-            for i, (inside, distance) in enumerate(rows)
-            if inside or not distance >= self._guard.shield.reach
-        ]
+        return self._ending.inside
 
     @property
     def failures(self) -> dict[int, ShieldError]:
         """Why an image could not be moved out, by its number."""
-        return {} if self._ended is None else self._ended.failures
+        return self._ending.failures
 
     def images(self) -> list[ImageReport]:
         """What was done to each image, its neighbours left out.
@@ -243,7 +224,7 @@ class Session:
             run.traces,
             conditions.groups,
             conditions.texts,
-            self._certificates(conditions.images),
+            self._ending.certificates(steps_active(run.traces, SPELL.name, conditions.images)),
             self._covered(run, conditions.images),
             self._randomness.seeds(conditions.images),
         )
@@ -354,54 +335,6 @@ class Session:
         return References(
             view.latents.to(device), None if view.prompts is None else view.prompts.to(device)
         )
-
-    def _certificates(self, images: int) -> list[Certificate | None]:
-        if self._guard is None or self._ended is None:
-            return [None] * images
-        shield, traces, moved = (
-            self._guard.shield,
-            self._begun()[0].traces,
-            self._ended.moved.tolist(),
-        )
-        return [
-            Certificate(
-                nearest_id=shield.ids[k],
-                distance=distance,
-                radius=shield.radius,
-                margin=distance - shield.reach,
-                moved=was_moved,
-                space=shield.space,
-                checksum=shield.checksum,
-                steps_moved=steps,
-            )
-            for k, distance, was_moved, steps in zip(
-                *self._distances, moved, steps_active(traces, SPELL.name, images), strict=True
-            )
-        ]
-
-
-def require_same_models(memory: Memory, models: Models) -> None:
-    """Refuses a memory that holds samples, and none of the models at hand; other sizes of the same
-    models are fine.
-
-    Raises:
-        StoreError: naming both.
-    """
-    held = memory.spaces()
-    if held and not any(_same_models(name, models) for name in held):
-        other = next(iter(held))
-        raise StoreError(
-            f"the memory holds samples of another model ({other}) and none of this one ({models.latents} {models.prompts}), and they "
-            "cannot be compared; begin a new one with Memory(), or give each model a file of its own with --memory"
-        )
-
-
-def _same_models(space: str, models: Models) -> bool:
-    latents, _, prompts = space.partition(" ")
-    return (
-        latents.rpartition("/")[0] == models.latents
-        and prompts.rpartition("/")[0] == models.prompts
-    )
 
 
 def _repeated(rows: Tensor, count: int) -> Tensor:
