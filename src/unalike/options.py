@@ -17,6 +17,7 @@ from typing import Any
 from unalike.errors import Literal, Message, Option, OptionError, named
 
 LARGEST_SEED = 2**63 - 1
+_NAME_BYTES = 255
 
 
 def option(
@@ -159,6 +160,8 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
         raise _refused(f, value, owner)
     for i, text in enumerate(texts):
         fault = fault_of_text(text)
+        if fault is None and kind is not tuple and _longest_name(text) > _NAME_BYTES:
+            fault = f"has a name of more than {_NAME_BYTES} bytes"
         if fault:
             which = f" number {i + 1}" if len(texts) > 1 else ""
             raise OptionError(
@@ -173,6 +176,11 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
                 )
             )
     return tuple(texts) if kind is tuple else kind(texts[0])
+
+
+def _longest_name(text: str) -> int:
+    """The bytes of the longest name in a path."""
+    return max((len(name.encode()) for name in Path(text).parts), default=0)
 
 
 def _refused(f: Field[Any], value: Any, owner: str | None) -> OptionError:

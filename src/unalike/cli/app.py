@@ -12,7 +12,7 @@ import typer
 
 import unalike
 from unalike.cli.cite import cite
-from unalike.cli.command import INTERRUPTED, INVALID_USAGE, Command, NotANumber
+from unalike.cli.command import INTERRUPTED, INVALID_USAGE, BadValue, Command
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
@@ -73,7 +73,7 @@ def _refused(error: Any) -> int:
     if text.startswith("Usage:"):  # nothing was given, and the message is the help
         typer.echo(error.format_message(), err=True)
         return INVALID_USAGE
-    if isinstance(error, NotANumber) and error.param is not None:
+    if isinstance(error, BadValue) and error.param is not None:
         text = f"{max(error.param.opts, key=len)} is {error.message}"
     path = context.command_path if context is not None else "unalike"
     typer.echo(f"unalike: {text.rstrip('.')}; see `{path} --help`", err=True)

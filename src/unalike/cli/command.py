@@ -6,6 +6,7 @@ import errno
 import shlex
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -111,7 +112,9 @@ def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
     Its help is that of the field.
     """
     rule = settings.__dataclass_fields__[name].metadata
-    if rule["kind"] in _NUMBERS and "metavar" not in rest:
+    if rule["kind"] is Path:
+        rest["parser"] = _path
+    elif rule["kind"] in _NUMBERS and "metavar" not in rest:
         rest |= _NUMBERS[rule["kind"]]
     elif rule["kind"] is not bool:
         rest.setdefault("metavar", "TEXT")
@@ -119,22 +122,28 @@ def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
     return kind(*names, help=rule["help"], **rest)
 
 
-class NotANumber(typer.BadParameter):
-    """The value of an option that has to be a number."""
+class BadValue(typer.BadParameter):
+    """A value that an option cannot have."""
+
+
+def _path(text: Any) -> Path:
+    if not str(text):
+        raise BadValue("''; allowed: a path")
+    return Path(text)
 
 
 def _whole(text: Any) -> int:
     try:
         return int(text)
     except ValueError:
-        raise NotANumber(f"{shown(text)}; allowed: a whole number") from None
+        raise BadValue(f"{shown(text)}; allowed: a whole number") from None
 
 
 def _real(text: Any) -> float:
     try:
         return float(text)
     except ValueError:
-        raise NotANumber(f"{shown(text)}; allowed: a number") from None
+        raise BadValue(f"{shown(text)}; allowed: a number") from None
 
 
 _NUMBERS: dict[Any, dict[str, Any]] = {

@@ -19,14 +19,16 @@ def progress_bar(description: str, *, hidden: bool) -> Iterator[Progress]:
 
     Args:
         description: what is being done, such as "drawing".
-        hidden: show nothing.
+        hidden: show nothing; neither is anything shown where the stream is no terminal.
     """
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # read when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    if hidden:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if hidden or not console.is_terminal:
         yield silent
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -42,7 +44,7 @@ def progress_bar(description: str, *, hidden: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("loading", total=None, note="")
 
         def tell(share: float, note: str = "") -> None:

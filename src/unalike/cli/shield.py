@@ -16,7 +16,9 @@ from unalike.runs.shield.settings import (
     AddSettings,
     BuildSettings,
     CheckSettings,
+    VerifySettings,
     parse_radius,
+    with_model,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ shield = typer.Typer(
     rich_markup_mode=None,
 )
 
-_build, _add, _check = (
-    partial(flag, settings) for settings in (BuildSettings, AddSettings, CheckSettings)
+_build, _add, _check, _verify = (
+    partial(flag, settings)
+    for settings in (BuildSettings, AddSettings, CheckSettings, VerifySettings)
 )
 Set = Annotated[Path, _add("folder", argument=True, metavar="DIR")]
 BatchSize = Annotated[int, _add("batch_size")]
@@ -135,7 +138,7 @@ def add(
         skip_bad=skip_bad,
         device=device,
     )
-    _run("adding", settings, as_json=as_json, quiet=quiet)
+    _run("adding", with_model(settings), as_json=as_json, quiet=quiet)
 
 
 @shield.command(cls=Command)
@@ -184,6 +187,7 @@ def check(
         skip_bad=skip_bad,
         device=device,
     )
+    settings = with_model(settings)  # before anything is loaded
     with progress_bar("checking", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.shield.check import check as run
@@ -200,19 +204,10 @@ def check(
 
 @shield.command(cls=Command)
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="An output folder of generate.")],
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--shield",
-            metavar="DIR",
-            help="Its protected set. [default: the one of that name in this folder]",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model that drew it. [default: the one it names]")
-    ] = None,
-    space: Space = None,
+    run: Annotated[Path, _verify("run", argument=True, metavar="RUN")],
+    folder: Annotated[Path | None, _verify("folder", "--shield", metavar="DIR")] = None,
+    model: Annotated[str | None, _verify("model", autocompletion=lambda: list(MODELS))] = None,
+    space: Annotated[str | None, _verify("space")] = None,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
     quiet: Annotated[
@@ -225,6 +220,7 @@ def verify(
     Ends with exit code 1 when anything differs from what the run says, or is inside the protected
     set.
     """
+    settings = VerifySettings(run=run, folder=folder, model=model, space=space, device=device)
     with progress_bar("verifying", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.shield.evidence import recorded_set
@@ -232,11 +228,11 @@ def verify(
 
         quieten_hosts(downloads=quiet or as_json)
         outcome = compute(
-            run,
-            folder or recorded_set(run),
-            model=model,
-            space=space,
-            device=device,
+            settings.run,
+            settings.folder or recorded_set(settings.run),
+            model=settings.model,
+            space=settings.space,
+            device=settings.device,
             progress=progress,
         )
     if as_json:

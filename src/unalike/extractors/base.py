@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError, StoreError
+from unalike.errors import NumericsError, OptionError, StoreError, named
 from unalike.fingerprint import fingerprint
 from unalike.hub import offline_options
 from unalike.kernels import Cosine, Kernel
@@ -136,11 +136,15 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
-            f"device is {name!r}, which is not to be had here ({reason}); allowed: auto, cpu, "
-            "cuda, cuda:1, mps"
+            named(
+                "{device} is {!r}, which this machine or torch does not have ({}); allowed: auto, "
+                "cpu, cuda, cuda:1, mps",
+                name,
+                reason,
+            )
         ) from error
     return device
 

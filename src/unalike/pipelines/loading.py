@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -65,7 +66,8 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
     if not isinstance(name_or_path, str | Path):
         return _as_it_is(name_or_path, options)
     source = find(name_or_path)
-    return read(source, pipeline_class(source) if source.row else None, options)
+    with _quiet():
+        return read(source, pipeline_class(source) if source.row else None, options)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,26 @@ def quieten_hosts(*, downloads: bool) -> None:
         library.utils.logging.disable_progress_bar()
     if not downloads:
         huggingface_hub.utils.enable_progress_bars()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No hints and no loading bars of diffusers and transformers; afterwards as it was before."""
+    import diffusers
+    import transformers
+
+    places: list[Any] = [library.utils.logging for library in (diffusers, transformers)]
+    before = [(place.get_verbosity(), place.is_progress_bar_enabled()) for place in places]
+    try:
+        for place in places:
+            place.set_verbosity_error()
+            place.disable_progress_bar()
+        yield
+    finally:
+        for place, (verbosity, bars) in zip(places, before, strict=True):
+            place.set_verbosity(verbosity)
+            if bars:
+                place.enable_progress_bar()
 
 
 def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:

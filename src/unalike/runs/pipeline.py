@@ -12,6 +12,7 @@ from PIL import Image
 
 from unalike.attach.diffusers.calls import call_parameters
 from unalike.errors import Option, OptionError, UnsupportedError, named
+from unalike.extractors.base import torch_device
 from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.classes import class_ids
 from unalike.pipelines.loading import find, load, pipeline_class
@@ -52,6 +53,7 @@ class RunPipeline:
             UnsupportedError: for a pipeline that draws something else than images from prompts or
                 class labels.
         """
+        device = torch_device(settings.device)
         row, host = MODELS.get(settings.model), pipeline_class(find(settings.model))
         parameters = inspect.signature(host.__call__).parameters
         by_class = "prompt" not in parameters and "class_labels" in parameters
@@ -62,7 +64,7 @@ class RunPipeline:
                 "unalike.guide(pipe, …) takes whatever the pipeline itself does"
             )
         precision = {} if settings.dtype == AUTO else {"dtype": getattr(torch, settings.dtype)}
-        if settings.dtype == AUTO and settings.device == "cpu":
+        if settings.dtype == AUTO and device.type == "cpu":
             precision = {"dtype": torch.float32}
         pipe = load(settings.model, **precision)
         pipe.set_progress_bar_config(disable=True)
@@ -87,7 +89,7 @@ class RunPipeline:
                 chosen[name] = value
             else:
                 chosen[name] = getattr(row, name) if row else parameters[argument].default
-        return cls(on_device(pipe, settings.device), row=row, **chosen)
+        return cls(pipe.to(device), row=row, **chosen)
 
     def draw(
         self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone
@@ -141,25 +143,3 @@ class RunPipeline:
             "device": self.pipe.device.type,
             "dtype": str(self.pipe.dtype).removeprefix("torch."),
         }
-
-
-def on_device(pipe: Any, device: str) -> Any:
-    """The pipeline on a device of torch; "auto" is the first GPU where there is one, else the CPU.
-
-    Raises:
-        OptionError: for a device that is not there.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return pipe.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(
-            named(
-                "{device} is {!r}, which this machine or torch does not have ({}); allowed: auto, "
-                "cpu, cuda, cuda:1, mps",
-                device,
-                reason,
-            )
-        ) from error

@@ -79,6 +79,7 @@ class Manifest:
         embedding: the spelling of the features, such as "clip"; None in a latent space.
         size: height and width that images are resized to before they are encoded; None where they
             are not.
+        model: the name or the hub id of the model whose latents they are; None where it has none.
         generation: 0 as built, one more with each addition.
         shards, names, index: the files.
     """
@@ -96,6 +97,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     names: File
     index: File
+    model: str | None = None
 
     @property
     def dimension(self) -> int:
@@ -123,6 +125,8 @@ class Manifest:
             None if self.size is None else list(self.size),
         )
         entries["shards"] = list(entries["shards"])
+        if self.model is None:  # sets of earlier releases do not say it
+            del entries["model"]
         return {"dimension": self.dimension, **entries}
 
     def write(self, folder: Path) -> None:
@@ -179,7 +183,10 @@ class Manifest:
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> Self:
-        entries = {name: content[name] for name in cls.__dataclass_fields__}
+        fields = [name for name in cls.__dataclass_fields__ if name != "model"]
+        entries = {name: content[name] for name in fields}
+        model = content.get("model")
+        entries["model"] = model if isinstance(model, str) else None
         entries["shape"] = _whole_numbers("shape", content["shape"])
         size = content["size"]
         entries["size"] = None if size is None else _whole_numbers("size", size)

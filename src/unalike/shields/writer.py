@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -234,12 +235,15 @@ class Writer:
         radius: float | None = None,
         radius_source: dict[str, Any] | None = None,
         rounding: float = 0.0,
+        model: str | None = None,
     ) -> Manifest:
         """Finish the set: write names, search index and manifest, and remove other files.
 
         Args:
             radius: of the balls; None to keep that of the set that was added to.
             radius_source: how it was found, where it was measured.
+            model: the name or hub id of the model whose latents they are; None to keep what the set
+                says.
             rounding: how far the vectors were from what they stand for before they were given.
 
         Raises:
@@ -255,7 +259,8 @@ class Writer:
         manifest = self._base
         if manifest is None or len(self.done) > self._names_before or radius != manifest.radius:
             self._rounding += rounding
-            manifest = self._manifest(radius, radius_source)
+            known = self._base.model if self._base is not None else None
+            manifest = replace(self._manifest(radius, radius_source), model=model or known)
             manifest.write(self.folder)
         self._usable = False
         disk.remove(self.folder, disk.own_files(self.folder) - manifest.files)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from unalike.errors import OptionError
+from unalike.pipelines.loading import find
 from unalike.runs.progress import Progress, silent
 from unalike.runs.shield.encoders import Encoder, encoder_of, open_encoder
 from unalike.runs.shield.generations import unguided_points
 from unalike.runs.shield.latents import LatentFile
 from unalike.runs.shield.reading import Skipped, all_names, encode_all, require_shapes
-from unalike.runs.shield.settings import AddSettings, BuildSettings
+from unalike.runs.shield.settings import LATENT, AddSettings, BuildSettings, with_model
 from unalike.runs.shield.sources import Source, find_sources
 from unalike.shields.calibration import automatic_radius, nearest_distances, protected_distances
 from unalike.shields.claim import require_free
@@ -74,6 +75,8 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
     tell = progress or silent
     sources = find_sources(settings.images)
     require_free(settings.out)
+    if settings.model:
+        find(settings.model)
     encoder = open_encoder(
         settings.space,
         settings.model,
@@ -94,7 +97,12 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> Outcome:
         radius, source = settings.radius, None
         if radius is None:
             radius, source = _measured(writer, settings, encoder, tell)
-        manifest = writer.finish(radius=radius, radius_source=source)
+        model = settings.model if settings.space == LATENT else None
+        manifest = writer.finish(
+            radius=radius,
+            radius_source=source,
+            model=model if model and not Path(model).is_dir() else None,
+        )
     tell(1.0)
     return Outcome(settings.out, manifest, len(set(all_names(sources))), manifest.count, skipped)
 
@@ -110,7 +118,7 @@ def add(settings: AddSettings, progress: Progress | None = None) -> Outcome:
         As `build`, and a StoreError where there is no finished set, or the model makes latents of
         another space.
     """
-    tell = progress or silent
+    tell, settings = progress or silent, with_model(settings)
     sources = find_sources(settings.images)
     base = base_of(settings.folder)
     encoder = encoder_of(

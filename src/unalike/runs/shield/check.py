@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 import unalike
-from unalike.runs.folder import RunFolder, free_folder
+from unalike.runs.folder import free_folder
 from unalike.runs.progress import Progress, silent
 from unalike.runs.results import ResultFolder
 from unalike.runs.shield.checked import Checked, check_table, checked
 from unalike.runs.shield.encoders import Encoder, encoder_of
 from unalike.runs.shield.page import check_page
 from unalike.runs.shield.reading import Skipped, encode_all
-from unalike.runs.shield.settings import CheckSettings
+from unalike.runs.shield.settings import CheckSettings, with_model
 from unalike.runs.shield.sources import find_sources
 from unalike.shields import Shield
 from unalike.shields.store import finished
@@ -66,7 +66,7 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
             an output folder in the way.
         NumericsError: where the model makes NaN or infinity of an image.
     """
-    tell = progress or silent
+    tell, settings = progress or silent, with_model(settings)
     sources = find_sources(settings.images)
     finished(settings.folder)
     folder = CheckFolder.claim(
@@ -100,20 +100,13 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
 
 
 def _encoder(settings: CheckSettings) -> Encoder:
-    manifest = finished(settings.folder)
-    model = settings.model
-    if model is None and manifest.embedding is None:
-        model = next((name for name in map(_model_of, settings.images) if name), None)
     return encoder_of(
-        manifest, model, settings.space, device=settings.device, batch_size=settings.batch_size
+        finished(settings.folder),
+        settings.model,
+        settings.space,
+        device=settings.device,
+        batch_size=settings.batch_size,
     )
-
-
-def _model_of(folder: str) -> str | None:
-    """The model that drew an output folder, by its name."""
-    record = RunFolder(Path(folder), created=False).earlier_record()
-    model = record.get("model") if record else None
-    return model.get("name") if isinstance(model, dict) else None
 
 
 def _record(

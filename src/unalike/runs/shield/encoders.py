@@ -12,7 +12,7 @@ from torch import Tensor
 from unalike.attach.diffusers.sizes import image_size
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import OptionError, StoreError
+from unalike.errors import OptionError, StoreError, named
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
 from unalike.extractors.table import portable
@@ -123,8 +123,10 @@ def open_encoder(
         return FeatureEncoder(space, device=device, batch_size=batch_size)
     if model is None:
         raise OptionError(
-            "model is missing: the set is one of latents; name the model that they are of, as in "
-            "--model emoji"
+            named(
+                "{model} is missing: the set is one of latents; name the model that they are of, as "
+                "in {model='emoji'}"
+            )
         )
     return LatentEncoder(model, size=size, device=device)
 
@@ -146,10 +148,16 @@ def encoder_of(
     """
     own = manifest.embedding or LATENT
     if space is not None and (space.partition(":")[0] != own.partition(":")[0]):
-        raise OptionError(f"space is {space!r}, and the set is one of {own}; leave it out")
+        raise OptionError(
+            named("{space} is {!r}, and the set is one of {}; leave it out", space, own)
+        )
     if model is not None and own != LATENT:
         raise OptionError(
-            f"model is {model!r}, and the set is one of {own}, which needs none; leave it out"
+            named(
+                "{model} is {!r}, and the set is one of {}, which needs none; leave it out",
+                model,
+                own,
+            )
         )
     encoder = open_encoder(
         space or own, model, size=manifest.size, device=device, batch_size=batch_size

@@ -15,11 +15,11 @@ from unalike import tensorfile
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError, named
+from unalike.extractors.base import torch_device
 from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import reason
-from unalike.runs.pipeline import on_device
 from unalike.runs.record import file_record
 from unalike.runs.samples import SCHEMA
 from unalike.runs.settings import DTYPES
@@ -218,7 +218,7 @@ def latent_encoder(
             f"{str(name)!r} are of {own!r}; give the model "
             "that the run was drawn with, as in --model DIR"
         )
-    pipe = on_device(pipe, device)
+    pipe = pipe.to(torch_device(device))
 
     def latent(image: Image.Image) -> np.ndarray | str:
         latents = encode_images(pipe, [image])

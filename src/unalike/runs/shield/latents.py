@@ -78,9 +78,8 @@ class LatentFile:
                     f"latents {_TENSORS[0]!r}"
                 )
             part = file.get_slice(self._tensor)
-            return part.get_shape(), {"F": "float", "B": "bfloat"}.get(
-                part.get_dtype()[0], part.get_dtype()
-            )
+            kind = str(part.get_dtype())
+            return part.get_shape(), "float" if kind.startswith(("F", "BF")) else kind
 
     def batches(self, wanted: Set[str]) -> Iterator[tuple[list[str], Tensor]]:
         """The latents of these names with their names, in order and some at a time."""

@@ -5,17 +5,19 @@ torch nor numpy is imported.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unalike.errors import Message, Option, OptionError, did_you_mean, named
 from unalike.extractors.table import parse, spellings
+from unalike.files import read_json
 from unalike.options import LARGEST_SEED, option, plain_number, require_allowed
 
 LATENT = "latent"
 DTYPES = ("float16", "float32")
 GENERATIONS = 8
+_MANIFEST, _RECORD = "manifest.json", "run.json"
 _LARGEST_SIDE = 16_384
 _IMAGES = (
     "Folders, files or patterns of images; .parquet or .tar files of images; .npy or .safetensors "
@@ -208,6 +210,96 @@ class CheckSettings(AddSettings):
         None, "Folder for the results. [default: a new one]", kind=Path, choices=(None,)
     )
     overwrite: bool = option(False, "Replace the earlier results in that folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings:
+    """The settings of `unalike shield verify`.
+
+    Args:
+        run: an output folder of `unalike generate`.
+        folder: of its protected set; None for the one of that name in the current folder.
+        model: the model that drew the run; None for the one that it names.
+        space: the features of the set, with the folder they are in.
+        device: "auto", or a device of torch.
+
+    Raises:
+        OptionError: for a value outside what is allowed.
+    """
+
+    run: Path = option(MISSING, "An output folder of generate.", kind=Path)
+    folder: Path | None = option(
+        None,
+        "Its protected set. [default: the one of that name in this folder]",
+        kind=Path,
+        choices=(None,),
+    )
+    model: str | None = option(
+        None,
+        "The model that drew it. [default: the one it names]",
+        kind=str,
+        choices=(None,),
+        example="emoji",
+    )
+    space: str | None = option(
+        None,
+        "The features of the set, with the folder they are in, as in clip:FOLDER.",
+        kind=str,
+        choices=(None,),
+        example="pixels",
+    )
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+
+    def __post_init__(self) -> None:
+        require_allowed(self)
+        if self.space is not None:
+            require_space(self.space)
+
+
+_Given = TypeVar("_Given", bound=AddSettings)
+
+
+def with_model(settings: _Given) -> _Given:
+    """The settings with the model of the set, or of a run among the images, where none is given.
+
+    It is asked before anything is loaded. A set that is not there or damaged is left to whoever
+    opens it.
+
+    Raises:
+        OptionError: for a set of latents that does not say of which model.
+    """
+    try:
+        manifest = read_json(settings.folder / _MANIFEST)
+    except (OSError, ValueError):
+        return settings
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("embedding")
+        or settings.model
+        or settings.space
+    ):
+        return settings
+    names = [manifest.get("model"), *(_model_of_run(Path(given)) for given in settings.images)]
+    found = next((name for name in names if isinstance(name, str)), None)
+    if found is None:
+        raise OptionError(
+            named(
+                "{model} is missing: the set {!r} is one of latents and does not say of which "
+                "model; name it, as in {model='emoji'}",
+                str(settings.folder),
+            )
+        )
+    return replace(settings, model=found)
+
+
+def _model_of_run(folder: Path) -> Any:
+    """The name of the model that drew an output folder."""
+    try:
+        record = read_json(folder / _RECORD)
+    except (OSError, ValueError):
+        return None
+    model = record.get("model") if isinstance(record, dict) else None
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def require_images(images: tuple[str, ...]) -> None:

@@ -1,0 +1,206 @@
+"""Bad values of every option of every command: one sentence that names the flag, and no work done.
+
+The cases follow from the options, so that a new option is tried without a line here.
+"""
+
+import inspect
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from typer.core import TyperGroup
+
+from unalike.cli.app import app
+from unalike.runs.shield.build import build
+from unalike.runs.shield.settings import BuildSettings
+
+BASES = {
+    "generate": ["cat"],
+    "score": ["images"],
+    "shield build": ["images", "--out", "new", "--space", "pixels"],
+    "shield add": ["set", "images"],
+    "shield check": ["set", "images"],
+    "shield verify": ["run"],
+}
+LONG = "9" * 5000
+NUMBERS = ["many", "", "nan", "inf", "-1", "99999999999999999999", "1e400", LONG, "0x10", "1,5"]
+WHOLE = ["1.5", "1e3"]
+TEXTS = ["", " ", "\udcff", "x\0y", "no such thing", "a" * 300]
+PATHS = ["", "a" * 300, "x\udcff", "x\0y"]
+FREE = {"--strength"}
+"""Options without bounds of their own, whose methods have them."""
+ALLOWED = {
+    ("generate", "--prompt", "no such thing"),
+    ("generate", "--prompt", "a" * 300),
+    ("shield build", "--prompt", "no such thing"),
+    ("shield build", "--prompt", "a" * 300),
+}
+
+
+def commands(group: TyperGroup, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+def bad_values(parameter: Any) -> list[str]:
+    kind = parameter.metavar
+    if kind in ("INTEGER", "NUMBER", "R|auto"):
+        return NUMBERS + (WHOLE if kind == "INTEGER" else [])
+    if kind == "H W":
+        return []
+    return PATHS if kind in ("DIR", "FILE") else TEXTS
+
+
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, TyperGroup)
+COMMANDS = commands(GROUP)
+CASES = [
+    (name, max(p.opts, key=len), value)
+    for name, base in BASES.items()
+    for p in COMMANDS[name].params
+    if p.param_type_name == "option" and not p.is_flag
+    for value in bad_values(p)
+    if (name, max(p.opts, key=len), value) not in ALLOWED
+]
+
+
+def test_bases_are_all_commands_that_take_values():
+    assert {*BASES, "models", "methods", "cite", "shield inspect"} == set(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protected set of one image, by its pixels."""
+    folder = tmp_path_factory.mktemp("built")
+    Image.new("RGB", (8, 8), "green").save(folder / "green.png")
+    asked = BuildSettings(
+        images=(str(folder / "green.png"),), out=folder / "set", space="pixels", radius=0.1
+    )
+    return build(asked).folder
+
+
+@pytest.fixture(autouse=True)
+def place(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "images").mkdir()
+    for i, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / "images" / f"{i}.png")
+    shutil.copytree(built, tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"), CASES, ids=[f"{c} {f}={v[:12]!a}" for c, f, v in CASES]
+)
+def test_message_names_the_flag_when_its_value_is_bad(unalike, place, command, flag, value):
+    before = listed(place)
+    arguments = [f"{flag}={value}"]
+    if flag == "--shield-space":
+        arguments += ["--shield", "set"]
+    if flag == "--attempts":
+        arguments += ["--on-violation", "regenerate", "--shield", "set"]
+    if command == "shield build" and flag in ("--prompt", "--generations", "--model"):
+        arguments += ["--generations", "2"] if flag == "--prompt" else ["--prompt", "cat"]
+        arguments += [] if flag == "--model" else ["--model", "emoji"]
+    if flag == "--reference-prompts":
+        arguments += ["--reference", "images"]
+    code, out, err = unalike(*command.split(), *BASES[command], *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("unalike: ")
+    assert len(err.splitlines()) == 1
+    assert len(err) < 1000
+    assert "Traceback" not in err
+    of_run = command == "shield verify" and value == "no such thing"  # the run is looked at first
+    assert of_run or flag in err or (flag == "--prompt" and "PROMPT" in err)
+    name = flag.removeprefix("--").replace("-", "_")
+    assert f"{name}=" not in err
+    assert f" {name} is " not in err
+    assert listed(place) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [""],
+        [" "],
+        ["\udcff"],
+        ["c\0t"],
+        ["cat", "cat"],
+        ["cat", ""],
+        ["cat", "--prompt", "cat"],
+        ["cat", "--method", "sparke", "--method", "sparke"],
+        ["cat", "--set", "sparke.strength"],
+        ["cat", "--set", "sparke.=1"],
+        ["cat", "--method", "sparke", "--set", "sparke.nonsense=1"],
+        ["cat", "--method", "sparke", "--set", "sparke.embed=1"],
+        ["cat", "--method", "sparke", "--set", "sparke.strength=nan"],
+        ["cat", "--method", "sparke", "--set", "sparke.strength=true"],
+        ["cat", "--method", "sparke", "--set", f"sparke.strength={LONG}"],
+        ["cat", "--method", "sparke", "--set", "sparke.kernel=cubic"],
+        ["cat", "--method", "sparke", "--set", "sparke.batch=3"],
+        ["cat", "--method", "sparke", "--set", "sparke.region=0,0,2,2"],
+        ["cat", "--method", "spell", "--set", "spell.radius=1e300"],
+        ["cat", "--method", "interval", "--strength", "0.5"],
+        ["cat", "--attempts", "5"],
+        ["cat", "--on-violation", "refuse"],
+        ["cat", "--strength", "1e9"],
+        ["cat", "-n", "100000", "--prompt", "dog"],
+        ["cat", "--seed", str(2**63 - 3)],
+        ["cat", "--memory", "no/such/folder/bank"],
+        ["cat", "--memory", "images"],
+        ["cat", "--memory", "images/0.png"],
+        ["cat", "--memory", "images/0.png/bank"],
+        ["cat", "--out", "images/0.png"],
+        ["cat", "--out", "images/0.png/out"],
+        ["cat", "--out", "images"],
+        ["cat", "--out", "images", "--overwrite"],
+        ["cat", "--shield", "images"],
+        ["cat", "--shield", "images/0.png"],
+        ["cat", "--device", "gpu"],
+        ["cat", "--device", "cuda:99"],
+        ["cat", "--device", "meta:x"],
+        ["cat", "--model", "images"],
+        ["cat", "--model", "images/0.png"],
+        ["cat", "--model", "nobody/nothing"],
+        ["cat", "--model", "sdxl"],
+        ["cat", "--nonsense"],
+        ["cat", "--num"],
+        ["unicorn riding a bicycle", "--model", "digits", "--steps", "1"],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:60].encode("ascii", "backslashreplace").decode(),
+)
+def test_generate_refuses_in_one_sentence_and_writes_nothing(unalike, place, arguments):
+    before = listed(place)
+    code, out, err = unalike("generate", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("unalike: ")
+    assert len(err.splitlines()) == 1
+    assert listed(place) == before
+
+
+def test_help_and_completion_are_there(unalike):
+    assert unalike("-h").out == unalike("--help").out
+    for name in COMMANDS:
+        assert unalike(*name.split(), "-h").out.startswith(f"Usage: unalike {name}")
+    assert "--show-completion" in unalike("--help").out
+
+
+def test_no_help_is_written_twice():
+    """The help of an option is that of its settings, so it cannot say something else."""
+    for name, settings in {"generate": "GenerateSettings", "score": "ScoreSettings"}.items():
+        source = inspect.getsource(COMMANDS[name].callback)
+        assert source.count(f"{settings}.") + source.count("_flag(") >= 10
