@@ -97,7 +97,7 @@ def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(
     (tmp_path / "shield").rename(tmp_path / "elsewhere")
     code, _, err = unalike("shield", "verify", "out", "--quiet")
     assert code == 2
-    assert "give its folder with --shield DIR" in err
+    assert "give its folder, as in --shield DIR" in err
 
 
 @pytest.mark.parametrize(
