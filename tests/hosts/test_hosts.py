@@ -20,8 +20,8 @@ from tests.hosts.family import (
 from torch import Tensor
 
 from unalike.attach import encode_images, guide, shield_from_images
-from unalike.attach.diffusers.calls import call_parameters
 from unalike.attach.diffusers.decoding import Decoder
+from unalike.attach.diffusers.host import Host
 from unalike.errors import UnalikeError, UnsupportedError
 from unalike.guidance.cads import CADS
 from unalike.guidance.context import Context
@@ -140,7 +140,7 @@ def test_prompts_keep_their_images_when_several_are_asked_of_each_unless_that_is
     pipe = read(family)
     numbers = [
         name
-        for name in call_parameters(pipe)
+        for name in Host(pipe).parameters
         if name.startswith("num_") and name.endswith("_per_prompt")
     ]
     mixed = not {MIXED, POOLED}.isdisjoint(family.limits)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from unalike.attach.diffusers.host import Host
 from unalike.fingerprint import fingerprint
 
 
@@ -19,7 +20,7 @@ def latent_model(pipe: Any) -> str:
     A number follows where the scheduler's latents are that many times those of other pipelines with
     this autoencoder.
     """
-    vae, scale = autoencoder(pipe)[1], latent_scale(pipe)
+    vae, scale = Host(pipe).autoencoder[1], Host(pipe).latent_scale
     own = "pixels" if vae is None else f"{type(vae).__name__}-{fingerprint(vae)}"
     return own if scale == 1 else f"{own}-x{scale:g}"
 
@@ -30,12 +31,8 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
     """
     if encoder is not None:
         return embedding_model(encoder)
-    names = sorted(
-        name
-        for name in getattr(pipe, "components", {})
-        if name.startswith("text_encoder") or name == "bert"
-    )
-    parts = [fingerprint(getattr(pipe, name)) for name in names if getattr(pipe, name) is not None]
+    named = sorted(Host(pipe).prompt_parts.items())
+    parts = [fingerprint(part) for _, part in named if part is not None]
     return "text-" + "-".join(parts) if parts else "labels"
 
 
@@ -107,25 +104,3 @@ def latent_space(model: str, shape: tuple[int, ...]) -> str:
 def memory_space(latent: str, prompts: str, size: int | None) -> str:
     """The name of a latent space together with that of the prompt embeddings of this size."""
     return f"{latent} {prompts}/{size or 0}"
-
-
-def autoencoder(pipe: Any) -> tuple[str, Any]:
-    """The name and the module of the pipeline's autoencoder; an empty name and None where there is
-    none.
-    """
-    for name in ("vae", "vqvae", "vqgan", "movq"):
-        module = getattr(pipe, "components", {}).get(name) or getattr(pipe, name, None)
-        if module is not None:
-            return name, module
-    return "", None
-
-
-def latent_scale(pipe: Any) -> float:
-    """What the scheduler's latents are multiples of, in units of those that the autoencoder's own
-    scaling gives: σ_data of SCM, or 1.
-    """
-    scheduler: Any = getattr(pipe, "scheduler", None)
-    known = any(
-        parent.__name__ == "SCMScheduler" for parent in type(scheduler).__mro__
-    )  # by name: names are read without diffusers too
-    return float(scheduler.config.sigma_data) if scheduler is not None and known else 1.0

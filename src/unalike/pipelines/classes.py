@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unalike.attach.diffusers.host import Host
 from unalike.errors import OptionError
 
 _LISTED = 40
@@ -28,10 +29,7 @@ def class_ids(pipe: Any, prompts: Sequence[str]) -> dict[str, int]:
         >>> class_ids(SimpleNamespace(labels={"tench": 0, "goldfish": 1}), ["Goldfish", "0"])
         {'Goldfish': 1, '0': 0}
     """
-    names = {
-        str(name).lower(): int(index)
-        for name, index in (getattr(pipe, "labels", None) or {}).items()
-    }
+    names = {str(name).lower(): int(index) for name, index in Host(pipe).class_names.items()}
     numbers = range(_classes(pipe, names))
     found = {}
     for prompt in prompts:
@@ -51,9 +49,7 @@ def _classes(pipe: Any, names: Mapping[str, int]) -> int:
     """
     if names:
         return max(names.values()) + 1
-    return int(
-        getattr(getattr(pipe, "transformer", None), "config", {}).get("num_embeds_ada_norm") or 0
-    )
+    return Host(pipe).class_count
 
 
 def _unknown(prompt: str, pipe: Any, names: Mapping[str, int], numbers: range) -> str:

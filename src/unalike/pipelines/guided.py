@@ -26,7 +26,7 @@ import torch
 
 from unalike.attach import GuidedPipeline, Report, guide
 from unalike.attach.diffusers.arguments import MODEL, completed, documented
-from unalike.attach.diffusers.calls import call_parameters, own_call
+from unalike.attach.diffusers.host import Host
 from unalike.attach.run.encoders import ExtractorPrompts, prompt_encoder
 from unalike.errors import OptionError
 from unalike.extractors.base import Extractor, torch_device
@@ -83,7 +83,7 @@ class SPARKEGuided:
         kwargs = self._complete(args, kwargs)
         if chosen.criteria is None:
             self.report = None
-            return own_call(self)(self, *args, **kwargs)
+            return Host(self).call(self, *args, **kwargs)
         guided = self._attached(chosen)
         output = guided(*args, **kwargs)
         self.report = guided.report
@@ -143,7 +143,7 @@ class SPARKEGuided:
         """The pipeline's arguments: classes for prompts where it is called with those, and what the
         model's row has for the others.
         """
-        accepted = call_parameters(self)
+        accepted = Host(self).parameters
         if "prompt" in kwargs and "prompt" not in accepted and "class_labels" in accepted:
             kwargs = dict(kwargs)
             prompts = kwargs.pop("prompt")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unalike.attach.diffusers.calls import call_parameters
+from unalike.attach.diffusers.host import Host
 from unalike.errors import Option, OptionError, UnsupportedError, named
 from unalike.extractors.base import torch_device
 from unalike.pipelines.catalogue import MODELS, Model
@@ -115,7 +115,7 @@ class RunPipeline:
         }
         if self.guidance_scale is not None:
             arguments[self.row.guidance if self.row else "guidance_scale"] = self.guidance_scale
-        if "callback_on_step_end" in call_parameters(self.pipe):
+        if "callback_on_step_end" in Host(self.pipe).parameters:
 
             def after_step(
                 pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]

@@ -14,7 +14,7 @@ from tests.hosts.videos import load_modular
 from torch import Tensor
 
 from unalike.attach import guide
-from unalike.attach.diffusers.modular import input_names, is_modular
+from unalike.attach.diffusers.host import Host
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import RefusedError, UnsupportedError
 from unalike.guidance.sparke import SPARKE
@@ -174,6 +174,6 @@ def test_certificate_is_of_the_pasted_latents_when_inpainting(
 def test_ordinary_pipelines_have_no_further_inputs(
     pipelines: Callable[[str], Any], pipe: Any
 ) -> None:
-    assert not is_modular(pipelines("sd"))
-    assert input_names(pipelines("sd")) == []
-    assert {"prompt", "generator", "num_images_per_prompt"} < set(input_names(pipe))
+    assert not Host(pipelines("sd")).is_modular
+    assert Host(pipe).is_modular
+    assert {"prompt", "generator", "num_images_per_prompt"} < set(Host(pipe).parameters)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from unalike.attach.diffusers.calls import call_parameters, own_call
+from unalike.attach.diffusers.host import Host
 from unalike.errors import OptionError, did_you_mean
 
 MODEL = "_unalike_model"
@@ -33,7 +33,7 @@ def completed(
     Raises:
         OptionError: for a name that is no argument; many pipelines accept any and ignore it.
     """
-    accepted = call_parameters(pipe)
+    accepted = Host(pipe).parameters
     known = known_arguments(pipe)
     for name in kwargs:
         if known is not None and name not in known and name not in also:
@@ -42,7 +42,7 @@ def completed(
                 f"{name} is no argument of {type(pipe).__name__}; {did_you_mean(name, choices)}"
                 f"allowed: {', '.join(choices)}"
             )
-    row = getattr(pipe, MODEL, None)
+    row = Host(pipe).part(MODEL)
     if row is None:
         return kwargs
     prompt = kwargs.get("prompt", args[0] if args else None)
@@ -57,8 +57,8 @@ def known_arguments(pipe: Any) -> set[str] | None:
     A call that takes any keyword uses those that it reads from them by name, and those of the calls
     of its base classes, to which it may pass them on.
     """
-    known = {name for name in call_parameters(pipe) if name not in ("kwargs", "args")}
-    calls = [own_call(pipe), *(vars(kind).get("__call__") for kind in type(pipe).__mro__)]
+    known = {name for name in Host(pipe).parameters if name not in ("kwargs", "args")}
+    calls = [Host(pipe).call, *(vars(kind).get("__call__") for kind in type(pipe).__mro__)]
     takes_any = False
     for call in filter(inspect.isfunction, calls):
         any_name = None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.diffusers.host import Host
 from unalike.attach.run.randomness import copied
 from unalike.guidance.method import Method
 
@@ -35,13 +36,7 @@ def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashab
         type(pipe.scheduler).__name__,
         repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))),
     )
-    guider = getattr(
-        pipe, "guider", None
-    )  # of modular pipelines, which take no scale as an argument
-    scales = (
-        None if guider is None else (type(guider).__name__, getattr(guider, "guidance_scale", None))
-    )
-    return (method, scheduler, scales, *(arguments.get(name) for name in _SETTINGS))
+    return (method, scheduler, Host(pipe).guider, *(arguments.get(name) for name in _SETTINGS))
 
 
 def calibrated(

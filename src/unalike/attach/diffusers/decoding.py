@@ -4,7 +4,6 @@ gradients where they are wanted.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.vae import of_one_frame, unscaled
-from unalike.attach.spaces import autoencoder
 from unalike.errors import UnsupportedError
-
-_UNPACKING = ["latents", "height", "width", "vae_scale_factor"]
 
 
 class Decoder:
@@ -38,27 +35,21 @@ class Decoder:
 
     def __init__(self, pipe: Any, size: tuple[int | None, int | None] = (None, None)) -> None:
         self._pipe = pipe
+        self._host = host = Host(pipe)
         self._size = size
-        name, self._vae = autoencoder(pipe)
+        name, self._vae = host.autoencoder
         self._options = {"force_not_quantize": True} if name == "movq" else {}
-        self._packed = hasattr(pipe, "_pack_latents")
-        own = type(pipe).__name__
+        own = host.name
         if name == "vqgan":
             raise UnsupportedError(
                 f"the latents of {own} are decoded in a way that is not known here; use a shield of latents"
             )
-        if (
-            self._packed
-            and list(inspect.signature(getattr(pipe, "_unpack_latents", lambda: 0)).parameters)
-            != _UNPACKING
-        ):
+        if host.packs and not host.unpacks_as_images:
             raise UnsupportedError(
                 f"{own} unpacks its latents in a way that is not known here; use a shield of latents"
             )
-        processor = getattr(pipe, "image_processor", None)
-        self._symmetric = bool(
-            getattr(getattr(processor, "config", None), "do_normalize", True)
-        )  # -1 to 1, as nearly all are
+        config = getattr(host.processor, "config", None)
+        self._symmetric = bool(getattr(config, "do_normalize", True))  # -1 to 1, as nearly all are
 
     def images(self, latents: Tensor) -> Tensor:
         """The images (B, 3, h, w) in [0, 1], float32, of final latents (B, …); inside of `open`.
@@ -81,7 +72,7 @@ class Decoder:
             x = self._resized(x[:, :, 0] if of_one_frame(vae) else x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UnsupportedError(
-                f"{type(self._pipe).__name__} makes images of shape {tuple(x.shape[1:])}; allowed: (3, h, w) or (1, h, w)"
+                f"{self._host.name} makes images of shape {tuple(x.shape[1:])}; allowed: (3, h, w) or (1, h, w)"
             )
         return (x / 2 + 0.5 if self._symmetric else x).clamp(0, 1).float().expand(-1, 3, -1, -1)
 
@@ -98,9 +89,7 @@ class Decoder:
             yield
             return
         widened = (
-            vae.dtype == torch.float16
-            and vae.config.get("force_upcast")
-            and hasattr(self._pipe, "upcast_vae")
+            vae.dtype == torch.float16 and vae.config.get("force_upcast") and self._host.upcasts
         )
         thrifty = (
             getattr(vae, "_supports_gradient_checkpointing", False)
@@ -119,18 +108,19 @@ class Decoder:
                 vae.to(dtype=torch.float16)
 
     def _unpacked(self, latents: Tensor) -> Tensor:
-        if not self._packed:
+        host = self._host
+        if not host.packs:
             return latents
-        pipe = self._pipe
-        own = getattr(pipe, "default_sample_size", 0) * pipe.vae_scale_factor
+        own = (host.part("default_sample_size") or 0) * self._pipe.vae_scale_factor
         height, width = (side or own for side in self._size)
-        tokens = (height // (2 * pipe.vae_scale_factor)) * (width // (2 * pipe.vae_scale_factor))
+        rows, columns = host.packed_cells((height, width))
+        tokens = rows * columns
         if latents.ndim != 3 or latents.shape[1] != tokens:
             raise UnsupportedError(
-                f"{type(pipe).__name__} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
+                f"{host.name} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
             )
-        unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+        unpacked = host.unpack(latents, (height, width))
         return unpacked[:, :, 0] if of_one_frame(self._vae) else unpacked
 
     def _resized(self, images: Tensor) -> Tensor:
@@ -138,7 +128,7 @@ class Decoder:
         that was asked for.
         """
         resize, (height, width) = (
-            getattr(getattr(self._pipe, "image_processor", None), "resize_and_crop_tensor", None),
+            getattr(self._host.processor, "resize_and_crop_tensor", None),
             self._size,
         )
         if (

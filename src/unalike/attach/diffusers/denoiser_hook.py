@@ -13,8 +13,8 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from unalike.attach.diffusers.calls import denoisers
 from unalike.attach.diffusers.graphs import is_compiled, unwrapped
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.rows import positive_rows
 from unalike.attach.diffusers.scoped import layer_hook, original, own_model
@@ -104,7 +104,7 @@ class Denoiser:
             hook.remove()
 
     def _modules(self) -> list[torch.nn.Module]:
-        found = denoisers(self._pipe)
+        found = Host(self._pipe).denoisers
         if not found or len(found.keys() & {"unet", "transformer"}) > 1:
             raise UnsupportedError(
                 f"{self._who} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "
@@ -211,7 +211,7 @@ class Denoiser:
                 rows=len(sample),
                 images=images,
                 negative_is_equal=equal,
-                perturbed=getattr(self._pipe, "do_perturbed_attention_guidance", False),
+                perturbed=Host(self._pipe).perturbs_attention,
             )
             self._images = images
             if equal and asked and len(sample) == images:  # negative prompts, in a call of theirs

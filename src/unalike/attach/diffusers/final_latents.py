@@ -16,11 +16,11 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.scoped import own_model
 from unalike.attach.diffusers.vae import scaled, unscaled
 from unalike.attach.run.outputs import made_images, pixels, replaced, with_latents
 from unalike.attach.run.session import Session
-from unalike.attach.spaces import autoencoder, latent_scale
 
 _READERS = (
     "_unpack_latents",
@@ -64,10 +64,10 @@ class FinalLatents:
     def __enter__(self) -> FinalLatents:
         pipe = self._pipe
         for name in _READERS:
-            own = getattr(pipe, name, None)
+            own = Host(pipe).part(name)
             if callable(own):
                 vars(pipe)[name] = self._reading(own)
-        name, vae = autoencoder(pipe)
+        name, vae = Host(pipe).autoencoder
         if callable(getattr(vae, "decode", None)):
             stand_in = own_model(pipe, name)
             vars(stand_in)["decode"] = self._decoding(stand_in.decode)
@@ -201,7 +201,7 @@ class FinalLatents:
         if not isinstance(made, Tensor) or _compared(made, final) is None:
             self._read_images(output, final)
             return output
-        unit = latent_scale(self._pipe)  # some pipelines divide what they return by it
+        unit = Host(self._pipe).latent_scale  # some pipelines divide what they return by it
         if unit != 1 and _same(made, final, final / unit, torch.zeros_like(final)):
             return output
         changed = self._settle(made if unit == 1 else made * unit)
@@ -209,11 +209,11 @@ class FinalLatents:
 
     def _read_images(self, output: Any, final: Tensor) -> None:
         """Compares finished images with the final latents, where those are images themselves."""
-        shown = pixels(output, len(final)) if autoencoder(self._pipe)[1] is None else None
+        shown = pixels(output, len(final)) if Host(self._pipe).autoencoder[1] is None else None
         if shown is None or shown.shape != final.shape:
             self._session.lose_latents(type(self._pipe).__name__)
             return
-        processor = getattr(self._pipe, "image_processor", None)
+        processor = Host(self._pipe).processor
         symmetric = getattr(getattr(processor, "config", None), "do_normalize", True)
         expected = (final.float() / 2 + 0.5 if symmetric else final.float()).clamp(0, 1)
         if ((shown.to(expected) - expected).abs() > 1.01 / 255).any():

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from unalike.attach.diffusers.host import Host
 from unalike.attach.run.models import Models
-from unalike.attach.spaces import autoencoder, latent_model, prompt_model
+from unalike.attach.spaces import latent_model, prompt_model
 from unalike.errors import StoreError
 from unalike.fingerprint import Weights
 
@@ -82,27 +83,20 @@ class KnownModels:
 
 def _objects(pipe: Any, encoder: Any) -> list[Any]:
     """Everything whose exchange may change a name: the components and the adapters in them."""
-    named = getattr(pipe, "components", {})
-    adapters = [
-        getattr(part, "peft_config", {}).values()
-        for name, part in named.items()
-        if _embeds_prompts(name)
-    ]
+    host = Host(pipe)
+    named = host.components
+    adapters = [getattr(part, "peft_config", {}).values() for part in host.prompt_parts.values()]
     return [encoder, *named.values(), *(one for own in adapters for one in own)]
 
 
 def _weights(pipe: Any, encoder: Any) -> dict[str, Weights]:
     """Of each model that makes latents or embeds prompts, where its weights are in memory."""
     if encoder is None:
-        parts = {
-            name: part
-            for name, part in getattr(pipe, "components", {}).items()
-            if _embeds_prompts(name)
-        }
+        parts = Host(pipe).prompt_parts
     else:
         own = getattr(encoder, "extractor", encoder)
         parts = {"prompt_encoder": getattr(own, "model", own)}
-    name, vae = autoencoder(pipe)
+    name, vae = Host(pipe).autoencoder
     found = {
         name: Weights.of(part)
         for name, part in {**parts, name: vae}.items()

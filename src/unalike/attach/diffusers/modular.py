@@ -1,6 +1,4 @@
-"""Modular pipelines, which have no methods of their own: what their blocks say while they run, and
-what a call of them takes.
-"""
+"""Listen to the state of a modular pipeline while it runs."""
 
 from __future__ import annotations
 
@@ -8,18 +6,6 @@ import copy
 import functools
 from collections.abc import Callable
 from typing import Any
-
-
-def is_modular(pipe: Any) -> bool:
-    """Whether the pipeline is one of diffusers' modular ones."""
-    return hasattr(pipe, "_blocks") and hasattr(pipe, "blocks")
-
-
-def input_names(pipe: Any) -> list[str]:
-    """The names of what a call takes besides the arguments in its signature; none where the
-    pipeline is not modular.
-    """
-    return list(pipe.blocks.input_names) if is_modular(pipe) else []
 
 
 def listen(own: Any, hear: Callable[[Any], None]) -> None:

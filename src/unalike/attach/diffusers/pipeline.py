@@ -13,7 +13,6 @@ from torch import Tensor
 from unalike.attach.diffusers import levels
 from unalike.attach.diffusers.arguments import completed, documented
 from unalike.attach.diffusers.calibration import calibrated, settings_key
-from unalike.attach.diffusers.calls import call_parameters, named_arguments
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
 from unalike.attach.diffusers.embedded import (
@@ -23,6 +22,7 @@ from unalike.attach.diffusers.embedded import (
     require_fitting_embedding,
 )
 from unalike.attach.diffusers.final_latents import FinalLatents
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.modular import input_names
@@ -119,7 +119,7 @@ def guide(
         raise AttachmentError(
             "this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())"
         )
-    if getattr(pipe, "scheduler", None) is None or not callable(pipe):
+    if Host(pipe).part("scheduler") is None or not callable(pipe):
         raise UnsupportedError(
             f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())"
         )
@@ -210,7 +210,7 @@ class GuidedPipeline:
         """
         self._require_fitting_stores()
         kwargs = completed(self.pipe, args, kwargs)
-        named = named_arguments(self.pipe, args, kwargs)
+        named = Host(self.pipe).named(args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
         draws = Redraws(*self._run(methods, named, args, kwargs, keep=True))
@@ -329,7 +329,7 @@ class GuidedPipeline:
         missing = {key: self.methods[i] for i, key in keys.items() if key not in self._calibrations}
         if missing:
             ready = calibrated(
-                list(missing.values()), named, self._unguided, call_parameters(self.pipe)
+                list(missing.values()), named, self._unguided, Host(self.pipe).parameters
             )
             self._calibrations.update(zip(missing, ready, strict=True))
         return [self._calibrations[keys[i]] if i in keys else m for i, m in enumerate(self.methods)]

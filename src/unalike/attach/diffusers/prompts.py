@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.modular import is_modular, listen
+from unalike.attach.diffusers.host import Host
+from unalike.attach.diffusers.modular import listen
 from unalike.attach.diffusers.pooling import (
     first_part,
     parts,
@@ -88,14 +89,15 @@ class Prompts:
         self._counted = True  # whether there is one embedding for each image
 
     def __enter__(self) -> Prompts:
-        own = getattr(self._pipe, "encode_prompt", None)
+        host = Host(self._pipe)
+        own = host.part("encode_prompt")
         if self._labels is not None:
             return self
-        if is_modular(self._pipe):
+        if host.is_modular:
             listen(self._pipe, self._hear)
             return self
         if own is None:
-            name = _text_encoder(self._pipe)
+            name = host.own_text_encoder
             if name is not None:
                 encoder = own_model(self._pipe, name)
                 encoder.register_forward_hook(self._overhear, with_kwargs=True)
@@ -240,12 +242,8 @@ class Prompts:
                 )
             return encode_prompts(self._encoder, spread(self._texts, images, "prompts"))
         if self._labels is not None:
-            classes = getattr(getattr(self._pipe, "transformer", None), "config", {}).get(
-                "num_embeds_ada_norm"
-            ) or max(self._labels)
-            one_hot = torch.nn.functional.one_hot(
-                torch.tensor(self._labels), max(int(classes), max(self._labels)) + 1
-            ).float()
+            count = 1 + max(Host(self._pipe).class_count, *self._labels)
+            one_hot = torch.nn.functional.one_hot(torch.tensor(self._labels), count).float()
             return spread_rows(one_hot, images)
         return None if self._rows is None else unit_rows(spread_rows(self._rows, images))
 
@@ -291,10 +289,5 @@ def _labels(arguments: dict[str, Any]) -> list[int] | None:
 
 
 def _class_names(pipe: Any, labels: list[int]) -> list[str]:
-    names = {index: name for name, index in reversed((getattr(pipe, "labels", None) or {}).items())}
+    names = {index: name for name, index in reversed(Host(pipe).class_names.items())}
     return [str(names.get(label, label)) for label in labels]
-
-
-def _text_encoder(pipe: Any) -> str | None:
-    names = ("text_encoder", "bert")
-    return next((n for n in names if isinstance(getattr(pipe, n, None), torch.nn.Module)), None)

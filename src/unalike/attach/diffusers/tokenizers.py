@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from unalike.attach.diffusers.host import Host
+
 _spares: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 """Copies of backends that no call uses now: a copy of a large vocabulary takes a second."""
 
@@ -50,7 +52,7 @@ def reads(pipe: Any, ids: Any, texts: list[str] | None) -> bool:
         ids: (R, L).
         texts: None stands for unknown ones, which nothing is.
     """
-    tokenizer = getattr(pipe, "tokenizer", None)
+    tokenizer = Host(pipe).part("tokenizer")
     if tokenizer is None or not texts or not hasattr(ids, "shape") or len(ids.shape) != 2:
         return False
     if hasattr(pipe, "maybe_convert_prompt"):  # textual inversion with several vectors a word

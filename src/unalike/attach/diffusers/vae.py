@@ -13,8 +13,8 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
-from unalike.attach.diffusers.calls import draws_videos, packs_as_images
-from unalike.attach.spaces import autoencoder, latent_model, latent_scale, latent_space
+from unalike.attach.diffusers.host import Host
+from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, UnsupportedError
 from unalike.images import read_all
 from unalike.shields import Shield
@@ -45,14 +45,14 @@ def encode_images(pipe: Any, images: Any, *, size: tuple[int, int] | None = None
 
     Cost: one pass of the encoder, 8 images at a time.
     """
-    name, vae = autoencoder(pipe)
-    if vae is None and hasattr(pipe, "scheduler"):
+    name, vae = Host(pipe).autoencoder
+    if vae is None and Host(pipe).part("scheduler") is not None:
         return _pixels(pipe, images, size)
     if vae is None or not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
             f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
         )
-    if draws_videos(pipe) or "audio_channels" in vae.config:
+    if Host(pipe).draws_videos or "audio_channels" in vae.config:
         raise UnsupportedError(
             f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
             "them, such as guided.latents of an earlier call"
@@ -79,10 +79,8 @@ def encode_images(pipe: Any, images: Any, *, size: tuple[int, int] | None = None
     finally:
         if upcast:
             vae.to(dtype=own)
-        if hasattr(
-            pipe, "maybe_free_model_hooks"
-        ):  # an offloaded autoencoder would stay where it ran, beside the next denoiser
-            pipe.maybe_free_model_hooks()
+        # an offloaded autoencoder would stay where it ran, beside the next denoiser
+        Host(pipe).free_models()
     return torch.cat(parts)
 
 
@@ -124,15 +122,10 @@ def _pixels(pipe: Any, images: Any, size: tuple[int, int] | None) -> Tensor:
             f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images "
             "to be generated"
         )
-    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor(
-        vae_scale_factor=_scale_factor(autoencoder(pipe)[1])
-    )
+    host = Host(pipe)
+    processor = host.processor or VaeImageProcessor(vae_scale_factor=host.scale_factor or 1)
     height, width = size if size is not None else (None, None)
     return processor.preprocess(given, height=height, width=width)
-
-
-def _scale_factor(vae: Any) -> int:
-    return 1 if vae is None else 2 ** (len(vae.config.get("block_out_channels", (0,))) - 1)
 
 
 def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
@@ -159,20 +152,20 @@ def scaled(pipe: Any, encoded: Tensor) -> Tensor:
     """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is
     taken as it is.
     """
-    name, vae = autoencoder(pipe)
+    name, vae = Host(pipe).autoencoder
     if name == "vqgan":
         return encoded / vae.config.scale_factor
-    return (encoded if name == "movq" else normalised(vae, encoded)) * latent_scale(pipe)
+    return (encoded if name == "movq" else normalised(vae, encoded)) * Host(pipe).latent_scale
 
 
 def unscaled(pipe: Any, latents: Tensor) -> Tensor:
     """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the
     inverse of `scaled`.
     """
-    name, vae = autoencoder(pipe)
+    name, vae = Host(pipe).autoencoder
     if name == "vqgan":
         return latents * vae.config.scale_factor
-    own = latents / latent_scale(pipe)
+    own = latents / Host(pipe).latent_scale
     return own if name == "movq" else denormalised(vae, own)
 
 
@@ -205,11 +198,11 @@ def _by_channel(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _packed(pipe: Any, latents: Tensor) -> Tensor:
-    pack = getattr(pipe, "_pack_latents", None)
-    if pack is None:
+    host = Host(pipe)
+    if not host.packs:
         return latents
-    if not packs_as_images(pipe):
+    if not host.packs_as_images:
         raise UnsupportedError(
             f"{type(pipe).__name__} packs its latents in a way that is not known here; give latents as its scheduler sees them"
         )
-    return pack(latents, *latents.shape)
+    return host.pack(latents)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unalike.attach.diffusers.calls import call_parameters
+from unalike.attach.diffusers.host import Host
 from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
@@ -79,7 +79,7 @@ class Policy:
             raise OptionError(
                 f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in guide(pipe, shield=Shield.open(folder))"
             )
-        if self.redraws and "generator" not in call_parameters(pipe):
+        if self.redraws and "generator" not in Host(pipe).parameters:
             raise UnsupportedError(
                 f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from other noise; use on_violation='move' or "
                 "'refuse'"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unalike.attach.diffusers.sizes import image_size
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError, named
@@ -59,9 +59,10 @@ class LatentEncoder:
         self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto"
     ) -> None:
         self._pipe: Any = load(model)
-        self.size: tuple[int, int] | None = image_size(self._pipe, size)
-        if getattr(self._pipe, "vae", None) is not None:
-            self._pipe.vae.to(torch_device(device))
+        self.size: tuple[int, int] | None = Host(self._pipe).image_size(size)
+        vae = Host(self._pipe).part("vae")
+        if vae is not None:
+            vae.to(torch_device(device))
         self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = latent_space(latent_model(self._pipe), self.shape)
 

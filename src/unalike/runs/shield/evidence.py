@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from unalike import tensorfile
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, StoreError, named
@@ -230,7 +231,7 @@ def latent_encoder(
         return latents.flatten().double().cpu().numpy()
 
     kinds = {"pipeline": type(pipe).__name__, "scheduler": type(pipe.scheduler).__name__}
-    return (latent if hasattr(getattr(pipe, "vae", None), "encode") else None), kinds
+    return (latent if hasattr(Host(pipe).part("vae"), "encode") else None), kinds
 
 
 def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from unalike.attach.diffusers.calls import denoisers, draws_videos
 from unalike.attach.diffusers.graphs import is_compiled
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.words import Tokens
 from unalike.attach.diffusers.rows import positive_rows
@@ -87,7 +87,7 @@ class WordMaps:
         prompts: Prompts,
     ) -> None:
         self._pipe = pipe
-        self._denoisers = list(denoisers(pipe).values())
+        self._denoisers = list(Host(pipe).denoisers.values())
         self._joint = not any(_cross(module) for module in self._denoisers)
         self._tokens = tokens
         self._cells = cells
@@ -104,7 +104,7 @@ class WordMaps:
 
     def __enter__(self) -> WordMaps:
         attends = layer_hook(self._pipe, self._attends)
-        for name in denoisers(self._pipe):
+        for name in Host(self._pipe).denoisers:
             module = own_model(self._pipe, name)
             module.register_forward_pre_hook(self._before, with_kwargs=True)
             module.register_forward_hook(self._after, always_call=True)
@@ -162,7 +162,7 @@ class WordMaps:
             rows=len(tokens),
             images=images,
             negative_is_equal=self._prompts.negative_is_equal,
-            perturbed=getattr(self._pipe, "do_perturbed_attention_guidance", False),
+            perturbed=Host(self._pipe).perturbs_attention,
         )
         if found is None or not found.any():
             return
@@ -313,12 +313,12 @@ def attends(pipe: Any) -> str:
         UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or
             attends in a way that is not known here.
     """
-    name, found = type(pipe).__name__, [original(m) for m in denoisers(pipe).values()]
+    name, found = type(pipe).__name__, [original(m) for m in Host(pipe).denoisers.values()]
     if any(is_compiled(part) for module in found for part in module.modules()):
         raise UnsupportedError(
             f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}"
         )
-    if draws_videos(pipe):
+    if Host(pipe).draws_videos:
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
     if found and all(_cross(module) for module in found):
         return "cross"

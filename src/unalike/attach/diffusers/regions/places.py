@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.calls import call_parameters, packs_as_images
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.attention import WordMaps, attends
 from unalike.attach.diffusers.regions.cells import box_cells, mask_cells, separated
 from unalike.attach.diffusers.regions.words import word_tokens
-from unalike.attach.diffusers.sizes import call_size, latent_size
 from unalike.errors import OptionError, UnsupportedError
 from unalike.guidance.method import Method
 from unalike.guidance.region import Region, checked
@@ -29,9 +28,8 @@ class Grid:
     """
 
     def __init__(self, pipe: Any, arguments: dict[str, Any]) -> None:
-        self._pipe = pipe
+        self._host = Host(pipe)
         self._arguments = arguments
-        self._packed = hasattr(pipe, "_pack_latents")
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -40,7 +38,7 @@ class Grid:
         Raises:
             UnsupportedError: where neither the call nor the pipeline tells.
         """
-        return call_size(self._pipe, self._arguments)
+        return self._host.call_size(self._arguments)
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -49,7 +47,7 @@ class Grid:
         Raises:
             UnsupportedError: as `pixels`.
         """
-        latents = latent_size(self._pipe, self.pixels)
+        latents = self._host.latent_size(self.pixels)
         return (
             {"the images": self.pixels}
             if latents is None
@@ -63,12 +61,12 @@ class Grid:
             UnsupportedError: for sound, and for latents that are packed in another way than those
                 of images.
         """
-        name = type(self._pipe).__name__
-        if any(p.startswith("audio_") for p in call_parameters(self._pipe)):
+        name = self._host.name
+        if self._host.makes_sound:
             raise UnsupportedError(
                 f"{name} makes sound, which has no places in an image; leave region out"
             )
-        if self._packed and not packs_as_images(self._pipe):
+        if self._host.packs and not self._host.packs_as_images:
             raise UnsupportedError(
                 f"{name} packs its latents in a way that is not known here, so that a region cannot be found in them; leave region out"
             )
@@ -82,21 +80,22 @@ class Grid:
         """
         if latents.ndim in (4, 5):
             return latents.shape[-2], latents.shape[-1]
-        if latents.ndim != 3 or not self._packed:
+        if latents.ndim != 3 or not self._host.packs:
             raise UnsupportedError(
-                f"latents of {type(self._pipe).__name__} have shape {tuple(latents.shape[1:])}, which has no places; allowed: "
+                f"latents of {self._host.name} have shape {tuple(latents.shape[1:])}, which has no places; allowed: "
                 "(C, h, w) of images, (C, F, h, w) of videos, and packed ones (S, C); leave region out"
             )
-        factor, (height, width) = 2 * self._pipe.vae_scale_factor, self.pixels
-        cells = 2 * (height // factor), 2 * (width // factor)
+        height, width = self.pixels
+        rows, columns = self._host.packed_cells((height, width))
+        cells = 2 * rows, 2 * columns
         channels, rest = divmod(latents[0].numel(), max(1, cells[0] * cells[1]))
         if (
             rest
             or not channels
-            or self._pack(torch.empty(1, channels, *cells)).shape[1:] != latents.shape[1:]
+            or self._host.pack(torch.empty(1, channels, *cells)).shape[1:] != latents.shape[1:]
         ):
             raise UnsupportedError(
-                f"{type(self._pipe).__name__} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
+                f"{self._host.name} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
             )
         return cells
@@ -106,10 +105,7 @@ class Grid:
         if latents.ndim != 3:
             return cells.reshape(len(cells), *[1] * (latents.ndim - 3), *cells.shape[1:])
         channels = latents[0].numel() // cells[0].numel()
-        return self._pack(cells[:, None].expand(-1, channels, -1, -1).contiguous())
-
-    def _pack(self, latents: Tensor) -> Tensor:
-        return self._pipe._pack_latents(latents, *latents.shape)
+        return self._host.pack(cells[:, None].expand(-1, channels, -1, -1).contiguous())
 
 
 class Places:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers.calls import own_call
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.prompts import prompt_texts
 from unalike.attach.diffusers.scoped import original, own_model, own_pipeline
 from unalike.attach.diffusers.tokenizers import own_tokenizers
@@ -157,27 +157,23 @@ def _encoded(
     read.
     """
     own = own_pipeline(original(pipe))
-    encode = getattr(own, "encode_prompt", None)
+    host = Host(own)
+    encode = host.part("encode_prompt")
     if encode is None:
         raise UnsupportedError(
             f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region"
         )
     accepted = inspect.signature(encode).parameters
-    usual = {
-        name: p.default
-        for name, p in inspect.signature(own_call(pipe)).parameters.items()
-        if p.default is not p.empty
-    }
     shared = {
         name: value
-        for name, value in {**usual, **arguments}.items()
+        for name, value in {**host.defaults, **arguments}.items()
         if name in accepted and _concerns_text(name)
     }
     columns = {name: prompts.get(name) for name in _PROMPTS if name in accepted}
     fixed = {
         "do_classifier_free_guidance": False,
         "num_images_per_prompt": 1,
-        "device": getattr(pipe, "_execution_device", None),
+        "device": host.part("_execution_device"),
     }
     ids: dict[str, Tensor] = {}
 
@@ -189,7 +185,7 @@ def _encoded(
 
         return hook
 
-    for name in _encoders(own):
+    for name in host.text_encoders:
         own_model(own, name).register_forward_pre_hook(read(name), with_kwargs=True)
     with own_tokenizers(own), torch.no_grad():
         return encode(
@@ -209,41 +205,23 @@ def _concerns_text(name: str) -> bool:
     )
 
 
-def _encoders(pipe: Any) -> list[str]:
-    names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-    return [name for name in names if isinstance(getattr(pipe, name, None), torch.nn.Module)]
-
-
-def _sequences(pipe: Any) -> list[list[str]]:
-    """The text encoders whose tokens the denoiser is given, one after the other; those in one list
-    share their places.
-    """
-    if getattr(pipe, "unet", None) is not None:
-        return [_encoders(pipe)]
-    if hasattr(pipe, "tokenizer_3"):
-        return [["text_encoder", "text_encoder_2"], ["text_encoder_3"]]
-    return [["text_encoder_2" if hasattr(pipe, "tokenizer_2") else "text_encoder"]]
-
-
 def _places(pipe: Any, ids: dict[str, Tensor], row: int, word: str, length: int) -> list[int]:
     """The numbers of a word's tokens in the sequence of `length` tokens that the denoiser is given
     for prompt `row`.
     """
-    found, begin = set(), 0
-    for names in _sequences(pipe):
+    host, found, begin = Host(pipe), set(), 0
+    for names in host.token_sequences:
         read = {name: ids[name] for name in names if name in ids}
         for name, rows in read.items():
             dropped = max(
                 0, begin + rows.shape[1] - length
             )  # of a template that stands before the prompt
-            if len(rows) <= row or dropped != (
-                getattr(pipe, "prompt_template_encode_start_idx", 0) if dropped else 0
-            ):
+            if len(rows) <= row or dropped != (host.template_length if dropped else 0):
                 raise UnsupportedError(
                     f"{type(pipe).__name__} gives its denoiser {length} tokens of a prompt, which are not those that its {name} reads "
                     f"({rows.shape[1]}), so that words cannot be found; give a mask or a box as region"
                 )
-            tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
+            tokenizer = host.part(name.replace("text_encoder", "tokenizer"))
             found |= {
                 begin + place - dropped
                 for place in tokens_of(tokenizer, rows[row].tolist(), word)

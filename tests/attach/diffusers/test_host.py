@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 from tests import tiny
 
-from unalike.attach.diffusers.sizes import image_size
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.vae import encode_images
 from unalike.errors import OptionError, UnsupportedError
 from unalike.pipelines import MODELS, load
@@ -13,24 +13,24 @@ def test_size_is_that_of_what_is_drawn_when_none_is_asked_for(name, tmp_path):
     pipe = tiny.load(tiny.write(name, tmp_path))
     drawn = {"class_labels": [0]} if name == "dit" else {"prompt": "a"}
     image = pipe(**drawn, num_inference_steps=1).images[0]
-    assert image_size(pipe) == (image.height, image.width)
+    assert Host(pipe).image_size() == (image.height, image.width)
 
 
 @pytest.mark.parametrize("name", ["emoji", "digits"])
 def test_size_is_that_of_the_catalogue_when_a_model_is_shipped(name):
     pipe = load(name)
-    assert image_size(pipe) == MODELS[name].size
+    assert Host(pipe).image_size() == MODELS[name].size
 
 
 def test_size_is_refused_when_the_autoencoder_would_change_it(tiny_sd):
-    assert image_size(tiny_sd, (24, 16)) == (24, 16)
+    assert Host(tiny_sd).image_size((24, 16)) == (24, 16)
     assert encode_images(tiny_sd, [Image.new("RGB", (9, 7))], size=(24, 16)).shape == (1, 4, 12, 8)
     for size in ((25, 16), (16, 15), (0, 16), (-2, 16)):
         with pytest.raises(OptionError, match=r"multiples of 2, as in --size 512 512"):
-            image_size(tiny_sd, size)
+            Host(tiny_sd).image_size(size)
 
 
 def test_size_must_be_given_when_the_pipeline_does_not_tell(tiny_sd):
     tiny_sd.unet = None
     with pytest.raises(UnsupportedError, match="--size 512 512"):
-        image_size(tiny_sd)
+        Host(tiny_sd).image_size()
