@@ -74,8 +74,12 @@ class Host:
     @property
     def parameters(self) -> list[str]:
         """The names of the arguments of the call."""
-        inputs = list(self.pipe.blocks.input_names) if self.is_modular else []
-        return list(inspect.signature(self.call).parameters)[1:] + inputs
+        return list(inspect.signature(self.call).parameters)[1:] + self.block_inputs
+
+    @property
+    def block_inputs(self) -> list[str]:
+        """What the call of a modular pipeline takes besides the arguments in its signature."""
+        return list(self.pipe.blocks.input_names) if self.is_modular else []
 
     @property
     def defaults(self) -> dict[str, Any]:

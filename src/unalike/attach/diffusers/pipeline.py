@@ -25,7 +25,6 @@ from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
-from unalike.attach.diffusers.modular import input_names
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
@@ -134,7 +133,7 @@ def guide(
                 f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
             )
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
-    return _guided_class(type(pipe), tuple(input_names(pipe)))(
+    return _guided_class(type(pipe), tuple(Host(pipe).block_inputs))(
         pipe,
         methods,
         memory=memory,
