@@ -71,7 +71,7 @@ class SPARKEGuided:
     report: Report | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draws with guidance; what comes back is what the pipeline returns.
+        """Draw with guidance; the result is that of the pipeline.
 
         Raises:
             OptionError: for an argument outside of what is allowed, before anything runs.
@@ -100,16 +100,17 @@ class SPARKEGuided:
     def memory(self, memory: Memory) -> None:
         if not isinstance(memory, Memory):
             raise OptionError(
-                f"memory is a {type(memory).__name__}; allowed: a Memory, as in pipe.memory = unalike.Memory()"
+                f"memory is a {type(memory).__name__}; allowed: a Memory, as in pipe.memory = "
+                "unalike.Memory()"
             )
         self._memory = memory
 
     def reset_memory(self) -> None:
-        """Forgets all earlier images."""
+        """Forget all earlier images."""
         self._memory = Memory(capacity=self.memory.capacity)
 
     def open_memory(self, path: str | os.PathLike[str]) -> None:
-        """Goes on with the memory that `pipe.memory.save(path)` wrote.
+        """Go on with the memory that `pipe.memory.save(path)` wrote.
 
         Raises:
             StoreError: when there is no such file, or it is damaged.
@@ -180,7 +181,8 @@ class SPARKEGuided:
             return source
         if not isinstance(source, str | Path):
             raise OptionError(
-                f"clip_for_guidance is a {type(source).__name__}; allowed: a folder, a hub id, or an extractor, as in "
+                f"clip_for_guidance is a {type(source).__name__}; allowed: a folder, a hub id, or "
+                "an extractor, as in "
                 "clip_for_guidance='openai/clip-vit-base-patch32'"
             )
         if self._clip is None or self._clip[0] != source:
@@ -190,7 +192,7 @@ class SPARKEGuided:
 
 @cache
 def guided_class(host: type) -> Any:
-    """The class `SPARKEGuided…` of a pipeline class of diffusers.
+    """Make the class `SPARKEGuided…` of a pipeline class of diffusers.
 
     Raises:
         OptionError: for something else than a pipeline class, or one that is guided already.
@@ -203,7 +205,8 @@ def guided_class(host: type) -> Any:
         host, SPARKEGuided
     ):
         raise OptionError(
-            f"host is {host!r}; allowed: a pipeline class of diffusers, as in guided_class(diffusers.FluxPipeline)"
+            f"host is {host!r}; allowed: a pipeline class of diffusers, as in "
+            "guided_class(diffusers.FluxPipeline)"
         )
     ours = {field.name: field.default for field in fields(Settings)}
     if "class_labels" in inspect.signature(host.__call__).parameters:
@@ -218,7 +221,7 @@ def guided_class(host: type) -> Any:
 
 
 def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **options: Any) -> Any:
-    """A pipeline of a model with the papers' interface, on the GPU where there is one.
+    """Load a model with the papers' interface, on the GPU where there is one.
 
     Args:
         name: a name of `MODELS`, a folder in diffusers' layout, or the id of a model on the Hugging
@@ -242,7 +245,7 @@ def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **opt
         >>> get_diffusion_pipeline("sdx")
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: model is 'sdx'; did you mean 'sdxl'? allowed: emoji, digits, sdv1.5, ...
+        unalike.errors.OptionError: model is 'sdx'; did you mean 'sdxl'? allowed: emoji, ...
     """
     source = loading.find(name)
     host = loading.pipeline_class(source)

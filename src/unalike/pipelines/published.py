@@ -23,11 +23,13 @@ ALGORITHMS = ("cond-rke", "rke", "cond-vendi", "vendi")
 KERNELS = ("gaussian", "cosine")
 
 _ELSEWHERE = {
-    "F_M": "the pipeline keeps the memory itself: pipe.memory, pipe.reset_memory(), pipe.memory.save(file), pipe.open_memory(file)",
+    "F_M": "the pipeline keeps the memory itself: pipe.memory, pipe.reset_memory(), "
+    "pipe.memory.save(file), pipe.open_memory(file)",
     "F_T": "the pipeline keeps the prompts of its memory itself: see pipe.memory",
     "F_M_real": "give the latents of the reference set as reference=",
     "F_T_real": "give the prompt embeddings of the reference set as reference_prompts=",
-    "rke_guided_sampler": "its settings are arguments of the call: algorithm, kernel, sigma_image, sigma_text, max_bank_size",
+    "rke_guided_sampler": "its settings are arguments of the call: algorithm, kernel, "
+    "sigma_image, sigma_text, max_bank_size",
     "return_kernels": "the stored latents and prompts are in pipe.memory",
     "region": "give it as regions_list=[region]",
     "logger_": "pipe.report says what was done",
@@ -73,12 +75,12 @@ class Settings:
         OptionError: for anything else, before a pipeline runs.
 
     Example:
-        >>> Settings(algorithm="rke", criteria_guidance_scale=0.4, guidance_freq=10).method().objective
+        >>> Settings(algorithm="rke", criteria_guidance_scale=0.4).method().objective
         'rke'
         >>> Settings(sigma_image=0)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: sigma_image is 0; allowed: a number above 0, as in sigma_image=0.6
+        unalike.errors.OptionError: sigma_image is 0; allowed: a number above 0, as in ...
     """
 
     criteria: str | None = CRITERIA[0]
@@ -117,14 +119,16 @@ class Settings:
         for name, usual in (("use_latents_for_guidance", True), ("regularize", False)):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(
-                    f"{name} is {getattr(self, name)!r}; allowed: True or False, as in {name}={usual}"
+                    f"{name} is {getattr(self, name)!r}; allowed: True or False, as in "
+                    f"{name}={usual}"
                 )
         if (self.beta == 0) != (self.reference is None):
             given, missing = (
                 ("beta", "reference") if self.reference is None else ("reference", "beta")
             )
             raise OptionError(
-                f"{given} is given without {missing}, so it would do nothing; give both, as in reference=latents, beta=0.5, or neither"
+                f"{given} is given without {missing}, so it would do nothing; give both, as in "
+                "reference=latents, beta=0.5, or neither"
             )
         self.region()
 
@@ -163,7 +167,8 @@ class Settings:
             return regions
         if len(regions) != 1:
             raise OptionError(
-                f"regions_list has {len(regions)} entries that are not all words; allowed: words, as in ['face', 'hair'], or one box, or "
+                f"regions_list has {len(regions)} entries that are not all words; allowed: words, "
+                "as in ['face', 'hair'], or one box, or "
                 "one mask"
             )
         return regions[0]
@@ -247,5 +252,6 @@ def _require_number(
         else ""
     )
     raise OptionError(
-        f"{name} is {value!r}; allowed: a {'whole ' if whole else ''}number{bound}, as in {name}={example:g}"
+        f"{name} is {value!r}; allowed: a {'whole ' if whole else ''}number{bound}, as in "
+        f"{name}={example:g}"
     )

@@ -1,4 +1,4 @@
-"""Measures settings such as `radius="auto"` on unguided samples of the pipeline itself."""
+"""Measure settings such as `radius="auto"` on unguided samples of the pipeline."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ Sample = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 
 
 def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashable:
-    """What a calibration depends on besides the prompts: the method, the models, the scheduler and
-    the settings of the call.
-    """
+    """The key of a calibration: the method, the scheduler and the settings of the call."""
     scheduler = (
         type(pipe.scheduler).__name__,
         repr(sorted((k, v) for k, v in pipe.scheduler.config.items() if not k.startswith("_"))),
@@ -42,7 +40,7 @@ def settings_key(method: Method, pipe: Any, arguments: dict[str, Any]) -> Hashab
 def calibrated(
     methods: Sequence[Method], arguments: dict[str, Any], sample: Sample, accepted: Sequence[str]
 ) -> list[Method]:
-    """The methods, calibrated on at least 8 unguided samples with the call's own arguments.
+    """Calibrate methods on at least 8 unguided samples with the call's own arguments.
 
     The pipeline is run once, or as often as it takes to have 8 samples, with copies of the caller's
     generators, whose own state is left alone; so is torch's global one. Costs as many model

@@ -1,6 +1,4 @@
-"""`guide`: a diffusers pipeline that makes its images unlike each other, a memory and a protected
-set.
-"""
+"""`guide`: attach guidance, a memory and a shield to a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -73,7 +71,7 @@ def guide(
     prompt_encoder: PromptEncoder | None = None,
     groups: Sequence[int] | Tensor | None = None,
 ) -> GuidedPipeline:
-    """The pipeline with guidance: call it like the pipeline itself.
+    """Attach guidance to a pipeline; call the result like the pipeline itself.
 
     Args:
         pipe: any diffusers pipeline whose scheduler has an x0 map (see
@@ -112,25 +110,29 @@ def guide(
         >>> guide("emoji")
         Traceback (most recent call last):
             ...
-        unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())
+        unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a ...
     """
     if isinstance(pipe, GuidedPipeline):
         raise AttachmentError(
-            "this pipeline is guided already; give all methods to one call, as in guide(pipe, SPARKE(), SPELL())"
+            "this pipeline is guided already; give all methods to one call, as in guide(pipe, "
+            "SPARKE(), SPELL())"
         )
     if Host(pipe).part("scheduler") is None or not callable(pipe):
         raise UnsupportedError(
-            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as in guide(load('emoji'), SPARKE())"
+            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as "
+            "in guide(load('emoji'), SPARKE())"
         )
     for method in methods:
         if not isinstance(method, Method):
             raise OptionError(
-                f"{method!r} is not a guidance method; pass an object, as in guide(pipe, SPARKE(strength=0.05))"
+                f"{method!r} is not a guidance method; pass an object, as in guide(pipe, "
+                "SPARKE(strength=0.05))"
             )
     for name, value, kind in (("memory", memory, Memory), ("shield", shield, Shield)):
         if value is not None and not isinstance(value, kind):
             raise OptionError(
-                f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in guide(pipe, {name}={kind.__name__}(…))"
+                f"{name} is a {type(value).__name__}; allowed: a {kind.__name__} or None, as in "
+                f"guide(pipe, {name}={kind.__name__}(…))"
             )
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
     return _guided_class(type(pipe), tuple(Host(pipe).block_inputs))(
@@ -194,7 +196,7 @@ class GuidedPipeline:
 
     @one_at_a_time
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the pipeline with guidance; the arguments and the result are the pipeline's own.
+        """Run the pipeline with guidance; arguments and result are the pipeline's own.
 
         What is left out is the model's own where it was loaded by its name (steps, guidance scale),
         else the pipeline's.
@@ -252,10 +254,11 @@ class GuidedPipeline:
         return sorted({*own, *dir(type(self)), *dir(self.pipe)})
 
     def __repr__(self) -> str:
-        return f"GuidedPipeline({type(self.pipe).__name__}, {', '.join(map(repr, self.methods)) or 'no methods'})"
+        methods = ", ".join(map(repr, self.methods)) or "no methods"
+        return f"GuidedPipeline({type(self.pipe).__name__}, {methods})"
 
     def to(self, *args: Any, **kwargs: Any) -> GuidedPipeline:
-        """Moves the pipeline, and returns this guided one."""
+        """Move the pipeline; return this guided one."""
         self.pipe = self.pipe.to(*args, **kwargs)
         return self
 
@@ -268,7 +271,7 @@ class GuidedPipeline:
         *,
         keep: bool,
     ) -> tuple[Session, Any]:
-        """One run of the pipeline; without `keep` nothing but the final latents matters."""
+        """Run the pipeline once; without `keep` for its final latents alone."""
         own = own_pipeline(self.pipe)
         prompts = Prompts(own, named, self.prompt_encoder if keep else None, self.groups)
         embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
@@ -299,12 +302,13 @@ class GuidedPipeline:
             return session, final.returned(output)
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
-        """The protected set with what brings this call's latents into its space."""
+        """The guard that measures the latents of this call against the shield."""
         if self.shield is None:
             return None
         if named.get("padding_mask_crop") is not None:
             raise UnsupportedError(
-                "padding_mask_crop pastes the finished image into the original, so it cannot be certified; leave it out, or guide the "
+                "padding_mask_crop pastes the finished image into the original, so it cannot be "
+                "certified; leave it out, or guide the "
                 "pipeline without a shield"
             )
         if self.embed is None:
@@ -317,9 +321,7 @@ class GuidedPipeline:
         return Decoder(self.pipe, (named.get("height"), named.get("width")))
 
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
-        """The methods, each that needs it calibrated for these settings: once, then from what was
-        kept.
-        """
+        """The methods, calibrated for these settings where they need it; each once."""
         keys = {
             i: (settings_key(m, self.pipe, named), self._known_models.names)
             for i, m in enumerate(self.methods)
@@ -337,7 +339,8 @@ class GuidedPipeline:
         session, _ = self._run((), arguments, (), arguments, keep=False)
         if session.latents is None:
             raise UnsupportedError(
-                "a method needs to be calibrated on finished samples, and this call does not run to the last step; set its radius "
+                "a method needs to be calibrated on finished samples, and this call does not run "
+                "to the last step; set its radius "
                 "yourself, as in SPELL(radius=20.0)"
             )
         return session.latents, session.groups
@@ -351,7 +354,8 @@ class GuidedPipeline:
         if shield is None:
             if self.embed is not None:
                 raise OptionError(
-                    "embed is given and shield is None; embed says what made a shield's vectors: pass both, or neither"
+                    "embed is given and shield is None; embed says what made a shield's vectors: "
+                    "pass both, or neither"
                 )
             return
         if self.embed is not None or in_embedding(shield):
@@ -360,14 +364,15 @@ class GuidedPipeline:
             return
         if Space.parse(shield.space).model != models.latents:
             raise StoreError(
-                f"the shield protects latents of {shield.space!r} and this pipeline's are of {models.latents!r}; build a shield with this "
+                f"the shield protects latents of {shield.space!r} and this pipeline's are of "
+                f"{models.latents!r}; build a shield with this "
                 "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
             )
 
 
 @functools.cache
 def _guided_class(kind: type, inputs: tuple[str, ...]) -> type[GuidedPipeline]:
-    """The class of guided pipelines of a class, whose call shows the arguments of that one's."""
+    """Make the class of guided pipelines whose call shows the arguments of a pipeline class."""
     call = getattr(kind, "unguided", kind.__call__)
     own = documented(GuidedPipeline.__call__, call, kind.__name__, dict.fromkeys(inputs))
     members = {"__call__": own, "__doc__": GuidedPipeline.__doc__, "__module__": __name__}
@@ -375,7 +380,5 @@ def _guided_class(kind: type, inputs: tuple[str, ...]) -> type[GuidedPipeline]:
 
 
 def _own(value: Any) -> Any:
-    """A copy of a list, for some pipelines write into the list of prompts that they are given,
-    which is needed for the next run.
-    """
+    """Copy a list: some pipelines write into the list of prompts that they are given."""
     return list(value) if type(value) is list else value

@@ -1,3 +1,1 @@
-"""A guided run, whatever hosts it: session, redraws, report, guard, outputs. Nothing here imports
-diffusers.
-"""
+"""Guided runs without diffusers: session, ending, redraws, report, guard, outputs."""

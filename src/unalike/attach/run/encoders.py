@@ -1,4 +1,4 @@
-"""What embeds prompts in place of the pipeline itself: a function, or a network by its name."""
+"""Encoders that embed prompts in place of the pipeline: a function, or a network by its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PromptEncoder: TypeAlias = "str | Extractor | Encoder"
 
 
 class ExtractorPrompts:
-    """The text tower of an extractor as a prompt encoder.
+    """Use the text tower of an extractor as a prompt encoder.
 
     Attributes:
         extractor: that one.
@@ -32,18 +32,19 @@ class ExtractorPrompts:
     def __init__(self, extractor: Extractor) -> None:
         if type(extractor).prompt_features is Extractor.prompt_features:
             raise OptionError(
-                f"prompt_encoder is {extractor.name!r}, which embeds images alone; allowed: clip, clip:FOLDER, or a function"
+                f"prompt_encoder is {extractor.name!r}, which embeds images alone; allowed: clip, "
+                "clip:FOLDER, or a function"
             )
         self.fingerprint = extractor.fingerprint
         self.extractor: Any = extractor
 
     def __call__(self, prompts: list[str]) -> Tensor:
-        """The embeddings (N, p) of N prompts."""
+        """Embed N prompts: (N, p)."""
         return self.extractor.prompt_features(prompts)
 
 
 def prompt_encoder(given: PromptEncoder | None) -> Encoder | None:
-    """The function that embeds prompts: the one given, or that of an extractor or of its name.
+    """Return the function that embeds prompts: the given one, or that of an extractor.
 
     Args:
         given: a function from N prompts to (N, p); an extractor of `unalike.extractors` with a text
@@ -57,7 +58,7 @@ def prompt_encoder(given: PromptEncoder | None) -> Encoder | None:
         >>> prompt_encoder("pixels")
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: prompt_encoder is 'pixels', which embeds images alone; allowed: clip, clip:FOLDER, or a function
+        unalike.errors.OptionError: prompt_encoder is 'pixels', which embeds images alone; ...
     """
     if isinstance(given, str):
         given = extractor(given)
@@ -65,6 +66,7 @@ def prompt_encoder(given: PromptEncoder | None) -> Encoder | None:
         return ExtractorPrompts(given)
     if given is not None and not callable(given):
         raise OptionError(
-            f"prompt_encoder is a {type(given).__name__}; allowed: a function from a list of prompts to embeddings (N, p), or 'clip'"
+            f"prompt_encoder is a {type(given).__name__}; allowed: a function from a list of "
+            "prompts to embeddings (N, p), or 'clip'"
         )
     return given

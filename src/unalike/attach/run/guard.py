@@ -1,4 +1,4 @@
-"""How a protected set looks after the images of a pipeline, whatever space it is in."""
+"""Enforce a shield on the outputs of a pipeline or a function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unalike.shields import Shield
 
 
 class Guard(Protocol):
-    """A shield with the pipeline whose images it is to keep out.
+    """A shield together with the pipeline whose images are kept out of it.
 
     Attributes:
         shield: the protected set.
@@ -26,7 +26,7 @@ class Guard(Protocol):
         ...
 
     def regions(self, space: str, device: torch.device) -> Protected | ProtectedFeatures:
-        """What methods see of it during one call whose latents are of this space.
+        """Return the protected regions that methods see during one call.
 
         Raises:
             StoreError: for another space than the shield's.
@@ -34,11 +34,11 @@ class Guard(Protocol):
         ...
 
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the final latents (B, …) lie in a ball (B,)."""
+        """Test which of the final latents (B, …) lie in a ball: (B,) bool."""
         ...
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The final latents (B, …), those inside moved out of all balls, and which were moved (B,).
+        """Move final latents (B, …) out of all balls; return them and which were moved (B,).
 
         Raises:
             ShieldError: when one of them cannot be moved out.
@@ -46,14 +46,13 @@ class Guard(Protocol):
         ...
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The number (B,) of the protected point nearest to each of the final latents (B, …), and
-        its exact distance (B,).
-        """
+        """Find the nearest protected point of each final latent: number (B,), distance (B,)."""
         ...
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for finished images (B, 3, h, w) in [0, 1], as anybody can measure it who has
-        nothing but the images.
+        """Find the nearest protected point of each finished image (B, 3, h, w) in [0, 1].
+
+        Anybody who has nothing but the images can measure this.
 
         Raises:
             UnsupportedError: where images cannot be turned into points of the shield's space.
@@ -80,9 +79,7 @@ class Moved:
 
 
 def moved_out(guard: Guard, latents: Tensor) -> Moved:
-    """Moves those of the final latents (B, …) out that lie in a ball; one that cannot be moved does
-    not stop the others.
-    """
+    """Move final latents (B, …) out of all balls; one that cannot be moved stops no other."""
     try:
         result, moved = guard.move_out(latents)
         return Moved(result, moved, torch.zeros_like(moved), {})
@@ -100,8 +97,7 @@ def moved_out(guard: Guard, latents: Tensor) -> Moved:
 
 
 class PlainGuard:
-    """A shield in the space that the samples themselves are in, for a host that is nothing but a
-    function.
+    """A shield in the space of the samples themselves, for functions.
 
     Args:
         shield: the protected set.
@@ -111,29 +107,26 @@ class PlainGuard:
         self.shield = shield
 
     def regions(self, space: str, device: torch.device) -> Protected:
-        """The balls themselves, with a search that goes along with the call's predictions."""
+        """Return the balls, with a search that follows the predictions of the call."""
         return self.shield.trajectory(space, device)
 
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the final latents (B, …) lie in a ball (B,)."""
+        """Test which of the final latents (B, …) lie in a ball: (B,) bool."""
         return self.shield.inside(latents)
 
     def move_out(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The final latents (B, …), those inside moved out of all balls, and which were moved
-        (B,).
-        """
+        """Move final latents (B, …) out of all balls; return them and which were moved (B,)."""
         return self.shield.move_out(latents)
 
     def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The number (B,) of the protected latent nearest to each of the final latents (B, …), and
-        its exact distance (B,).
-        """
+        """Find the nearest protected latent of each final latent: number (B,), distance (B,)."""
         return self.shield.nearest(latents)
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Refused: a function has no encoder that would turn images into samples."""
+        """Refuse: a function has no encoder for images."""
         raise UnsupportedError(
-            "a guided function has no encoder for finished images; measure its samples, as in shield.nearest(samples), or guide a pipeline"
+            "a guided function has no encoder for finished images; measure its samples, as in "
+            "shield.nearest(samples), or guide a pipeline"
         )
 
 
@@ -150,7 +143,7 @@ class LatentGuard(PlainGuard):
         self._pipe = pipe
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for finished images (B, 3, h, w) in [0, 1], encoded again."""
+        """Encode finished images (B, 3, h, w) in [0, 1] again and find their nearest points."""
         from unalike.attach.diffusers.vae import (
             encode_images,
         )  # with diffusers, which code outside it need not have
@@ -158,12 +151,14 @@ class LatentGuard(PlainGuard):
         latents = encode_images(self._pipe, images)
         if tuple(latents.shape[1:]) != self.shield.shape:
             raise UnsupportedError(
-                f"the images are encoded to latents of shape {tuple(latents.shape[1:])} and the protected ones have {self.shield.shape}, "
+                f"the images are encoded to latents of shape {tuple(latents.shape[1:])} and the "
+                f"protected ones have {self.shield.shape}, "
                 "so they cannot be compared; give images of the size that the shield was built for"
             )
         if not torch.isfinite(latents).all():
             raise NumericsError(
-                "the images, encoded again, have NaN or infinite latents, so their distances cannot be measured; run the pipeline in "
+                "the images, encoded again, have NaN or infinite latents, so their distances "
+                "cannot be measured; run the pipeline in "
                 "float32 or bfloat16"
             )
         return self.shield.nearest(latents)

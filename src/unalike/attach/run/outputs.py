@@ -1,6 +1,4 @@
-"""What pipelines return, image by image: taken from several runs, made blank, and read as
-pixels.
-"""
+"""Read and change the outputs of pipelines, image by image."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ _MADE = ("images", "videos", "latents")
 
 
 def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
-    """An output of the same kind as those given, image `i` of it from `outputs[choice[i]]`; the one
-    itself where all are from that.
+    """Assemble an output of which image `i` comes from `outputs[choice[i]]`.
+
+    Where all images come from one output, that output itself is returned.
 
     Args:
         outputs: what runs of one pipeline with the same arguments returned.
@@ -37,7 +36,7 @@ def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
 
 
 def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
-    """The same output with these images blank: black pictures, zeros in arrays and tensors.
+    """Blank some images of an output: black images, zeros in arrays and tensors.
 
     Args:
         output: what a pipeline returned.
@@ -57,14 +56,14 @@ def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
 
 
 def made_images(output: Any) -> Any:
-    """The images of an output: its first field, or that of this name in a pipeline's state."""
+    """Return the images of an output: its first field, or the images of a pipeline's state."""
     if _is_state(output):
         return output.get(_made_name(output))
     return _parts(output)[0]
 
 
 def replaced(output: Any, made: Any) -> Any:
-    """The same output with other images.
+    """Replace the images of an output.
 
     Example:
         >>> replaced(([1, 2], None), [3, 4])
@@ -79,7 +78,7 @@ def replaced(output: Any, made: Any) -> Any:
 
 
 def with_latents(output: Any, final: Tensor) -> Any:
-    """The same state of a modular pipeline, its latents the final ones; any other output as it is."""
+    """Put the final latents into the state of a modular pipeline; leave other outputs alone."""
     latents = output.get("latents") if _is_state(output) else None
     if not isinstance(latents, Tensor) or latents.shape != final.shape:
         return output
@@ -89,8 +88,7 @@ def with_latents(output: Any, final: Tensor) -> Any:
 
 
 def flagged(output: Any, images: int) -> list[int]:
-    """The numbers of the images that the pipeline's safety checker withheld: those that a list of
-    flags in the output names, one for each image.
+    """Find the images that a safety checker withheld, by lists of flags in the output.
 
     Example:
         >>> flagged((["a", "b"], [False, True]), 2)
@@ -127,12 +125,12 @@ def pixels(output: Any, images: int) -> Tensor | None:
 
 
 def _is_record(output: Any) -> bool:
-    """Whether it is one of diffusers' outputs: fields by name, which can be had as a tuple too."""
+    """Whether it is one of diffusers' outputs, with fields by name."""
     return hasattr(output, "to_tuple")
 
 
 def _is_state(output: Any) -> bool:
-    """Whether it is what a modular pipeline returns that is asked for all, or several values."""
+    """Whether it is the state of a modular pipeline, or several values of it."""
     return hasattr(output, "get") and not _is_record(output)
 
 
@@ -154,7 +152,7 @@ def _parts(output: Any) -> list[Any]:
 
 
 def _mapped(outputs: Sequence[Any], change: Any) -> Any:
-    """An output made by changing each part; `change` is given that part of all the outputs."""
+    """Build an output from `change(parts)` for each field of the outputs."""
     first = outputs[0]
     if _is_record(first):
         return type(first)(
@@ -193,9 +191,7 @@ def _blanked(part: Any, gone: set[int], images: int) -> Any:
 
 
 def _blank(row: Any) -> Any:
-    """A row without what it shows: of a picture, frames, an array; flags such as "not safe for
-    work" stay.
-    """
+    """Blank one image, its frames or its array; flags such as "not safe for work" stay."""
     if isinstance(row, list):
         return [_blank(frame) for frame in row]
     if hasattr(row, "convert"):
@@ -209,6 +205,7 @@ def _require_rows(part: Any, images: int) -> None:
     if not (isinstance(part, list | Tensor) or hasattr(part, "__array__")) or len(part) != images:
         size = f" of {len(part)}" if hasattr(part, "__len__") else ""
         raise UnsupportedError(
-            f"the pipeline returned a {type(part).__name__}{size} for {images} images, so single ones of them can be neither replaced nor "
+            f"the pipeline returned a {type(part).__name__}{size} for {images} images, so single "
+            "ones of them can be neither replaced nor "
             "withheld; use on_violation='move' with output_type='pil', 'np' or 'latent'"
         )

@@ -1,6 +1,4 @@
-"""What happens to images that end inside the protected set: moved out, drawn again from other
-noise, or refused.
-"""
+"""Policies for images inside the protected set: move them out, draw them again, refuse them."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do with images whose final latent lies in a protected ball. Whatever it is, none of
-    those is returned.
+    """A policy for images whose final latent lies in a protected ball; none is returned.
 
     Args:
         on_violation: "move" out of the balls after the last step; "regenerate", draw again from
@@ -54,21 +51,23 @@ class Policy:
             or self.attempts < 1
         ):
             raise OptionError(
-                f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in attempts={ATTEMPTS}"
+                f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in "
+                f"attempts={ATTEMPTS}"
             )
         if self.attempts != ATTEMPTS and self.on_violation != REGENERATE:
             raise OptionError(
-                f"attempts is {self.attempts} and on_violation is {self.on_violation!r}, which draws nothing again; leave attempts out, or "
+                f"attempts is {self.attempts} and on_violation is {self.on_violation!r}, which "
+                "draws nothing again; leave attempts out, or "
                 "set on_violation='regenerate'"
             )
 
     @property
     def redraws(self) -> int:
-        """How often an image is drawn again at most."""
+        """The largest number of times that an image is drawn again."""
         return self.attempts if self.on_violation == REGENERATE else 0
 
     def require(self, pipe: Any, *, shielded: bool) -> None:
-        """Makes sure that the policy can be kept with this pipeline.
+        """Check that the policy can be kept with this pipeline.
 
         Raises:
             OptionError: when there is no shield that a policy could be for.
@@ -77,17 +76,19 @@ class Policy:
         """
         if not shielded and self.on_violation != MOVE:
             raise OptionError(
-                f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in guide(pipe, shield=Shield.open(folder))"
+                f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in "
+                "guide(pipe, shield=Shield.open(folder))"
             )
         if self.redraws and "generator" not in Host(pipe).parameters:
             raise UnsupportedError(
-                f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from other noise; use on_violation='move' or "
+                f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from "
+                "other noise; use on_violation='move' or "
                 "'refuse'"
             )
 
 
 class Redraw:
-    """How a call has to be made again to draw some of its images anew and the others as they were.
+    """Make the arguments of a call that draws some of its images again.
 
     Images that are drawn anew get generators of new seeds (`derived_seed`), the others copies of
     their own, so that they are what they were to the rest of the batch. Images that share a
@@ -105,14 +106,15 @@ class Redraw:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         if arguments.get("latents") is not None:
             raise OptionError(
-                "latents are given and on_violation is 'regenerate': images of fixed noise cannot be drawn again; leave latents out, or "
+                "latents are given and on_violation is 'regenerate': images of fixed noise cannot "
+                "be drawn again; leave latents out, or "
                 "use on_violation='move' or 'refuse'"
             )
         self._arguments = dict(arguments)
         self._generator = copied(arguments.get("generator"))
 
     def arguments(self, rows: Sequence[int], images: int, attempt: int) -> dict[str, Any]:
-        """The arguments of a call that draws these rows of all the images anew.
+        """Make the arguments of a call that draws these images again.
 
         Args:
             rows: numbers of images.
@@ -142,7 +144,7 @@ def refusal(
     policy: Policy,
     choices: Sequence[str] = (MOVE, REGENERATE),
 ) -> RefusedError:
-    """The error that says which images are refused, and why.
+    """Build the error that names the refused images and the reasons.
 
     Args:
         output: of the pipeline, the refused images blank.
@@ -158,16 +160,19 @@ def refusal(
         f". {reason[0].upper()}{reason[1:]}"
         for reason in dict.fromkeys(str(error) for error in failures.values())
     )
+    times = "1 time" if policy.attempts == 1 else f"{policy.attempts} times"
     tried = {
         MOVE: "they could not be moved out",
-        REGENERATE: f"they were drawn again {policy.attempts} time{'s' if policy.attempts > 1 else ''}",
+        REGENERATE: f"they were drawn again {times}",
         REFUSE: "on_violation is 'refuse'",
     }[policy.on_violation]
     others = " or ".join(repr(name) for name in choices if name != policy.on_violation)
     instead = f"use on_violation={others}, " if others else ""
     return RefusedError(
-        f"{len(refused)} of {len(report.images)} images are inside the protected set and are not returned ({tried}): {named}{more}"
-        f"{reasons}. The others are in this error's output, where these are blank. Draw from other seeds, add SPELL() to the methods, "
+        f"{len(refused)} of {len(report.images)} images are inside the protected set and are not "
+        f"returned ({tried}): {named}{more}"
+        f"{reasons}. The others are in this error's output, where these are blank. Draw from other "
+        "seeds, add SPELL() to the methods, "
         f"{instead}or give the shield a smaller radius",
         output=output,
         report=report,
@@ -185,4 +190,7 @@ def _place(report: Report, number: int) -> str:
     certificate = image.certificate
     if certificate is None:
         return f"image {number}{prompt}"
-    return f"image {number}{prompt} is {certificate.distance:.6g} from {certificate.nearest_id!r}, radius {certificate.radius:g}"
+    return (
+        f"image {number}{prompt} is {certificate.distance:.6g} from {certificate.nearest_id!r}, "
+        f"radius {certificate.radius:g}"
+    )

@@ -1,4 +1,4 @@
-"""The runs of a pipeline that one guided call takes, and what comes of them together."""
+"""Combine the runs of one guided call: the first, and those that draw images again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Redraws:
         self._choice = [0] * self.images
 
     def add(self, session: Session, output: Any) -> None:
-        """One more run, in which the images that are inside were drawn again."""
+        """Add a run that drew the images inside again."""
         self._sessions.append(session)
         self._outputs.append(output)
         self._reports.append(session.images())
@@ -80,9 +80,7 @@ class Redraws:
         return {i: error for i, error in found.items() if error is not None}
 
     def latents(self) -> Tensor | None:
-        """The final latents (B, …), those of images inside included; None when the last step was
-        not reached.
-        """
+        """The final latents (B, …) of all images; None where they are not known."""
         rows = [session.latents for session in self._sessions]
         if any(latents is None for latents in rows):
             return None
@@ -91,9 +89,7 @@ class Redraws:
         )
 
     def output(self) -> Any:
-        """What the pipeline would have returned with each image taken from its run; the images
-        inside blank.
-        """
+        """Assemble the output: each image from its last run, the images inside blank."""
         output = taken(self._outputs, self._choice)
         return blanked(output, self.inside, self.images) if self.inside else output
 
@@ -108,7 +104,7 @@ class Redraws:
         self._sessions[0].commit(latents, self.kept, seeds)
 
     def report(self, methods: Sequence[Method], guard: Guard | None, *, as_latents: bool) -> Report:
-        """What was done, image by image.
+        """Report the call, image by image.
 
         Args:
             methods: as they were used.
@@ -119,8 +115,9 @@ class Redraws:
         decoded = [None] * self.images if guard is None or as_latents else self._decoded(guard)
         neighbours = self._neighbours()
         images = [
-            self._image(self._reports[run][i], run + 1, neighbours[i], decoded[i]) for i, run in enumerate(self._choice)
-        ]  # fmt: skip
+            self._image(self._reports[run][i], run + 1, neighbours[i], decoded[i])
+            for i, run in enumerate(self._choice)
+        ]
         return Report(
             images=images,
             steps=first.steps,

@@ -1,4 +1,4 @@
-"""What a guided call did, image by image."""
+"""Reports of a guided call, image by image."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Where a finished image is when it is encoded again, which is what anybody can measure who has
-    nothing but the image.
+    """The position of a finished image that is encoded again.
+
+    Anybody who has nothing but the image can measure this.
 
     An autoencoder does not return exactly the latent that it decoded, so this distance differs from
     that of the final latent, and an image whose latent is outside may be inside by this measure.
@@ -50,8 +51,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Where an image lies, measured exactly after the last step: outside every protected ball,
-    unless it is refused.
+    """A certificate: the exact distance of the final latent from the protected set.
+
+    The image is outside every protected ball, unless it is refused.
 
     With a shield of latents that is the final latent; with one of an embedding the finished image,
     rounded to 8 bits.
@@ -85,7 +87,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What was done to one image.
+    """The report of one image.
 
     Attributes:
         index: row in the batch.
@@ -125,7 +127,7 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a guided call did.
+    """The report of a guided call.
 
     Attributes:
         images: one entry for each image of the batch.
@@ -155,8 +157,9 @@ class Report:
 
 
 def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
-    """The nearest neighbour of each of the final latents (B, …) in the batch itself and in the
-    memory (n, d); ties go to the batch.
+    """Find the nearest neighbour of each final latent (B, …) in the batch and the memory (n, d).
+
+    Ties go to the batch.
     """
     rows = latents.flatten(1)
     rows = rows.cpu() if rows.device.type == "mps" else rows  # which has no float64
@@ -180,8 +183,7 @@ def image_reports(
     covered: Sequence[Sequence[float] | None],
     seeds: Sequence[int | None] | None = None,
 ) -> list[ImageReport]:
-    """One report for each image, from the traces of a run, before anything is known of its
-    neighbours.
+    """Build one report for each image from the traces of a run, without its neighbours.
 
     Two methods of the same name are told apart as `name`, `name-2`, … `covered` has for each trace
     the share of each image that the region of its method covers; None where it has none.
@@ -220,7 +222,7 @@ def image_reports(
 
 
 def steps_active(traces: Sequence[Trace], method: str, images: int) -> list[int]:
-    """At how many steps a method of this name did something to each image: (B,) whole numbers."""
+    """Count the steps at which a method of this name acted on each image: (B,)."""
     own = [torch.stack(trace.active) for trace in traces if trace.method == method and trace.active]
     if not own:
         return [0] * images

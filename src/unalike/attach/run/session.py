@@ -1,6 +1,4 @@
-"""One guided call: what happens at each step of the scheduler, and what is left when the pipeline
-returns.
-"""
+"""The begin/correct/finish lifecycle of one guided run."""
 
 from __future__ import annotations
 
@@ -41,16 +39,15 @@ if TYPE_CHECKING:
 
 
 class Conditioned(Protocol):
-    """Where a session learns of its images."""
+    """Tells a session the conditions of its images."""
 
     def conditions(self, sample: Tensor) -> Conditions:
-        """What is known of the images of `sample` (R, …)."""
+        """Return the conditions of the images of `sample` (R, …)."""
         ...
 
 
 class Session:
-    """The guidance of one run of a pipeline, as `Binding` asks for it. Nothing outside it changes
-    before `commit`.
+    """The guidance of one run of a pipeline. It changes nothing outside before `commit`.
 
     Args:
         methods: in order.
@@ -99,9 +96,9 @@ class Session:
         self._begin_anew()
 
     def reset(self) -> None:
-        """The pipeline set a new schedule: its first step forgets those so far.
+        """Note a new schedule: its first step begins a new run.
 
-        Some pipelines set one after their last step too.
+        Some pipelines set a schedule after their last step too.
         """
         self._stale = True
 
@@ -109,7 +106,8 @@ class Session:
         if self.decoded and (self._guard is not None or self._memory is not None):
             store = "memory" if self._guard is None else "shield"
             raise UnsupportedError(
-                f"this pipeline makes its result in parts, one after another, and the {store} can be kept for one alone; ask for a result "
+                f"this pipeline makes its result in parts, one after another, and the {store} can "
+                "be kept for one alone; ask for a result "
                 f"of one part (fewer frames), or guide it without a {store}"
             )
         self._stale = self.decoded = False
@@ -125,7 +123,7 @@ class Session:
         return self._begun()[1].groups
 
     def correct(self, call: Call) -> Tensor | None:
-        """The sum of the methods' corrections for all rows of the scheduler; None for none."""
+        """Sum the methods' corrections for all rows of the scheduler; None for none."""
         if self._stale:
             self._begin_anew()
         if not self.steps:
@@ -147,14 +145,17 @@ class Session:
         images = len(run.groups)
         if any(len(part) != images for part in embeddings):
             raise UnsupportedError(
-                f"this call makes {images} images and the model is given {[len(part) for part in embeddings]} embeddings of their "
-                "prompts; methods that act on prompts need one for each image: leave them out for this pipeline"
+                f"this call makes {images} images and the model is given "
+                f"{[len(part) for part in embeddings]} embeddings of their "
+                "prompts; methods that act on prompts need one for each image: leave them out for "
+                "this pipeline"
             )
         return run.prepare(call, sample[:images], embeddings)
 
     def finish(self, latents: Tensor, *, movable: bool = True) -> Tensor | None:
-        """Measures the final latents (R, …) against the shield; what to return in their place where
-        some had to be moved. Called again where they are changed after the last step.
+        """Measure the final latents (R, …) against the shield; return others where some were moved.
+
+        Called again where they are changed after the last step.
 
         Args:
             latents: those that the images are made of, as far as is known.
@@ -164,14 +165,15 @@ class Session:
         own = latents[: conditions.images].detach().clone()
         if not torch.isfinite(own).all():
             raise NumericsError(
-                f"the latents after the last step ({run.steps} of {run.steps}) have NaN or infinite values; "
+                f"the latents after the last step ({run.steps} of {run.steps}) have NaN or "
+                "infinite values; "
                 "try float32, or bfloat16 in place of float16"
             )
         changed = self._ending.measure(own, movable=movable)
         return None if changed is None else _repeated(changed, len(latents))
 
     def lose_latents(self, host: str) -> None:
-        """Forgets the final latents: those that the images are made of cannot be read.
+        """Forget the final latents, because those that are decoded cannot be read.
 
         Raises:
             UnsupportedError: where they have to be measured or remembered.
@@ -179,8 +181,10 @@ class Session:
         if self._guard is not None or self._memory is not None:
             store = "memory" if self._guard is None else "shield"
             raise UnsupportedError(
-                f"the latents that this {host} decodes or returns are not those after its last step and cannot be read, so the {store} "
-                f"cannot be kept; leave out what changes them (callback_on_step_end), or guide it without a {store}"
+                f"the latents that this {host} decodes or returns are not those after its last "
+                f"step and cannot be read, so the {store} "
+                "cannot be kept; leave out what changes them (callback_on_step_end), or guide it "
+                f"without a {store}"
             )
         self._ending.latents = None
 
@@ -207,7 +211,7 @@ class Session:
         return self._ending.failures
 
     def images(self) -> list[ImageReport]:
-        """What was done to each image, its neighbours left out.
+        """Report each image, without its neighbours.
 
         Raises:
             AttachmentError: when the scheduler was never stepped.
@@ -217,8 +221,10 @@ class Session:
         run, conditions = self._begun()
         if not self.finished and self._guard is not None:
             raise ShieldError(
-                f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were not checked against the shield; "
-                "let it run to the end (no interrupt, no denoising_end), or guide it without a shield"
+                f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were "
+                "not checked against the shield; "
+                "let it run to the end (no interrupt, no denoising_end), or guide it without a "
+                "shield"
             )
         return image_reports(
             run.traces,
@@ -248,7 +254,7 @@ class Session:
         return None if run.memory is None else run.memory.latents
 
     def commit(self, latents: Tensor, kept: Sequence[int], seeds: Sequence[int | None]) -> None:
-        """Adds images to the memory, where there is one.
+        """Add images to the memory, where there is one.
 
         Args:
             latents: the final latents (B, …) of all images of the call.
@@ -270,7 +276,8 @@ class Session:
     def _begun(self) -> tuple[Run, Conditions]:
         if self._run is None or self._conditions is None:
             raise AttachmentError(
-                "the pipeline never stepped its own scheduler, so nothing was guided; pipelines that step copies of it cannot be guided"
+                "the pipeline never stepped its own scheduler, so nothing was guided; pipelines "
+                "that step copies of it cannot be guided"
             )
         return self._run, self._conditions
 
@@ -288,18 +295,20 @@ class Session:
         return self._run
 
     def _require_prompts(self, conditions: Conditions) -> None:
-        """Refuses methods that would compare prompts with the memory's, and there are none."""
+        """Refuse methods that compare prompts with the memory's where there are no embeddings."""
         if self._memory is None or conditions.embeddings is not None or conditions.texts is None:
             return
         for method in self._methods:
             if getattr(method, "reads_prompts", False) and getattr(method, "memory", False):
                 raise OptionError(
-                    f"{type(method).__name__} compares prompts with those of the memory, and this call has texts without embeddings; pass "
-                    "prompt_encoder= (a function from a list of prompts to embeddings), or leave the memory out"
+                    f"{type(method).__name__} compares prompts with those of the memory, and this "
+                    "call has texts without embeddings; pass "
+                    "prompt_encoder= (a function from a list of prompts to embeddings), or leave "
+                    "the memory out"
                 )
 
     def _see_latents(self, call: Call) -> None:
-        """Gives the run what there is in the space of its latents."""
+        """Give the run its memory, shield and regions, once the shape of its latents is known."""
         run, device = self._run or self._begin(call.x_t), call.x0.device
         run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
@@ -313,9 +322,7 @@ class Session:
             self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
 
     def _covered(self, run: Run, images: int) -> list[list[float] | None]:
-        """For each method the share of each image that its region covers; None where it has
-        none.
-        """
+        """Measure the share of each image that each method's region covers; None for none."""
         regions = [getattr(method, "region", None) for method in self._methods]
         masks = [
             None if region is None or run.masks is None else run.masks(region) for region in regions
@@ -338,7 +345,5 @@ class Session:
 
 
 def _repeated(rows: Tensor, count: int) -> Tensor:
-    """The images (B, …) as often as a scheduler carries them that has `count` rows: twice where it
-    has the doubled batch too.
-    """
+    """Repeat the images (B, …) to the `count` rows of a scheduler with a doubled batch."""
     return rows if len(rows) == count else rows.repeat(count // len(rows), *[1] * (rows.ndim - 1))
