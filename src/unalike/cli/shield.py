@@ -24,7 +24,7 @@ from unalike.runs.shield.settings import (
 if TYPE_CHECKING:
     from unalike.runs.shield.build import Outcome
     from unalike.runs.shield.check import Outcome as Checked
-    from unalike.runs.shield.verify import Verification
+    from unalike.runs.shield.verification import Verification
 
 shield = typer.Typer(
     name="shield",

@@ -19,7 +19,8 @@ from unalike.memory import Memory
 from unalike.runs.folder import LATENTS_KIND, LATENTS_VERSION
 from unalike.runs.generate import generate
 from unalike.runs.settings import GenerateSettings
-from unalike.runs.shield.verify import Verification, verify
+from unalike.runs.shield.verification import Verification
+from unalike.runs.shield.verify import verify
 from unalike.shields import Shield
 from unalike.shields.writer import Writer
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unalike.runs.folder import LATENTS, RECORD, SAMPLES
-from unalike.runs.numbers import number
 from unalike.runs.progress import Progress
-from unalike.runs.shield.brute_force import Found, nearest
+from unalike.runs.shield.brute_force import Found
 from unalike.runs.shield.claims import differences_of_record, differences_of_rows, image
+from unalike.runs.shield.distances import (
+    DECODED_TOLERANCE,
+    LATENT_TOLERANCE,
+    differences_of_certified,
+    differences_of_decoded,
+    differences_of_latents,
+    nearest_by_image,
+)
 from unalike.runs.shield.evidence import (
-    Latents,
     Row,
     feature_encoder,
     finished_image,
@@ -31,93 +35,10 @@ from unalike.runs.shield.recomputed import (
     differences_of_neighbours,
     measured,
 )
-from unalike.runs.summary import FINISHED, finished_sentence
+from unalike.runs.shield.verification import Verification
+from unalike.runs.summary import FINISHED
 from unalike.runs.summary import LATENTS as OF_LATENTS
 from unalike.shields import Shield
-
-LATENT_TOLERANCE, DECODED_TOLERANCE = 1e-9, 1e-3
-"""By how much a distance may differ from the certificate's, as a share of it. Latents are on disk
-bit by bit; an image that is encoded in another batch or on another device differs in the last bits
-of its latent.
-"""
-_SURFACE = 1e-3
-"""How far a latent that was moved out may be beyond the radius, as a share of it."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Result of a verification.
-
-    Attributes:
-        inside: how many finished images are inside the protected set, measured here; None where
-            they cannot be encoded.
-        images: how many images the run has.
-        certified: what its certificates are of: "latents" or "finished images".
-        refused: how many images it refused; there is nothing of those to compute.
-        moved: how many were moved out after the last step.
-        encoded: how many images were encoded again and measured.
-        protected: how many vectors the protected set has.
-        reach: the radius of its balls, the rounding of what is stored included.
-        margin: the smallest distance of what is certified to the surface of the balls, as computed
-            here; None where none was.
-        differences: everything that is not as the run says, or certified and inside a ball; empty
-            where all is well.
-    """
-
-    inside: int | None
-    images: int
-    certified: str
-    refused: int
-    moved: int
-    encoded: int
-    protected: int
-    reach: float
-    margin: float | None
-    differences: tuple[str, ...]
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether all that can be computed again is as the run says, and what is certified is
-        outside. With a set of latents finished images may be inside all the same: see `inside`.
-        """
-        return not self.differences
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {"confirmed": self.confirmed, **asdict(self), "differences": list(self.differences)}
-
-    def sentences(self) -> list[str]:
-        """The result in words: finished images first, then what is certified, then whether the run
-        is right about both.
-        """
-        latents = self.certified == OF_LATENTS
-        lines = [
-            finished_sentence(
-                self.inside,
-                self.encoded or self.images,
-                self.protected,
-                self.reach,
-                encoded=latents,
-            )
-        ]
-        what = "Only latents are certified" if latents else "Finished images are certified"
-        done = f"{self.moved} moved out, {self.refused} refused"
-        if not self.images:
-            lines.append(f"{what}, and no image was kept; {done}")
-        elif self.margin is None:
-            lines.append(f"{what}, and none could be measured; {done}")
-        elif self.margin < 0:
-            lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
-        else:
-            lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
-        if self.confirmed:
-            lines.append(
-                f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
-                "be computed again"
-            )
-        else:
-            lines.append(f"not confirmed: {len(self.differences)} differences")
-        return lines
 
 
 def verify(
@@ -178,8 +99,8 @@ def verify(
             differences += differences_of_neighbours(record, kept, latents.rows)
             if protected.embedding is None:
                 rows_of = dict(zip((row["index"] for row in kept), latents.rows, strict=True))
-                of_latents = _nearest(rows_of, protected, LATENT_TOLERANCE)
-                differences += _of_latents(kept, latents, of_latents, protected)
+                of_latents = nearest_by_image(rows_of, protected, LATENT_TOLERANCE)
+                differences += differences_of_latents(kept, latents, of_latents, protected)
         if protected.embedding:
             encode, kinds = feature_encoder(protected, space, device), {}
         else:
@@ -197,13 +118,13 @@ def verify(
                 progress(done / len(kept), f"{done} of {len(kept)} images")
         differences += differences_of_images(record, rows, found)
         slack = DECODED_TOLERANCE * protected.reach
-        of_images = _nearest(points, protected, DECODED_TOLERANCE, slack)
+        of_images = nearest_by_image(points, protected, DECODED_TOLERANCE, slack)
     final, tolerance = (
         (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
     )
     for row in kept:
-        differences += _of_final(row, final.get(row["index"]), protected, tolerance)
-        differences += _of_image(row, of_images.get(row["index"]), protected)
+        differences += differences_of_certified(row, final.get(row["index"]), protected, tolerance)
+        differences += differences_of_decoded(row, of_images.get(row["index"]), protected)
     near = [f.distance < protected.reach for f in of_images.values()]
     return Verification(
         inside=sum(near) if near else None,
@@ -245,35 +166,6 @@ def _read(
         points[row["index"]] = point
 
 
-def _of_latents(
-    kept: Sequence[Row], latents: Latents, found: Mapping[int, Found], protected: Shield
-) -> Iterator[str]:
-    """Check that latents are of the set's space, and moved ones on the surface of a ball."""
-    if kept and latents.space != protected.space:
-        yield f"{LATENTS} is of {latents.space!r}, and the set of {protected.space!r}"
-    for row, latent in zip(kept, latents.rows, strict=True):
-        beyond = found[row["index"]].distance - protected.reach
-        most = _SURFACE * protected.reach + 2 * latents.rounding * float(np.linalg.norm(latent))
-        if row["certificate_moved"] and beyond > most:
-            yield (
-                f"{image(row)}: certificate_moved is True in {SAMPLES}, and its latent is "
-                f"{number(beyond)} beyond the radius, where none is moved to"
-            )
-
-
-def _nearest(
-    points: Mapping[int, np.ndarray], protected: Shield, relative: float, absolute: float = 0.0
-) -> dict[int, Found]:
-    found = (
-        nearest(
-            np.array(list(points.values())), protected.vectors, relative=relative, absolute=absolute
-        )
-        if points
-        else []
-    )
-    return dict(zip(points, found, strict=True))
-
-
 def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -> Iterator[str]:
     """Whether the run was drawn with another protected set."""
     for where, claimed in [
@@ -286,50 +178,3 @@ def _of_set(record: Mapping[str, Any], rows: Sequence[Row], protected: Shield) -
                 f"is {protected.checksum}"
             )
             return
-
-
-def _of_final(row: Row, found: Found | None, protected: Shield, tolerance: float) -> Iterator[str]:
-    if found is None:
-        return
-    if found.distance < protected.reach:
-        yield (
-            f"{image(row)}: it is inside the protected set, {found.distance!r} from "
-            f"{protected.ids[found.rows[0]]!r}"
-        )
-    yield from _unlike(row, "certificate_distance", found.distance, tolerance)
-    yield from _unlike(
-        row, "certificate_margin", found.distance - protected.reach, 0.0, tolerance * found.distance
-    )
-    yield from _nearest_unlike(row, "certificate_nearest", found, protected)
-
-
-def _of_image(row: Row, found: Found | None, protected: Shield) -> Iterator[str]:
-    if found is None:
-        return
-    slack = DECODED_TOLERANCE * protected.reach
-    yield from _unlike(
-        row, "certificate_decoded_distance", found.distance, DECODED_TOLERANCE, slack
-    )
-    yield from _nearest_unlike(row, "certificate_decoded_nearest", found, protected)
-    claimed = row["certificate_decoded_distance"]
-    if claimed is not None and row.get("certificate_decoded_inside") != (claimed < protected.reach):
-        yield (
-            f"{image(row)}: certificate_decoded_inside does not fit certificate_decoded_distance, "
-            f"which is {claimed!r}"
-        )
-
-
-def _unlike(
-    row: Row, name: str, computed: float, relative: float, absolute: float = 0.0
-) -> Iterator[str]:
-    claimed = row.get(name)
-    if claimed is None or not math.isclose(claimed, computed, rel_tol=relative, abs_tol=absolute):
-        yield f"{image(row)}: {name} is {claimed!r} in {SAMPLES}, and {computed!r} computed again"
-
-
-def _nearest_unlike(row: Row, name: str, found: Found, protected: Shield) -> Iterator[str]:
-    if row.get(name) not in {protected.ids[k] for k in found.rows}:
-        yield (
-            f"{image(row)}: {name} is {row.get(name)!r} in {SAMPLES}, and "
-            f"{protected.ids[found.rows[0]]!r} computed again"
-        )

@@ -1,0 +1,86 @@
+"""Result of a verification, and its words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unalike.runs.folder import RECORD, SAMPLES
+from unalike.runs.numbers import number
+from unalike.runs.summary import LATENTS, finished_sentence
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of a verification.
+
+    Attributes:
+        inside: how many finished images are inside the protected set, measured here; None where
+            they cannot be encoded.
+        images: how many images the run has.
+        certified: what its certificates are of: "latents" or "finished images".
+        refused: how many images it refused; there is nothing of those to compute.
+        moved: how many were moved out after the last step.
+        encoded: how many images were encoded again and measured.
+        protected: how many vectors the protected set has.
+        reach: the radius of its balls, the rounding of what is stored included.
+        margin: the smallest distance of what is certified to the surface of the balls, as computed
+            here; None where none was.
+        differences: everything that is not as the run says, or certified and inside a ball; empty
+            where all is well.
+    """
+
+    inside: int | None
+    images: int
+    certified: str
+    refused: int
+    moved: int
+    encoded: int
+    protected: int
+    reach: float
+    margin: float | None
+    differences: tuple[str, ...]
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether all that can be computed again is as the run says, and what is certified is
+        outside. With a set of latents finished images may be inside all the same: see `inside`.
+        """
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {"confirmed": self.confirmed, **asdict(self), "differences": list(self.differences)}
+
+    def sentences(self) -> list[str]:
+        """The result in words: finished images first, then what is certified, then whether the run
+        is right about both.
+        """
+        latents = self.certified == LATENTS
+        lines = [
+            finished_sentence(
+                self.inside,
+                self.encoded or self.images,
+                self.protected,
+                self.reach,
+                encoded=latents,
+            )
+        ]
+        what = "Only latents are certified" if latents else "Finished images are certified"
+        done = f"{self.moved} moved out, {self.refused} refused"
+        if not self.images:
+            lines.append(f"{what}, and no image was kept; {done}")
+        elif self.margin is None:
+            lines.append(f"{what}, and none could be measured; {done}")
+        elif self.margin < 0:
+            lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
+        else:
+            lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
+        if self.confirmed:
+            lines.append(
+                f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
+                "be computed again"
+            )
+        else:
+            lines.append(f"not confirmed: {len(self.differences)} differences")
+        return lines
