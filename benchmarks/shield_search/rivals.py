@@ -15,8 +15,9 @@ from benchmarks.shield_search.brute import Found
 from benchmarks.shield_search.results import ANEW, FLAT, IVF, OURS, TIERS, ivf_name
 from benchmarks.shield_search.trajectories import Recorded
 from unalike import tensorfile
-from unalike.shields.bounds import Index, build
+from unalike.shields.bounds import Index
 from unalike.shields.faiss import FaissFlat, FaissIVF
+from unalike.shields.indexing import build
 from unalike.shields.layered import Layered
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import Mapped

@@ -17,7 +17,7 @@ from benchmarks.base import read_rows, write_rows
 from benchmarks.shield_search.latents import SHAPE
 from benchmarks.shield_search.results import OURS, STEPS, WIDE
 from benchmarks.shield_search.trajectories import Recorded
-from unalike.shields.bounds import build
+from unalike.shields.indexing import build
 from unalike.shields.layered import Layered
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.vectors import TENSOR, Mapped, Vectors

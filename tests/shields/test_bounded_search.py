@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unalike.errors import StoreError
-from unalike.shields.bounds import Index, build
+from unalike.shields.bounds import Index
 from unalike.shields.contraction import Contraction
 from unalike.shields.dense import Dense
+from unalike.shields.indexing import build
 from unalike.shields.layered import Layered
 from unalike.shields.search import Search
 from unalike.shields.trajectory import Trajectory
@@ -57,13 +58,13 @@ def searches(vectors: Resident, radius: float) -> list[Search]:
 
 def by_signs(vectors: Resident) -> Index:
     """An index whose second tier is signs, whatever excludes more."""
-    from unalike.shields import bounds
+    from unalike.shields.bounds import index_of
 
     sample = vectors.array.astype(np.float32)
     contraction = Contraction.of(
         sample.mean(axis=0), np.empty((0, vectors.dimension), np.float32), 0
     )
-    return bounds._index(contraction, "signs", vectors.array)
+    return index_of(contraction, "signs", vectors.array)
 
 
 def queries(vectors: Resident, seed: int) -> np.ndarray:

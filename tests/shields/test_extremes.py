@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unalike.errors import NumericsError, OptionError
-from unalike.shields.bounds import Index, build
+from unalike.shields.bounds import Index
 from unalike.shields.calibration import protected_distances
 from unalike.shields.dense import Dense
+from unalike.shields.indexing import build
 from unalike.shields.layered import Layered
 from unalike.shields.shield import Shield
 from unalike.shields.store import open_folder
@@ -150,9 +151,9 @@ def test_added_vectors_are_found_when_they_are_of_another_size(tmp_path: Path):
 def test_index_of_an_earlier_release_is_left_aside_when_its_bounds_prove_nothing(
     tmp_path: Path, monkeypatch, scale: float
 ):
-    from unalike.shields import bounds
+    from unalike.shields import bounds, indexing
 
-    monkeypatch.setattr(bounds, "_UNSCALED", (0.0, math.inf))  # as they were made
+    monkeypatch.setattr(indexing, "_UNSCALED", (0.0, math.inf))  # as they were made
     monkeypatch.setattr(bounds.Index, "sound", True)
     z = torch.from_numpy(scale * np.random.default_rng(0).normal(size=(400, 300))).float()
     Shield(z, space="m/300", radius=0.1 * scale).save(tmp_path / "s")

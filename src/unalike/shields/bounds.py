@@ -21,14 +21,8 @@ from unalike.errors import StoreError
 from unalike.shields.contraction import Contraction
 from unalike.shields.vectors import Vectors
 
-_LEADING = 64
-_MOST_COORDINATES = 512
-_BASIS_VALUES = 1 << 22  # 32 MiB to read for each step's predictions
-_SAMPLED_VALUES = 1 << 25
-_QUERIES, _MEASURED = 48, 2048
 _BLOCK_VALUES = 1 << 24
 _UNIT = 2.0**-24  # of float32 arithmetic
-_UNSCALED = 1e-3, 1e4  # norms that float16 and float32 hold well as they are
 _SOUND = 1e-9, 1e9  # norms whose float32 squares are normal numbers, with room for the query's
 _FAR = 2.0**30
 SECOND_TIERS = ("coordinates", "signs")
@@ -287,7 +281,7 @@ class Index:
         parts = [
             self,
             *(
-                _index(self.contraction, self.second, vectors.rows(rows))
+                index_of(self.contraction, self.second, vectors.rows(rows))
                 for rows in np.split(ahead, range(size, len(ahead), size))
             ),
         ]
@@ -356,99 +350,7 @@ class Index:
         return index
 
 
-def build(vectors: Vectors, radius: float, *, budget: float = 0.1, seed: int = 0) -> Index:
-    """Build the index of a set of vectors, with the second tier that excludes more of them.
-
-    The choice is measured on a sample: for points between the mean and sampled vectors, as
-    predictions along a trajectory are, the share of the sampled vectors that the bounds place
-    beyond `radius`.
-
-    Args:
-        vectors: n of d numbers, at least one.
-        radius: what the search will be asked for, about.
-        budget: what may stay in memory, as a share of the vectors in float16. Tiny sets may take
-            more: the mean, and 12 bytes a vector.
-        seed: of the sample that the basis and the choice are made from.
-
-    Source: the basis is found by randomised subspace iteration (Halko, Martinsson & Tropp 2011,
-    arXiv:0909.4061).
-
-    Cost: one pass over the vectors, O(n d k) in float64 with k at most 512.
-
-    Example:
-        >>> from unalike.shields.vectors import Resident
-        >>> z = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
-        >>> index = build(Resident(z), radius=4.0)
-        >>> lower = index.lower(index.queries(z[:1])[0], np.arange(500), reach=4.0)
-        >>> len(index), bool((lower <= np.linalg.norm(z - z[0], axis=1)).all())
-        (500, True)
-    """
-    n, d = vectors.count, vectors.dimension
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(
-        rng.choice(n, size=min(n, max(64, min(8192, _SAMPLED_VALUES // d))), replace=False)
-    )
-    sample = vectors.rows(chosen).astype(np.float32)
-    mean = sample.mean(axis=0)
-    centred = sample - mean
-    scale = _scale(_largest_norm(centred))
-    centred = centred if scale == 1 else (centred.astype(np.float64) * scale).astype(np.float32)
-    maps = {
-        second: Contraction.of(mean, basis, min(_LEADING, len(basis)), scale)
-        for second, basis in _bases(centred, n, budget, seed).items()
-    }
-    measured = {
-        second: _excluded(_index(c, second, sample[:_MEASURED]), sample, radius, rng)
-        for second, c in maps.items()
-    }
-    best = max(measured, key=lambda second: measured[second])
-    index = _of_all(maps[best], best, vectors)
-    if not index.sound:  # the sample was smaller than the set
-        largest = max(_largest_norm(rows - mean) for _, rows in vectors.blocks())
-        index = _of_all(replace(maps[best], scale=_scale(largest)), best, vectors)
-    return replace(index, measured=measured)
-
-
-def _of_all(contraction: Contraction, second: str, vectors: Vectors) -> Index:
-    empty = np.empty((0, vectors.dimension), np.float32)
-    return _index(contraction, second, empty).extended(vectors)
-
-
-def _scale(largest: float) -> float:
-    """The power of two to multiply vectors by, given their largest norm less the mean."""
-    low, high = _UNSCALED
-    return 1.0 if low <= largest <= high or largest == 0 else 2.0 ** (7 - math.frexp(largest)[1])
-
-
-def _bases(centred: np.ndarray, n: int, budget: float, seed: int) -> dict[str, np.ndarray]:
-    """Principal components (k, d) for each second tier, as many as the budget has room for."""
-    d, room = centred.shape[1], budget * 2 * n * centred.shape[1]
-
-    def coordinates(k: int) -> float:
-        leading = min(_LEADING, k)
-        return 8 * k * d + n * (
-            4 * (leading + 2 + math.ceil(math.log2(max(1, k / max(1, leading)))))
-            + 2 * (k - leading)
-        )
-
-    def signs(k: int) -> float:
-        return 8 * k * d + n * (4 * (k + 2) + math.ceil(d / 8) + 8)
-
-    most = min(_MOST_COORDINATES, max(_LEADING, _BASIS_VALUES // d), *centred.shape)
-    sizes = {"coordinates": next((k for k in range(most, 0, -1) if coordinates(k) <= room), 0)}
-    if signs(0) <= room:
-        sizes["signs"] = next(k for k in range(min(_LEADING, most), -1, -1) if signs(k) <= room)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch's randomised SVD draws from the global generator
-        torch.manual_seed(seed)
-        components = torch.svd_lowrank(
-            torch.from_numpy(centred), q=max(1, *sizes.values()), niter=2
-        )[2].T.numpy()
-    return {second: components[:k] for second, k in sizes.items()}
-
-
-def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
+def index_of(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
     """Index these rows (m, d)."""
     phi, coordinates = contraction(rows)
     with np.errstate(over="ignore", invalid="ignore"):  # `Index.sound` tells
@@ -457,14 +359,14 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
         squares = (stored.astype(np.float64) ** 2).sum(axis=1, keepdims=True).astype(np.float32)
     along, error = np.empty((len(rows), 0), np.float32), 0.0
     if second == "coordinates":
-        error = _largest_norm(further - coordinates)
+        error = largest_norm(further - coordinates)
     else:
         v = contraction.centred(rows)
         further = np.packbits(v >= 0, axis=1)
         inner = np.abs(v).sum(axis=1) / v.shape[1] ** 0.5
         exact = np.column_stack([inner, np.sqrt(((v**2).sum(axis=1) - inner**2).clip(0))])
         along = exact.astype(np.float32)
-        error = _largest_norm(along - exact) + 1e-7 * _largest_norm(
+        error = largest_norm(along - exact) + 1e-7 * largest_norm(
             exact
         )  # the second is a small difference of squares
     return Index(
@@ -473,33 +375,15 @@ def _index(contraction: Contraction, second: str, rows: np.ndarray) -> Index:
         second,
         further,
         along,
-        (_largest_norm(stored - phi), error),
+        (largest_norm(stored - phi), error),
     )
 
 
-def _largest_norm(rows: np.ndarray) -> float:
+def largest_norm(rows: np.ndarray) -> float:
+    """Largest Euclidean norm of rows (m, d), in float64; 0 for none."""
     parts = np.array_split(rows, 1 + rows.size // _BLOCK_VALUES)
     return float(
         np.max(
             [np.sqrt((part.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0) for part in parts]
-        )
-    )
-
-
-def _excluded(index: Index, sample: np.ndarray, radius: float, rng: np.random.Generator) -> float:
-    """Share of the indexed rows that the bounds place beyond the radius.
-
-    Measured at points between the mean and sampled vectors.
-    """
-    ends = sample[rng.choice(len(sample), size=min(len(sample), _QUERIES), replace=False)]
-    share = np.linspace(0, 1, len(ends))[:, None]
-    rows = np.arange(len(index))
-    mean = index.contraction.mean
-    return float(
-        np.mean(
-            [
-                (index.lower(query, rows, radius) >= radius).mean()
-                for query in index.queries(mean + share * (ends - mean))
-            ]
         )
     )

@@ -25,7 +25,7 @@ class Layered(Search):
     beside "full".
 
     Example:
-        >>> from unalike.shields.bounds import build
+        >>> from unalike.shields.indexing import build
         >>> from unalike.shields.vectors import Resident
         >>> vectors = Resident(np.eye(4, dtype=np.float32))
         >>> search = Layered(vectors, build(vectors, radius=1.0))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
+from unalike.errors import OptionError, ShieldError, StoreError
 from unalike.shields.bounds import Index
 from unalike.shields.calibration import automatic_radius, protected_distances
 from unalike.shields.dense import Dense
@@ -22,65 +21,16 @@ from unalike.shields.exit import directions_out, ray_exit
 from unalike.shields.layered import Layered
 from unalike.shields.manifest import require_radius
 from unalike.shields.names import Column
+from unalike.shields.points import Points
 from unalike.shields.search import Search
 from unalike.shields.store import open_folder
 from unalike.shields.trajectory import Trajectory
-from unalike.shields.vectors import LARGEST, Resident, Vectors
 from unalike.shields.writer import Writer
 
 _MARGIN = 1e-6
 _ATTEMPTS = 64
 _MOST_AROUND = 1024
 _BLOCK_VALUES = 1 << 22
-
-
-@dataclass(frozen=True)
-class Points:
-    """Protected points ready to be searched, and the facts that were settled when they were stored.
-
-    Attributes:
-        vectors: (n, d).
-        shape: of one point, (…), of d numbers.
-        rounding, embedding, radius_source: as in `Shield`.
-        checksum: of the set on disk; None where it is computed from the points.
-        index: of the same vectors; None to search without one.
-    """
-
-    vectors: Vectors
-    shape: tuple[int, ...]
-    rounding: float = 0.0
-    embedding: str | None = None
-    radius_source: Mapping[str, Any] | None = None
-    checksum: str | None = None
-    index: Index | None = None
-
-    @classmethod
-    def of(cls, latents: Tensor) -> Self:
-        """Take the rows of a tensor (m, …), rounded to float32.
-
-        Raises:
-            OptionError: for anything else, and for no rows.
-            NumericsError: for NaN, infinity and numbers beyond 1e15.
-        """
-        real = isinstance(latents, Tensor) and not latents.is_complex()
-        if not real or latents.ndim < 2 or latents.numel() == 0:
-            got = (
-                f"of shape {tuple(latents.shape)} and {latents.dtype}"
-                if isinstance(latents, Tensor)
-                else f"a {type(latents).__name__}"
-            )
-            raise OptionError(
-                f"latents is {got}; allowed: a tensor (m, …) of real numbers with at least one "
-                "row, as in Shield(latents, space=…, radius=…)"
-            )
-        given = latents.detach().flatten(1).cpu().double()
-        if not (given.abs() <= LARGEST).all():
-            raise NumericsError(
-                f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite"
-            )
-        rows = given.float().contiguous()
-        rounding = float((given - rows.double()).norm(dim=1).max())
-        return cls(Resident(rows.numpy()), tuple(latents.shape[1:]), rounding)
 
 
 class Shield:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unalike.errors import OptionError, StoreError
 from unalike.shields import disk
-from unalike.shields.bounds import Index, build
+from unalike.shields.bounds import Index
 from unalike.shields.claim import other_settings, require_free, tidy
+from unalike.shields.indexing import build
 from unalike.shields.journal import Journal
 from unalike.shields.manifest import (
     KIND,
