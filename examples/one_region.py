@@ -33,9 +33,7 @@ for region in (box, None):
     for name, before, after in zip(("latents", "pixels"), plain, moved, strict=True):
         change, middle = (after - before).abs(), before.shape[-1] // 2
         left, right = change[..., :middle].mean(), change[..., middle:].mean()
-        print(
-            f"{name} changed by {left:.3f} in the left half and {right:.3f} in the right one, with region={region}"
-        )
+        print(f"region={region}: {name} changed by {left:.3f} (left half) and {right:.3f} (right)")
 
 guided = unalike.guide(pipe, unalike.SPARKE(strength=0.2, region="mask"))
 drawn(guided, "face with medical mask")

@@ -27,5 +27,5 @@ images = guided(prompt=["red heart", "cat face", "house"], **settings).images
 for image in guided.report.images:
     proof = image.certificate
     print(
-        f"{image.prompt}: {proof.distance:.1f} from {proof.nearest_id!r}, at least {proof.radius:.1f} was promised"
+        f"{image.prompt}: {proof.distance:.1f} from {proof.nearest_id!r}, radius {proof.radius:g}"
     )

@@ -20,6 +20,5 @@ for call in range(3):
 
 # in another program: pipe.open_memory("earlier.safetensors")
 pipe.memory.save("earlier.safetensors")
-print(
-    f"{len(pipe.memory)} images remembered; the last was corrected at {pipe.report.images[1].active['sparke']:.0%} of its steps"
-)
+share = pipe.report.images[1].active["sparke"]
+print(f"{len(pipe.memory)} images remembered; the last was corrected at {share:.0%} of its steps")

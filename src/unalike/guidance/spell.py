@@ -39,8 +39,8 @@ class SPELL(Method):
 
     A protected set of image features, `e = f(decoded x0)`, repels along a gradient instead: with
     `s` the sum above for `e`, and `g` its pull-back through encoder and decoder (the gradient of
-    `Σ_k (r ||e - z_k|| - ||e - z_k||² / 2)`), the move is `(||s||² / ||g||²) · g`. To first order it
-    takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
+    `Σ_k (r ||e - z_k|| - ||e - z_k||² / 2)`), the move is `(||s||² / ||g||²) · g`. To first order
+    it takes `e` as far along `s` as `s` is long; in the latent space itself it is `s`.
 
     At a centre itself no direction leads out by the formula; there the move is `r` along the noise
     of this step, `x_t - alpha · z_k`, which differs between images, or along the diagonal (1, …, 1)

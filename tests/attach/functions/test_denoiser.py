@@ -465,7 +465,9 @@ from unalike import SPARKE, SPELL, Memory, Shield
 from unalike.attach import denoised_fn, guide_denoiser
 memory, shield = Memory(), Shield(torch.ones(1, 3), space="pixels/3", radius=0.5)
 methods = SPARKE(objective="rke"), SPELL(radius=1.0)
-guided = guide_denoiser(lambda x, sigma: x / 2, *methods, sigmas=[1.0], memory=memory, shield=shield, space="pixels")
+guided = guide_denoiser(
+    lambda x, sigma: x / 2, *methods, sigmas=[1.0], memory=memory, shield=shield, space="pixels"
+)
 guided.sample(lambda denoiser, x: denoiser(x, 1.0), torch.eye(2, 3))
 assert len(memory) == 2
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("diffusers", "transformers")))

@@ -8,8 +8,6 @@ from unalike.errors import OptionError
 from unalike.guidance.context import Context
 from unalike.guidance.level import Level
 from unalike.guidance.method import Method
-from unalike.guidance.noise import denoiser_step, limited
-from unalike.guidance.stored import stored_rows
 from unalike.options import allowed, option
 
 
@@ -20,16 +18,6 @@ class Example(Method):
     count: int = option(3, "how many", low=1, high=5)
     kind: str = option("a", "which", choices=("a", "b"))
     flag: bool = option(True, "whether")
-
-
-def at(x_t: torch.Tensor, alpha: float = 0.5) -> Context:
-    return Context(
-        step=0,
-        steps=1,
-        level=Level(alpha, 1, 1, 0),
-        x_t=x_t,
-        groups=torch.zeros(len(x_t)),
-    )
 
 
 @pytest.mark.parametrize(
@@ -95,34 +83,6 @@ def test_error_names_the_option_and_what_is_allowed_when_refused(name, value, wo
 
 def test_error_says_what_to_define_when_a_method_does_not_correct():
     with pytest.raises(TypeError, match="define x0_delta"):
-        Example().x0_delta(torch.ones(1, 1), at(torch.ones(1, 1)))
-
-
-def test_denoiser_step_is_the_distance_of_the_prediction_from_the_rescaled_latent():
-    x0, x_t = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.5, 0.5]])
-    torch.testing.assert_close(denoiser_step(x0, at(x_t)), torch.tensor([5.0, 0.0]))
-    torch.testing.assert_close(
-        denoiser_step(x0, at(x_t, alpha=0.0)), torch.tensor([5.0, math.sqrt(2)])
-    )
-
-
-def test_each_image_is_scaled_down_when_its_correction_is_over_the_limit():
-    x0, delta = torch.tensor([[3.0, 4.0], [3.0, 4.0]]), torch.tensor([[0.0, 5.0], [0.0, 0.1]])
-    torch.testing.assert_close(
-        limited(delta, x0, at(torch.zeros(2, 2)), 0.2), torch.tensor([[0.0, 1.0], [0.0, 0.1]])
-    )
-    assert limited(delta, x0, at(torch.zeros(2, 2)), None) is delta
-
-
-def test_stored_rows_are_the_same_tensor_when_they_fit_and_refused_when_they_do_not():
-    rows = torch.ones(3, 4)
-    assert stored_rows(rows, torch.zeros(2, 4), "the memory") is rows
-    assert (
-        stored_rows(rows, torch.zeros(2, 4, dtype=torch.float64), "the memory").dtype
-        == torch.float64
-    )
-    with pytest.raises(
-        OptionError,
-        match=r"the memory holds latents of shape \(4,\) and this generation has 5 values",
-    ):
-        stored_rows(rows, torch.zeros(2, 5), "the memory")
+        Example().x0_delta(
+            torch.ones(1, 1), Context(0, 1, Level(0.5, 1, 1, 0), torch.ones(1, 1), torch.zeros(1))
+        )
