@@ -15,7 +15,8 @@ from tests import tiny
 from torch import Tensor
 
 MIXED = (
-    "Several prompts with several images each are mixed up by the pipeline itself, which gives an image the attention mask of another "
+    "Several prompts with several images each are mixed up by the pipeline itself, which gives an "
+    "image the attention mask of another "
     "prompt: repeat each prompt instead, one image a prompt."
 )
 """The limit of pipelines that lay embeddings out prompt by prompt and attention masks image by
@@ -24,11 +25,15 @@ image.
 ONE_EACH = "One image a prompt; repeat the prompt for more."
 """The limit of pipelines that take no number of images for a prompt, or ignore it."""
 POOLED = (
-    "Several prompts with several images each are mixed up by the pipeline itself, which gives an image the pooled embedding of another "
+    "Several prompts with several images each are mixed up by the pipeline itself, which gives an "
+    "image the pooled embedding of another "
     "prompt: repeat each prompt instead, one image a prompt."
 )
 """The limit of modular Stable Diffusion XL."""
-LISTED = "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents as lists and not as batches."
+LISTED = (
+    "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents as "
+    "lists and not as batches."
+)
 """The limit of pipelines whose denoiser cannot be hooked, for the shape of its arguments."""
 
 WARNINGS = (

@@ -1,6 +1,4 @@
-"""From the latents that a pipeline's scheduler sees to the images that the pipeline returns, with
-gradients where they are wanted.
-"""
+"""Decode scheduler-space latents into images, with gradients where they are wanted."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ from unalike.errors import UnsupportedError
 
 
 class Decoder:
-    """What a pipeline does with its final latents: unpacked, scaled back, decoded, and brought to
-    [0, 1] and the size that was asked for.
+    """Decodes final latents as the pipeline does, to images in [0, 1] of the size asked for.
 
     In a pipeline without an autoencoder the latents are the image itself.
 
@@ -42,11 +39,13 @@ class Decoder:
         own = host.name
         if name == "vqgan":
             raise UnsupportedError(
-                f"the latents of {own} are decoded in a way that is not known here; use a shield of latents"
+                f"the latents of {own} are decoded in a way that is not known here; use a shield "
+                "of latents"
             )
         if host.packs and not host.unpacks_as_images:
             raise UnsupportedError(
-                f"{own} unpacks its latents in a way that is not known here; use a shield of latents"
+                f"{own} unpacks its latents in a way that is not known here; use a shield of "
+                "latents"
             )
         config = getattr(host.processor, "config", None)
         self._symmetric = bool(getattr(config, "do_normalize", True))  # -1 to 1, as nearly all are
@@ -63,7 +62,8 @@ class Decoder:
             x = self._unpacked(x.to(vae.dtype))
             if x.ndim != 4:
                 raise UnsupportedError(
-                    f"latents have shape {tuple(x.shape[1:])}; only those of images (C, H, W) can be decoded here"
+                    f"latents have shape {tuple(x.shape[1:])}; only those of images (C, H, W) can "
+                    "be decoded here"
                 )
             x = unscaled(self._pipe, x)
             x = vae.decode(
@@ -72,7 +72,8 @@ class Decoder:
             x = self._resized(x[:, :, 0] if of_one_frame(vae) else x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UnsupportedError(
-                f"{self._host.name} makes images of shape {tuple(x.shape[1:])}; allowed: (3, h, w) or (1, h, w)"
+                f"{self._host.name} makes images of shape {tuple(x.shape[1:])}; allowed: (3, h, "
+                "w) or (1, h, w)"
             )
         return (x / 2 + 0.5 if self._symmetric else x).clamp(0, 1).float().expand(-1, 3, -1, -1)
 
@@ -117,7 +118,8 @@ class Decoder:
         tokens = rows * columns
         if latents.ndim != 3 or latents.shape[1] != tokens:
             raise UnsupportedError(
-                f"{host.name} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
+                f"{host.name} makes {latents.shape[1]} tokens an image, which are not those of "
+                f"{height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
             )
         unpacked = host.unpack(latents, (height, width))

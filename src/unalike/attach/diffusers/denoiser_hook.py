@@ -1,6 +1,4 @@
-"""Hooks on a pipeline's denoiser, for methods that act on prompts: other embeddings, and steps
-without classifier-free guidance.
-"""
+"""Change a denoiser's prompts, and leave out classifier-free guidance at some steps."""
 
 from __future__ import annotations
 
@@ -89,7 +87,8 @@ class Denoiser:
             for part in original(module).modules()
         ):
             raise UnsupportedError(
-                f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a compiled model, where they cannot be replaced; "
+                f"{self._who}: {type(self._pipe).__name__} embeds its classes inside of a "
+                "compiled model, where they cannot be replaced; "
                 f"leave torch.compile out, or {_HINT}"
             )
         for module in modules:
@@ -107,7 +106,8 @@ class Denoiser:
         found = Host(self._pipe).denoisers
         if not found or len(found.keys() & {"unet", "transformer"}) > 1:
             raise UnsupportedError(
-                f"{self._who} needs a pipeline with one denoiser, unet or transformer, and {type(self._pipe).__name__} has "
+                f"{self._who} needs a pipeline with one denoiser, unet or transformer, and "
+                f"{type(self._pipe).__name__} has "
                 f"{len(found)}; {_HINT}"
             )
         return [own_model(self._pipe, name) for name in found]
@@ -133,7 +133,8 @@ class Denoiser:
         times = torch.as_tensor(arguments.get("timestep", ())).reshape(-1).cpu().double()
         if sample is None or not len(times) or (times != times[0]).any():
             raise UnsupportedError(
-                f"{self._who}: {type(module).__name__} is not called with one sample and one timestep; {_HINT}"
+                f"{self._who}: {type(module).__name__} is not called with one sample and one "
+                f"timestep; {_HINT}"
             )
         # class labels may be something else than prompts, such as a level of noise
         labels = arguments.get("class_labels") if self._prompts.labelled else None
@@ -143,7 +144,8 @@ class Denoiser:
         if not self._rows.any():  # the empty prompts have a call of their own
             if call.step != self._step and self._may_drop_cfg:
                 raise UnsupportedError(
-                    f"{self._who}: {type(module).__name__} is asked without the prompt before it is asked with it, so "
+                    f"{self._who}: {type(module).__name__} is asked without the prompt before it "
+                    "is asked with it, so "
                     f"classifier-free guidance cannot be left out; {_HINT}"
                 )
             return args, kwargs
@@ -220,12 +222,14 @@ class Denoiser:
                 return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
         if found is None:
             raise UnsupportedError(
-                f"{self._who}: {type(module).__name__} is not given the prompt embeddings that {type(self._pipe).__name__} "
+                f"{self._who}: {type(module).__name__} is not given the prompt embeddings that "
+                f"{type(self._pipe).__name__} "
                 f"made, so they cannot be replaced; {_HINT}"
             )
         if (found.any(dim=1) != found.all(dim=1)).any():
             raise UnsupportedError(
-                f"{self._who}: {type(self._pipe).__name__} gives {type(module).__name__} several prompts for the frames of one video, and "
+                f"{self._who}: {type(self._pipe).__name__} gives {type(module).__name__} several "
+                "prompts for the frames of one video, and "
                 f"prompts can only be replaced where all frames have the same; {_HINT}"
             )
         return found.all(dim=1).to(sample.device)
@@ -254,7 +258,7 @@ def _embedders(module: torch.nn.Module) -> list[LabelEmbedding]:
 
 
 def _places(arguments: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Where a call holds embeddings of prompts: a dictionary and a key for each."""
+    """The prompt embeddings among the arguments: a dictionary and a key for each."""
     places = [
         (arguments, name)
         for name in ("encoder_hidden_states", "pooled_projections")

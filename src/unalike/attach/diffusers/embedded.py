@@ -1,18 +1,19 @@
-"""Protected sets in the space of pixels or of an embedding: the way out is the gradient through
-decoder and encoder.
-"""
+"""Move images out of protected sets of pixels or features, along gradients through the decoder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.decoding import Decoder, as_returned
-from unalike.attach.spaces import Space, embedding_model
+from unalike.attach.diffusers.embedding import (
+    Embed,
+    embedding_function,
+    require_fitting_embedding,
+)
 from unalike.errors import NumericsError, OptionError, ShieldError, StoreError
 from unalike.guidance.context import Context
 from unalike.guidance.protocols import ProtectedFeatures
@@ -31,62 +32,6 @@ _MOST_OVERSHOOT = 64.0
 _LONGEST = 0.5  # of one step, as a share of the length of a standard normal latent
 _NUDGE, _MOST_NUDGE = 0.01, 0.32
 _BLOCK_VALUES = 1 << 22
-
-
-class Extractor(Protocol):
-    """What `unalike.extractors` makes: images into vectors, and a name that changes with the
-    network's weights.
-    """
-
-    @property
-    def fingerprint(self) -> str:
-        """The name."""
-        ...
-
-    def embed(self, images: Tensor) -> Tensor:
-        """The vectors (n, d) of images (n, 3, h, w) in [0, 1], with gradients."""
-        ...
-
-
-Embed: TypeAlias = "Extractor | Callable[[Tensor], Tensor]"
-"""An extractor, or a function from images (n, 3, h, w) in [0, 1] to vectors (n, d), which goes by
-its name.
-"""
-
-
-def in_embedding(shield: Shield) -> bool:
-    """Whether the protected points are vectors (m, d) of an embedding, and not latents."""
-    return shield.embedding is not None or len(shield.shape) == 1
-
-
-def require_fitting_embedding(shield: Shield, embed: Embed | None) -> None:
-    """Refuses a protected set whose points this embedding did not make.
-
-    Raises:
-        OptionError: for a set of an embedding and none given, or something given that embeds
-            nothing.
-        StoreError: for a set of latents, or of another embedding.
-    """
-    kind = Space.parse(shield.space).model
-    if embed is None:
-        spelling = repr(shield.embedding or kind.partition("/")[0])
-        raise OptionError(
-            f"the shield protects vectors of the embedding {kind!r} and embed is None; pass what made them, as in "
-            f"guide(pipe, shield=shield, embed=unalike.extractors.extractor({spelling}))"
-        )
-    if not callable(_function(embed)):
-        raise OptionError(
-            f"embed is a {type(embed).__name__}; allowed: an extractor of unalike.extractors, or a function of images"
-        )
-    if not in_embedding(shield):
-        raise StoreError(
-            f"the shield protects latents of {kind!r}, which need no embedding; use guide(pipe, shield=shield)"
-        )
-    if kind != embedding_model(embed):
-        raise StoreError(
-            f"the shield protects vectors of the embedding {kind!r} and embed is {embedding_model(embed)!r}; pass the one that made them, "
-            "or build a shield with this one"
-        )
 
 
 class EmbeddedGuard:
@@ -124,7 +69,7 @@ class EmbeddedGuard:
         self.shield = shield
         self.pushes = pushes
         self.decoder = Decoder(pipe, size)
-        self._embed = _function(embed)
+        self._embed = embedding_function(embed)
         self._device: torch.device | None = getattr(embed, "device", None)
 
     def regions(self, space: str, device: torch.device) -> ProtectedFeatures:
@@ -166,7 +111,8 @@ class EmbeddedGuard:
             for row in inside.nonzero().flatten().tolist():
                 latents[row] = self.outside(latents[row], margin=_MARGIN * 4**i)
         raise ShieldError(
-            f"images that were moved out one by one lie in balls of radius {self.shield.radius:g} again when they are decoded together; "
+            f"images that were moved out one by one lie in balls of radius {self.shield.radius:g} "
+            "again when they are decoded together; "
             "draw fewer images at a time, or use a smaller radius"
         )
 
@@ -205,8 +151,10 @@ class EmbeddedGuard:
             if torch.isfinite(placed).all() and not self.inside(placed).any():
                 return placed[0]
         raise ShieldError(
-            f"an image could not be moved out of balls of radius {self.shield.radius:g} in {self.shield.space}: the gradient does not lead "
-            "out; use a smaller radius, draw it again from another seed, or leave SPELL on so that it is moved while it is drawn"
+            f"an image could not be moved out of balls of radius {self.shield.radius:g} in "
+            f"{self.shield.space}: the gradient does not lead "
+            "out; use a smaller radius, draw it again from another seed, or leave SPELL on so "
+            "that it is moved while it is drawn"
         )
 
     @torch.no_grad()
@@ -234,12 +182,14 @@ class EmbeddedGuard:
         if not isinstance(e, Tensor) or tuple(e.shape) != (len(images), *self.shield.shape):
             got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
             raise StoreError(
-                f"embed makes {got} of {len(images)} images and the shield protects vectors of shape {self.shield.shape}; "
+                f"embed makes {got} of {len(images)} images and the shield protects vectors of "
+                f"shape {self.shield.shape}; "
                 "build the shield with the same embedding, one vector an image"
             )
         if not torch.isfinite(e).all():
             raise NumericsError(
-                f"the vectors {self.shield.space} of the images have NaN or infinite values; use float32 or bfloat16 for the autoencoder"
+                f"the vectors {self.shield.space} of the images have NaN or infinite values; use "
+                "float32 or bfloat16 for the autoencoder"
             )
         return e
 
@@ -261,7 +211,8 @@ class EmbeddedGuard:
                 return short, None
             if not e.requires_grad:
                 raise OptionError(
-                    "embed gives vectors without a gradient; leave out no_grad and detach, and anything outside torch"
+                    "embed gives vectors without a gradient; leave out no_grad and detach, and "
+                    "anything outside torch"
                 )
             length = way.norm()
             (back,) = torch.autograd.grad(e, pixels, (way / length).to(e).view_as(e))
@@ -272,7 +223,8 @@ class EmbeddedGuard:
         steepness = gradient.norm().item()
         if not math.isfinite(steepness):
             raise NumericsError(
-                f"the gradient of {self.shield.space} with respect to the latents has NaN or infinite values"
+                f"the gradient of {self.shield.space} with respect to the latents has NaN or "
+                "infinite values"
             )
         return short, None if steepness == 0 else _shortened(
             length.item() / largest / steepness**2, gradient
@@ -314,7 +266,8 @@ class EmbeddedGuard:
             return self.step_out(x, radius)
         except NumericsError as error:
             raise ShieldError(
-                f"an image could not be moved out of balls of radius {self.shield.radius:g}: {error}"
+                f"an image could not be moved out of balls of radius {self.shield.radius:g}: "
+                f"{error}"
             ) from error
 
 
@@ -353,14 +306,6 @@ class _Regions:
                 break
             x = x + (nudged(noise, _NUDGE * 2**k) if step is None else step)
         return x
-
-
-def _function(embed: Any) -> Any:
-    return (
-        embed.embed
-        if isinstance(getattr(embed, "fingerprint", None), str) and hasattr(embed, "embed")
-        else embed
-    )
 
 
 def nudged(direction: Tensor, share: float) -> Tensor:

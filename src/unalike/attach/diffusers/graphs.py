@@ -1,4 +1,4 @@
-"""Models that `torch.compile` may have compiled."""
+"""Tell compiled models from others."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _UNPACKING = ["latents", "height", "width", "vae_scale_factor"]
 
 
 class Host:
-    """What is known of a pipeline: how it is called, its models, its latents and its images.
+    """A pipeline's call, models, latents and images, as the rest of the package asks for them.
 
     Nothing is kept but the pipeline, so that a host stays right when parts are exchanged.
 
@@ -129,7 +129,7 @@ class Host:
 
     @property
     def autoencoder(self) -> tuple[str, Any]:
-        """The name and the module of the autoencoder; an empty name and None where there is none."""
+        """The name and the module of the autoencoder; "" and None where there is none."""
         for name in _AUTOENCODERS:
             module = self.components.get(name) or self.part(name)
             if module is not None:

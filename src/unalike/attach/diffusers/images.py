@@ -1,6 +1,4 @@
-"""Predictions and earlier generations as images, for methods that compare embeddings: decoded,
-embedded, with gradients.
-"""
+"""Decode and embed predictions and earlier images, for methods that compare features."""
 
 from __future__ import annotations
 
@@ -71,7 +69,7 @@ class PipelineImages:
     def remember(
         self, memory: Memory, space: str, shape: Sequence[int], device: torch.device
     ) -> None:
-        """What `remembered` is to embed: the samples of a space, latents of this shape."""
+        """Names the samples that `remembered` embeds: those of a space, latents of this shape."""
         self._memory = memory, space, shape, device
 
     def open(self) -> AbstractContextManager[None]:
@@ -118,10 +116,12 @@ class PipelineImages:
         if not isinstance(e, Tensor) or e.ndim != 2 or len(e) != len(images):
             got = f"shape {tuple(e.shape)}" if isinstance(e, Tensor) else f"a {type(e).__name__}"
             raise OptionError(
-                f"embed returned {got} for {len(images)} images; it must return one vector for each, ({len(images)}, e)"
+                f"embed returned {got} for {len(images)} images; it must return one vector for "
+                f"each, ({len(images)}, e)"
             )
         if not torch.isfinite(e).all():
             raise NumericsError(
-                "the embeddings of the predicted images have NaN or infinite values; use float32 or bfloat16 for the pipeline"
+                "the embeddings of the predicted images have NaN or infinite values; use float32 "
+                "or bfloat16 for the pipeline"
             )
         return e.float().to(latents.device)

@@ -13,12 +13,8 @@ from unalike.attach.diffusers.arguments import completed, documented
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
-from unalike.attach.diffusers.embedded import (
-    Embed,
-    EmbeddedGuard,
-    in_embedding,
-    require_fitting_embedding,
-)
+from unalike.attach.diffusers.embedded import EmbeddedGuard
+from unalike.attach.diffusers.embedding import Embed, in_embedding, require_fitting_embedding
 from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered

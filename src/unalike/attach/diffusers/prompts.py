@@ -1,6 +1,4 @@
-"""The prompts of a running pipeline call: texts, one embedding per image, and which images share a
-prompt.
-"""
+"""Read the prompts of a running call: texts, embeddings and groups of its images."""
 
 from __future__ import annotations
 
@@ -35,8 +33,8 @@ class Prompts:
 
     The first tensor of the first call is the embedding of the positive prompts; a pipeline without
     that method has its text encoder heard instead, and the call with the token ids of the prompts
-    is theirs. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline returns
-    one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size
+    is theirs. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline
+    returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size
     does not depend on the padding and a memory of 10,000 prompts stays small. Little is lost:
     padding follows the prompt, has read all of it and summarises it, so that for CLIP-like encoders
     the cosines between prompts are close to those of the flattened tokens. Class labels become
@@ -176,17 +174,17 @@ class Prompts:
 
     @property
     def asked(self) -> int | None:
-        """How many images the arguments ask for; None where they do not tell."""
+        """The number of images that the arguments ask for; None where they do not tell."""
         return self._known_images(0) or None
 
     @property
     def labelled(self) -> bool:
-        """Whether the prompts are class labels."""
+        """True where the prompts are class labels."""
         return self._labels is not None
 
     @property
     def negative_is_equal(self) -> bool:
-        """Whether the pipeline made the same of the negative prompts as of the prompts."""
+        """True where the negative prompts have the embeddings of the prompts."""
         own = self.positive
         return isinstance(own, Tensor) and any(
             isinstance(other, Tensor) and other.shape == own.shape and torch.equal(other, own)
@@ -215,7 +213,8 @@ class Prompts:
         images = self.images(sample)
         if self._groups is not None and len(self._groups) != images:
             raise OptionError(
-                f"groups has {len(self._groups)} entries and this call makes {images} images; give one number for each image"
+                f"groups has {len(self._groups)} entries and this call makes {images} images; "
+                "give one number for each image"
             )
         texts = None if self._texts is None else spread(self._texts, images, "prompts")
         embeddings = self._embeddings(images)
@@ -264,7 +263,7 @@ def prompt_texts(prompt: Any) -> list[str] | None:
 
 
 def _keys(arguments: dict[str, Any], count: int) -> zip[tuple[str, ...]]:
-    """What tells the prompts apart: `prompt` with `prompt_2`, `prompt_3` where they are given."""
+    """Keys that tell prompts apart: `prompt` with `prompt_2` and `prompt_3` where given."""
     columns = [prompt_texts(arguments.get(name)) for name in ("prompt", "prompt_2", "prompt_3")]
     full = [
         c * count if len(c) == 1 else c for c in columns if c is not None and len(c) in (1, count)

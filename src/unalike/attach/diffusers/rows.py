@@ -42,7 +42,8 @@ def positive_rows(
 
     Example:
         >>> cat, dog, empty = torch.ones(1, 2, 3), torch.full((1, 2, 3), 2.0), torch.zeros(2, 2, 3)
-        >>> positive_rows(torch.cat([empty, cat, dog]), torch.cat([cat, dog]), rows=4, images=2).flatten().tolist()
+        >>> tokens, positive = torch.cat([empty, cat, dog]), torch.cat([cat, dog])
+        >>> positive_rows(tokens, positive, rows=4, images=2).flatten().tolist()
         [False, False, True, True]
     """
     if not _comparable(tokens, positive, rows):
@@ -56,7 +57,8 @@ def positive_rows(
         if negative_is_equal and sum(same) > 1:
             if len(same) != (3 if perturbed else 2):
                 raise UnsupportedError(
-                    f"the negative prompt equals the prompt, and the denoiser is given {len(same)} blocks "
+                    "the negative prompt equals the prompt, and the denoiser is given "
+                    f"{len(same)} blocks "
                     "of prompts, so the prompt's cannot be told; give another negative prompt"
                 )
             same[0] = False

@@ -32,9 +32,9 @@ def own_pipeline(pipe: Any) -> Any:
     """A stand-in of a pipeline for one call: hook it, then call it once.
 
     It has the pipeline's class, its attributes and its models themselves; its schedulers are
-    copies, and what the call sets on them stays on them. Pipelines inside the pipeline have stand-ins too. A
-    callback that calls the stand-in meanwhile calls the pipeline, unguided. An interrupt that is
-    asked of the pipeline reaches the call.
+    copies, and what the call sets on them stays on them. Pipelines inside the pipeline have
+    stand-ins too. A callback that calls the stand-in meanwhile calls the pipeline, unguided. An
+    interrupt that is asked of the pipeline reaches the call.
 
     Args:
         pipe: a diffusers pipeline.
@@ -131,8 +131,10 @@ def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
         mine = object()
         if vars(self).setdefault(_CALL, mine) is not mine:  # atomic, unlike a test and then a write
             raise AttachmentError(
-                "this guided pipeline is in a call already, and report and latents are of one call; for "
-                "calls at the same time make one for each, as in guide(pipe, SPARKE()): they may share pipe"
+                "this guided pipeline is in a call already, and report and latents are of one "
+                "call; for "
+                "calls at the same time make one for each, as in guide(pipe, SPARKE()): they may "
+                "share pipe"
             )
         try:
             return call(self, *args, **kwargs)

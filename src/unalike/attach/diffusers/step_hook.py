@@ -1,5 +1,4 @@
-"""Routes a scheduler's `step` through guidance while a pipeline runs, and puts everything back
-afterwards.
+"""Route a scheduler's steps through guidance while a pipeline runs.
 
 `step` and `set_timesteps` are bound on the instance, so the scheduler keeps its class, its
 signature and its place in the pipeline, and a deep copy of it steps itself, unguided. The guidance
@@ -28,18 +27,18 @@ _MARK = "_unalike_binding"
 
 
 class Guidance(Protocol):
-    """What a binding asks at each call."""
+    """The guidance that a binding asks at each call."""
 
     def reset(self) -> None:
         """A new schedule was set: nothing before it counts."""
         ...
 
     def correct(self, call: Call) -> Tensor | None:
-        """What to add to `call.x0` (R, …); None for nothing."""
+        """The correction of `call.x0` (R, …); None for none."""
         ...
 
     def finish(self, latents: Tensor) -> Tensor | None:
-        """What to return instead of the final latents (R, …); None to leave them."""
+        """Latents to return in place of the final ones (R, …); None to leave them."""
         ...
 
 
@@ -75,7 +74,8 @@ class Binding:
         levels.require(scheduler)
         if getattr(scheduler.step, _MARK, False):
             raise AttachmentError(
-                f"the {type(scheduler).__name__} of this pipeline is being guided already; let that call end first, "
+                f"the {type(scheduler).__name__} of this pipeline is being guided already; let "
+                "that call end first, "
                 "or give all methods to one guide(pipe, method, method)"
             )
         self._saved = {
@@ -86,7 +86,8 @@ class Binding:
         for name, own in self._saved.items():
             if getattr(own, "__self__", None) is not scheduler:
                 raise AttachmentError(
-                    f"{name} of this {type(scheduler).__name__} was replaced by something else than a method of it; remove that first, "
+                    f"{name} of this {type(scheduler).__name__} was replaced by something else "
+                    "than a method of it; remove that first, "
                     f"as in del pipe.scheduler.{name}"
                 )
         for name, routed in (("step", self._step), ("set_timesteps", self._set_timesteps)):
@@ -104,7 +105,8 @@ class Binding:
                 vars(self._scheduler).pop(name, None)
         if kind is None and self._pipe.scheduler is not self._scheduler:
             raise AttachmentError(
-                f"the pipeline's scheduler was replaced by a {type(self._pipe.scheduler).__name__} while it was guided, so the guidance "
+                "the pipeline's scheduler was replaced by a "
+                f"{type(self._pipe.scheduler).__name__} while it was guided, so the guidance "
                 "was lost on the way; set pipe.scheduler before the call"
             )
 
@@ -138,7 +140,8 @@ class Binding:
         kind = type(self._scheduler).__name__
         if not self._stepped:
             raise UnsupportedError(
-                f"{type(self._pipe).__name__} steps copies of its {kind} in place of the scheduler itself, which cannot be guided; use "
+                f"{type(self._pipe).__name__} steps copies of its {kind} in place of the "
+                "scheduler itself, which cannot be guided; use "
                 "another pipeline of this model, or call it without guide"
             )
         name = f"copy of scheduler ({kind})"
@@ -146,7 +149,7 @@ class Binding:
             self.unguided.append(name)
 
     def upcoming(self, timestep: float) -> UpcomingCall:
-        """What the evaluation of the model that is about to happen is for.
+        """The step that the next evaluation of the model belongs to.
 
         Args:
             timestep: what the model is given as such: the scheduler's own, or that on another scale
@@ -169,8 +172,10 @@ class Binding:
             1e-3, 0.01 * abs(times[index])
         ):  # bfloat16 may have rounded it twice, by up to 0.4 % each
             raise UnsupportedError(
-                f"the model is asked at timestep {timestep:g}, which is none of those that {type(scheduler).__name__} still has to take; "
-                "methods that act on prompts need to know at which step they are: leave them out for this pipeline"
+                f"the model is asked at timestep {timestep:g}, which is none of those that "
+                f"{type(scheduler).__name__} still has to take; "
+                "methods that act on prompts need to know at which step they are: leave them out "
+                "for this pipeline"
             )
         levels.position(
             scheduler, levels.schedule(scheduler)[index], self._position
@@ -268,16 +273,19 @@ def _refuse(scheduler: Any, arguments: dict[str, Any]) -> None:
     name = type(scheduler).__name__
     if arguments.get("s_churn", 0) > 0:
         raise UnsupportedError(
-            f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample after the model has seen it; use s_churn=0"
+            f"{name} was stepped with s_churn={arguments['s_churn']}, which moves the sample "
+            "after the model has seen it; use s_churn=0"
         )
     timestep = arguments["timestep"]
     if arguments.get("per_token_timesteps") is not None or (
         isinstance(timestep, Tensor) and bool((timestep != levels.first(timestep)).any())
     ):
         raise UnsupportedError(
-            f"{name} was stepped with different timesteps for tokens or images; only one timestep for the whole batch can be guided"
+            f"{name} was stepped with different timesteps for tokens or images; only one timestep "
+            "for the whole batch can be guided"
         )
     if arguments.get("pred_original_sample") is not None:
         raise UnsupportedError(
-            f"{name} was given pred_original_sample, which overrides the model's output; leave it out to guide this pipeline"
+            f"{name} was given pred_original_sample, which overrides the model's output; leave it "
+            "out to guide this pipeline"
         )

@@ -1,4 +1,4 @@
-"""Tokenizers of a guided call: which no other thread uses, and whose ids tell its prompts.
+"""Give a guided call its own tokenizers, and recognise its prompts by their token ids.
 
 A tokenizer of transformers sets padding and truncation on its backend, and then encodes: with one
 tokenizer in two threads a call can get the padding of another. The backend of a guided call is a

@@ -1,6 +1,4 @@
-"""Images into the latents that a pipeline would have to end in to draw them, and shields made of
-those.
-"""
+"""Encode images into scheduler-space latents."""
 
 from __future__ import annotations
 
@@ -50,11 +48,13 @@ def encode_images(pipe: Any, images: Any, *, size: tuple[int, int] | None = None
         return _pixels(pipe, images, size)
     if vae is None or not hasattr(vae, "encode") or name == "vqgan":
         raise UnsupportedError(
-            f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be turned into its latents; give latents"
+            f"{type(pipe).__name__} has no vae with an encoder known here, so images cannot be "
+            "turned into its latents; give latents"
         )
     if Host(pipe).draws_videos or "audio_channels" in vae.config:
         raise UnsupportedError(
-            f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from images; give latents as its scheduler sees "
+            f"{type(pipe).__name__} makes videos or sounds, whose latents cannot be had from "
+            "images; give latents as its scheduler sees "
             "them, such as guided.latents of an earlier call"
         )
     pixels = _pixels(pipe, images, size)
@@ -119,7 +119,8 @@ def _pixels(pipe: Any, images: Any, size: tuple[int, int] | None) -> Tensor:
     sizes = {image.size for image in given} if isinstance(given, list) else set()
     if len(sizes) > 1 and size is None:
         raise OptionError(
-            f"images have {len(sizes)} different sizes; pass size=(height, width), that of the images "
+            f"images have {len(sizes)} different sizes; pass size=(height, width), that of the "
+            "images "
             "to be generated"
         )
     host = Host(pipe)
@@ -138,13 +139,14 @@ def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
         latents = latents[:, :, 0]
     if latents.ndim != 4:
         raise UnsupportedError(
-            f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those of images (C, H, W) are known"
+            f"{type(vae).__name__} makes latents of shape {tuple(latents.shape[1:])}; only those "
+            "of images (C, H, W) are known"
         )
     return _packed(pipe, scaled(pipe, latents))
 
 
 def of_one_frame(vae: Any) -> bool:
-    """Whether an autoencoder for images takes them as videos of one frame: (n, c, 1, h, w)."""
+    """True for an autoencoder that takes images as videos of one frame: (n, c, 1, h, w)."""
     return isinstance(vae, AutoencoderKLQwenImage)
 
 
@@ -203,6 +205,7 @@ def _packed(pipe: Any, latents: Tensor) -> Tensor:
         return latents
     if not host.packs_as_images:
         raise UnsupportedError(
-            f"{type(pipe).__name__} packs its latents in a way that is not known here; give latents as its scheduler sees them"
+            f"{type(pipe).__name__} packs its latents in a way that is not known here; give "
+            "latents as its scheduler sees them"
         )
     return host.pack(latents)

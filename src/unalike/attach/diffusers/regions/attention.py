@@ -1,6 +1,4 @@
-"""Where the words of a prompt are in the images that are being drawn, read from the denoiser's own
-attention.
-"""
+"""Locate words in images from the denoiser's attention."""
 
 from __future__ import annotations
 
@@ -129,7 +127,8 @@ class WordMaps:
         if self._sum is None:
             names = " and ".join(type(module).__name__ for module in self._denoisers)
             raise UnsupportedError(
-                f"the attention of {names} to its prompts was not seen, so that words cannot be found; use torch's own attention, "
+                f"the attention of {names} to its prompts was not seen, so that words cannot be "
+                "found; use torch's own attention, "
                 f"as in pipe.transformer.set_attention_backend('native'), or {_HINT}"
             )
         return dict(zip(self._tokens.words, self._sum / self._evaluations, strict=True))
@@ -153,7 +152,8 @@ class WordMaps:
             or not isinstance(positive, Tensor)
             or tokens.shape[1:] != positive.shape[1:]
         ):
-            return  # empty prompts that have a call and a length of their own; where nothing else comes, `maps` says so
+            # empty prompts with a call and a length of their own; `maps` refuses where no others come
+            return
         out = getattr(getattr(module, "config", None), "out_channels", None)
         images = len(positive) if sample is None else self._prompts.images(sample, out)
         found = positive_rows(
@@ -173,12 +173,14 @@ class WordMaps:
             or (self._joint and tokens.shape[1] != self._tokens.length)
         ):
             raise UnsupportedError(
-                f"{type(module).__name__} is not called with a sample and the tokens of the prompt for each image, so that words cannot be "
+                f"{type(module).__name__} is not called with a sample and the tokens of the "
+                "prompt for each image, so that words cannot be "
                 f"found; {_HINT}"
             )
         if len(rows) % self._tokens.prompts:
             raise UnsupportedError(
-                f"{len(rows)} images are drawn of {self._tokens.prompts} prompts, so words cannot be found; {_HINT}"
+                f"{len(rows)} images are drawn of {self._tokens.prompts} prompts, so words cannot "
+                f"be found; {_HINT}"
             )
         self._rows, self._grid, self._text = rows, self._cells(sample), tokens.shape[1]
         if self._joint:
@@ -307,7 +309,7 @@ class _Watch(TorchFunctionMode):
 
 
 def attends(pipe: Any) -> str:
-    """How a pipeline's denoiser attends to its prompts: "cross" or "joint".
+    """The kind of attention from a denoiser to its prompts: "cross" or "joint".
 
     Raises:
         UnsupportedError: where words cannot be found in it: it is compiled, draws videos, or
@@ -316,7 +318,8 @@ def attends(pipe: Any) -> str:
     name, found = type(pipe).__name__, [original(m) for m in Host(pipe).denoisers.values()]
     if any(is_compiled(part) for module in found for part in module.modules()):
         raise UnsupportedError(
-            f"the denoiser of {name} is compiled, so that its attention cannot be read for words; {_HINT}"
+            f"the denoiser of {name} is compiled, so that its attention cannot be read for words; "
+            f"{_HINT}"
         )
     if Host(pipe).draws_videos:
         raise UnsupportedError(f"{name} draws videos, in which words are not looked for; {_HINT}")
@@ -326,7 +329,8 @@ def attends(pipe: Any) -> str:
         return "joint"
     kinds = " and ".join(type(module).__name__ for module in found) or "no denoiser"
     raise UnsupportedError(
-        f"{name} has {kinds}, whose attention to words is not known here; words work with cross attention (Stable Diffusion, SDXL, PixArt) "
+        f"{name} has {kinds}, whose attention to words is not known here; words work with cross "
+        "attention (Stable Diffusion, SDXL, PixArt) "
         f"and with {', '.join(_TEXT_FIRST)}; {_HINT}"
     )
 

@@ -1,4 +1,4 @@
-"""Boxes, masks and maps as cells of a grid: the places of latents."""
+"""Convert boxes, masks and maps to cells of a grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SLACK = 1e-6
 
 
 def box_cells(box: Sequence[float], height: int, width: int) -> Tensor:
-    """Which cells of a grid lie in a box: (1, height, width) bool.
+    """The cells of a grid that lie in a box: (1, height, width) bool.
 
     The edges are rounded to the nearest between cells; where nothing would be left, the row or
     column with the middle of the box is inside.
@@ -59,7 +59,7 @@ def mask_cells(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def _overlap(pixels: int, cells: int) -> Tensor:
-    """Which share of each cell each pixel is, along one side: (cells, pixels), float64."""
+    """The share of each cell that each pixel covers, along one side: (cells, pixels)."""
     edges, marks = (
         torch.arange(cells + 1).double() / cells,
         torch.arange(pixels + 1).double() / pixels,

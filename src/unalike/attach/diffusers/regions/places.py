@@ -1,4 +1,4 @@
-"""Where in the latents of a running pipeline the regions are that methods were given."""
+"""Resolve regions to latent-grid masks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Grid:
             )
         if self._host.packs and not self._host.packs_as_images:
             raise UnsupportedError(
-                f"{name} packs its latents in a way that is not known here, so that a region cannot be found in them; leave region out"
+                f"{name} packs its latents in a way that is not known here, so that a region "
+                "cannot be found in them; leave region out"
             )
 
     def cells(self, latents: Tensor) -> tuple[int, int]:
@@ -82,8 +83,10 @@ class Grid:
             return latents.shape[-2], latents.shape[-1]
         if latents.ndim != 3 or not self._host.packs:
             raise UnsupportedError(
-                f"latents of {self._host.name} have shape {tuple(latents.shape[1:])}, which has no places; allowed: "
-                "(C, h, w) of images, (C, F, h, w) of videos, and packed ones (S, C); leave region out"
+                f"latents of {self._host.name} have shape {tuple(latents.shape[1:])}, which has "
+                "no places; allowed: "
+                "(C, h, w) of images, (C, F, h, w) of videos, and packed ones (S, C); leave "
+                "region out"
             )
         height, width = self.pixels
         rows, columns = self._host.packed_cells((height, width))
@@ -95,7 +98,8 @@ class Grid:
             or self._host.pack(torch.empty(1, channels, *cells)).shape[1:] != latents.shape[1:]
         ):
             raise UnsupportedError(
-                f"{self._host.name} makes {latents.shape[1]} tokens an image, which are not those of {height}×{width} pixels; "
+                f"{self._host.name} makes {latents.shape[1]} tokens an image, which are not those "
+                f"of {height}×{width} pixels; "
                 "give the call the size of its images, as in height=1024, width=1024"
             )
         return cells
@@ -203,7 +207,8 @@ class Places:
     def _cells_of(self, words: Sequence[str]) -> Tensor:
         if self._found is None or not set(words) <= set(self._words):
             raise OptionError(
-                f"region names the words {', '.join(map(repr, words))}, which no method of this call has as its region; words have to be "
+                f"region names the words {', '.join(map(repr, words))}, which no method of this "
+                "call has as its region; words have to be "
                 "known before the call: keep them in a field of the method with the name region"
             )
         maps = self._found.maps
@@ -224,7 +229,8 @@ def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: in
     """
     if not mask.any():
         raise OptionError(
-            "region is a mask with nothing inside, so that nothing would be done; leave the method out, or give mask > 0"
+            "region is a mask with nothing inside, so that nothing would be done; leave the "
+            "method out, or give mask > 0"
         )
     if tuple(mask.shape[-2:]) not in sizes.values():
         allowed = " or ".join(
@@ -232,10 +238,12 @@ def _require_fitting(mask: Tensor, sizes: dict[str, tuple[int, int]], images: in
         )
         height, width = next(iter(sizes.values()))
         raise OptionError(
-            f"region is a mask of {mask.shape[-2]}×{mask.shape[-1]} (height × width); allowed: {allowed}; resize it, as in "
+            f"region is a mask of {mask.shape[-2]}×{mask.shape[-1]} (height × width); allowed: "
+            f"{allowed}; resize it, as in "
             f"region=image.resize(({width}, {height}))"
         )
     if mask.ndim == 3 and images is not None and len(mask) not in (1, images):
         raise OptionError(
-            f"region has {len(mask)} masks and this call makes {images} images; give one mask for all, or one for each image"
+            f"region has {len(mask)} masks and this call makes {images} images; give one mask for "
+            "all, or one for each image"
         )

@@ -1,4 +1,4 @@
-"""Which tokens of a prompt belong to words, as the text encoders of a pipeline read it."""
+"""Find the tokens of words in a prompt."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def word_tokens(
     prompts = texts["prompt"]
     if prompts is None:
         raise OptionError(
-            f"region names the words {names}, and this call has no prompt as text; pass prompt=, or give a mask or a box"
+            f"region names the words {names}, and this call has no prompt as text; pass prompt=, "
+            "or give a mask or a box"
         )
     asked = {
         name: [_with(words, text) for text in column] if append else column
@@ -99,7 +100,8 @@ def word_tokens(
             if not row:
                 own = ", ".join(re.findall(r"\w+", prompt)) or "none"
                 raise OptionError(
-                    f"region names the word {word!r}, which is not among the tokens of the prompt {prompt!r}; its words are {own}; name "
+                    f"region names the word {word!r}, which is not among the tokens of the prompt "
+                    f"{prompt!r}; its words are {own}; name "
                     "one of them, or give a mask or a box"
                 )
     return tokens
@@ -117,7 +119,8 @@ def _tokens(
     embeddings = parts[0]
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 3 or len(embeddings) != count:
         raise UnsupportedError(
-            f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or a box as region"
+            f"{type(pipe).__name__} does not encode prompts into tokens (P, L, p); give a mask or "
+            "a box as region"
         )
     padded = next(
         (
@@ -161,7 +164,8 @@ def _encoded(
     encode = host.part("encode_prompt")
     if encode is None:
         raise UnsupportedError(
-            f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a mask or a box as region"
+            f"{type(pipe).__name__} has no encode_prompt, so that words cannot be found; give a "
+            "mask or a box as region"
         )
     accepted = inspect.signature(encode).parameters
     shared = {
@@ -218,8 +222,10 @@ def _places(pipe: Any, ids: dict[str, Tensor], row: int, word: str, length: int)
             )  # of a template that stands before the prompt
             if len(rows) <= row or dropped != (host.template_length if dropped else 0):
                 raise UnsupportedError(
-                    f"{type(pipe).__name__} gives its denoiser {length} tokens of a prompt, which are not those that its {name} reads "
-                    f"({rows.shape[1]}), so that words cannot be found; give a mask or a box as region"
+                    f"{type(pipe).__name__} gives its denoiser {length} tokens of a prompt, which "
+                    f"are not those that its {name} reads "
+                    f"({rows.shape[1]}), so that words cannot be found; give a mask or a box as "
+                    "region"
                 )
             tokenizer = host.part(name.replace("text_encoder", "tokenizer"))
             found |= {
