@@ -376,8 +376,8 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figure_table() -> str:
-    """The figures of `unalike score`, a row a figure."""
-    lines = ["| figure | in the files | needs | better | what it says |", "|---|---|---|---|---|"]
+    """The scores of `unalike score`, a row a score."""
+    lines = ["| score | in the files | needs | better | what it says |", "|---|---|---|---|---|"]
     needs = {"diversity": "", "prompts": "prompts", "reference": "a reference"}
     for name, m in METRICS.items():
         lines.append(f"| {m.title} | `{name}` | {needs[m.group]} | {m.better} | {m.meaning} |")

@@ -113,7 +113,8 @@ def test_parquet_is_refused_when_its_columns_are_others(tmp_path):
 def test_images_without_a_prompt_are_named_when_files_are_matched():
     with pytest.raises(
         OptionError,
-        match=r"7 of 8 images have no prompt in p.csv: 1.png, 2.png, 3.png, 4.png, 5.png, …; .* such as '0.png'",
+        match=r"7 of 8 images have no prompt in p.csv: 1.png, 2.png, 3.png, 4.png, 5.png, …; .* "
+        "such as '0.png'",
     ):
         matched([f"{i}.png" for i in range(8)], {"0.png": "cat"}, "p.csv")
 
