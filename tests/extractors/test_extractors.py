@@ -13,7 +13,7 @@ from transformers import CLIPModel, Dinov2Model
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from unalike.attach.diffusers import vae as latents
-from unalike.errors import OptionError, StoreError, UnsupportedError
+from unalike.errors import NumericsError, OptionError, StoreError, UnsupportedError
 from unalike.extractors import EXTRACTORS, extractor
 from unalike.extractors.clip import MEAN, STD, Clip
 from unalike.kernels import Cosine
@@ -323,3 +323,10 @@ def test_every_row_says_what_it_sees_and_has_a_home():
         assert row.summary
         if name != "Inception":  # whose library need not be there
             assert isinstance(getattr(importlib.import_module(module), name), type)
+
+
+def test_prompt_features_are_refused_when_they_are_not_finite(clip_folder):
+    own = extractor(f"clip:{clip_folder}", device="cpu")
+    own.model.text_projection.weight.data.fill_(torch.inf)
+    with pytest.raises(NumericsError, match="features 'clip' of prompt 0 of the batch have NaN"):
+        own.prompt_features(["cat"])

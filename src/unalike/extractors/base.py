@@ -105,13 +105,21 @@ class Extractor(ABC):
                 for part in images.split(self.batch_size)
             ]
         )
-        if not torch.isfinite(found).all():
-            bad = (~found.isfinite().all(dim=1)).nonzero()[0].item()
+        self.require_finite(found, "image")
+        return found
+
+    def require_finite(self, found: Tensor, what: str) -> None:
+        """Refuse features (n, d) with NaN or infinity; the message names the first image or prompt.
+
+        Raises:
+            NumericsError: for such features.
+        """
+        bad = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if bad:
             raise NumericsError(
-                f"the features {self.name!r} of image {bad} of the batch have NaN or infinity; "
+                f"the features {self.name!r} of {what} {bad[0]} of the batch have NaN or infinity; "
                 "choose other features"
             )
-        return found
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor | None:
         """Embeddings (n, d) of prompts in the space of `features`, for CLIPScore.

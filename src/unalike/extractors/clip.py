@@ -67,7 +67,9 @@ class Clip(Extractor):
             self._text(prompts[i : i + self.batch_size])
             for i in range(0, len(prompts), self.batch_size)
         ]
-        return torch.cat(parts).float().cpu()
+        found = torch.cat(parts).float().cpu()
+        self.require_finite(found, "prompt")
+        return found
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
         length = self.model.config.text_config.max_position_embeddings
