@@ -40,28 +40,6 @@ OTHER = re.compile(r"\||#|<!|!\[|```|$")
 """The beginning of a line that is no prose: table, heading, mark, figure, code, empty."""
 ITEM = re.compile(r"- |\d+\. ")
 
-PIPELINES_CONCURRENCY = """## What may run concurrently
-
-A guided call runs on a stand-in of the pipeline: the same class and the same weights, with a scheduler, hooks and call settings of its own.
-Other calls of what it shares stay bit-identical, and so does the guided call. Tested with SPARKE, SPELL, CADS, interval guidance and regions
-given as words:
-
-| beside a guided call | |
-|---|---|
-| an unguided call of the same pipeline, in a callback, a thread or an asyncio task | works |
-| a call of another pipeline that shares its U-Net, transformer, VAE, text encoder or scheduler | works |
-| a call of another guided pipeline around the same pipeline: `guide(pipe, …)` twice | works; they may share a `Memory` |
-| a second call of the same guided pipeline, in a callback or a thread | refused: `report` and `latents` are of one call |
-
-- A callback is given the stand-in. Calling it draws unguided; setting `_guidance_scale` or `_interrupt` on it, or on the guided pipeline,
-  acts on the running call. On the original pipeline only `_interrupt` does.
-- After the call the pipeline and its scheduler are as they were before it: read `guided.report` and `guided.latents`, not
-  `pipe.scheduler.timesteps`.
-- Two *unguided* calls of one pipeline in two threads are mixed up by diffusers itself, and one tokenizer in two threads by transformers.
-  In a guided call both are copies.
-- What diffusers itself changes on shared models during a call is seen by all: attention processors of perturbed-attention guidance, the
-  LoRA scale of a call, and float16 VAEs of SDXL, which are decoded in float32."""
-
 
 def introduction(name: str) -> str:
     """The text that a generated page begins with."""

@@ -146,9 +146,9 @@ def guide(
 class GuidedPipeline:
     """A pipeline with guidance, made by `guide`.
 
-    Calling it takes the arguments of the pipeline and returns what the pipeline returns. The
-    pipeline is changed only while a call runs and put back whatever happens; a call that fails
-    leaves the memory as it was. Every other attribute is the pipeline's own. Its class counts as
+    Calling it takes the arguments of the pipeline and returns what the pipeline returns. A call
+    runs on a stand-in of the pipeline, so that the pipeline and other calls of its models stay as
+    they are; a call that fails leaves the memory as it was. Every other attribute is the pipeline's own. Its class counts as
     the pipeline's, so that diffusers makes others of its models, as in
     `AutoPipelineForImage2Image.from_pipe(guided)`; those are not guided until `guide` is called.
 
