@@ -268,6 +268,7 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
     shield = Shield.open(tmp_path / "shield")
     assert second.record["shield"] == {
         "name": "shield",
+        "certified": "latents",
         **shield.summary(),
         "on_violation": "move",
         "attempts": None,
