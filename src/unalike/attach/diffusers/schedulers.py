@@ -39,6 +39,7 @@ LevelMap = Callable[[Any, Any], SchedulerLevel]
 """`(scheduler, timestep) -> SchedulerLevel`, read right before the scheduler's own `step`; its step
 index, if it has one, is set by then.
 """
+_ROUNDED = 1e-5  # relative difference of sigmas that are one, up to rounding
 _SWITCHES = ("stochastic_sampling", "clip_sample", "thresholding")
 
 
@@ -179,8 +180,9 @@ def _require_one_way(scheduler: Any, times: Tensor) -> None:
     sigmas = getattr(scheduler, "sigmas", None)
     name, given = ("timesteps", times) if not isinstance(sigmas, Tensor) else ("sigmas", sigmas)
     values = given.tolist()
-    falls = all(a >= b for a, b in pairwise(values))
-    if not falls and not all(a <= b for a, b in pairwise(values)):
+    steps = [(a, b, _ROUNDED * max(abs(a), abs(b))) for a, b in pairwise(values)]
+    falls = all(b <= a + off for a, b, off in steps)
+    if not falls and not all(a <= b + off for a, b, off in steps):
         shown = ", ".join(f"{value:g}" for value in values[:8]) + (", …" * (len(values) > 8))
         raise UnsupportedError(
             f"the {name} of this {type(scheduler).__name__} go up and down ({shown}); only a "
