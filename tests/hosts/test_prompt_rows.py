@@ -147,7 +147,7 @@ def arguments(name: str, prompts: list[str], each: int = 1, **more: Any) -> dict
             "noise_level": 20,
         }
     elif name in EDITS:
-        own = {"image": IMAGE["image"].expand(len(prompts), -1, -1, -1)}
+        own = {"image": IMAGE["image"].expand(len(prompts) * each, -1, -1, -1)}
     else:
         own = {**SQUARE}
     return call(prompts, each, **own, **more)
@@ -179,6 +179,24 @@ def test_first_block_is_treated_when_images_are_edited(
 ) -> None:
     asked = arguments(name, ["cat", "dog"], 1, guidance_scale=3.0, negative_prompt=negative)
     assert treated(build(name), asked) == [[True] * 2 + [False] * 4] * 2
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_first_block_is_treated_when_several_images_of_a_prompt_are_edited(
+    build: Any, name: str
+) -> None:
+    asked = arguments(name, ["cat"], 2, guidance_scale=3.0, negative_prompt=["owl"])
+    assert treated(build(name), asked) == [[True] * 2 + [False] * 4] * 2
+
+
+@pytest.mark.parametrize("name", [*PAG, "edit-sdxl"])
+def test_words_are_found_when_the_batch_has_other_blocks_than_two(build: Any, name: str) -> None:
+    pipe, method = build(name), SPARKE(strength=0.2, region=["cat"])
+    asked = arguments(name, ["a cat", "cat"], guidance_scale=3.0)
+    guided = guide(pipe, method)
+    guided(**asked)
+    assert guided.report is not None
+    assert len(guided.report.images) == 2
 
 
 @pytest.mark.parametrize("name", EDITS)
