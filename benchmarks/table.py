@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, close_to
 
 if TYPE_CHECKING:
     from benchmarks.base import (
@@ -102,7 +101,7 @@ def load(name: str) -> Benchmark:
     """
     names = available()
     if name not in names:
-        close = get_close_matches(name, names, n=1, cutoff=0.5)
+        close = close_to(name, names)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise OptionError(f"benchmark is {name!r}; allowed: {', '.join(map(repr, names))}{hint}")
     return import_module(BENCHMARKS[name].home).BENCHMARK

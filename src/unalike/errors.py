@@ -21,9 +21,17 @@ import string
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 from typing import Any
 
-_UNSET: Any = object()
+
+class _Missing(Enum):
+    """Stands for no value; a copy of it is itself."""
+
+    VALUE = 0
+
+
+_UNSET: Any = _Missing.VALUE
 _LONGEST = 100
 
 

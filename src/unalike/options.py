@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
@@ -17,7 +18,7 @@ from typing import Any
 from unalike.errors import Literal, Message, Option, OptionError, named
 
 LARGEST_SEED = 2**63 - 1
-_NAME_BYTES = 255
+_BYTES = 255
 
 
 def option(
@@ -126,6 +127,14 @@ def fault_of_text(text: str) -> str | None:
     return None
 
 
+def fault_of_name(text: str) -> str | None:
+    """What is wrong with the name of a file or of what may be one; None where nothing is."""
+    fault = fault_of_text(text)
+    if fault is None and max((len(part.encode()) for part in Path(text).parts), default=0) > _BYTES:
+        return f"has a name of more than {_BYTES} bytes"
+    return fault
+
+
 def allowed(f: Field[Any]) -> str:
     """The allowed values of an option in words, for help and tables."""
     return str(_allowed(f, f.metadata["choices"]))
@@ -159,9 +168,7 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
     else:
         raise _refused(f, value, owner)
     for i, text in enumerate(texts):
-        fault = fault_of_text(text)
-        if fault is None and kind is not tuple and _longest_name(text) > _NAME_BYTES:
-            fault = f"has a name of more than {_NAME_BYTES} bytes"
+        fault = fault_of_text(text) if kind is tuple else fault_of_name(text)
         if fault:
             which = f" number {i + 1}" if len(texts) > 1 else ""
             raise OptionError(
@@ -176,11 +183,6 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
                 )
             )
     return tuple(texts) if kind is tuple else kind(texts[0])
-
-
-def _longest_name(text: str) -> int:
-    """The bytes of the longest name in a path."""
-    return max((len(name.encode()) for name in Path(text).parts), default=0)
 
 
 def _refused(f: Field[Any], value: Any, owner: str | None) -> OptionError:
@@ -204,6 +206,8 @@ def _example(f: Field[Any], owner: str | None) -> Option:
 
 def _fits(rule: Mapping[str, Any], number: int | float) -> bool:
     if isinstance(number, float) and (rule["kind"] is int or not math.isfinite(number)):
+        return False
+    if rule["kind"] is float and abs(number) > sys.float_info.max:
         return False
     return (
         (rule["low"] is None or number >= rule["low"])

@@ -117,12 +117,12 @@ def test_batch_of_none_is_refused():
 @pytest.mark.parametrize("kind", ["clip", "dinov2", "latents"])
 def test_folder_is_refused_when_it_holds_something_else(kind, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(StoreError, match=f"--features {kind}:FOLDER"):
+    with pytest.raises(StoreError, match=f"features={kind}:FOLDER"):
         extractor(f"{kind}:{tmp_path}", device="cpu")
 
 
 def test_source_is_refused_when_it_is_neither_a_folder_nor_a_hub_id(tmp_path):
-    with pytest.raises(OptionError, match="Without any download: --features pixels"):
+    with pytest.raises(OptionError, match="Without any download: features='pixels'"):
         extractor(f"clip:{tmp_path / 'no' / 'such' / 'folder'}", device="cpu")
 
 

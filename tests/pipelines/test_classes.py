@@ -30,7 +30,7 @@ def test_name_counts_more_than_the_number_when_they_differ():
 def test_message_lists_the_classes_when_the_prompt_is_none(prompt):
     with pytest.raises(
         OptionError,
-        match=r"Allowed: a number from 0 to 2, or a name: tench, goldfish, great white shark",
+        match=r"allowed: a number from 0 to 2, or a name: tench, goldfish, great white shark",
     ):
         class_ids(NAMED, ["tench", prompt])
 
@@ -41,7 +41,7 @@ def test_closest_name_is_suggested_when_the_prompt_is_nearly_one():
 
 
 def test_message_gives_the_numbers_when_the_pipeline_has_no_names():
-    with pytest.raises(OptionError, match=r"'cat' is no class .*Allowed: a number from 0 to 4$"):
+    with pytest.raises(OptionError, match=r"'cat' is no class .*allowed: a number from 0 to 4$"):
         class_ids(BARE, ["cat"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError, StoreError, named
+from unalike.errors import Literal, NumericsError, Option, OptionError, StoreError, named
 from unalike.fingerprint import fingerprint
 from unalike.hub import offline_options
 from unalike.kernels import Cosine, Kernel
@@ -172,11 +172,23 @@ def pretrained(kind: Any, source: str, features: str, **options: Any) -> Any:
         reason = " ".join(str(error).split())
         if folder.is_dir():
             raise StoreError(
-                f"the folder {str(folder)!r} has no {kind.__name__} that can be loaded ({reason}); "
-                f"give one that save_pretrained wrote, as in --features {features}:FOLDER"
+                named(
+                    "the folder {!r} has no {} that can be loaded ({}); give one that "
+                    "save_pretrained wrote, as in {}",
+                    str(folder),
+                    kind.__name__,
+                    reason,
+                    Option("features", Literal(f"{features}:FOLDER")),
+                )
             ) from error
         raise OptionError(
-            f"{kind.__name__} {source!r} is not to be had: it is no folder here, and the Hugging "
-            f"Face hub did not give it ({reason}). With its files in a folder: --features "
-            f"{features}:FOLDER. Without any download: --features pixels"
+            named(
+                "{} {!r} cannot be loaded: it is no folder here, and the Hugging Face hub did not "
+                "give it ({}). With its files in a folder: {}. Without any download: "
+                "{features='pixels'}",
+                kind.__name__,
+                source,
+                reason,
+                Option("features", Literal(f"{features}:FOLDER")),
+            )
         ) from error

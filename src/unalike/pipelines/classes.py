@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unalike.attach.diffusers.host import Host
-from unalike.errors import OptionError
+from unalike.errors import OptionError, close_to
 
 _LISTED = 40
 
@@ -53,7 +52,7 @@ def _classes(pipe: Any, names: Mapping[str, int]) -> int:
 
 
 def _unknown(prompt: str, pipe: Any, names: Mapping[str, int], numbers: range) -> str:
-    near = difflib.get_close_matches(prompt.strip().lower(), names, n=3)
+    near = close_to(prompt, names, 3)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
     listed = sorted(
         (name for name in names if not (name.isdecimal() and int(name) in numbers)),
@@ -64,5 +63,5 @@ def _unknown(prompt: str, pipe: Any, names: Mapping[str, int], numbers: range) -
     )
     allowed = f"a number from 0 to {len(numbers) - 1}" + (f", or a name: {shown}" if listed else "")
     return (
-        f"prompt {prompt!r} is no class that {type(pipe).__name__} draws; {hint}Allowed: {allowed}"
+        f"prompt {prompt!r} is no class that {type(pipe).__name__} draws; {hint}allowed: {allowed}"
     )

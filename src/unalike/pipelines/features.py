@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.vae import normalised
-from unalike.errors import StoreError, UnsupportedError
+from unalike.errors import StoreError, UnsupportedError, named
 from unalike.extractors.base import Extractor, pretrained
 from unalike.extractors.resizing import squared
 from unalike.pipelines.catalogue import MODELS
@@ -68,7 +68,11 @@ def _autoencoder(source: str) -> torch.nn.Module:
     kind = getattr(diffusers, (config.get("vae") or (None, ""))[1] or "", None)
     if kind is None or not hasattr(kind, "encode"):
         raise UnsupportedError(
-            f"{str(source)!r} has no autoencoder for images; choose a latent diffusion model, or --features pixels"
+            named(
+                "{!r} has no autoencoder for images; choose a latent diffusion model, or other "
+                "features, as in {features='pixels'}",
+                str(source),
+            )
         )
     model = pretrained(kind, source, "latents", subfolder="vae", dtype=torch.float32)
     if not isinstance(model.config.get("sample_size"), int):

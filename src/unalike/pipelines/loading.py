@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from unalike.errors import Message, OptionError, StoreError, did_you_mean, named
 from unalike.files import read_json
 from unalike.hub import offline_options
+from unalike.options import fault_of_name
 from unalike.pipelines.catalogue import MODELS, Model
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def find(name: str | Path) -> Source:
         StoreError: where the weights of a shipped model are missing.
     """
     if not isinstance(name, str | Path):
+        raise OptionError(_unknown(name))
+    if fault_of_name(str(name)):
         raise OptionError(_unknown(name))
     row = MODELS.get(str(name))
     if row is not None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, did_you_mean
 from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.vendi import VendiGuidance
@@ -226,9 +225,10 @@ def settings(arguments: dict[str, Any], defaults: Mapping[str, Any]) -> Settings
 def _require_one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     if value in allowed:
         return
-    close = get_close_matches(str(value), allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f", as in {name}={allowed[0]!r}"
-    raise OptionError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}{hint}")
+    raise OptionError(
+        f"{name} is {value!r}; {did_you_mean(value, allowed)}allowed: "
+        f"{', '.join(map(repr, allowed))}, as in {name}={allowed[0]!r}"
+    )
 
 
 def _require_number(

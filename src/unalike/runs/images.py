@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unalike.errors import OptionError
+from unalike.errors import Message, OptionError, named
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _SHOWN = 10
@@ -40,7 +40,7 @@ def reason(error: Exception, path: Path | None = None) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> str:
+def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> Message:
     """What to say of images that cannot be read.
 
     Args:
@@ -49,11 +49,17 @@ def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> str:
         bad: those that cannot be read, each with the reason.
 
     Example:
-        >>> refusal("'photos'", 3, [("a.png", "the file is empty")])
-        "1 of 3 images in 'photos' cannot be read: a.png (the file is empty). Mend or remove them, or leave them out with --skip-bad"
+        >>> print(refusal("'photos'", 3, [("a.png", "the file is empty")]))
+        1 of 3 images in 'photos' cannot be read: a.png (the file is empty). Mend or remove them, or leave them out: skip_bad=True
     """
     shown = "; ".join(f"{file} ({why})" for file, why in bad[:_SHOWN]) + (
         "; …" if len(bad) > _SHOWN else ""
     )
-    left = "" if len(bad) == total else ", or leave them out with --skip-bad"
-    return f"{len(bad)} of {total} images in {where} cannot be read: {shown}. Mend or remove them{left}"
+    left = "" if len(bad) == total else ", or leave them out: {skip_bad=True}"
+    return named(
+        "{} of {} images in {} cannot be read: {}. Mend or remove them" + left,
+        len(bad),
+        total,
+        where,
+        shown,
+    )

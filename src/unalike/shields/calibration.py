@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, named
 from unalike.kernels import power_of_two
 from unalike.shields.vectors import Vectors
 
@@ -100,8 +100,11 @@ def automatic_radius(
     )
     if not found:
         raise OptionError(
-            "radius is 'auto', and there is nothing to measure it on: it takes at least two "
-            "different protected images, or unguided generations; give a number, as in --radius 20"
+            named(
+                "{radius} is 'auto', and there is nothing to measure it on: it takes at least two "
+                "different protected images, or unguided generations; give a number, as in "
+                "{radius=20}"
+            )
         )
     radius = min(found)
     explanation: dict[str, Any] = {"quantile": quantile}

@@ -55,8 +55,7 @@ def stored_rows(
     _require(
         np.isfinite(rows),
         names,
-        f"is beyond the largest number of {dtype}; store the set in float32, as with --dtype "
-        "float32",
+        f"is beyond the largest number of {dtype}; store the set in float32",
     )
     rows += 0  # no -0, so that equal vectors have equal bytes
     return rows, float(np.linalg.norm(x - rows.astype(np.float64), axis=1).max(initial=0.0))

@@ -42,7 +42,7 @@ def test_all_unreadable_images_are_named_when_a_folder_is_refused(damaged):
     with pytest.raises(
         StoreError,
         match=r"3 of 6 images .* cannot be read: empty\.png .*; text\.jpg .*; torn\.webp .*"
-        "--skip-bad",
+        "skip_bad=True",
     ):
         extract(damaged, find_images(damaged), pixels_extractor(), skip_bad=False, tick=quiet)
 

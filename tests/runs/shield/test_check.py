@@ -173,7 +173,7 @@ def test_model_must_be_named_when_nothing_tells_it(tiny_sd_folder):
 
 def test_nothing_is_written_when_it_cannot_be_checked():
     Path("new/torn.png").write_text("x")
-    with pytest.raises(StoreError, match=r"new/torn.png .*--skip-bad"):
+    with pytest.raises(StoreError, match=r"new/torn.png .*skip_bad=True"):
         checked()
     assert not Path("found").exists()
     outcome = checked(skip_bad=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError, UnsupportedError
+from unalike.errors import Option, OptionError, UnsupportedError, named
 
 _AUTOENCODERS = ("vae", "vqvae", "vqgan", "movq")
 _DENOISERS = ("unet", "transformer", "transformer_2")
@@ -240,8 +240,12 @@ class Host:
             multiple = int(getattr(config, "vae_scale_factor", None) or self.scale_factor or 1)
             if any(n < 1 or n % multiple for n in asked):
                 raise OptionError(
-                    f"size is {asked[0]} {asked[1]}; height and width must be multiples of "
-                    f"{multiple}, as in --size 512 512"
+                    named(
+                        "{size} is {} {}; allowed: multiples of {} for height and width, as in {}",
+                        *asked,
+                        multiple,
+                        Option("size", (512, 512)),
+                    )
                 )
             return asked
         denoiser = self.part("unet") or self.part("transformer")
@@ -250,8 +254,11 @@ class Host:
         factor = self.scale_factor
         if sample is None or factor is None:
             raise UnsupportedError(
-                f"{self.name} does not say which size its images have; give height and width, as "
-                "in --size 512 512"
+                named(
+                    "{} does not say which size its images have; give height and width, as in {}",
+                    self.name,
+                    Option("size", (512, 512)),
+                )
             )
         height, width = (sample, sample) if isinstance(sample, int) else sample
         return height * factor, width * factor

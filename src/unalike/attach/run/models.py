@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unalike.attach.spaces import Space
-from unalike.errors import StoreError
+from unalike.errors import StoreError, named
 from unalike.memory import Memory
 
 
@@ -27,9 +27,13 @@ def require_same_models(memory: Memory, models: Models) -> None:
     if held and not any(_models_of(Space.parse(name)) == models for name in held):
         other = next(iter(held))
         raise StoreError(
-            f"the memory holds samples of another model ({other}) and none of this one "
-            f"({models.latents} {models.prompts}), and they cannot be compared; begin a new one "
-            "with Memory(), or give each model a file of its own with --memory"
+            named(
+                "the memory holds samples of another model ({}) and none of this one ({} {}), and "
+                "they cannot be compared; give each model a memory of its own, as in {memory=FILE}",
+                other,
+                models.latents,
+                models.prompts,
+            )
         )
 
 

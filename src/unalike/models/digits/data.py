@@ -4,7 +4,6 @@ for a class.
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import resources
 
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, did_you_mean
 
 SIDE = 16
 CLASSES = 10
@@ -73,10 +72,8 @@ def class_index(label: int | str) -> int:
     known = {str(i): i for i in range(CLASSES)} | {name: i for i, name in enumerate(NAMES)}
     text = str(label).strip().lower()
     if text not in known or isinstance(label, bool):
-        near = difflib.get_close_matches(text, NAMES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise OptionError(
-            f"label {label!r} is no class of the digits; {hint}Allowed: 0 to {CLASSES - 1}, or "
+            f"label {label!r} is no class of the digits; {did_you_mean(text, NAMES)}allowed: 0 to {CLASSES - 1}, or "
             f"{', '.join(NAMES)}"
         )
     return known[text]

@@ -4,7 +4,6 @@ prompt.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, close_to
 
 SIDE = 64
 
@@ -215,7 +214,7 @@ def truth(prompt: str) -> Tensor:
     known = _images_by_caption()
     images = known.get(normalised(prompt))
     if images is None:
-        near = difflib.get_close_matches(normalised(prompt), known, n=5, cutoff=0.5)
+        near = close_to(normalised(prompt), known, 5)
         hint = (
             f"closest: {', '.join(near)}"
             if near

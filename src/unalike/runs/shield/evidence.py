@@ -15,7 +15,7 @@ from unalike import tensorfile
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
-from unalike.errors import OptionError, StoreError, named
+from unalike.errors import Literal, Option, OptionError, StoreError, named
 from unalike.extractors.base import torch_device
 from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
@@ -215,9 +215,13 @@ def latent_encoder(
     own = latent_space(latent_model(pipe), protected.shape)
     if own != protected.space:
         raise StoreError(
-            f"the protected set is of {protected.space!r} and the latents of the model "
-            f"{str(name)!r} are of {own!r}; give the model "
-            "that the run was drawn with, as in --model DIR"
+            named(
+                "the protected set is of {!r} and the latents of the model {!r} are of {!r}; give "
+                "the model that the run was drawn with, as in {model=DIR}",
+                protected.space,
+                str(name),
+                own,
+            )
         )
     pipe = pipe.to(torch_device(device))
 
@@ -244,9 +248,14 @@ def feature_encoder(protected: Shield, space: str | None, device: str) -> Encode
     encoder = FeatureEncoder(space or str(protected.embedding), device=device, batch_size=1)
     if encoder.space != protected.space:
         raise StoreError(
-            f"the protected set is of {protected.space!r} and {space or protected.embedding!r} "
-            f"makes {encoder.space!r}; give the features "
-            "that it was built with, as in --space clip:FOLDER"
+            named(
+                "the protected set is of {!r} and {!r} makes {!r}; give the features that it was "
+                "built with, as in {}",
+                protected.space,
+                space or protected.embedding,
+                encoder.space,
+                Option("space", Literal("clip:FOLDER")),
+            )
         )
     return lambda image: encoder.encode([image]).flatten().double().cpu().numpy()
 

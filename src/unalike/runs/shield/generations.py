@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach import guide
-from unalike.errors import OptionError
+from unalike.errors import OptionError, named
 from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
 from unalike.runs.progress import Progress
@@ -68,8 +68,12 @@ def _points(features: Sequence[Tensor], memory: Memory, encoder: Encoder) -> Ten
     assert view is not None
     if view.latents.shape[1] != torch.Size(encoder.shape).numel():
         raise OptionError(
-            f"the model draws latents of {view.latents.shape[1]} numbers, and those of images of "
-            f"the size {encoder.size} have "
-            f"{torch.Size(encoder.shape).numel()}; leave out --size, or give the radius as a number"
+            named(
+                "the model draws latents of {} numbers, and those of images of the size {} have "
+                "{}; leave {size} out, or give a number, as in {radius=20}",
+                view.latents.shape[1],
+                encoder.size,
+                torch.Size(encoder.shape).numel(),
+            )
         )
     return view.latents
