@@ -26,7 +26,9 @@ def test_size_is_refused_when_the_autoencoder_would_change_it(tiny_sd):
     assert Host(tiny_sd).image_size((24, 16)) == (24, 16)
     assert encode_images(tiny_sd, [Image.new("RGB", (9, 7))], size=(24, 16)).shape == (1, 4, 12, 8)
     for size in ((25, 16), (16, 15), (0, 16), (-2, 16)):
-        with pytest.raises(OptionError, match=r"multiples of 2, as in --size 512 512"):
+        with pytest.raises(
+            OptionError, match=r"multiples of 2 for height and width, as in size=\(512, 512\)"
+        ):
             Host(tiny_sd).image_size(size)
 
 
