@@ -134,8 +134,8 @@ def page(folder: Path) -> str:
     parts = [
         "## Ambient: comparing images in place of latents",
         (
-            "What does comparing images in place of latents bring, and what does it cost? `python -m "
-            "benchmarks ambient`"
+            "What does comparing images in place of latents bring, and what does it cost? `python "
+            "-m benchmarks ambient`"
         ),
         "`SPARKE(embed=…)`, the ambient variant of the paper, decodes each prediction, embeds the "
         "image, and takes the gradient back through both networks. Here the embedding is that of "

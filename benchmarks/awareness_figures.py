@@ -142,6 +142,7 @@ def draw_pictures(
                 if alone
                 else "empty memory"
             )
-            label = f"{first}\n{'the images do not see each other' if alone else 'the images see each other'}"
+            seen = "do not see each other" if alone else "see each other"
+            label = f"{first}\nthe images {seen}"
             row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
         figure.suptitle(f"“{prompt}”, the same seeds in each column", fontsize=9)

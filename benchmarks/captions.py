@@ -137,7 +137,8 @@ def build_captions(
         >>> folder = Path(tempfile.mkdtemp())
         >>> lines = [f"http://{site}.org/1.jpg{chr(9)}a red kite{chr(10)}" for site in "abcd"]
         >>> _ = (folder / "table.tsv").write_text("".join(lines))
-        >>> found = build_captions(folder / "table.tsv", folder / "out", CaptionFilters(validation=0))
+        >>> filters = CaptionFilters(validation=0)
+        >>> found = build_captions(folder / "table.tsv", folder / "out", filters)
         >>> found["splits"]["test"]
         {'captions': 1, 'images': 4}
     """
@@ -183,7 +184,8 @@ def place(url: str, domain: str) -> str:
     (`example.co.uk`); an address of numbers is one as a whole.
 
     Example:
-        >>> place("https://img7.example.co.uk/kite.jpg", "site"), place("https://img7.example.co.uk/kite.jpg", "suffix")
+        >>> url = "https://img7.example.co.uk/kite.jpg"
+        >>> place(url, "site"), place(url, "suffix")
         ('example.co.uk', 'uk')
     """
     found = HOST.match(url)

@@ -24,7 +24,7 @@ from unalike.kernels import unit_rows
 
 PROMPTS, MODES, STEPS = 4, 8, 24
 _EMBEDDING = 16  # numbers of a prompt's embedding
-_SHARPNESS = 20.0  # of the blend: another prompt has at most exp(-20) of the weight of one that is given as it is
+_SHARPNESS = 20.0  # of the blend: other prompts weigh at most exp(-20) of the given one
 _NOISIEST = (
     0.99  # time at which sampling begins; at 1 there is no signal, and most methods divide by it
 )

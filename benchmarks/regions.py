@@ -264,7 +264,8 @@ def _agreement(first: Tensor, last: Tensor) -> float:
 
 def shown_of(case: Case, found: Compared, count: int) -> Shown:
     """What the figure shows of a case."""
-    title = f"“{case.prompt}”, {'“' + case.region + '”' if isinstance(case.region, str) else 'left half'}"
+    region = f"“{case.region}”" if isinstance(case.region, str) else "left half"
+    title = f"“{case.prompt}”, {region}"
     if case.stop < 1:
         title += f", strength {case.strength:g} until {case.stop:.0%}"
     rows = {

@@ -41,8 +41,8 @@ BENCHMARKS: dict[str, Row] = {
     "pareto": Row(
         "benchmarks.pareto",
         (
-            "Which method finds the most right images at which precision, on the shipped models, all "
-            "tuned alike?"
+            "Which method finds the most right images at which precision, on the shipped models, "
+            "all tuned alike?"
         ),
     ),
     "sparsity": Row(
@@ -66,8 +66,8 @@ BENCHMARKS: dict[str, Row] = {
     "shield_emoji": Row(
         "benchmarks.shield_emoji",
         (
-            "How many images are copies of training images, without and with a shield, and what does "
-            "keeping them out cost?"
+            "How many images are copies of training images, without and with a shield, and what "
+            "does keeping them out cost?"
         ),
     ),
     "shield_search": Row(

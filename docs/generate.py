@@ -123,7 +123,7 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 
 
 def stub(package: str) -> str:
-    """The names of a package that imports them when they are used, for type checkers and editors."""
+    """The stub of a package that imports its names when they are used, for type checkers."""
     module = import_module(package)
     homes = module._homes()
     lines = [f'"""Written by `python docs/generate.py`: the names of {package}."""', ""]
@@ -210,8 +210,8 @@ def pipelines_page() -> str:
     limits = list(dict.fromkeys(limit for family in FAMILIES for limit in family.limits))
     lines = [
         (
-            "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of what "
-            "images show |"
+            "| family | pipeline | the scheduler sees | | CADS | interval guidance | shields of "
+            "what images show |"
         ),
         "|---|---|---|---|---|---|---|",
     ]
@@ -260,8 +260,8 @@ def emoji_summary(record: Mapping[str, Any]) -> str:
     lines = [
         f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all images.",
         (
-            f"- {which} drawn once (CFG 3, {record['steps']} steps): the nearest image is the right "
-            f"one for {names['named']:.1%},"
+            f"- {which} drawn once (CFG 3, {record['steps']} steps): the nearest image is the "
+            f"right one for {names['named']:.1%},"
         ),
         f"  and the judge accepts it as that for {names['named_and_shown']:.1%}.",
         (
@@ -315,8 +315,8 @@ def digits_tables(record: Mapping[str, Any]) -> dict[str, str]:
     samples = [
         f"- Autoencoder: {record['autoencoder_psnr']:.1f} dB over all images.",
         (
-            f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} held-out "
-            "images rightly."
+            f"- Classifier: names {classifier['accuracy']:.1%} of {classifier['pictures']} "
+            "held-out images rightly."
         ),
         (
             f"- {record['samples']} samples of each class in {record['steps']} steps, the k-NN "

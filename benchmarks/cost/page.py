@@ -24,18 +24,18 @@ _RULES = """How the comparison is kept fair:
 - Steps are timed inside a run, after the first. The results have the time of the first step, with
   what a method prepares there, as `first_seconds`. The published way has normalised stored samples
   and their Gram matrices from the start, as those implementations do.
-- Left out of the published way, in its favour: encoding the prompt anew at each step, its checks and
-  its logging.
-- Prompts are variations of eight unlike ones, in turn. For each image SPARKE reads the samples of its
-  own prompt, by a bound on the weight of the others: in a batch of eight images with eight prompts
-  all samples are read, each for one image. Real prompts are less unlike.
+- Left out of the published way, in its favour: encoding the prompt anew at each step, its checks
+  and its logging.
+- Prompts are variations of eight unlike ones, in turn. For each image SPARKE reads the samples of
+  its own prompt, by a bound on the weight of the others: in a batch of eight images with eight
+  prompts all samples are read, each for one image. Real prompts are less unlike.
 - Ratios are of the same batch, so they hold per image. In a batch, SPARKE, SPELL and Vendi guidance
   also count the other images of the batch, and the other methods don't.
-- Peak extra memory is what one step adds beside the memory itself and what was prepared (on Linux of
-  the process, on a GPU of torch). Small amounts read as 0.
-- {memory}: would need more than 20 GB, or more than was free. {time}: a step would take more than 12
-  seconds, by its time with fewer stored samples. A memory stored in float16 is no smaller here, since
-  float32 is compared.
+- Peak extra memory is what one step adds beside the memory itself and what was prepared (on Linux
+  of the process, on a GPU of torch). Small amounts read as 0.
+- {memory}: would need more than 20 GB, or more than was free. {time}: a step would take more than
+  12 seconds, by its time with fewer stored samples. A memory stored in float16 is no smaller here,
+  since float32 is compared.
 """
 
 
@@ -114,8 +114,8 @@ def _device(device: str, rows: Sequence[Row], prompts: Sequence[dict[str, Any]])
         own = [r for r in rows if r.d == d]
         parts += [
             (
-                f"Milliseconds a step for latents of {d:,} numbers, the whole batch; in brackets how "
-                "many times SPARKE's."
+                f"Milliseconds a step for latents of {d:,} numbers, the whole batch; in brackets "
+                "how many times SPARKE's."
             ),
             steps_table(own),
             f"Peak extra memory of a step for latents of {d:,} numbers, MiB.",

@@ -246,8 +246,8 @@ RIVALS: dict[str, Rival] = {
         Rival(
             "whole-gram",
             (
-                "the loss as its formula stands, all kernels of normalised samples at each step, one "
-                "image after another"
+                "the loss as its formula stands, all kernels of normalised samples at each step, "
+                "one image after another"
             ),
             "O(B n² d)",
             whole_gram,

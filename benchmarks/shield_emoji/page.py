@@ -204,7 +204,10 @@ def _flags(rows: Sequence[Row]) -> str:
     others = [r for r in own if r not in flags]
     radius = own[0]["radius"]
     kept = sum(r in same for r in others)
-    text = f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of other prompts are the same bit by bit"
+    text = (
+        f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of "
+        "other prompts are the same bit by bit"
+    )
     if flags:
         text += (
             f", and of the {len(flags)} images of flags {sum(r in same for r in flags)} are; "

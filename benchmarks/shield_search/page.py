@@ -27,12 +27,12 @@ from benchmarks.shield_search.wide import projection
 _LINK = "../benchmarks/results/shield_search"
 _SET = """How the set is made. The autoencoder of the emoji model encodes {pictures} images of
 128×128 ({kinds}) into latents of 16×16×16 = 4,096 numbers. Glyphs are enlarged. Mosaics are four
-glyphs, as the model draws at this size. Dead leaves are discs and small glyphs that hide each other,
-with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001). Crops are of
-the two photographs that come with scikit-learn. The other vectors are collages: the left or upper
-part of one latent with the rest of another, each mirrored or not. That is close to the latent of the
-collage, since latents of a convolutional autoencoder are local. Our search stores the set in float16
-and reads it from mapped files; Faiss holds it in float32, as published."""
+glyphs, as the model draws at this size. Dead leaves are discs and small glyphs that hide each
+other, with radii by a power law, a known model of natural images (Lee, Mumford & Huang 2001). Crops
+are of the two photographs that come with scikit-learn. The other vectors are collages: the left or
+upper part of one latent with the rest of another, each mirrored or not. That is close to the latent
+of the collage, since latents of a convolutional autoencoder are local. Our search stores the set in
+float16 and reads it from mapped files; Faiss holds it in float32, as published."""
 _RULES = """How the comparison is kept fair:
 
 - The queries are the predictions x0 of the emoji model at each of {steps} steps (DDIM, {images}
@@ -42,8 +42,8 @@ _RULES = """How the comparison is kept fair:
   set, and larger ones, at which there is more to find.
 - The vectors that are really within the radius were found by reading all of them, independently of
   the searches that are compared.
-- All searches at a radius ran in one process, {threads} for each, trajectory by trajectory in turns.
-  Faiss uses range search and √n cells. Its exhaustive index is measured at some steps of one
+- All searches at a radius ran in one process, {threads} for each, trajectory by trajectory in
+  turns. Faiss uses range search and √n cells. Its exhaustive index is measured at some steps of one
   trajectory only, and its time of a trajectory is estimated from those.
 - Resident is what a search keeps in memory itself. Ours reads a few vectors in full from mapped
   files, which the system had cached here.
@@ -63,8 +63,8 @@ def page(folder: Path) -> str:
         "Ours against Faiss, as published for protected sets (Kirchhof et al. 2025: IVF, √n "
         "cells, 1 to 10 probed; 2 in its comparison). `python -m benchmarks shield_search`",
         (
-            f"Measured on {machine['processor']}, torch {machine['torch']}. Compare only figures of "
-            "one run."
+            f"Measured on {machine['processor']}, torch {machine['torch']}. Compare only figures "
+            "of one run."
         ),
         _findings(folder, found),
         _SET.format(

@@ -39,7 +39,9 @@ def build() -> Any:
         norm_num_groups=CONFIG["norm_num_groups"],
         sample_size=64,
     )
-    with torch.no_grad():  # begin nearly deterministic: at the default variance of 1 the posterior collapses within a hundred steps
+    # Begin nearly deterministic: at the default variance of 1 the posterior collapses within a
+    # hundred steps.
+    with torch.no_grad():
         model.quant_conv.bias[CONFIG["latent_channels"] :] = CONFIG["initial_logvar"]
     return model.to(memory_format=torch.channels_last)
 

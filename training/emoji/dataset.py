@@ -1,4 +1,4 @@
-"""Build the emoji data set from the font and the Unicode tables: `python -m training emoji dataset`.
+"""Build the emoji data set from font and Unicode tables: `python -m training emoji dataset`.
 
 Writes `images.webp` (every distinct 64×64 image, lossless, 60 to a row) and `entries.json` (a
 record an emoji, see `data.Entry`). Needs a Pillow with Raqm, so that skin tones and joined

@@ -1,4 +1,4 @@
-"""Write the trained parts as a float16 StableDiffusionPipeline: `python -m training emoji export`."""
+"""Write the trained parts as a float16 pipeline: `python -m training emoji export`."""
 
 from __future__ import annotations
 

@@ -22,12 +22,16 @@ class Emoji(Extractor):
 
     Example:
         >>> import torch
-        >>> Emoji(device="cpu").features(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))).shape
+        >>> images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> Emoji(device="cpu").features(images).shape
         torch.Size([2, 3073])
     """
 
     name = "emoji"
-    basis = "unit vectors of slightly blurred images without their mean, compared by their cosine, as the judge of the emoji model does"
+    basis = (
+        "unit vectors of slightly blurred images without their mean, compared by their cosine, as "
+        "the judge of the emoji model does"
+    )
     resizing = f"resized to {SIDE}×{SIDE} (bicubic); other shapes than a square are squeezed"
     unit = (3 * SIDE * SIDE / 4) ** 0.5
     unit_name = "Euclidean distance of unit vectors, 0 to 2"
