@@ -100,3 +100,30 @@ def test_error_is_a_sentence_when_the_disk_is_full(unalike, monkeypatch):
     assert (code, out) == (1, "")
     assert "No space left on device" in err
     assert len(err.splitlines()) == 1
+
+
+def test_images_are_kept_and_the_exit_code_is_1_when_the_disk_is_full_at_the_end(
+    unalike, tiny_sd_folder, tmp_path, monkeypatch
+):
+    from unalike.runs.folder import RunFolder
+
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    write = RunFolder.place
+    full = ("grid.png", "report.html")
+    monkeypatch.setattr(
+        RunFolder,
+        "place",
+        lambda self, name, own: write(self, name, fail if str(name) in full else own),
+    )
+    out = tmp_path / "out"
+    arguments = ("--model", tiny_sd_folder, "--steps", 2, "-n", 2, "--out", out, "--quiet")
+    code, _, err = unalike("generate", "cat", *arguments)
+    assert code == 1
+    assert err.startswith("unalike: cannot write ")
+    assert "No space left on device; the images that are finished are kept" in err
+    assert len(err.splitlines()) == 1
+    assert [p.name for p in sorted((out / "images").iterdir())] == ["00000.png", "00001.png"]
+    assert not [p for p in out.rglob("*") if "partial" in p.name or p.name in full]

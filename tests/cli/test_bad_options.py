@@ -176,7 +176,6 @@ def test_message_names_the_flag_when_its_value_is_bad(unalike, place, command, f
         ["cat", "--model", "images"],
         ["cat", "--model", "images/0.png"],
         ["cat", "--model", "nobody/nothing"],
-        ["cat", "--model", "sdxl"],
         ["cat", "--nonsense"],
         ["cat", "--num"],
         ["unicorn riding a bicycle", "--model", "digits", "--steps", "1"],

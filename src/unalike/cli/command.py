@@ -24,6 +24,7 @@ from unalike.errors import (
 )
 
 FAILED, INVALID_USAGE, INTERRUPTED = 1, 2, 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Command(TyperCommand):
@@ -34,7 +35,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except (OptionError, StoreError, UnsupportedError) as error:
-            end(in_flags(error, ctx), INVALID_USAGE)
+            end(in_flags(error, ctx), FAILED if _of_the_machine(error) else INVALID_USAGE)
         except KeyboardInterrupt:
             end("interrupted", INTERRUPTED)
         except OSError as error:
@@ -43,6 +44,14 @@ class Command(TyperCommand):
             end(in_flags(error, ctx), FAILED)
         except (UnalikeError, MemoryError) as error:
             end(in_flags(error, ctx), FAILED)
+
+
+def _of_the_machine(error: BaseException) -> bool:
+    """Whether the disk or the network failed, and nothing is wrong with what was asked for."""
+    cause = error.__cause__
+    if isinstance(error, OptionError) or not isinstance(cause, OSError):
+        return False
+    return isinstance(cause, ConnectionError) or cause.errno in _FULL
 
 
 def end(sentence: str, code: int) -> None:

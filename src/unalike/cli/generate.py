@@ -130,6 +130,7 @@ def _summary(outcome: Outcome) -> str:
         lines += [f"images   {folder / 'images'}", f"grid     {folder / 'grid.png'}"]
     if outcome.samples:
         lines.append(f"report   {folder / 'report.html'}")
+        lines.append(f"again    {record['command']}")
     return "\n".join(lines)
 
 
@@ -137,6 +138,6 @@ def _refused(outcome: Outcome) -> str:
     count, shield = outcome.refused, outcome.record["shield"]["name"]
     what = "1 image is" if count == 1 else f"{count} images are"
     return (
-        f"{what} inside the protected set {shield!r} and not written; samples.parquet says which. Draw from another --seed, use another "
-        "--on-violation, or add --method spell"
+        f"{what} inside the protected set {shield!r} and not written; samples.parquet says which. "
+        "Draw from another --seed, use another --on-violation, or add --method spell"
     )

@@ -34,5 +34,5 @@ def test_size_is_refused_when_the_autoencoder_would_change_it(tiny_sd):
 
 def test_size_must_be_given_when_the_pipeline_does_not_tell(tiny_sd):
     tiny_sd.unet = None
-    with pytest.raises(UnsupportedError, match="--size 512 512"):
+    with pytest.raises(UnsupportedError, match=r"size=\(512, 512\)"):
         Host(tiny_sd).image_size()
