@@ -50,11 +50,11 @@ class GenerateSettings:
         attempts: how often an image is drawn again at most, with "regenerate".
         compare: also draw every image without guidance, from the same seed.
         seed: image `i` of each prompt is drawn from the seed `seed + i`.
-        steps: sampling steps; None for the model's own number.
-        guidance_scale: weight of classifier-free guidance; None for the model's own.
+        steps: of the scheduler; None for the model's own number.
+        guidance_scale: of classifier-free guidance; None for the model's own.
         batch_size: images drawn at a time; those of a batch see each other, earlier ones are seen
             through the memory.
-        out: output folder; None for a new one named after the first prompt.
+        out: output folder; None for a new one named after the prompts.
         overwrite: replace the files of an earlier run in that folder.
         device: "auto", or a device of torch such as "cuda:0".
         dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the
