@@ -186,6 +186,16 @@ def test_folder_is_refused_when_it_holds_something_else(tmp_path):
     assert files(tmp_path) == ["photo.png"]
 
 
+@pytest.mark.parametrize("left", [".manifest.json.4711.tmp", ".tmpa1B2c3"])
+def test_build_goes_on_when_a_killed_one_left_a_temporary_file(tmp_path, left):
+    with Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer:
+        writer.add(torch.ones(1, 6), ["a"])
+    (tmp_path / "set" / left).write_bytes(b"half")
+    with Writer.begin(tmp_path / "set", **sets.SETTINGS) as writer:
+        writer.finish(radius=1.0)
+    assert left not in files(tmp_path / "set")
+
+
 def test_folder_is_refused_when_it_holds_a_finished_set(tmp_path):
     sets.build(tmp_path / "set", sets.latents(3))
     before = files(tmp_path / "set")

@@ -16,7 +16,8 @@ from unalike.files import replacing
 MANIFEST = "manifest.json"
 JOURNAL = "building.jsonl"
 _OWN = re.compile(
-    r"vectors-\d{5,}\.safetensors|names-\d+\.parquet|index-\d+\.safetensors|\..+\.tmp"
+    r"vectors-\d{5,}\.safetensors|names-\d+\.parquet|index-\d+\.safetensors"
+    r"|\..+\.tmp|\.tmp\w{6}"  # what a killed build leaves; the last is safetensors' own
 )
 _CHUNK = 1 << 20
 
