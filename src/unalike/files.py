@@ -135,7 +135,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _undecodable(data: bytes) -> int:
-    """Where bytes begin that are no UTF-8; -1 where all are."""
+    """The position of the first bytes that are no UTF-8; -1 where there are none."""
     try:
         data.decode()
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ _SECONDS = 4.0
 
 
 def offline_options(source: str, file: str) -> dict[str, bool]:
-    """What `from_pretrained` needs besides a name, so that it does not wait for a hub in vain.
+    """Options of `from_pretrained` that keep it from waiting for a hub that does not answer.
 
     Args:
         source: a folder, or the id of a repository.

@@ -27,7 +27,7 @@ from torch import Tensor
 from unalike.errors import OptionError
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What `read_image` raises for damaged files and for images of a kind that is not allowed."""
+"""The errors of `read_image` for damaged files and for images of a kind that is not allowed."""
 
 _DEEP = 65535
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}

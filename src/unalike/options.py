@@ -110,7 +110,7 @@ def plain_number(value: Any) -> int | float | None:
 
 
 def fault_of_text(text: str) -> str | None:
-    """What is wrong with a text that comes from outside; None where nothing is.
+    """Describe the fault of a text that comes from outside; None where it has none.
 
     Example:
         >>> fault_of_text("cat"), fault_of_text(" "), fault_of_text(chr(0))
@@ -128,7 +128,7 @@ def fault_of_text(text: str) -> str | None:
 
 
 def fault_of_name(text: str) -> str | None:
-    """What is wrong with the name of a file or of what may be one; None where nothing is."""
+    """Describe the fault of a file's name, or of what may be one; None where it has none."""
     fault = fault_of_text(text)
     if fault is None and max((len(part.encode()) for part in Path(text).parts), default=0) > _BYTES:
         return f"has a name of more than {_BYTES} bytes"

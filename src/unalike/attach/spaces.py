@@ -26,8 +26,10 @@ def latent_model(pipe: Any) -> str:
 
 
 def prompt_model(pipe: Any, encoder: Any = None) -> str:
-    """What embeds the prompts: the given encoder (see `embedding_model`), else the pipeline's text
-    encoders by their fingerprints.
+    """Name the model that embeds the prompts.
+
+    That is the given encoder (see `embedding_model`), else the pipeline's text encoders by their
+    fingerprints.
     """
     if encoder is not None:
         return embedding_model(encoder)
@@ -37,8 +39,10 @@ def prompt_model(pipe: Any, encoder: Any = None) -> str:
 
 
 def embedding_model(embed: Any) -> str:
-    """What embeds images or prompts: the fingerprint of an extractor; of a function its name, of a
-    network its class and fingerprint.
+    """Name the model that embeds images or prompts.
+
+    For an extractor its fingerprint, for a function its name, for a network its class and
+    fingerprint.
 
     Example:
         >>> def brightness(images): ...

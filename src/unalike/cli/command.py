@@ -69,7 +69,7 @@ def in_flags(error: BaseException, ctx: Any) -> str:
 
 
 def flag_speller(ctx: Any) -> Callable[[Option], str]:
-    """How options are spelled on the command line of `ctx`."""
+    """A function that spells options as on the command line of `ctx`."""
     return partial(_spelled, ctx, {p.name.rstrip("_"): p for p in ctx.command.params})
 
 

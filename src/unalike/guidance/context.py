@@ -16,7 +16,9 @@ from unalike.guidance.protocols import Images, Protected, ProtectedFeatures, Ref
 
 @dataclass
 class Context:
-    """What a method may read at one step, for `B` images and prompt embeddings of size `p`.
+    """Everything that a method may read at one step.
+
+    For `B` images and prompt embeddings of size `p`.
 
     Attributes:
         step: index of this model evaluation, from 0.

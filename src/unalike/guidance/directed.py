@@ -121,11 +121,13 @@ class Directed(Method, ABC):
 
     @abstractmethod
     def away(self, compared: Compared, context: Context) -> tuple[Tensor, Tensor | float]:
-        """Where to go (B, e), for each set that there is a mean of unit vectors, the reference's
-        times `reference_weight`.
+        """The direction away from the references of `compared`: (B, e).
+
+        For each set that there is, a mean of unit vectors; the reference set's times
+        `reference_weight`.
 
         Its parts along `f` and outside of the region may be anything. With it the length, (B, 1) or
-        one for all, below which the rest is but rounding error. There is something to be unlike.
+        one for all, below which the rest is but rounding error. Called only when references exist.
         """
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:

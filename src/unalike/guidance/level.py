@@ -33,7 +33,7 @@ class Level:
 
     @property
     def fault(self) -> str | None:
-        """Why these numbers are no noise levels, in words; None where they are.
+        """The reason why these numbers are no noise levels, in words; None where they are.
 
         Example:
             >>> Level(alpha=-79.0, sigma=80.0, next_alpha=-49.0, next_sigma=50.0).fault
@@ -50,8 +50,7 @@ class Level:
 
     @property
     def rise(self) -> str | None:
-        """How far the noise rises from this level to the next, in words; None where it falls or
-        stays.
+        """The rise of the noise from this level to the next, in words; None where there is none.
 
         Ancestral solvers of two evaluations may rise within a step, but none does at its first.
 

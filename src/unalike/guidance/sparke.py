@@ -278,8 +278,9 @@ class SPARKE(Directed):
         )
 
     def _matters(self, terms: Tensor) -> Tensor:
-        """Which stored samples matter to each image (B, n), by their prompt terms (B, n); the
-        others are left out.
+        """Select the stored samples that matter to each image (B, n), by their prompt terms (B, n).
+
+        The others are left out.
 
         As `k_Z² <= 1`, samples with a share `s` of the prompts' weight have at most `s / (1 - s) ·
         exp(2 (1 - c) / bandwidth²)` times the weight of the others, whose cosines with the image

@@ -249,8 +249,9 @@ class SPELL(Method):
 
 
 def _same_prompt(x: Tensor, context: Context) -> Tensor | None:
-    """Which earlier generations (B, n) are of each image's prompt; None, for all, where that is not
-    known.
+    """Mark the earlier generations (B, n) that have each image's prompt.
+
+    None, which stands for all, where that is not known.
     """
     stored = None if context.memory is None else context.memory.prompts
     if stored is None or context.prompts is None:

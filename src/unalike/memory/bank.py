@@ -11,7 +11,7 @@ from torch import Tensor
 from unalike.errors import OptionError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-"""How samples may be stored."""
+"""The precisions in which samples may be stored."""
 COLUMNS = ("latents", "prompts", "order")
 """Stored tensors: latents (n, d), prompts (n, p), p being 0 without any, and order (n,)."""
 

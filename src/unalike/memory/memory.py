@@ -152,9 +152,9 @@ class Memory:
         return [] if bank is None else bank.seeds[bank.start :]
 
     def numbers(self, space: str) -> list[int]:
-        """How many samples were added before each of a space's samples, in the order of `view`.
+        """The numbers of a space's samples, in the order of `view`.
 
-        The number of a sample never changes.
+        A sample's number counts the samples that were added before it, and never changes.
         """
         bank = self._banks.get(space)
         return [] if bank is None else bank.rows("order").tolist()

@@ -1,4 +1,4 @@
-"""How many images of one prompt are right, and how many different right images they show."""
+"""Counts of right and of distinct right images of one prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Counts:
-    """What the samples of one prompt showed.
+    """Counts of the samples of one prompt.
 
     Attributes:
         samples: how many there are.

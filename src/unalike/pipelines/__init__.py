@@ -1,5 +1,4 @@
-"""Where pipelines come from: the model catalogue, its models by name, and the papers' own interface
-to them.
+"""Pipelines: the model catalogue, loading by name, and the papers' own interface.
 
 Nothing here imports torch or diffusers until a pipeline or one of the papers' classes is asked for.
 """

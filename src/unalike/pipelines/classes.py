@@ -43,8 +43,9 @@ def class_ids(pipe: Any, prompts: Sequence[str]) -> dict[str, int]:
 
 
 def _classes(pipe: Any, names: Mapping[str, int]) -> int:
-    """How many classes there are: by the names where it has any, else by the size of the model's
-    table.
+    """Count the classes of a pipeline.
+
+    By their names where it has any, else by the size of the model's table.
     """
     if names:
         return max(names.values()) + 1

@@ -87,5 +87,5 @@ class ModelIndex:
 
     @staticmethod
     def from_pretrained(source: str) -> Any:
-        """Which class each component of the pipeline has."""
+        """The class of each component of the pipeline."""
         return diffusers.DiffusionPipeline.load_config(source)

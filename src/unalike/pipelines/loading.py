@@ -34,7 +34,7 @@ _DAMAGED = (
     MemoryError,
     SafetensorError,
 )
-"""What diffusers and transformers raise for files that are damaged or not theirs."""
+"""The errors of diffusers and transformers for files that are damaged or not theirs."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -73,7 +73,7 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pipeline's files are.
+    """The place of a pipeline's files.
 
     Attributes:
         place: a folder, or the id of a model on the hub.
@@ -85,8 +85,9 @@ class Source:
 
 
 def find(name: str | Path) -> Source:
-    """Where the files of a model are, by its name, its folder or its id on the hub; nothing is
-    downloaded.
+    """Find the files of a model by its name, its folder or its id on the hub.
+
+    Nothing is downloaded.
 
     Raises:
         OptionError: for anything else; the message lists the names.

@@ -38,8 +38,9 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a call of a published pipeline asks of the guidance; every argument has the meaning that
-    it has there.
+    """The guidance arguments of a call of a published pipeline.
+
+    Every argument has the meaning that it has there.
 
     Args:
         criteria: "vscore_clip", the one that the published code has; None for the pipeline without
@@ -146,7 +147,7 @@ class Settings:
         return self.algorithm.startswith("cond-")
 
     def region(self) -> Any:
-        """Where the guidance acts, as the methods take it; None for everywhere.
+        """The region that the guidance acts on, as the methods take it; None for everywhere.
 
         Raises:
             OptionError: for a list of something else than words, or of several boxes or masks.

@@ -100,8 +100,9 @@ class RunFolder:
         return folder
 
     def earlier_record(self) -> dict[str, Any] | None:
-        """What `run.json` of an earlier run says; None where there is none or another program wrote
-        it.
+        """The `run.json` of an earlier run.
+
+        None where there is none or another program wrote it.
         """
         try:
             record = read_json(self.path / RECORD)

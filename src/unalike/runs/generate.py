@@ -41,7 +41,7 @@ from unalike.shields import Shield
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind.
+    """The results of a run.
 
     Attributes:
         folder: the output folder.
@@ -60,7 +60,7 @@ class Outcome:
 
     @property
     def refused(self) -> int:
-        """How many images were refused, because they are inside the protected set."""
+        """The number of images that were refused, because they are inside the protected set."""
         return len(self.samples) - len(returned(self.samples))
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,8 +213,9 @@ class _Job:
             )
 
     def _with_refused(self, **arguments: Any) -> Any:
-        """What the guided pipeline returns; images that it refuses are blank, and its report says
-        which they are.
+        """Draw with the guided pipeline; images that it refuses are blank.
+
+        Its report says which they are.
         """
         try:
             return self.guided(**arguments)

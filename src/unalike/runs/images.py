@@ -35,13 +35,13 @@ def find_images(folder: Path) -> list[str]:
 
 
 def reason(error: Exception, path: Path | None = None) -> str:
-    """Why an image could not be read, in one line that does not name its path."""
+    """The reason why an image could not be read, in one line that does not name its path."""
     text = str(error) if path is None else str(error).replace(str(path), "the file")
     return " ".join(text.split()) or type(error).__name__
 
 
 def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> Message:
-    """What to say of images that cannot be read.
+    """The message for images that cannot be read.
 
     Args:
         where: the place, as it stands after "images in".

@@ -40,7 +40,7 @@ def percent(share: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """How many of something, in words.
+    """A count and its noun, in words.
 
     Example:
         >>> counted(1, "image"), counted(1200, "image")

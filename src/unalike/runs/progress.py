@@ -1,4 +1,4 @@
-"""How a job tells how far it is."""
+"""The progress of a job."""
 
 from __future__ import annotations
 

@@ -93,8 +93,9 @@ def last_record(
 
 
 def _shielded(samples: Sequence[Sample]) -> dict[str, int | None]:
-    """How many finished images, encoded again, are inside the protected set, None where that could
-    not be measured; and how many were moved out, drawn again, and refused.
+    """Count the images that are inside the protected set, moved out, drawn again and refused.
+
+    `decoded_inside` counts finished images, encoded again; None where that could not be measured.
     """
     certificates = [s.report.certificate for s in samples]
     decoded = [

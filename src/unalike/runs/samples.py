@@ -29,8 +29,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept in memory of an image on disk: its path in the folder, a thumbnail, the features
-    that scores need, and its SHA-256.
+    """An image on disk, as it is kept in memory.
+
+    Its path in the folder, a thumbnail, the features that scores need, and its SHA-256.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""How diverse the images of a run are, and how far guidance changed them, measured on their pixels.
+"""Diversity of a run's images, and their change by guidance, measured on pixels.
 
 Pixels because every image pipeline has them; the figures compare images of one run, not of
 different models.

@@ -1,5 +1,6 @@
-"""What a generation is asked to do, checked before anything is loaded, and the guidance methods
-that follow from it.
+"""The settings of a generation and the guidance methods that follow from them.
+
+They are checked before anything is loaded.
 
 Neither torch nor diffusers is imported until methods are built.
 """
@@ -206,7 +207,7 @@ class GenerateSettings:
 
     @property
     def total(self) -> int:
-        """How many guided images there will be."""
+        """The number of guided images."""
         return len(self.prompts) * self.num
 
 

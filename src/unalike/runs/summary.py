@@ -13,7 +13,7 @@ from typing import Any
 from unalike.runs.numbers import counted, number
 
 LATENTS, FINISHED = "latents", "finished images"
-"""What the certificates of a run are of: `run.json` has it as `shield.certified`."""
+"""The two things that a run may certify, as `run.json` names them in `shield.certified`."""
 
 
 def diversity_sentence(record: Mapping[str, Any]) -> str | None:
@@ -36,8 +36,9 @@ def diversity_sentence(record: Mapping[str, Any]) -> str | None:
 
 
 def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
-    """Where the images of a run are to its protected set; the finished images first. Empty for a
-    run without one, or without images.
+    """Sentences on the run's images and its protected set; the finished images first.
+
+    Empty for a run without one, or without images.
     """
     shield, images = record["shield"], record["images"]
     drawn = images["finished"] + images.get("refused", 0)
@@ -62,7 +63,7 @@ def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
 def finished_sentence(
     inside: int | None, images: int, protected: int, radius: float, *, encoded: bool
 ) -> str:
-    """How many finished images are inside a protected set.
+    """Say how many finished images are inside a protected set.
 
     Args:
         inside: how many; None where they could not be measured.

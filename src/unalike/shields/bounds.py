@@ -48,7 +48,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Index:
-    """What stays in memory of n vectors: `φ` of each, and a second, tighter tier.
+    """The part of n vectors that stays in memory: `φ` of each, and a second, tighter tier.
 
     The second tier is the further coordinates one by one, in float16, or, where the spectrum is
     flat and coordinates say little, the sign of every component: with `u` the unit vector of the

@@ -271,7 +271,7 @@ class Shield:
         return torch.from_numpy(index), torch.from_numpy(distance)
 
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the latents (B, …) lie in a ball (B,), on their device.
+        """Find the latents (B, …) that lie in a ball: (B,) bool, on their device.
 
         Raises:
             OptionError: for latents of another shape.

@@ -15,7 +15,7 @@ from unalike.files import parse_json
 TENSOR = "vectors"
 """The name of the one tensor of a shard."""
 DTYPES = {"float16": "F16", "float32": "F32"}
-"""How vectors may be stored, and what safetensors calls it."""
+"""The precisions in which vectors may be stored, and their names in safetensors."""
 BLOCK = 4096
 _LONGEST_HEADER = 1 << 16
 LARGEST = 1e15

@@ -197,8 +197,9 @@ class Denoiser:
     def _positive_rows(
         self, module: torch.nn.Module, tokens: Any, sample: Tensor, *, asked: bool
     ) -> Tensor:
-        """Which rows of the input `sample` (R, …) belong to positive prompts: (R,) bool; `asked`,
-        whether it had those of this step.
+        """Find the rows of the input `sample` (R, …) that belong to positive prompts: (R,) bool.
+
+        `asked` says whether the caller had those of this step.
         """
         positive = self._prompts.positive
         found = None

@@ -80,8 +80,9 @@ class EmbeddedGuard:
 
     @torch.no_grad()
     def inside(self, latents: Tensor) -> Tensor:
-        """Which of the final latents (B, …) are images that lie in a ball (B,), or so near to one
-        that rounding decides.
+        """Find the final latents (B, …) whose images lie in a ball: (B,) bool.
+
+        Images so near to a ball that rounding decides count as inside.
         """
         with self.decoder.open():
             images = self.decoder.images(latents)
@@ -194,8 +195,9 @@ class EmbeddedGuard:
         return e
 
     def step_out(self, x: Tensor, radius: float) -> tuple[float, Tensor | None]:
-        """How far the image of a latent x (1, …) float32 is from the surface of the nearest ball,
-        and a step (1, …) out of the balls.
+        """Measure how far the image of a latent is from the nearest ball, and step out of it.
+
+        For a latent x (1, …) float32: the distance to the ball's surface, and a step (1, …).
 
         The step is None outside, where the distance is not above 0, and inside where there is no
         gradient. Gradients of the image are scaled before they go on to the decoder, which may be
@@ -282,8 +284,9 @@ class _Regions:
         return len(self._guard.shield)
 
     def way_out(self, x0: Tensor, context: Context) -> Tensor | None:
-        """How to move the predictions x0 (B, …): exactly 0 for images that lie in no ball, None
-        where none lies in one.
+        """The moves of the predictions x0 (B, …) out of the balls.
+
+        Exactly 0 for images that lie in no ball; None where none lies in one.
         """
         guard, x = self._guard, x0.detach()
         with torch.no_grad(), guard.decoder.open():

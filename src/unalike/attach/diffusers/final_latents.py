@@ -150,7 +150,7 @@ class FinalLatents:
         return isinstance(latents, Tensor) and final is not None and not _compared(latents, final)
 
     def _read(self, z: Tensor) -> Tensor:
-        """What to decode in place of `z`, the decoder's input."""
+        """The latents to decode in place of `z`, the decoder's input."""
         pipe, final = self._pipe, self._final
         assert final is not None
         if z.shape != final.shape:

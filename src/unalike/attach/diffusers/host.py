@@ -78,7 +78,7 @@ class Host:
 
     @property
     def block_inputs(self) -> list[str]:
-        """What the call of a modular pipeline takes besides the arguments in its signature."""
+        """The arguments that a modular pipeline takes besides those of its signature."""
         return list(self.pipe.blocks.input_names) if self.is_modular else []
 
     @property
@@ -169,7 +169,7 @@ class Host:
 
     @property
     def template_length(self) -> int:
-        """How many tokens of a template before the prompt the denoiser is not given."""
+        """The number of template tokens before the prompt that the denoiser is not given."""
         return getattr(self.pipe, "prompt_template_encode_start_idx", 0)
 
     @property
@@ -179,7 +179,7 @@ class Host:
 
     @property
     def class_count(self) -> int:
-        """How many classes the denoiser knows; 0 where that is not known."""
+        """The number of classes that the denoiser knows; 0 where that is not known."""
         return int(getattr(self.part("transformer"), "config", {}).get("num_embeds_ada_norm") or 0)
 
     @property
@@ -201,8 +201,9 @@ class Host:
 
     @property
     def latent_scale(self) -> float:
-        """What the scheduler's latents are multiples of, in units of those that the autoencoder's
-        own scaling gives: σ_data of SCM, or 1.
+        """The factor of the scheduler's latents over those of the autoencoder's own scaling.
+
+        σ_data of SCM, else 1.
         """
         scheduler: Any = self.part("scheduler")
         scaled = any(kind.__name__ == "SCMScheduler" for kind in type(scheduler).__mro__)
@@ -210,8 +211,9 @@ class Host:
 
     @property
     def scale_factor(self) -> int | None:
-        """How many pixels of an image, along a side, are one cell of the latents; None where the
-        pipeline does not tell.
+        """The pixels of an image along the side of one latent cell.
+
+        None where the pipeline does not tell.
         """
         known = next((value for name in _FACTORS if (value := self.part(name))), None)
         if known:

@@ -49,8 +49,9 @@ class Remembered:
 
 
 class PipelineImages:
-    """What a pipeline's latents look like to an embedding, for one call; see
-    `unalike.guidance.protocols.Images`.
+    """A pipeline's latents, decoded and embedded for one call.
+
+    See `unalike.guidance.protocols.Images`.
 
     Args:
         decoder: of the pipeline.

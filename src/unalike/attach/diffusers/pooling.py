@@ -11,7 +11,7 @@ from unalike.attach.run.conditions import spread
 
 
 def parts(encoded: Any) -> list[Any]:
-    """What `encode_prompt` returned, as a list."""
+    """The result of `encode_prompt`, as a list."""
     return list(encoded) if isinstance(encoded, list | tuple) else [encoded]
 
 
@@ -21,8 +21,9 @@ def first_part(encoded: Any) -> Any:
 
 
 def without_negative(encoded: Any, positive: int) -> Any:
-    """What was encoded without its first half where that is of the negative prompts, so that of
-    twice `positive` rows half are left.
+    """The encoding without its first half where that belongs to the negative prompts.
+
+    Of twice `positive` rows, half are left.
     """
     first = first_part(encoded)
     if not isinstance(first, Tensor) or len(first) != 2 * positive:

@@ -192,8 +192,10 @@ class Prompts:
         )
 
     def images(self, sample: Tensor, channels: int | None = None) -> int:
-        """How many images the rows of `sample` (R, …) are, which has a block of them for each
-        prompt that the model is given: a positive and a negative one for classifier-free guidance.
+        """Count the images that the rows of `sample` (R, …) stand for.
+
+        The rows have one block for each prompt that the model is given: a positive and a negative
+        one for classifier-free guidance.
 
         Args:
             sample: a denoiser's or a scheduler's input.
@@ -203,8 +205,9 @@ class Prompts:
         return image_count(sample, self._known_images(rows), channels)
 
     def conditions(self, sample: Tensor) -> Conditions:
-        """What is known of the images of `sample` (R, …), which has each of them twice where the
-        batch is doubled.
+        """The conditions of the images of `sample` (R, …).
+
+        The sample has each image twice where the batch is doubled.
 
         Raises:
             OptionError: when `groups` or the encoder's result does not fit the number of images.

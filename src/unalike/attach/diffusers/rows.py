@@ -17,8 +17,9 @@ def positive_rows(
     negative_is_equal: bool = False,
     perturbed: bool = False,
 ) -> Tensor | None:
-    """Which rows of a denoiser's input belong to positive prompts, by equality of what they are
-    given: (rows, frames) bool.
+    """Find the rows of a denoiser's input that belong to positive prompts: (rows, frames) bool.
+
+    Rows are found by equality of the embeddings or labels that they are given.
 
     A batch is made of blocks, each with a row for each image; every block of the prompts counts.
     There are two with perturbed-attention guidance. Where the negative prompts equal the prompts,
@@ -70,8 +71,9 @@ def positive_rows(
 
 
 def image_count(sample: Tensor, least: int, channels: int | None = None) -> int:
-    """How many images the rows of a denoiser's or a scheduler's input are: the size of the smallest
-    block that the rows repeat.
+    """Count the images that the rows of a denoiser's or a scheduler's input stand for.
+
+    That is the size of the smallest block that the rows repeat.
 
     Args:
         sample: (R, …).

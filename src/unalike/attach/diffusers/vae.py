@@ -151,8 +151,9 @@ def of_one_frame(vae: Any) -> bool:
 
 
 def scaled(pipe: Any, encoded: Tensor) -> Tensor:
-    """What the pipeline's autoencoder encoded, (n, c, h, w), as its scheduler sees it; a MoVQ's is
-    taken as it is.
+    """Scale encoded images (n, c, h, w) to the latents of the pipeline's scheduler.
+
+    Those of a MoVQ are taken as they are.
     """
     name, vae = Host(pipe).autoencoder
     if name == "vqgan":
@@ -161,8 +162,9 @@ def scaled(pipe: Any, encoded: Tensor) -> Tensor:
 
 
 def unscaled(pipe: Any, latents: Tensor) -> Tensor:
-    """What the pipeline's scheduler ends in, (n, c, h, w), as its autoencoder decodes it: the
-    inverse of `scaled`.
+    """Scale the scheduler's final latents (n, c, h, w) to those that the autoencoder decodes.
+
+    The inverse of `scaled`.
     """
     name, vae = Host(pipe).autoencoder
     if name == "vqgan":
@@ -172,9 +174,7 @@ def unscaled(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def normalised(vae: Any, latents: Tensor) -> Tensor:
-    """What an autoencoder encoded, (n, c, h, w), scaled and shifted into the latents that a
-    denoiser is trained on.
-    """
+    """Scale and shift encoded images (n, c, h, w) to the latents that a denoiser is trained on."""
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is not None and std is not None:
@@ -184,8 +184,9 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
 
 
 def denormalised(vae: Any, latents: Tensor) -> Tensor:
-    """What a denoiser ends in, (n, c, h, w), as its autoencoder decodes it: the inverse of
-    `normalised`.
+    """Scale and shift a denoiser's final latents (n, c, h, w) to those that are decoded.
+
+    The inverse of `normalised`.
     """
     scale = vae.config.get("scaling_factor") or 1.0
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")

@@ -64,7 +64,7 @@ class Ending:
 
     @property
     def failures(self) -> dict[int, ShieldError]:
-        """Why an image could not be moved out, by its number."""
+        """The reasons why images could not be moved out, by the number of the image."""
         return {} if self._moved is None else self._moved.failures
 
     def certificates(self, steps_moved: Sequence[int]) -> list[Certificate | None]:

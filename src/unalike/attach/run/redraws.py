@@ -75,7 +75,7 @@ class Redraws:
 
     @property
     def failures(self) -> dict[int, ShieldError]:
-        """Why images that are inside could not be moved out, by their number."""
+        """The reasons why images that are inside could not be moved out, by their number."""
         found = {i: self._of(i).failures.get(i) for i in self.inside}
         return {i: error for i, error in found.items() if error is not None}
 

@@ -136,8 +136,9 @@ class Session:
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
 
     def prepare(self, call: UpcomingCall, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
-        """How the model is to be evaluated on its input `sample` (R, …) with the prompts'
-        embeddings, each (B, …).
+        """Prepare the evaluation of the model on its input `sample` (R, …).
+
+        `embeddings` are those of the prompts, each (B, …).
         """
         if self._stale:
             self._begin_anew()
@@ -207,7 +208,7 @@ class Session:
 
     @property
     def failures(self) -> dict[int, ShieldError]:
-        """Why an image could not be moved out, by its number."""
+        """The reasons why images could not be moved out, by the number of the image."""
         return self._ending.failures
 
     def images(self) -> list[ImageReport]:

@@ -49,8 +49,9 @@ class Classifier(nn.Module):
 
 
 def features(images: Tensor) -> Tensor:
-    """What the classifier sees in images, (n, 64) float32: for precision, recall, density, coverage
-    and Fréchet distances.
+    """The classifier's features of images, (n, 64) float32.
+
+    For precision, recall, density, coverage and Fréchet distances.
 
     Args:
         images: (n, 3, 16, 16) with values in [0, 1].

@@ -50,8 +50,9 @@ def load_labels() -> Tensor:
 
 
 def held_out() -> Tensor:
-    """Which images the classifier was not trained on, (1797,) bool: every fifth of each class.
-    The writers are the same on both sides.
+    """Mark the images that the classifier was not trained on, (1797,) bool.
+
+    Every fifth of each class; the writers are the same on both sides.
     """
     chosen = torch.zeros(len(load_labels()), dtype=torch.bool)
     for label in range(CLASSES):

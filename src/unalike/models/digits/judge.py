@@ -1,5 +1,6 @@
-"""Which digit an image shows, if any, and which real image of it it resembles most: the judge
-behind every count of right images.
+"""The judge of digit images: the digit that an image shows, if any, and its nearest real image.
+
+Every count of right digits rests on it.
 
 A nearest image always exists, and a classifier of ten classes always names one. So an image
 counts as a digit only if a classifier that also knows spoilt images is sure of it, and a real
@@ -34,7 +35,7 @@ full range: 99.5% of the real images have another one of their digit within it.
 
 @dataclass(frozen=True)
 class Match:
-    """What images show.
+    """The judge's verdict on images.
 
     Attributes:
         label: (n,) int64, the most probable digit.

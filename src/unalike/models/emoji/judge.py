@@ -1,5 +1,6 @@
-"""Which emoji an image shows, if any: the judge behind every count of right and distinct images of
-the emoji model.
+"""The judge of emoji images: the emoji that an image shows, if any.
+
+Every count of right and distinct images of the emoji model rests on it.
 
 A nearest image always exists, so that a judge which only names it calls a blend of two flags a
 flag. This one looks where an image differs most from the glyph that it resembles, and accepts it
@@ -32,7 +33,7 @@ below it, and nearly all that are three fifths are not.
 
 @dataclass(frozen=True)
 class Match:
-    """What images show.
+    """The judge's verdict on images.
 
     Attributes:
         index: (n,) int64, the image in `load_images()` that each image resembles most.

@@ -82,7 +82,7 @@ def score_in_words(score: Score | None, record: Mapping[str, Any]) -> str:
 
 
 def scored_sentence(record: Mapping[str, Any]) -> str:
-    """What was scored: how many images of how many prompts, against what, compared by what.
+    """Describe what was scored: the counts of images and prompts, the reference, the features.
 
     Example:
         >>> record = {"images": {"count": 16}, "prompts": {"count": 2}, "reference": None}

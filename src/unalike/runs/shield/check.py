@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def inside(self) -> int:
-        """How many images are inside a ball."""
+        """The number of images inside a ball."""
         return sum(c.inside for c in self.checked)
 
     def to_dict(self) -> dict[str, Any]:

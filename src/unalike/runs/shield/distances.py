@@ -20,7 +20,7 @@ bit by bit; an image that is encoded in another batch or on another device diffe
 of its latent.
 """
 _SURFACE = 1e-3
-"""How far a latent that was moved out may be beyond the radius, as a share of it."""
+"""The most that a latent that was moved out may be beyond the radius, as a share of it."""
 
 
 def nearest_by_image(

@@ -26,7 +26,7 @@ _FAULTS = (
     MemoryError,
     SafetensorError,
 )
-"""What numpy and safetensors raise for damaged and forged files."""
+"""The errors of numpy and safetensors for damaged and forged files."""
 
 
 class LatentFile:

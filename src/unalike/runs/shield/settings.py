@@ -118,7 +118,7 @@ class BuildSettings:
             raise OptionError(fault)
 
     def _faults(self) -> Iterator[Message]:
-        """What does not fit together."""
+        """Messages about settings that do not fit together."""
         if self.model is None and self.space == LATENT:
             yield named(
                 "{model} is missing: latents belong to a model; name it, as in {model='emoji'}, or "

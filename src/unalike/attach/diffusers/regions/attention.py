@@ -255,8 +255,9 @@ class WordMaps:
         )
 
     def _factor(self, cells: int) -> int | None:
-        """How many cells of the latents, along a side, are one of that many; None where they are no
-        grid of the image.
+        """The number of latent cells along the side of one of `cells` attention cells.
+
+        None where those are no grid of the image.
         """
         height, width = self._grid
         return next(

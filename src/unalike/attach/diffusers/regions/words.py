@@ -156,8 +156,9 @@ def _pattern(word: str) -> re.Pattern[str]:
 def _encoded(
     pipe: Any, arguments: dict[str, Any], prompts: dict[str, list[str]]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """What `encode_prompt` makes of the positive prompts, and the ids (P, L) that each text encoder
-    read.
+    """Encode the positive prompts with `encode_prompt`, and note the ids that were read.
+
+    Returns the encoding, and the ids (P, L) by text encoder.
     """
     own = own_pipeline(original(pipe))
     host = Host(own)
