@@ -67,6 +67,20 @@ def test_images_are_bit_identical_when_guidance_stays_or_never_was(
     )
 
 
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("method", [CADS(noise_scale=0.5), NEVER], ids=["cads", "interval"])
+@pytest.mark.parametrize("negative", ["cat", "owl"])
+def test_image_is_as_alone_when_its_prompt_is_the_negative_one_of_another(
+    pipelines: Pipelines, name: str, method: Method, negative: str
+) -> None:
+    pipe, more = pipelines(name), {"true_cfg_scale": 3.0} if name == "flux" else {}
+    both = {**prompted(name, ["cat", "dog"], 1), "negative_prompt": ["dog", negative], **more}
+    one = {**prompted(name, ["dog"], 1), "negative_prompt": [negative], **more}
+    together = guide(pipe, method)(**both, generator=seeded(2)).images
+    alone = guide(pipe, method)(**one, generator=seeded(1, 1)).images
+    torch.testing.assert_close(together[1:], alone, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", GUIDED)
 def test_steps_are_left_out_by_their_own_noise_level(pipelines: Pipelines, name: str) -> None:
     pipe, arguments, seen = pipelines(name), prompted(name, ["cat"], 2), []

@@ -44,6 +44,15 @@ def soften(at: int) -> Callable[..., dict[str, Any]]:
     return callback
 
 
+def soften_in_place(
+    pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
+) -> dict[str, Any]:
+    """The same after the last step, written into the latents that the callback is given."""
+    if step == STEPS - 1:
+        tensors["latents"].mul_(0.5)
+    return {}
+
+
 class Softening(Callback):
     """The same as an object of diffusers."""
 
@@ -123,12 +132,30 @@ def call(name: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
 @pytest.mark.parametrize(
-    "callback", [soften(STEPS - 1), soften(0), Softening()], ids=["last", "first", "object"]
+    "callback",
+    [soften(STEPS - 1), soften(0), soften_in_place, Softening()],
+    ids=["last", "first", "in place", "object"],
 )
 def test_certificate_is_of_what_is_decoded_when_a_callback_edits_it(
     pipelines: Pipelines, name: str, callback: Any
 ) -> None:
     require_honest(pipelines(name), call(name, callback_on_step_end=callback))
+
+
+def test_certificate_is_right_when_a_callback_writes_into_latents_that_were_moved_out(
+    sd: Any,
+) -> None:
+    plain = sd(**{**call("sd"), "output_type": "latent"}, generator=seeded(1)).images
+
+    def undo(step: int, timestep: Any, latents: Tensor) -> None:
+        latents.copy_(plain)
+
+    guided = guide(sd, shield=shield_at(sd, plain, 1.0))
+    arguments = call("sd", callback=undo, callback_steps=1)
+    moved = decoded(sd, lambda: guided(**arguments, generator=seeded(1)))
+    assert float((moved - plain).double().norm()) >= 1 - 1e-5
+    assert guided.latents is not None
+    torch.testing.assert_close(guided.latents, moved, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("output_type", ["latent", "pil", "np"])

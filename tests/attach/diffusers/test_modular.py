@@ -17,6 +17,7 @@ from unalike.attach import guide
 from unalike.attach.diffusers.host import Host
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import RefusedError, UnsupportedError
+from unalike.guidance.cads import CADS
 from unalike.guidance.sparke import SPARKE
 from unalike.guidance.spell import SPELL
 from unalike.memory import Memory
@@ -74,6 +75,14 @@ def test_images_are_those_of_the_ordinary_pipeline_when_guided_alike(
     assert space == other
     torch.testing.assert_close(one.view(space[0]).prompts, two.view(space[0]).prompts)
     assert one.view(space[0]).latents.shape == (4, 256)
+
+
+def test_image_is_as_alone_when_its_prompt_is_the_negative_one_of_another(pipe: Any) -> None:
+    guided = guide(pipe, CADS(noise_scale=0.5))
+    both = guided(prompt=["cat", "dog"], negative_prompt=["dog", "cat"], **CALL,
+                  generator=seeded(2))  # fmt: skip
+    alone = guided(prompt="dog", negative_prompt="cat", **CALL, generator=seeded(1, 1))
+    torch.testing.assert_close(both[1:], alone, rtol=1e-3, atol=1e-4)
 
 
 def test_prompts_come_from_the_state_when_it_is_given(pipe: Any) -> None:

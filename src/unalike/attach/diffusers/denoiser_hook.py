@@ -215,6 +215,7 @@ class Denoiser:
                 images=images,
                 negative_is_equal=equal,
                 perturbed=Host(self._pipe).perturbs_attention,
+                others=self._prompts.others,
             )
             self._images = images
             if equal and asked and len(sample) == images:  # negative prompts, in a call of theirs

@@ -139,8 +139,8 @@ class FinalLatents:
                 result = own(*args, **kwargs)
             finally:
                 self._suspended = False
-            given = [result.get("latents")] if isinstance(result, dict) else list(args)
-            self._edited |= self._final is not None and any(map(self._differs, given))
+            given = [*_tensors(result), *(part for value in args for part in _tensors(value))]
+            self._edited |= any(map(self._differs, given))
             return result
 
         return callback
@@ -219,6 +219,12 @@ class FinalLatents:
         if ((shown.to(expected) - expected).abs() > 1.01 / 255).any():
             images = shown * 2 - 1 if symmetric else shown
             self._session.finish(images.to(final), movable=False)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """What a callback is given or returns as latents: a tensor, or that of a dictionary."""
+    value = value.get("latents") if isinstance(value, dict) else value
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _compared(latents: Tensor, final: Tensor) -> bool | None:

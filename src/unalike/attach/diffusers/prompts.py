@@ -153,6 +153,9 @@ class Prompts:
             self._texts, self._keys = texts, list(_keys(state.values, len(texts)))
         if embeddings is not None and embeddings is not self.positive:
             self._take((embeddings, state.get("prompt_embeds_mask")))
+        negative = state.get("negative_prompt_embeds")
+        if all(negative is not other for other in self._others):
+            self._others.append(negative)
 
     def _take(self, encoded: Any) -> None:
         self.positive = first_part(encoded)
@@ -183,12 +186,16 @@ class Prompts:
         return self._labels is not None
 
     @property
+    def others(self) -> list[Tensor]:
+        """What the pipeline encoded besides the prompts, as of the negative ones."""
+        return [other for other in self._others if isinstance(other, Tensor)]
+
+    @property
     def negative_is_equal(self) -> bool:
         """True where the negative prompts have the embeddings of the prompts."""
         own = self.positive
         return isinstance(own, Tensor) and any(
-            isinstance(other, Tensor) and other.shape == own.shape and torch.equal(other, own)
-            for other in self._others
+            other.shape == own.shape and torch.equal(other, own) for other in self.others
         )
 
     def images(self, sample: Tensor, channels: int | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ def positive_rows(
     images: int,
     negative_is_equal: bool = False,
     perturbed: bool = False,
+    others: Sequence[Tensor] = (),
 ) -> Tensor | None:
     """Find the rows of a denoiser's input that belong to positive prompts: (rows, frames) bool.
 
@@ -23,7 +26,8 @@ def positive_rows(
 
     A batch is made of blocks, each with a row for each image; every block of the prompts counts.
     There are two with perturbed-attention guidance. Where the negative prompts equal the prompts,
-    the first of two blocks is theirs, as in all of diffusers' pipelines.
+    the first of two blocks is theirs, as in all of diffusers' pipelines. A block of other prompts
+    does not count, even where one of them is a prompt of another image.
 
     `frames` is how many rows of embeddings belong to one row of the input, more than 1 where a
     video has one for each frame; embeddings may be followed by other tokens. None where `tokens`
@@ -36,6 +40,7 @@ def positive_rows(
         images: how many images are made.
         negative_is_equal: whether the pipeline made the same of the negative prompts.
         perturbed: whether the prompts have a second block, with perturbed attention.
+        others: what the pipeline made of other prompts, as of negative ones.
 
     Raises:
         UnsupportedError: where the negative prompts equal the prompts in an unknown order of
@@ -51,10 +56,8 @@ def positive_rows(
         return None
     own = tokens[:, : positive.shape[1]] if positive.ndim == 3 else tokens
     each = own.reshape(rows, len(tokens) // rows, -1)  # (rows, frames, …)
-    known = positive.to(tokens).reshape(len(positive), 1, -1)
-    if images % len(known) == 0 and rows % images == 0:
-        expected = known.repeat_interleave(images // len(known), dim=0)
-        same = [bool((block == expected).all()) for block in each.split(images)]
+    same = _blocks(each, positive, images)
+    if same is not None:
         if negative_is_equal and sum(same) > 1:
             if len(same) != (3 if perturbed else 2):
                 raise UnsupportedError(
@@ -66,8 +69,26 @@ def positive_rows(
         if any(same):
             chosen = torch.tensor(same, device=tokens.device).repeat_interleave(images)
             return chosen[:, None].expand(each.shape[:2])
+    known = positive.to(tokens).reshape(len(positive), 1, -1)
     # one by one, for they are large
-    return torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)
+    found = torch.stack([(each == prompt).all(dim=2) for prompt in known]).any(dim=0)
+    for other in others:
+        if other.shape[1:] == positive.shape[1:]:
+            same = _blocks(each, other, images) or []
+            for i in (i for i, of_other in enumerate(same) if of_other):
+                found[i * images : (i + 1) * images] = False
+    return found
+
+
+def _blocks(each: Tensor, prompts: Tensor, images: int) -> list[bool] | None:
+    """Whether each block of `images` rows (rows, frames, …) holds these prompts, in their order;
+    None where there are no such blocks.
+    """
+    if images % len(prompts) or len(each) % images:
+        return None
+    known = prompts.to(each).reshape(len(prompts), 1, -1)
+    expected = known.repeat_interleave(images // len(known), dim=0)
+    return [bool((block == expected).all()) for block in each.split(images)]
 
 
 def image_count(sample: Tensor, least: int, channels: int | None = None) -> int:

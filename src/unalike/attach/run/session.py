@@ -171,7 +171,8 @@ class Session:
                 "try float32, or bfloat16 in place of float16"
             )
         changed = self._ending.measure(own, movable=movable)
-        return None if changed is None else _repeated(changed, len(latents))
+        # a copy, for callbacks may change in place what the pipeline has
+        return None if changed is None else _repeated(changed.clone(), len(latents))
 
     def lose_latents(self, host: str) -> None:
         """Forget the final latents, because those that are decoded cannot be read.
