@@ -44,9 +44,7 @@ def soften(at: int) -> Callable[..., dict[str, Any]]:
     return callback
 
 
-def soften_in_place(
-    pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
-) -> dict[str, Any]:
+def soften_in_place(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     """The same after the last step, written into the latents that the callback is given."""
     if step == STEPS - 1:
         tensors["latents"].mul_(0.5)
@@ -288,6 +286,23 @@ def test_shield_is_refused_when_finished_images_are_pasted_together(sd: Any) -> 
     guided = guide(pipe, shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
     with pytest.raises(UnsupportedError, match="padding_mask_crop pastes"):
         guided(**call("sd", image=IMAGE, mask_image=MASK, padding_mask_crop=2))
+
+
+def test_shield_is_refused_before_the_first_step_when_the_call_ends_before_the_last(
+    pipelines: Pipelines,
+) -> None:
+    asked: list[Any] = []
+
+    def note(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        asked.append(step)
+        return {}
+
+    pipe = pipelines("sdxl")
+    guided = guide(pipe, shield=shield_at(pipe, torch.zeros(1, 4, 8, 8), 1.0))
+    arguments = call("sdxl", denoising_end=0.5, callback_on_step_end=note)
+    with pytest.raises(UnsupportedError, match=r"denoising_end is 0\.5, so the call ends before"):
+        guided(**arguments, generator=seeded(1))
+    assert not asked
 
 
 def image_to_video(tmp_path: Any) -> Any:

@@ -307,6 +307,12 @@ class GuidedPipeline:
                 "certified; leave it out, or guide the "
                 "pipeline without a shield"
             )
+        if named.get("denoising_end") is not None:
+            raise UnsupportedError(
+                f"denoising_end is {named['denoising_end']}, so the call ends before its last step "
+                "and has no images that could be certified; leave it out, or guide the pipeline "
+                "without a shield and give the shield to the second pipeline"
+            )
         if self.embed is None:
             return LatentGuard(self.shield, self.pipe)
         return EmbeddedGuard(
