@@ -25,8 +25,8 @@ from unalike.pipelines.loading import load
 PICTURES = Path(__file__).parent / "pictures"
 COMPARED = ("farmer", "thumbs up", "hat", "car")
 HEADS = (
-    "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink", "car", "zodiac", "kiss",
-    "police officer",
+    "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink",
+    "car", "zodiac", "kiss", "police officer",
 )  # fmt: skip
 SEEDS = 12
 

@@ -205,8 +205,8 @@ def _flags(rows: Sequence[Row]) -> str:
     radius = own[0]["radius"]
     kept = sum(r in same for r in others)
     text = (
-        f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images of "
-        "other prompts are the same bit by bit"
+        f"With the flags alone protected (radius {radius:g}), {kept} of the {len(others)} images "
+        "of other prompts are the same bit by bit"
     )
     if flags:
         text += (

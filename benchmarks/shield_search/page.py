@@ -176,8 +176,8 @@ def _rivals(folder: Path, found: Sequence[Summary]) -> str:
         )
     ratio = f"of {RIVAL}"
     columns = [
-        "radius (multiple)", "search", "found", "there", "images inside, none found", "wrong", "ms a step", "of the processor",
-        "s a trajectory", ratio, "resident", ratio,
+        "radius (multiple)", "search", "found", "there", "images inside, none found", "wrong",
+        "ms a step", "of the processor", "s a trajectory", ratio, "resident", ratio,
     ]  # fmt: skip
     return table(columns, lines)
 
@@ -201,7 +201,8 @@ def _layers(found: Sequence[Summary]) -> str:
             ]
         )
     columns = [
-        "radius", "search", "steps skipped by the triangle bound", "excluded by the first bound in a full search", "left to the second",
+        "radius", "search", "steps skipped by the triangle bound",
+        "excluded by the first bound in a full search", "left to the second",
         "read in full, an image and step", "never read", "there, an image and step",
     ]  # fmt: skip
     return table(columns, lines)

@@ -26,7 +26,7 @@ def lazy_names(
         >>> find("OrderDict")
         Traceback (most recent call last):
             ...
-        AttributeError: module 'collections' has no attribute 'OrderDict'; did you mean 'OrderedDict'? it has OrderedDict
+        AttributeError: module 'collections' has no attribute 'OrderDict'; did you mean ...
     """
 
     def names() -> list[str]:

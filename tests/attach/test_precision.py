@@ -131,7 +131,7 @@ def offloaded(pipe: Any, how: str) -> Any:
     """
     if how == "model":
         pipe.enable_model_cpu_offload(device="cpu")
-    else:  # what enable_sequential_cpu_offload does: weights are where they run only while they are needed
+    else:  # as enable_sequential_cpu_offload does: weights are on the device only while needed
         for part in (pipe.text_encoder, pipe.unet, pipe.vae):
             cpu_offload(part, torch.device("cpu"))
     return pipe

@@ -31,7 +31,7 @@ def step(number, way, seconds, correction):
     }
 
 
-def test_setting_with_most_distinct_right_images_is_chosen_and_precision_decides_when_they_are_as_many():
+def test_setting_with_most_distinct_right_images_is_chosen_and_precision_decides_when_equal():
     rows = [
         row(VALIDATION, "a", IMAGES, 8, 2, strength=0.1),
         row(VALIDATION, "a", IMAGES, 5, 4, strength=0.2),
@@ -87,8 +87,8 @@ def test_page_and_figure_have_what_the_rows_say(tmp_path):
     text = ambient.BENCHMARK.page(tmp_path)
     assert "| unguided |  | 100.0% (100.0% to 100.0%) | 25.0% (25.0% to 25.0%) | 0.25 s |" in text
     assert (
-        "| images | strength 0.2, stop 0.6 | 50.0% (50.0% to 50.0%) | 43.8% (37.5% to 50.0%) | 1.50 s |"
-        in text
+        "| images | strength 0.2, stop 0.6 | 50.0% (50.0% to 50.0%) | 43.8% (37.5% to 50.0%) | "
+        "1.50 s |" in text
     )
     assert (
         "| images against latents | -25.0 (-25.0 to -25.0) | -6.2 (-12.5 to +0.0) | 3.0 |" in text

@@ -15,8 +15,8 @@ def step(memory, prompts, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x0, x_t = torch.randn(2, len(prompts), 8, generator=generator)
     context = Context(
-        step=0, steps=1, level=Level(0.6, 0.8, 1, 0), x_t=x_t, prompts=prompts, groups=torch.zeros(len(prompts)),
-        memory=memory,
+        step=0, steps=1, level=Level(0.6, 0.8, 1, 0), x_t=x_t, prompts=prompts,
+        groups=torch.zeros(len(prompts)), memory=memory,
     )  # fmt: skip
     return x0, context
 
@@ -41,8 +41,8 @@ def test_prompts_have_many_right_images_and_none_in_common():
 def test_empty_memory_comes_first_when_conditions_are_listed():
     listed = list(conditions(Size(stored=(2, 4))))
     assert [(c.objective, c.stored, c.alone) for c in listed] == [
-        ("none", 0, False), ("rke", 2, False), ("cond-rke", 2, False), ("rke", 4, False), ("cond-rke", 4, False),
-        ("none", 0, True), ("rke", 4, True), ("cond-rke", 4, True),
+        ("none", 0, False), ("rke", 2, False), ("cond-rke", 2, False), ("rke", 4, False),
+        ("cond-rke", 4, False), ("none", 0, True), ("rke", 4, True), ("cond-rke", 4, True),
     ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_correction_is_that_of_sparke_when_observed(objective):
     assert torch.equal(delta, expected)
 
 
-def test_unrelated_images_move_a_correction_only_without_the_prompt_kernel_when_related_ones_are_there():
+def test_unrelated_images_move_a_correction_only_without_prompt_kernel_when_related_ones_exist():
     moved = {}
     for objective in ("rke", "cond-rke"):
         method = observed(objective, alone=False)

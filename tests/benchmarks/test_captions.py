@@ -184,7 +184,8 @@ def test_table_is_refused_when_rows_are_bad(tmp_path: Path):
         file.write(b"https://x.org/\xff.jpg\tkite\n")
     with pytest.raises(
         StoreError,
-        match=r"6 of 10 rows of .* row 5 has 1 fields in place of 2; .* row 8 has an empty caption; .* …; mend",
+        match=r"6 of 10 rows of .* row 5 has 1 fields in place of 2; .* row 8 has an empty "
+        r"caption; .* …; mend",
     ):
         build_captions(path, tmp_path / "out", ALL)
     assert [p.name for p in tmp_path.iterdir()] == ["table.tsv"]

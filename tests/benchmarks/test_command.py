@@ -109,6 +109,9 @@ def test_command_is_refused_when_an_option_is_unknown(bench):
 
 
 def test_listing_needs_no_torch_when_started_as_a_module():
-    program = "import sys; from benchmarks.__main__ import main; main([]); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from benchmarks.__main__ import main; main([]); "
+        "sys.exit('torch' in sys.modules)"
+    )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)

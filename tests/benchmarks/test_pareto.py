@@ -95,8 +95,8 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     )
     text = page(tmp_path)
     assert (
-        "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.50 |"
-        in text
+        "| CADS | noise_scale 0.1, CFG 2 | 40% (40% to 40%) | ×2.00 (2.00 to 2.00) | "
+        "50% (50% to 50%) | +0.0 (+0.0 to +0.0) | ×1.50 |" in text
     )
     assert "| CADS | 1 | 0.200 (0.200 to 0.200) |" in text
     assert "| 0.50 | 3.0 |" in text

@@ -65,9 +65,10 @@ def made(prompt, image, outside):
         f"everywhere_{name}": {"inside": 0.1, "outside": 0.2}[name.split("_")[1]] for name in sizes
     }
     return {
-        "family": "words", "prompt": prompt, "region": "hair", "strength": 0.2, "stop": 1.0, "image": image, "share": 0.25,
-        "share_of_a_step": 0.125,
-        "agreement": 0.5, "largest_inside": 1.5, "largest_outside": 0.0, **{f"region_{k}": v for k, v in sizes.items()}, **whole,
+        "family": "words", "prompt": prompt, "region": "hair", "strength": 0.2, "stop": 1.0,
+        "image": image, "share": 0.25, "share_of_a_step": 0.125, "agreement": 0.5,
+        "largest_inside": 1.5, "largest_outside": 0.0,
+        **{f"region_{k}": v for k, v in sizes.items()}, **whole,
     }  # fmt: skip
 
 
@@ -84,12 +85,12 @@ def test_page_has_what_the_rows_say(tmp_path):
     assert "was 0; inside it was 1.5." in text
     for prompt in "ab":
         assert (
-            f"| {prompt} | hair | 12% | 25% | 50% | 0.40 / 0.20 | 8.0% / 2.0% | 0.10 / 0.20 | 10.0% / 20.0% |"
-            in text
+            f"| {prompt} | hair | 12% | 25% | 50% | 0.40 / 0.20 | 8.0% / 2.0% | 0.10 / 0.20 | "
+            "10.0% / 20.0% |" in text
         )
     assert (
-        "Outside, pixels change 10% (10% to 10%) as much as with guidance everywhere, latents 100% (100% to 100%)"
-        in text
+        "Outside, pixels change 10% (10% to 10%) as much as with guidance everywhere, latents 100% "
+        "(100% to 100%)" in text
     )
     assert "have 50% of what is in either in common" in text
 

@@ -49,7 +49,7 @@ def row(
     }
 
 
-def test_every_prompt_is_drawn_without_and_with_the_exact_shield_and_some_with_the_others_when_planned():
+def test_every_prompt_is_drawn_with_and_without_exact_shield_and_some_with_others_when_planned():
     size = Size(names=4, words=4, fewer=4, radii=(3.0, 5.0), nprobe=(1, 2))
     planned = jobs(size)
     flags = [p for i, p in enumerate(size.prompts()) if "flag" in p and i % size.fewer]
@@ -90,12 +90,12 @@ def test_page_counts_what_is_inside_beyond_rounding_and_to_the_last_bit_when_wri
     assert "50% at radius 4" in text
     assert "| radius 4 | 4 | 0 | 4.000000 | 4 |" in text
     assert (
-        "1 of the 1 images of other prompts are the same bit by bit, and of the 1 images of flags 0 are; 0 of those are inside"
-        in text
+        "1 of the 1 images of other prompts are the same bit by bit, and of the 1 images of flags "
+        "0 are; 0 of those are inside" in text
     )
     assert (
-        "of 2 images at radius 4 1 were refused, and 0 of the others are inside when they are encoded again"
-        in text
+        "of 2 images at radius 4 1 were refused, and 0 of the others are inside when they are "
+        "encoded again" in text
     )
     draw_distances(rows, tmp_path)
     assert (tmp_path / "distances.png").stat().st_size > 1000

@@ -1,4 +1,4 @@
-"""Files that are not what they are given as: one sentence that names them, no traceback, no wait."""
+"""Files of the wrong kind: one sentence that names them, no traceback, no wait."""
 
 import io
 import json

@@ -31,15 +31,15 @@ POOLED = (
 )
 """The limit of modular Stable Diffusion XL."""
 LISTED = (
-    "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents as "
-    "lists and not as batches."
+    "No methods that act on prompts (CADS, interval guidance): the model takes prompts and latents "
+    "as lists and not as batches."
 )
 """The limit of pipelines whose denoiser cannot be hooked, for the shape of its arguments."""
 
 WARNINGS = (
-    "ignore:__array_:DeprecationWarning",  # some schedulers hand tensors to numpy in the way of numpy 1
+    "ignore:__array_:DeprecationWarning",  # schedulers hand tensors to numpy as to numpy 1
     "ignore:In CPU autocast:UserWarning",  # Mochi asks for float32 on any device
-    "ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning",  # in the autoencoder of Stable Audio
+    "ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning",  # Stable Audio
 )
 """What diffusers says that is nothing to do with guidance."""
 

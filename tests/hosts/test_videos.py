@@ -193,6 +193,6 @@ def test_error_says_so_when_the_frames_of_a_video_have_several_prompts(tmp_path:
     pipe.enable_free_noise(context_length=2, context_stride=1)
     with pytest.raises(
         UnsupportedError,
-        match="CADS: AnimateDiffPipeline gives UNetMotionModel several prompts for the frames of one video",
+        match="CADS: AnimateDiffPipeline gives UNetMotionModel several prompts for the frames of",
     ):
         guide(pipe, CADS())(prompt={0: "cat", 2: "dog"}, **family.arguments, num_inference_steps=2)

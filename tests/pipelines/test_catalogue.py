@@ -89,7 +89,10 @@ def test_row_fits_the_pipeline_and_the_methods_that_it_names(model):
 
 
 def test_names_are_those_of_the_papers_and_more():
-    papers = "sdv1.5 sdv2.1 sdxl controlnet_pose_sdv1.5 controlnet_pose_sdxl pixart-sigma kandinsky-3 playgroundv2.5 dit-xl-2"
+    papers = (
+        "sdv1.5 sdv2.1 sdxl controlnet_pose_sdv1.5 controlnet_pose_sdxl pixart-sigma kandinsky-3 "
+        "playgroundv2.5 dit-xl-2"
+    )
     more = (
         "sd3 sd3.5 flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm emoji digits"
     )

@@ -24,16 +24,18 @@ from unalike.models.emoji.judge import count, nearest
 
 # fmt: off
 PROMPTS = (
-    "heart", "cat", "flag", "clock", "moon", "face", "hand", "bird", "animal", "flower", "fruit", "vegetable", "sweets", "drink",
-    "arrow", "circle", "square", "keycap", "zodiac", "ball", "shoe", "hat", "book", "car", "train", "boat", "building", "weather",
-    "musical instrument", "sign", "person running", "woman running", "person swimming", "farmer", "police officer", "thumbs up",
+    "heart", "cat", "flag", "clock", "moon", "face", "hand", "bird", "animal", "flower", "fruit",
+    "vegetable", "sweets", "drink", "arrow", "circle", "square", "keycap", "zodiac", "ball", "shoe",
+    "hat", "book", "car", "train", "boat", "building", "weather", "musical instrument", "sign",
+    "person running", "woman running", "person swimming", "farmer", "police officer", "thumbs up",
     "family", "kiss", "people holding hands", "medal",
 )
 # fmt: on
 """Forty one-to-many prompts, with 5 to 261 right images each."""
 
 VALIDATION = (
-    "tree", "star", "cloud", "tool", "money", "celebration", "Japanese", "game", "fantasy", "handshake", "teacher", "person walking",
+    "tree", "star", "cloud", "tool", "money", "celebration", "Japanese", "game", "fantasy",
+    "handshake", "teacher", "person walking",
 )  # fmt: skip
 """Twelve others to choose settings by, with 5 to 40 right images each."""
 

@@ -37,7 +37,7 @@ def methods(
     for name, method in METHODS.items():
         typer.echo(f"{name}  {method.summary}")
         for f in options(method):
-            typer.echo(
-                f"    --set {name}.{f.name}={'none' if f.default is None else f.default}\n        {f.metadata['help']}; {allowed(f)}"
-            )
+            default = "none" if f.default is None else f.default
+            typer.echo(f"    --set {name}.{f.name}={default}")
+            typer.echo(f"        {f.metadata['help']}; {allowed(f)}")
         typer.echo()

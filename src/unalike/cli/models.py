@@ -23,7 +23,8 @@ def models(
         for line in _details(model):
             typer.echo(f"    {line}")
     typer.echo(
-        "\nAny other model: --model FOLDER (written by save_pretrained) or --model OWNER/NAME (from the Hugging Face hub)."
+        "\nAny other model: --model FOLDER (written by save_pretrained) or --model OWNER/NAME "
+        "(from the Hugging Face hub)."
     )
 
 
@@ -42,7 +43,6 @@ def _details(model: Model) -> list[str]:
     ]
     guided = [f"guided by {', '.join(model.methods)} if no method is named"]
     for method, options in model.published.items():
-        guided.append(
-            f"{method} as published: {', '.join(f'{name} {value}' for name, value in options.items())}"
-        )
+        listed = ", ".join(f"{name} {value}" for name, value in options.items())
+        guided.append(f"{method} as published: {listed}")
     return [*lines, "; ".join(guided), f"settings: {model.source}"]

@@ -12,6 +12,7 @@ import typer
 from unalike.cli.command import Command, flag
 from unalike.cli.progress import progress_bar
 from unalike.pipelines.catalogue import MODELS
+from unalike.runs.numbers import counted
 from unalike.runs.shield.settings import (
     AddSettings,
     BuildSettings,
@@ -242,7 +243,7 @@ def verify(
     if not outcome.confirmed:
         count = len(outcome.differences)
         typer.echo(
-            f"unalike: the certificates of {run} do not hold: {count} difference{'s' if count > 1 else ''}",
+            f"unalike: the certificates of {run} do not hold: {counted(count, 'difference')}",
             err=True,
         )
         raise typer.Exit(1)
@@ -279,7 +280,8 @@ def _summary(outcome: Outcome) -> str:
     manifest = outcome.manifest
     lines = [f"skipped  {name} ({why})" for name, why in outcome.skipped]
     lines.append(
-        f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has {manifest.count:,}"
+        f"added    {outcome.added:,} vectors of {outcome.inputs:,} inputs; the set has "
+        f"{manifest.count:,}"
     )
     return "\n".join(
         [

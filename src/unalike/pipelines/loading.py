@@ -62,7 +62,7 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
         >>> load("emojy")
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: model is 'emojy'; did you mean 'emoji'? allowed: emoji, digits, sdv1.5, ...
+        unalike.errors.OptionError: model is 'emojy'; did you mean 'emoji'? allowed: emoji, ...
     """
     if not isinstance(name_or_path, str | Path):
         return _as_it_is(name_or_path, options)
@@ -125,7 +125,8 @@ def shipped(name: str) -> Path:
     folder = Path(str(resources.files("unalike.models").joinpath(f"{name}/weights")))
     if not (folder / _INDEX).is_file():
         raise StoreError(
-            f"the weights of the model {name!r} are missing from this installation; install the package again"
+            f"the weights of the model {name!r} are missing from this installation; install the "
+            "package again"
         )
     return folder
 
@@ -232,11 +233,13 @@ def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
 
     if not isinstance(pipe, DiffusionPipeline):
         raise OptionError(
-            f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, as in load('emoji')"
+            f"model is a {type(pipe).__name__}; allowed: a name, a folder or a diffusers pipeline, "
+            "as in load('emoji')"
         )
     if options:
         raise OptionError(
-            f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its name or folder instead"
+            f"{', '.join(options)} cannot be set on a pipeline that is loaded already; give its "
+            "name or folder instead"
         )
     return pipe
 

@@ -228,8 +228,8 @@ def require_writable(name: str, path: Path) -> None:
     except OSError as error:
         raise OptionError(
             named(
-                "{} is {!r}, which cannot be written: {}; give a file in a folder that is there and "
-                "that you may write to",
+                "{} is {!r}, which cannot be written: {}; give a file in a folder that is there "
+                "and that you may write to",
                 Option(name),
                 str(path),
                 error.strerror,

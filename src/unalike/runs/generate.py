@@ -308,6 +308,7 @@ def _legend(samples: Sequence[Sample]) -> list[str]:
         return []
     changed = sum(s.plainly_changed for s in samples)
     return [
-        f"Both sides start from the same noise. Framed: {changed} of {len(samples)} images look different from their unguided twin",
+        f"Both sides start from the same noise. Framed: {changed} of {len(samples)} images look "
+        "different from the unguided image of the same seed",
         f"(root mean square difference of pixels above {PLAINLY_CHANGED:.0%} of the full range).",
     ]

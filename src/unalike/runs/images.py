@@ -29,7 +29,8 @@ def find_images(folder: Path) -> list[str]:
     files = sorted(p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts))
     if not files:
         raise OptionError(
-            f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders below it"
+            f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders "
+            "below it"
         )
     return files
 
@@ -50,7 +51,8 @@ def refusal(where: str, total: int, bad: Sequence[tuple[str, str]]) -> Message:
 
     Example:
         >>> print(refusal("'photos'", 3, [("a.png", "the file is empty")]))
-        1 of 3 images in 'photos' cannot be read: a.png (the file is empty). Mend or remove them, or leave them out: skip_bad=True
+        1 of 3 images in 'photos' cannot be read: a.png (the file is empty). Mend or remove them,
+        or leave them out: skip_bad=True
     """
     shown = "; ".join(f"{file} ({why})" for file, why in bad[:_SHOWN]) + (
         "; …" if len(bad) > _SHOWN else ""

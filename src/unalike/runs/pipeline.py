@@ -60,8 +60,9 @@ class RunPipeline:
         needs_more = "num_frames" in parameters or (row is not None and row.controlnet is not None)
         if not (by_class or "prompt" in parameters) or "generator" not in parameters or needs_more:
             raise UnsupportedError(
-                f"{host.__name__} does not draw images from prompts or class labels alone, as `unalike generate` needs it; in Python, "
-                "unalike.guide(pipe, …) takes whatever the pipeline itself does"
+                f"{host.__name__} does not draw images from prompts or class labels alone, as "
+                "`unalike generate` needs it; in Python, unalike.guide(pipe, …) takes whatever the "
+                "pipeline itself does"
             )
         precision = {} if settings.dtype == AUTO else {"dtype": getattr(torch, settings.dtype)}
         if settings.dtype == AUTO and device.type == "cpu":
@@ -78,7 +79,8 @@ class RunPipeline:
                 if value is not None or name == "steps":
                     raise OptionError(
                         named(
-                            "{} is given, and {} has no {}; leave it out, or choose another {model}",
+                            "{} is given, and {} has no {}; leave it out, or choose another "
+                            "{model}",
                             Option(name),
                             type(pipe).__name__,
                             argument,
@@ -131,7 +133,8 @@ class RunPipeline:
             or not all(isinstance(i, Image.Image) for i in images)
         ):
             raise UnsupportedError(
-                f"{type(self.pipe).__name__} did not return one image for each prompt; choose a text-to-image pipeline"
+                f"{type(self.pipe).__name__} did not return one image for each prompt; choose a "
+                "text-to-image pipeline"
             )
         return images
 

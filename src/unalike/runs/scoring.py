@@ -21,7 +21,10 @@ from unalike.scores import rke, vendi
 
 SIDE = 32
 BANDWIDTH = 0.25
-BASIS = f"Gaussian kernel of bandwidth {BANDWIDTH} on the root-mean-square difference of pixels in [0, 1], images reduced to {SIDE}×{SIDE}"
+BASIS = (
+    f"Gaussian kernel of bandwidth {BANDWIDTH} on the root-mean-square difference of pixels in "
+    f"[0, 1], images reduced to {SIDE}×{SIDE}"
+)
 PLAINLY_CHANGED = 0.05
 """Root-mean-square difference, as a share of the full range, from which two images look different
 at first glance.
@@ -46,7 +49,8 @@ def pixel_features(image: Image.Image) -> Tensor:
     of pixels in [0, 1].
 
     Example:
-        >>> black, white = (pixel_features(Image.new("RGB", (64, 64), c)) for c in ("black", "white"))
+        >>> images = (Image.new("RGB", (64, 64), c) for c in ("black", "white"))
+        >>> black, white = map(pixel_features, images)
         >>> round((black - white).norm().item(), 4)
         1.0
     """

@@ -71,7 +71,7 @@ class GenerateSettings:
         >>> GenerateSettings(prompts=("heart",), num=0)
         Traceback (most recent call last):
             ...
-        unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most 100,000, as in num=8
+        unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most ...
     """
 
     prompts: tuple[str, ...] = option(MISSING, "What to draw.", kind=tuple, example=("red heart",))
@@ -164,7 +164,8 @@ class GenerateSettings:
         if self.total > MOST_IMAGES:
             raise OptionError(
                 named(
-                    "{num} is {} for {} prompts; allowed: at most {:,} images in a run, as in {num=8}",
+                    "{num} is {} for {} prompts; allowed: at most {:,} images in a run, as in "
+                    "{num=8}",
                     self.num,
                     len(self.prompts),
                     MOST_IMAGES,
@@ -173,7 +174,8 @@ class GenerateSettings:
         if self.seed > LARGEST_SEED - self.num:
             raise OptionError(
                 named(
-                    "{seed} is {}; allowed: at most 2**63 less the number of images, as in {seed=0}",
+                    "{seed} is {}; allowed: at most 2**63 less the number of images, as in "
+                    "{seed=0}",
                     self.seed,
                 )
             )
@@ -191,7 +193,8 @@ class GenerateSettings:
             if value != unused and self.shield is None:
                 raise OptionError(
                     named(
-                        "{} is {!r}, and there is no protected set; give its folder, as in {shield=DIR}",
+                        "{} is {!r}, and there is no protected set; give its folder, as in "
+                        "{shield=DIR}",
                         Option(f),
                         value,
                     )

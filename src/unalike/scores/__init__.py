@@ -4,8 +4,8 @@ All rest on one quantity: the Rényi entropy of order `q` of a normalised kernel
 
     H_q(K) = log(Σ λ^q) / (1 - q),    H_1 = -Σ λ log λ,    H_∞ = -log max λ,
 
-with `λ` the eigenvalues of `K / n`. It is 0 for identical samples and `log n` for samples with nothing in common. Scores are its
-exponentials: effective numbers of samples.
+with `λ` the eigenvalues of `K / n`. It is 0 for identical samples and `log n` for samples with
+nothing in common. Scores are its exponentials: effective numbers of samples.
 
 - Exact, O(n²) memory, O(n³) time: `vendi`, `rke`, `conditional_vendi`, `conditional_rke`,
   `information_vendi`, from features (n, …), with rows flattened, and a kernel, or from finished

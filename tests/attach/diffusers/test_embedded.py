@@ -315,7 +315,8 @@ def rooted(images: Tensor) -> Tensor:
         (
             rooted,
             ShieldError,
-            "not be moved out of balls of radius 0.5: the gradient of rooted/48 with respect to the latents has NaN",
+            "not be moved out of balls of radius 0.5: the gradient of rooted/48 with respect to "
+            "the latents has NaN",
         ),
         (
             lambda images: images.detach().flatten(1),
@@ -377,7 +378,8 @@ def test_shield_is_refused_when_the_embedding_did_not_make_it(
     of_latents = Shield(noise(1, 4, 8, 8), space="AutoencoderKL-0/4x8x8", radius=1.0)
     with pytest.raises(
         OptionError,
-        match=r"embedding 'clip/CLIPModel.*' and embed is None; .*embed=unalike.extractors.extractor\('clip'\)",
+        match=r"embedding 'clip/CLIPModel.*' and embed is None; "
+        r".*embed=unalike.extractors.extractor\('clip'\)",
     ):
         guide(sd, shield=of_clip)
     with pytest.raises(StoreError, match=r"the embedding 'bent' and embed is 'clip/CLIPModel"):

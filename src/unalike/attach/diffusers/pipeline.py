@@ -148,9 +148,9 @@ class GuidedPipeline:
 
     Calling it takes the arguments of the pipeline and returns what the pipeline returns. A call
     runs on a stand-in of the pipeline, so that the pipeline and other calls of its models stay as
-    they are; a call that fails leaves the memory as it was. Every other attribute is the pipeline's own. Its class counts as
-    the pipeline's, so that diffusers makes others of its models, as in
-    `AutoPipelineForImage2Image.from_pipe(guided)`; those are not guided until `guide` is called.
+    they are; a call that fails leaves the memory as it was. Every other attribute is the pipeline's
+    own. `isinstance` sees the pipeline's class, so that diffusers can build other pipelines from
+    it, as in `AutoPipelineForImage2Image.from_pipe(guided)`; call `guide` on those to guide them.
 
     Attributes:
         pipe: the pipeline.

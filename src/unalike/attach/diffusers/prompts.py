@@ -34,11 +34,11 @@ class Prompts:
     The first tensor of the first call is the embedding of the positive prompts; a pipeline without
     that method has its text encoder heard instead, and the call with the token ids of the prompts
     is theirs. (R, L, p) is averaged over its L tokens, those of a mask only where the pipeline
-    returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because its size
-    does not depend on the padding and a memory of 10,000 prompts stays small. Little is lost:
-    padding follows the prompt, has read all of it and summarises it, so that for CLIP-like encoders
-    the cosines between prompts are close to those of the flattened tokens. Class labels become
-    one-hot vectors. A `prompt_encoder` replaces all of that.
+    returns one, and scaled to norm 1. The average, and not the L · p numbers themselves, because
+    its size does not depend on the padding and a memory of 10,000 prompts stays small. Little is
+    lost: padding follows the prompt, has read all of it and summarises it, so that for CLIP-like
+    encoders the cosines between prompts are close to those of the flattened tokens. Class labels
+    become one-hot vectors. A `prompt_encoder` replaces all of that.
 
     Args:
         pipe: the pipeline of this call alone, from `own_pipeline`.

@@ -74,8 +74,8 @@ def class_index(label: int | str) -> int:
     text = str(label).strip().lower()
     if text not in known or isinstance(label, bool):
         raise OptionError(
-            f"label {label!r} is no class of the digits; {did_you_mean(text, NAMES)}allowed: 0 to {CLASSES - 1}, or "
-            f"{', '.join(NAMES)}"
+            f"label {label!r} is no class of the digits; {did_you_mean(text, NAMES)}allowed: 0 to "
+            f"{CLASSES - 1}, or {', '.join(NAMES)}"
         )
     return known[text]
 

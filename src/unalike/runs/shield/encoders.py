@@ -125,8 +125,8 @@ def open_encoder(
     if model is None:
         raise OptionError(
             named(
-                "{model} is missing: the set is one of latents; name the model that they are of, as "
-                "in {model='emoji'}"
+                "{model} is missing: the set is one of latents; name the model that they are of, "
+                "as in {model='emoji'}"
             )
         )
     return LatentEncoder(model, size=size, device=device)

@@ -339,7 +339,8 @@ def test_error_lists_the_words_of_the_prompt_when_joint_attention_is_asked_for_a
     try:
         with pytest.raises(
             OptionError,
-            match=r"the word 'owl', which is not among the tokens of the prompt 'a cat'; its words are a, cat;",
+            match=r"the word 'owl', which is not among the tokens of the prompt 'a cat'; "
+            r"its words are a, cat;",
         ):
             guide(pipe, Looks(region=["cat", "owl"]))(**prompted(name, ["a cat"], 1))
     finally:
@@ -374,7 +375,7 @@ def test_words_are_refused_when_the_denoiser_is_compiled(tiny_sd: Any):
     tiny_sd.unet.compile(backend="eager")
     with pytest.raises(
         UnsupportedError,
-        match=r"the denoiser of StableDiffusionPipeline is compiled.*give a mask or a box as region",
+        match=r"denoiser of StableDiffusionPipeline is compiled.*give a mask or a box as region",
     ):
         guide(tiny_sd, Looks(region="cat"))(**prompted("sd", ["cat"], 1))
 

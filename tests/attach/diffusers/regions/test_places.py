@@ -172,13 +172,17 @@ def test_error_names_the_sizes_before_any_denoising_when_a_mask_has_another(
     pipe, calls = pipelines(name), []
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     handle = denoiser.register_forward_pre_hook(lambda module, args: calls.append(1))
-    message = r"mask of 8×16 \(height × width\); allowed: 16×16 of the images or 8×8 of their latents; resize it, as in region=image.resize"
+    message = (
+        r"mask of 8×16 \(height × width\); allowed: 16×16 of the images or 8×8 of their latents; "
+        r"resize it, as in region=image.resize"
+    )
     try:
         with pytest.raises(OptionError, match=message):
             seen(pipe, prompted(name, ["cat"], 1), torch.ones(8, 16))
         with pytest.raises(
             OptionError,
-            match="region has 3 masks and this call makes 2 images; give one mask for all, or one for each image",
+            match="region has 3 masks and this call makes 2 images; give one mask for all, or one "
+            "for each image",
         ):
             seen(pipe, prompted(name, ["cat"], 2), torch.ones(3, 8, 8), 2)
     finally:
@@ -189,7 +193,8 @@ def test_error_names_the_sizes_before_any_denoising_when_a_mask_has_another(
 def test_mask_is_refused_when_it_has_nothing_inside(pipelines: Pipelines):
     with pytest.raises(
         OptionError,
-        match="region is a mask with nothing inside, so that nothing would be done; leave the method out",
+        match="region is a mask with nothing inside, so that nothing would be done; leave the "
+        "method out",
     ):
         asked(pipelines("sd"), prompted("sd", ["cat"], 1), torch.zeros(8, 8))
 
@@ -214,7 +219,7 @@ def test_mask_is_measured_at_the_first_step_when_no_method_named_it_before(pipel
     assert masks(torch.ones(16, 16)).all()
     with pytest.raises(
         OptionError,
-        match=r"mask of 9×9 \(height × width\); allowed: 16×16 of the images or 8×8 of their latents",
+        match=r"mask of 9×9 \(height × width\); allowed: 16×16 of the images or 8×8 of their",
     ):
         masks(torch.ones(9, 9))
     with pytest.raises(OptionError, match="region has 3 masks and this call makes 2 images"):
@@ -252,6 +257,6 @@ def test_error_asks_for_the_size_when_the_tokens_are_not_those_of_the_call(pipel
     masks = asked(pipelines("flux"), {"height": 16, "width": 16}).masks(torch.zeros(1, 24, 16))
     with pytest.raises(
         UnsupportedError,
-        match="makes 24 tokens an image, which are not those of 16×16 pixels; give the call the size",
+        match="makes 24 tokens an image, which are not those of 16×16 pixels; give the call the",
     ):
         masks(LEFT)

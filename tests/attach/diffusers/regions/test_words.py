@@ -164,6 +164,7 @@ def test_error_names_the_encoder_when_its_tokens_are_not_those_of_the_denoiser(
 
     with pytest.raises(
         UnsupportedError,
-        match=r"Cuts gives its denoiser 7 tokens of a prompt, which are not those that its text_encoder reads \(12\)",
+        match=r"Cuts gives its denoiser 7 tokens of a prompt, which are not those that its "
+        r"text_encoder reads \(12\)",
     ):
         word_tokens(Cuts(), {"prompt": "cat"}, ["cat"], append=True)

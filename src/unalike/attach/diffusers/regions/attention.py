@@ -152,7 +152,7 @@ class WordMaps:
             or not isinstance(positive, Tensor)
             or tokens.shape[1:] != positive.shape[1:]
         ):
-            # empty prompts with a call and a length of their own; `maps` refuses where no others come
+            # empty prompts with a call and a length of their own; `maps` refuses if no others come
             return
         out = getattr(getattr(module, "config", None), "out_channels", None)
         images = len(positive) if sample is None else self._prompts.images(sample, out)
