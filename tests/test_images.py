@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
 from unalike.errors import OptionError
 from unalike.images import UNREADABLE, read_all, read_image, read_pixels, stacked
@@ -201,3 +201,20 @@ def test_batch_keeps_floats_when_some_are_given():
         read_all([batch[0], on_white()])
     with pytest.raises(OptionError, match="images is empty"):
         read_all([])
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BLP", "DDS", "TIFF", "ICO"])
+def test_file_is_refused_when_any_of_its_bytes_is_damaged(tmp_path: Path, kind: str):
+    if not features.check("avif") and kind == "AVIF":
+        pytest.skip("this Pillow reads no AVIF")
+    file, path = io.BytesIO(), tmp_path / "image.png"
+    image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    (image.quantize() if kind == "BLP" else image).save(file, kind)
+    whole, refused = file.getvalue(), 0
+    for place in range(0, min(len(whole), 400)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x81]) + whole[place + 1 :])
+        try:
+            read_image(path)
+        except UNREADABLE:
+            refused += 1
+    assert refused

@@ -15,6 +15,9 @@ reference and a generated one are the same pixels wherever they are compared:
 from __future__ import annotations
 
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +29,23 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""The errors of `read_image` for damaged files and for images of a kind that is not allowed."""
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""The errors of `read_image` for damaged files and for images of a kind that is not allowed.
+
+Each of Pillow's decoders has its own: AVIF raises RuntimeError, DDS NotImplementedError.
+"""
 
 _DEEP = 65535
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -43,8 +61,7 @@ def read_image(image: Any, *, ground: str = "white") -> Image.Image:
         ground: the colour behind transparent parts.
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: for a file that cannot be
-            read.
+        UNREADABLE: one of these, for a file that cannot be read.
         OptionError: for anything else that is no image; it is a ValueError.
 
     Example:
@@ -55,8 +72,7 @@ def read_image(image: Any, *, ground: str = "white") -> Image.Image:
         path = Path(image)
         if path.exists() and not path.is_file():
             raise OptionError(f"{str(path)!r} is not a file; give an image file")
-        with Image.open(path) as opened:
-            return _rgb(opened, ground)
+        return _of_file(path, ground)
     if isinstance(image, Image.Image):
         return _rgb(image, ground)
     if isinstance(image, Tensor | np.ndarray):
@@ -127,9 +143,11 @@ def read_all(images: Any) -> list[Image.Image] | Tensor:
     return torch.stack(read)
 
 
-def _of_file(file: IO[bytes], ground: str) -> Image.Image:
-    with Image.open(file) as opened:
-        return _rgb(opened, ground)
+def _of_file(file: Path | IO[bytes], ground: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of data beside the pixels, and of large images
+        with Image.open(file) as opened:
+            return _rgb(opened, ground)
 
 
 def _rgb(image: Image.Image, ground: str) -> Image.Image:

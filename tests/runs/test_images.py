@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from tests.runs.score import folders
 
@@ -39,6 +41,18 @@ def test_path_is_not_told_when_an_image_cannot_be_read(tmp_path):
 
 
 def test_some_are_named_and_nothing_is_offered_when_all_are_bad():
-    text = refusal("'set'", 12, [(f"{i}.png", "torn") for i in range(12)])
+    text = str(refusal("'set'", 12, [(f"{i}.png", "torn") for i in range(12)]))
     assert text.startswith("12 of 12 images in 'set' cannot be read: 0.png (torn); 1.png (torn); ")
     assert text.endswith("9.png (torn); …. Mend or remove them")
+
+
+def test_folder_is_refused_when_a_name_in_it_is_no_text(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    try:
+        folders.picture(0).save(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(
+        OptionError, match=r"has the file '\\udcff.png', which has bytes that are no"
+    ):
+        find_images(tmp_path)

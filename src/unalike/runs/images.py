@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unalike.errors import Message, OptionError, named
+from unalike.options import fault_of_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _SHOWN = 10
@@ -15,7 +16,8 @@ def find_images(folder: Path) -> list[str]:
     """The images below a folder by their names, hidden files and folders left out, in order.
 
     Raises:
-        OptionError: where there is no such folder, or no image in it.
+        OptionError: where there is no such folder, or no image in it, or the name of one cannot be
+            written into results.
     """
     if not folder.is_dir():
         raise OptionError(
@@ -32,6 +34,10 @@ def find_images(folder: Path) -> list[str]:
             f"{str(folder)!r} has no image; allowed are {', '.join(SUFFIXES)}, also in folders "
             "below it"
         )
+    for file in files:
+        fault = fault_of_text(file)
+        if fault:
+            raise OptionError(f"{str(folder)!r} has the file {file!r}, which {fault}; rename it")
     return files
 
 
