@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -63,6 +64,50 @@ def test_exit_code_is_2_when_the_command_line_is_malformed(unalike, arguments):
     code, out, err = unalike(*arguments)
     assert (code, out) == (2, "")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "command", ["generate", "score", "cite", "shield build", "shield add", "shield verify"]
+)
+def test_help_names_no_python_types_when_a_command_has_arguments(unalike, command):
+    code, out, _ = unalike(*command.split(), "-h")
+    assert code == 0
+    assert not [word for word in ("<list", "<Path", "<str", "<int") if word in out]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("unalike gen", {"generate"}),
+        ("unalike generate --method s", {"sparke", "spell"}),
+        ("unalike generate --on-violation re", {"regenerate", "refuse"}),
+        ("unalike cite sp", {"sparke", "spell"}),
+    ],
+)
+def test_shell_completes_when_a_word_is_begun(line, offered):
+    asked = {"_UNALIKE_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    done = subprocess.run(
+        [sys.executable, "-m", "unalike"],
+        env=os.environ | asked | {"COMP_CWORD": str(len(line.split()) - 1)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("shield build photos --out protected --size 64", "see `unalike shield build --help`"),
+        ("shield add protected", "as in `unalike shield add protected photos`"),
+    ],
+)
+def test_error_has_the_whole_command_when_it_names_one(unalike, tmp_path, arguments, expected):
+    (tmp_path / "protected").mkdir()
+    code, _, err = unalike(*arguments.split())
+    assert code == 2
+    assert err.rstrip().endswith(expected)
 
 
 @pytest.mark.parametrize(

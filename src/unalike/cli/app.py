@@ -12,7 +12,7 @@ import typer
 
 import unalike
 from unalike.cli.cite import cite
-from unalike.cli.command import INTERRUPTED, INVALID_USAGE, BadValue, Command
+from unalike.cli.command import INTERRUPTED, INVALID_USAGE, BadValue, Command, UsageError
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
@@ -30,10 +30,6 @@ app = typer.Typer(
 for command in (generate, score, models, methods, cite):
     app.command(cls=Command)(command)
 app.add_typer(shield)
-
-_UsageError: Any = typer.BadParameter.__mro__[
-    1
-]  # typer carries a click of its own in some releases
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,7 +55,7 @@ def main() -> None:
     group = typer.main.get_command(app)
     try:
         code = group.main(prog_name="unalike", standalone_mode=False)
-    except _UsageError as error:
+    except UsageError as error:
         code = _refused(error)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("unalike: interrupted", err=True)

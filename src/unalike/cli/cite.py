@@ -6,11 +6,17 @@ from typing import Annotated
 
 import typer
 
+from unalike.cli.command import method_names
+
 
 def cite(
     method: Annotated[
         list[str] | None,
-        typer.Argument(metavar="METHOD", help="Methods; all of them if none is named."),
+        typer.Argument(
+            metavar="METHOD",
+            help="Methods; all of them if none is named.",
+            autocompletion=method_names,
+        ),
     ] = None,
 ) -> None:
     """Print the BibTeX entries of guidance methods, each once."""

@@ -27,8 +27,26 @@ FAILED, INVALID_USAGE, INTERRUPTED = 1, 2, 130
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+# typer carries a click of its own in some releases
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
 class Command(TyperCommand):
     """A command that ends with one sentence and an exit code where it fails."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for argument in _arguments(self):
+            # typer's help has the Python type behind the name, as in `PROMPT <list[str]>`
+            vars(argument)["display_type_rich"] = lambda ctx: None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; errors know the command, which the parser's own do not."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; 1 failed, 2 invalid usage, 130 interrupted."""
@@ -82,14 +100,21 @@ def _spelled(ctx: Any, known: dict[str, Any], option: Option) -> str:
     if parameter is None:
         return str(option)
     if parameter.param_type_name == "argument":
-        name = str(parameter.metavar).strip("[]")
-        return f"`{ctx.command_path} {_word(option.value)}`" if option.has_value else name
+        if not option.has_value:
+            return str(parameter.metavar)
+        names = [p.name for p in _arguments(ctx.command)]
+        before = [ctx.params[name] for name in names[: names.index(parameter.name)]]
+        return f"`{' '.join([ctx.command_path, *map(_word, before), _word(option.value)])}`"
     name = max(parameter.opts, key=len)
     if not option.has_value or option.value is True:
         return name
     if option.value is False:
         return parameter.secondary_opts[0] if parameter.secondary_opts else f"no {name}"
     return f"{name} {_word(option.value)}"
+
+
+def _arguments(command: Any) -> list[Any]:
+    return [p for p in command.params if p.param_type_name == "argument"]
 
 
 def _spelled_of_method(given: dict[str, Any], option: Option) -> str:
@@ -115,6 +140,13 @@ def _word(value: Any) -> str:
     return shlex.quote(str(value))
 
 
+def method_names() -> list[str]:
+    """The names of the guidance methods, for shell completion."""
+    from unalike.guidance.methods import METHODS
+
+    return list(METHODS)
+
+
 def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
     """The option or, with `argument=True`, the argument for a field of the settings.
 
@@ -127,6 +159,9 @@ def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
         rest |= _NUMBERS[rule["kind"]]
     elif rule["kind"] is not bool:
         rest.setdefault("metavar", "TEXT")
+    words = [choice for choice in rule["choices"] if isinstance(choice, str)]
+    if words:
+        rest.setdefault("autocompletion", lambda: words)
     kind = typer.Argument if rest.pop("argument", False) else typer.Option
     return kind(*names, help=rule["help"], **rest)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unalike.cli.command import flag
+from unalike.cli.command import flag, method_names
 from unalike.cli.progress import progress_bar
 from unalike.pipelines.catalogue import MODELS
 from unalike.runs.settings import GenerateSettings
@@ -35,7 +35,7 @@ def generate(
     model: Annotated[
         str, _flag("model", autocompletion=lambda: list(MODELS))
     ] = GenerateSettings.model,
-    method: Annotated[list[str] | None, _flag("method")] = None,
+    method: Annotated[list[str] | None, _flag("method", autocompletion=method_names)] = None,
     strength: Annotated[float | None, _flag("strength")] = None,
     set_: Annotated[list[str] | None, _flag("set", "--set", metavar="METHOD.OPTION=VALUE")] = None,
     memory: Annotated[Path | None, _flag("memory", metavar="FILE")] = None,

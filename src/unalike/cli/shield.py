@@ -215,11 +215,11 @@ def verify(
         bool, typer.Option("--quiet", "-q", help="No progress bar, and no output but what differs.")
     ] = False,
 ) -> None:
-    """Compute all certificates of a run again, from its images and latents and the protected images
-    alone.
+    """Compute all certificates of a run again, from its images, latents and protected set alone.
 
-    Ends with exit code 1 when anything differs from what the run says, or is inside the protected
-    set.
+    Ends with exit code 1 when anything differs from what the run says, or when something certified
+    is inside. Where only latents are certified, finished images inside are counted and do not
+    change the exit code.
     """
     settings = VerifySettings(run=run, folder=folder, model=model, space=space, device=device)
     with progress_bar("verifying", hidden=quiet or as_json) as progress:

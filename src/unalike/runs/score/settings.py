@@ -71,7 +71,7 @@ class ScoreSettings:
         choices=(None,),
     )
     overwrite: bool = option(False, "Replace the earlier results in that folder.")
-    seed: int = option(0, "Of the redraws.", low=0, high=LARGEST_SEED)
+    seed: int = option(0, "Seed of the redraws.", low=0, high=LARGEST_SEED)
     bootstrap: int = option(
         1000, "Redraws of the 95% intervals; 0 for none.", low=0, high=1_000_000
     )

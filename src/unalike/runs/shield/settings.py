@@ -69,7 +69,7 @@ class BuildSettings:
     )
     radius: float | None = option(
         None,
-        "Of the ball around each image; auto measures it.",
+        "Radius of the ball around each image; auto measures it.",
         above=0,
         high=1_000_000_000,
         choices=(None,),
@@ -88,7 +88,7 @@ class BuildSettings:
     )
     prompts: tuple[str, ...] = option(
         (),
-        "Measure the radius on unguided images of this too; repeat it for several.",
+        "Measure the radius on unguided images of this prompt too; repeat it for several.",
         kind=tuple,
         example=("cat",),
     )
@@ -102,7 +102,10 @@ class BuildSettings:
         example=GENERATIONS,
     )
     seed: int = option(
-        0, "Of the unguided images, and of what is sampled.", low=0, high=LARGEST_SEED - 10_000
+        0,
+        "Seed of the unguided images, and of the sample that distances are measured on.",
+        low=0,
+        high=LARGEST_SEED - 10_000,
     )
     batch_size: int = option(32, "Images encoded at a time.", low=1, high=100_000)
     skip_bad: bool = option(False, "Leave images out that cannot be read.")
