@@ -390,7 +390,7 @@ ALONE = (
     "A video is another one alone than in a batch: the pipeline itself cuts a single prompt and "
     "masks several."
 )
-PICTURED = "No methods that act on prompts (CADS, interval guidance): the prompt is a picture."
+PICTURED = "No methods that act on prompts (CADS, interval guidance): the prompt is an image."
 TEXT = {"max_sequence_length": tiny.LENGTH, "guidance_scale": 3.0, "output_type": "latent"}
 
 FAMILIES: tuple[Family, ...] = (

@@ -153,7 +153,7 @@ _PAPERS = (
     ),
     _paper(
         name="controlnet_pose_sdxl",
-        summary="Stable Diffusion XL with a picture of a pose (OpenPose), which is passed as image",
+        summary="Stable Diffusion XL with the image of a pose (OpenPose), passed as `image`",
         pipeline="StableDiffusionXLControlNetPipeline",
         checkpoint="stabilityai/stable-diffusion-xl-base-1.0",
         controlnet="thibaud/controlnet-openpose-sdxl-1.0",

@@ -62,7 +62,7 @@ class Settings:
             or a function from N prompts to (N, p).
         regularize: whether the term that holds the norm of the latent is added to the score.
         regularize_weight: its weight, on the scale of a direction between unit vectors.
-        regions_list: where the guidance acts: words, each of them a part of the picture; or one box
+        regions_list: where the guidance acts: words, each of them a part of the image; or one box
             or mask. None or empty for everywhere.
         max_bank_size: how many earlier images are remembered; None for as many as the memory holds.
         beta: weight of a reference set: above 0 towards it (contextualised guidance, Askari Hemmat

@@ -10,7 +10,7 @@ import torch
 from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
-from unalike import SPARKE, Memory
+from unalike import SPARKE, Auto, Memory, load
 from unalike.attach import GuidedPipeline, guide
 from unalike.pipelines.guided import SPARKEGuidedDiTPipeline, SPARKEGuidedStableDiffusionPipeline
 from unalike.pipelines.published import Settings
@@ -26,6 +26,23 @@ def test_signature_is_that_of_the_pipeline(pipelines: Any, name: str) -> None:
     assert list(shown) == [n for n in list(own)[1:] if n != "kwargs"]
     assert all(shown[n].default == own[n].default for n in shown)
     assert inspect.signature(guide(pipe).__call__).parameters == shown
+
+
+def test_signature_has_the_defaults_of_the_model_when_it_was_loaded_by_its_name() -> None:
+    shown = inspect.signature(guide(load("emoji"))).parameters
+    assert shown["num_inference_steps"].default == 25
+    assert shown["guidance_scale"].default == 2.0
+    assert shown["num_images_per_prompt"].default == 1
+
+
+def test_report_is_a_line_for_each_image_when_printed(tiny_sd: Any) -> None:
+    guided = guide(tiny_sd, Auto())
+    guided(["cat", "dog"], num_inference_steps=2, output_type="latent")
+    first, *lines = str(guided.report).splitlines()
+    assert first == "2 images in 2 steps"
+    assert [line.split(":")[0] for line in lines] == ["0 'cat'", "1 'dog'"]
+    for line, image in zip(lines, guided.report.images, strict=True):
+        assert f"auto acted in {image.active['auto']:.0%} of the steps; nearest batch" in line
 
 
 def test_signature_has_both_kinds_of_arguments_in_the_papers_interface() -> None:

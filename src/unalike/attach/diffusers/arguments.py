@@ -42,13 +42,19 @@ def completed(
                 f"{name} is no argument of {type(pipe).__name__}; {did_you_mean(name, choices)}"
                 f"allowed: {', '.join(choices)}"
             )
-    row = Host(pipe).part(MODEL)
-    if row is None:
-        return kwargs
     prompt = kwargs.get("prompt", args[0] if args else None)
-    usual = row.call(len(prompt) if isinstance(prompt, list) else None)
+    usual = model_defaults(pipe, len(prompt) if isinstance(prompt, list) else None)
     free = set(accepted[len(args) :])
     return {**{name: value for name, value in usual.items() if name in free}, **kwargs}
+
+
+def model_defaults(pipe: Any, prompts: int | None = None) -> dict[str, Any]:
+    """The model's own arguments of a call, where the pipeline was loaded by the model's name.
+
+    `prompts` is the length of a list of prompts; None for a single one.
+    """
+    row = Host(pipe).part(MODEL)
+    return {} if row is None else row.call(prompts)
 
 
 def known_arguments(pipe: Any) -> set[str] | None:
@@ -82,6 +88,7 @@ def documented(
     call: Callable[..., Any],
     name: str,
     more: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Any:
     """A function for a class's `__call__` that runs `own` and shows the arguments of `call`.
 
@@ -93,6 +100,7 @@ def documented(
         call: of the pipeline's class.
         name: of that class.
         more: further arguments by their names, with their defaults.
+        defaults: shown in place of those of `call`.
     """
 
     @functools.wraps(own, assigned=("__name__", "__module__"))
@@ -108,6 +116,9 @@ def documented(
     for key, default in (more or {}).items():
         if key not in parameters:
             parameters[key] = _KINDS(key, _KINDS.KEYWORD_ONLY, default=default)
+    for key, default in (defaults or {}).items():
+        if key in parameters:
+            parameters[key] = parameters[key].replace(default=default)
     vars(shown)["__signature__"] = inspect.Signature(list(parameters.values()))
     ours = f", and {', '.join(more)}" if more else ""
     shown.__qualname__ = "__call__"

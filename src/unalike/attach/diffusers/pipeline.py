@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.diffusers.arguments import completed, documented
+from unalike.attach.diffusers.arguments import completed, documented, model_defaults
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
@@ -103,10 +103,11 @@ def guide(
     whole batch again.
 
     Example:
-        >>> guide("emoji")
-        Traceback (most recent call last):
-            ...
-        unalike.errors.UnsupportedError: pipe is a str; allowed: a diffusers pipeline with a ...
+        >>> from unalike import Auto, load
+        >>> guided = guide(load("emoji"), Auto())
+        >>> images = guided("heart", num_images_per_prompt=2, num_inference_steps=2).images
+        >>> [image.size for image in images], len(guided.report.images)
+        ([(64, 64), (64, 64)], 2)
     """
     if isinstance(pipe, GuidedPipeline):
         raise AttachmentError(
@@ -131,7 +132,8 @@ def guide(
                 f"guide(pipe, {name}={kind.__name__}(…))"
             )
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
-    return _guided_class(type(pipe), tuple(Host(pipe).block_inputs))(
+    defaults = tuple(model_defaults(pipe).items())
+    return _guided_class(type(pipe), tuple(Host(pipe).block_inputs), defaults)(
         pipe,
         methods,
         memory=memory,
@@ -194,15 +196,15 @@ class GuidedPipeline:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the pipeline with guidance; arguments and result are the pipeline's own.
 
-        What is left out is the model's own where it was loaded by its name (steps, guidance scale),
-        else the pipeline's.
+        For a model that was loaded by its name, steps and guidance scale default to the model's
+        (`unalike models`), everything else to the pipeline's.
 
         Raises:
             OptionError: for a name that is no argument of the pipeline.
             AttachmentError: while another call of this object runs.
             RefusedError: when images are inside the protected set and stay there; it has the
                 others, which are in the memory, too.
-            UnalikeError: what else is wrong with the guidance; the pipeline's own errors come
+            UnalikeError: for any other fault of the guidance; the pipeline's own errors come
                 through as they are.
         """
         self._require_fitting_stores()
@@ -373,10 +375,17 @@ class GuidedPipeline:
 
 
 @functools.cache
-def _guided_class(kind: type, inputs: tuple[str, ...]) -> type[GuidedPipeline]:
-    """Make the class of guided pipelines whose call shows the arguments of a pipeline class."""
+def _guided_class(
+    kind: type, inputs: tuple[str, ...], defaults: tuple[tuple[str, Any], ...]
+) -> type[GuidedPipeline]:
+    """Make the class of guided pipelines whose call shows the arguments of a pipeline class.
+
+    `defaults` are the model's own, in place of those of the class.
+    """
     call = getattr(kind, "unguided", kind.__call__)
-    own = documented(GuidedPipeline.__call__, call, kind.__name__, dict.fromkeys(inputs))
+    own = documented(
+        GuidedPipeline.__call__, call, kind.__name__, dict.fromkeys(inputs), dict(defaults)
+    )
     members = {"__call__": own, "__doc__": GuidedPipeline.__doc__, "__module__": __name__}
     return type("GuidedPipeline", (GuidedPipeline,), members)
 

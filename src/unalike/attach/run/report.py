@@ -127,7 +127,7 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a guided call.
+    """The report of a guided call; `print` shows a line for each image.
 
     Attributes:
         images: one entry for each image of the batch.
@@ -151,9 +151,31 @@ class Report:
     shield: dict[str, Any] | None = None
     unguided: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        end = "" if self.finished else ", stopped before the last step"
+        lines = [f"{len(self.images)} images in {self.steps} steps{end}"]
+        lines += [f"not guided: {name}" for name in self.unguided]
+        return "\n".join([*lines, *map(_line, self.images)])
+
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""
         return asdict(self)
+
+
+def _line(image: ImageReport) -> str:
+    """A line on one image, for people."""
+    parts = [f"{name} acted in {share:.0%} of the steps" for name, share in image.active.items()]
+    if image.nearest is not None:
+        near = image.nearest
+        parts.append(f"nearest {near.source} {near.index} at {near.distance:.4g}")
+    if (proof := image.certificate) is not None:
+        parts.append(f"margin {proof.margin:.4g} to {proof.nearest_id!r}")
+        if proof.decoded is not None:
+            place = "inside" if proof.decoded.inside else "outside"
+            parts.append(f"finished image {place}, at {proof.decoded.distance:.4g}")
+    parts += [word for word in ("refused", "flagged") if getattr(image, word)]
+    name = f"{image.index}" if image.prompt is None else f"{image.index} {image.prompt!r}"
+    return f"{name}: {'; '.join(parts) or 'not guided'}"
 
 
 def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
