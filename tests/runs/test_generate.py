@@ -308,9 +308,9 @@ def test_pictures_are_outside_when_the_shield_is_of_features(settings, clip_fold
     assert not (tmp_path / "second").exists()
     outcome = generate(settings(**asked, shield_space=f"clip:{clip_folder}"))
     found = [
-        (own.features(pixels_of(outcome.folder / s.picture.path)) - known[0]).norm().item()
+        (own.features(pixels_of(outcome.folder / s.image.path)) - known[0]).norm().item()
         for s in outcome.samples
-        if s.picture
+        if s.image
     ]
     assert min(found) > radius
     rows = pq.read_table(outcome.folder / "samples.parquet").to_pylist()

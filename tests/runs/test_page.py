@@ -8,7 +8,7 @@ from tests.runs.pages import Reader, require_structure
 from unalike.attach.run.report import Certificate, Decoded, ImageReport
 from unalike.runs import page
 from unalike.runs.page import report_page
-from unalike.runs.samples import Picture, Planned, Sample
+from unalike.runs.samples import Planned, Sample, StoredImage
 from unalike.runs.scoring import Diversity
 
 NASTY = '<script>alert("&")</script>'
@@ -57,7 +57,7 @@ def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0
         nearest=None,
         certificate=certificate,
     )
-    picture = Picture("images/00000.png", Image.new("RGB", (side, side), "red"), torch.zeros(3))
+    picture = StoredImage("images/00000.png", Image.new("RGB", (side, side), "red"), torch.zeros(3))
     return Sample(
         Planned(index, NASTY, 0, 7 + index),
         picture,
@@ -188,7 +188,7 @@ def test_certificates_are_of_finished_images_when_the_set_is_of_features():
 def test_refused_image_is_listed_and_not_shown_when_there_is_one():
     certificate = Certificate("logo-7", 2.0, 10.0, -8.0, False, "s", "c")
     kept, gone = sample(0, certificate=certificate), sample(1, certificate=certificate)
-    gone = replace(gone, picture=None, report=replace(gone.report, refused=True))
+    gone = replace(gone, image=None, report=replace(gone.report, refused=True))
     reader = read([kept, gone])
     assert len(reader.all("img")) == 1
     assert "1 image of 1 prompt" in reader.text

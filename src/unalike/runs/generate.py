@@ -23,9 +23,9 @@ from unalike.runs.pipeline import RunPipeline
 from unalike.runs.progress import Progress, silent
 from unalike.runs.record import file_record, first_record, last_record
 from unalike.runs.samples import (
-    Picture,
     Planned,
     Sample,
+    StoredImage,
     by_prompt,
     planned_images,
     prompt_scores,
@@ -65,7 +65,7 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """The record with the folder and the paths of its files, ready for JSON."""
-        files = [s.picture.path for s in self.samples if s.picture]
+        files = [s.image.path for s in self.samples if s.image]
         return {"out": str(self.folder), "files": files, **self.record}
 
 
@@ -188,28 +188,28 @@ class _Job:
             )
 
     def _draw_batch(self, batch: Sequence[Planned]) -> None:
-        twins = (
+        unguided = (
             self._draw(self.pipeline.pipe, batch) if self.settings.compare else [None] * len(batch)
         )
         images = self._draw(self._with_refused, batch)
-        for i, (planned, image, twin, report) in enumerate(
-            zip(batch, images, twins, self.guided.report.images, strict=True)
+        for i, (planned, image, plain, report) in enumerate(
+            zip(batch, images, unguided, self.guided.report.images, strict=True)
         ):
-            twin_picture, picture, difference = None, None, None
-            if twin is not None:
-                twin_picture = Picture.of(
-                    twin, self.folder.write_image(planned.index, twin, guided=False).as_posix()
+            stored_plain, stored, difference = None, None, None
+            if plain is not None:
+                stored_plain = StoredImage.of(
+                    plain, self.folder.write_image(planned.index, plain, guided=False).as_posix()
                 )
             if not report.refused:
                 path = self.folder.write_image(planned.index, image)
-                picture = Picture.of(
+                stored = StoredImage.of(
                     image, path.as_posix(), file_record(self.folder.path / path)["sha256"]
                 )
-                difference = None if twin is None else change(image, twin)
+                difference = None if plain is None else change(image, plain)
                 if self.guided.shield is not None:
                     self._latents.append(self.guided.latents[i])
             self.samples.append(
-                Sample(planned, picture, _in_run(report, batch), twin_picture, difference)
+                Sample(planned, stored, _in_run(report, batch), stored_plain, difference)
             )
 
     def _with_refused(self, **arguments: Any) -> Any:
@@ -275,8 +275,10 @@ def _finish(
     seconds: float,
 ) -> dict[str, Any]:
     """Write everything about the finished images, and the record last."""
-    scores, twin_scores = prompt_scores(samples), prompt_scores(samples, twins=True)
-    record = last_record(record, samples, scores, twin_scores, finished=finished, seconds=seconds)
+    scores, unguided_scores = prompt_scores(samples), prompt_scores(samples, unguided=True)
+    record = last_record(
+        record, samples, scores, unguided_scores, finished=finished, seconds=seconds
+    )
     if samples:
         shared = {name: record[name] for name in ("steps", "guidance_scale", "batch_size")}
         shared |= {
@@ -287,7 +289,7 @@ def _finish(
         images = returned(samples)
         if images:
             folder.write_grid(draw_grid(_bands(images), _legend(images)))
-        folder.write_report(report_page(record, samples, scores, twin_scores))
+        folder.write_report(report_page(record, samples, scores, unguided_scores))
     folder.write_record(record)
     return record
 
@@ -295,16 +297,17 @@ def _finish(
 def _bands(samples: Sequence[Sample]) -> list[Band]:
     bands = []
     for prompt, group in by_prompt(samples).items():
-        twins = Panel("without guidance", [Cell(s.twin.thumbnail) for s in group if s.twin])
+        plain = [Cell(s.unguided.thumbnail) for s in group if s.unguided]
+        unguided = Panel("without guidance", plain)
         guided = Panel(
-            "guided", [Cell(s.picture.thumbnail, s.plainly_changed) for s in group if s.picture]
+            "guided", [Cell(s.image.thumbnail, s.plainly_changed) for s in group if s.image]
         )
-        bands.append(Band(prompt, [twins, guided] if twins.cells else [guided]))
+        bands.append(Band(prompt, [unguided, guided] if plain else [guided]))
     return bands
 
 
 def _legend(samples: Sequence[Sample]) -> list[str]:
-    if all(s.twin is None for s in samples):
+    if all(s.unguided is None for s in samples):
         return []
     changed = sum(s.plainly_changed for s in samples)
     return [

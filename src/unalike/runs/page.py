@@ -83,7 +83,7 @@ def _images(samples: Sequence[Sample]) -> str:
     if not samples:
         return ""
     parts = ["<h2>Images</h2>"]
-    if any(s.twin for s in samples):
+    if any(s.unguided for s in samples):
         parts.append(
             note(
                 "Both images of a seed start from the same noise. Framed: pixels differ by more "
@@ -106,13 +106,13 @@ def _images(samples: Sequence[Sample]) -> str:
 def _figure(prompt: str, sample: Sample) -> str:
     """An image under the unguided one of its seed, where there is one."""
     seed, images = f"seed {sample.planned.seed}", []
-    compared = sample.twin is not None
-    if sample.twin:
+    compared = sample.unguided is not None
+    if sample.unguided:
         alt = f"{prompt}, {seed}, without guidance"
-        images.append(Shown(sample.twin.thumbnail, alt, "unguided"))
-    if sample.picture:
+        images.append(Shown(sample.unguided.thumbnail, alt, "unguided"))
+    if sample.image:
         label = "guided" if compared else ""
-        images.append(Shown(sample.picture.thumbnail, f"{prompt}, {seed}, guided", label))
+        images.append(Shown(sample.image.thumbnail, f"{prompt}, {seed}, guided", label))
     return figure(images, f"{seed}{_change(sample.change)}", changed=sample.plainly_changed)
 
 
@@ -292,7 +292,7 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 
 
 def _certificate_row(sample: Sample, certificate: Certificate, *, latents: bool) -> list[str]:
-    place = sample.picture.path if sample.picture else f"number {sample.planned.index}, refused"
+    place = sample.image.path if sample.image else f"number {sample.planned.index}, refused"
     end = ["yes" if certificate.moved else "no", str(certificate.steps_moved)]
     end.append(str(sample.report.attempts))
     distance, margin = number(certificate.distance), number(certificate.margin)

@@ -61,7 +61,7 @@ def last_record(
     record: Mapping[str, Any],
     samples: Sequence[Sample],
     scores: Mapping[str, Diversity],
-    twin_scores: Mapping[str, Diversity],
+    unguided_scores: Mapping[str, Diversity],
     *,
     finished: bool,
     seconds: float,
@@ -83,7 +83,7 @@ def last_record(
         "scores": {
             "basis": BASIS,
             "guided": score_summary(scores),
-            "unguided": score_summary(twin_scores) if twin_scores else None,
+            "unguided": score_summary(unguided_scores) if unguided_scores else None,
         },
         "guidance": [
             _guidance_summary(name, images)

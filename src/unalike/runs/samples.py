@@ -28,7 +28,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Picture:
+class StoredImage:
     """An image on disk, as it is kept in memory.
 
     Its path in the folder, a thumbnail, the features that scores need, and its SHA-256.
@@ -40,8 +40,8 @@ class Picture:
     sha256: str | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> Picture:
-        """The picture of an image that was written to `path`, as a file with this digest."""
+    def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> StoredImage:
+        """The stored form of an image that was written to `path`, as a file with this digest."""
         thumbnail = read_image(image)
         thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         return cls(path, thumbnail, pixel_features(image), sha256)
@@ -49,21 +49,25 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished image: what was planned, the picture, its unguided twin and how far it is from it,
-    and what guidance did.
+    """A finished image and the record of how it was made.
 
-    The picture is None where it was refused, because it is inside the protected set.
+    Attributes:
+        planned: its prompt, seed and number.
+        image: None where it was refused, because it is inside the protected set.
+        report: what the guidance did.
+        unguided: the unguided image of the same seed, if it was drawn.
+        change: how far the image is from that, see `unalike.runs.scoring.change`.
     """
 
     planned: Planned
-    picture: Picture | None
+    image: StoredImage | None
     report: ImageReport
-    twin: Picture | None = None
+    unguided: StoredImage | None = None
     change: float | None = None
 
     @property
     def plainly_changed(self) -> bool:
-        """Whether it looks different from its unguided twin at first glance."""
+        """Whether it looks different from the unguided image of its seed at first glance."""
         return self.change is not None and self.change > PLAINLY_CHANGED
 
 
@@ -84,7 +88,7 @@ def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]
 
 def returned(samples: Iterable[Sample]) -> list[Sample]:
     """The samples that were not refused, in order."""
-    return [sample for sample in samples if sample.picture is not None]
+    return [sample for sample in samples if sample.image is not None]
 
 
 def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -95,18 +99,19 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     return groups
 
 
-def prompt_scores(samples: Iterable[Sample], *, twins: bool = False) -> dict[str, Diversity]:
-    """The diversity of each prompt's images, or of their unguided twins; refused images and their
-    twins are left out.
+def prompt_scores(samples: Iterable[Sample], *, unguided: bool = False) -> dict[str, Diversity]:
+    """The diversity of each prompt's images, or of the unguided images of their seeds.
+
+    Refused images are left out, and the unguided images of their seeds.
     """
     groups = {
-        prompt: [s.twin if twins else s.picture for s in group]
+        prompt: [s.unguided if unguided else s.image for s in group]
         for prompt, group in by_prompt(returned(samples)).items()
     }
-    pictures = {
+    features = {
         prompt: [p.features for p in group if p is not None] for prompt, group in groups.items()
     }
-    return {prompt: diversity(features) for prompt, features in pictures.items() if features}
+    return {prompt: diversity(rows) for prompt, rows in features.items() if rows}
 
 
 def sample_table(
@@ -115,7 +120,7 @@ def sample_table(
     """`samples.parquet`: a row an image.
 
     Columns: `index`, `image` and `unguided_image` (paths), `image_sha256` (of the file), `prompt`,
-    `prompt_index`, `seed`; `settings`, the same in every row; `change` from the unguided twin;
+    `prompt_index`, `seed`; `settings`, the same in every row; `change` from the unguided image;
     `prompt_vendi` and `prompt_rke`, of all images of the prompt; `nearest_*`, the nearest neighbour
     in latent space, where `nearest_index` counts the images of the run or, if `nearest_source` is
     "memory", the samples that the memory held before the batch; `correction_NAME`, the mean size of
@@ -187,9 +192,9 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
     nearest = sample.report.nearest
     return {
         "index": sample.planned.index,
-        "image": sample.picture.path if sample.picture else None,
-        "image_sha256": sample.picture.sha256 if sample.picture else None,
-        "unguided_image": sample.twin.path if sample.twin else None,
+        "image": sample.image.path if sample.image else None,
+        "image_sha256": sample.image.sha256 if sample.image else None,
+        "unguided_image": sample.unguided.path if sample.unguided else None,
         "prompt": sample.planned.prompt,
         "prompt_index": sample.planned.prompt_index,
         "seed": sample.planned.seed,

@@ -74,12 +74,12 @@ def diversity(features: Sequence[Tensor]) -> Diversity:
     return Diversity(vendi=vendi(gram=gram), rke=rke(gram=gram), images=len(rows))
 
 
-def change(image: Image.Image, twin: Image.Image) -> float:
+def change(image: Image.Image, unguided: Image.Image) -> float:
     """Root-mean-square difference of two images at full size, from 0 to 1.
 
     Example:
         >>> change(Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white"))
         1.0
     """
-    a, b = (np.asarray(read_image(i), dtype=np.float64) / 255 for i in (image, twin))
+    a, b = (np.asarray(read_image(i), dtype=np.float64) / 255 for i in (image, unguided))
     return float(np.sqrt(np.mean((a - b) ** 2)))

@@ -45,7 +45,7 @@ def score_page(
     Args:
         record: what `score.json` holds.
         scores: those in the record.
-        images, reference: what was scored, and what it was compared with; the pictures are read
+        images, reference: what was scored, and what it was compared with; the images are read
             again.
         prompts: of the images, in order; None where there are none.
         alike, nearest: the pairs to show.
