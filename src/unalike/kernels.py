@@ -14,7 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
+from unalike.options import number_or_nan
 
 _UNSURE = 1e4
 """A squared distance is measured by differences where its rounding may exceed one part in this."""
@@ -126,10 +127,10 @@ class Gaussian:
     bandwidth: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
+        if not 0 < number_or_nan(self.bandwidth) < math.inf:
             raise OptionError(
-                f"bandwidth is {self.bandwidth}; it must be a finite number above 0, such as "
-                "Gaussian(0.8)"
+                f"bandwidth is {shown(self.bandwidth)}; it must be a finite number above 0, such "
+                "as Gaussian(0.8)"
             )
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:

@@ -109,6 +109,26 @@ def plain_number(value: Any) -> int | float | None:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def number_or_nan(value: Any, *, whole: bool = False) -> Any:
+    """A number of Python or numpy as one of Python; NaN, which is in no range, for anything else.
+
+    Args:
+        value: from outside.
+        whole: take whole numbers alone, and leave them exact.
+
+    Example:
+        >>> number_or_nan(8), number_or_nan("8"), number_or_nan(0.5, whole=True)
+        (8.0, nan, nan)
+    """
+    number = plain_number(value)
+    if number is None or (whole and not isinstance(number, int)):
+        return math.nan
+    try:
+        return number if whole else float(number)
+    except OverflowError:  # an integer that no float can hold
+        return math.copysign(math.inf, number)
+
+
 def fault_of_text(text: str) -> str | None:
     """Describe the fault of a text that comes from outside; None where it has none.
 

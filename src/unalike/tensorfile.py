@@ -40,9 +40,10 @@ def write(
     try:
         with replacing(path) as (temporary,):
             temporary.write_bytes(data)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path may be none: empty, or with a NUL
         raise StoreError(
-            f"cannot write {str(path)!r} ({error.strerror}); what was there is unchanged. Give a "
+            f"cannot write {str(path)!r} ({getattr(error, 'strerror', None) or error}); "
+            "what was there is unchanged. Give a "
             f"path in an existing folder that you may write to, with room for {len(data)} bytes"
         ) from error
 

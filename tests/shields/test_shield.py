@@ -102,7 +102,7 @@ def test_nearest_and_regions_are_those_given_when_asked() -> None:
         ({"radius": 0.0}, OptionError, "radius is 0.0"),
         ({"radius": math.inf}, OptionError, "radius is inf"),
         ({"radius": True}, OptionError, "radius is True"),
-        ({"space": ""}, OptionError, "space is empty"),
+        ({"space": ""}, OptionError, "space is '', which is empty"),
         ({"ids": ["a"]}, OptionError, "ids has 1 entries for 2"),
         ({"latents": torch.zeros(0, 2)}, OptionError, r"latents is of shape \(0, 2\)"),
         ({"latents": torch.tensor([[math.nan], [0.0]])}, NumericsError, "NaN"),

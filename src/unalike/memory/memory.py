@@ -6,15 +6,17 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError
+from unalike.errors import NumericsError, OptionError, shown
 from unalike.guidance.protocols import References
 from unalike.memory import file
 from unalike.memory.bank import DTYPES, Bank
+from unalike.options import plain_number
+from unalike.tensors import real_numbers
 
 _LOCK = threading.RLock()  # guided calls in several threads may share a memory
 
@@ -104,11 +106,16 @@ class Memory:
         rows = _storable("latents", latents, self.dtype)
         embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
         for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
+            if values is not None and not hasattr(values, "__len__"):
+                raise OptionError(f"{name} is {shown(values)}; give one for each latent, or None")
             if values is not None and len(values) != len(rows):
                 raise OptionError(
                     f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, "
                     "or None"
                 )
+        seeds = None if seeds is None else _checked_seeds(seeds)
+        if texts is not None and not all(t is None or isinstance(t, str) for t in texts):
+            raise OptionError("texts has something else than text; give a list of prompts, or None")
         bank = self._banks.get(space)
         if bank is not None:
             bank.require(
@@ -213,8 +220,20 @@ def _require_capacity(capacity: Any) -> None:
         )
 
 
+def _checked_seeds(seeds: Sequence[int | None]) -> list[int | None]:
+    """Seeds as whole numbers of Python, which a file can hold."""
+    numbers = [None if seed is None else plain_number(seed) for seed in seeds]
+    for seed, number in zip(seeds, numbers, strict=True):
+        if seed is not None and not isinstance(number, int):
+            raise OptionError(
+                f"seeds has {shown(seed)}; allowed: whole numbers and None, as in seeds=[1, 2]"
+            )
+    return cast("list[int | None]", numbers)
+
+
 def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
-    if not isinstance(values, Tensor) or values.ndim < 2 or values.is_complex():
+    numbers = real_numbers(name, values)
+    if not isinstance(values, Tensor) or values.ndim < 2:
         got = (
             f"{values.dtype} of shape {tuple(values.shape)}"
             if isinstance(values, Tensor)
@@ -224,13 +243,13 @@ def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
             f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, "
             "latents)"
         )
-    rows = values.detach().flatten(1).to(device="cpu", dtype=DTYPES[dtype])
+    rows = numbers.flatten(1).to(device="cpu", dtype=DTYPES[dtype])
     if not torch.isfinite(rows).all():
         raise NumericsError(
             f"{name} has NaN or infinite values in {dtype}; nothing was added. "
             "Memory(dtype='float32') holds larger numbers"
         )
-    if ((rows == 0).all(dim=1) & values.detach().cpu().flatten(1).any(dim=1)).any():
+    if ((rows == 0).all(dim=1) & numbers.cpu().flatten(1).any(dim=1)).any():
         raise NumericsError(
             f"{name} has rows too small for {dtype}, which would become 0; nothing was added. "
             "Memory(dtype='float32') holds smaller numbers, and larger latents fit as they are"

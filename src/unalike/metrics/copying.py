@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
 from unalike.kernels import power_of_two
 from unalike.metrics.features import BLOCK, at_most, distance_blocks, pair
+from unalike.options import number_or_nan
+from unalike.tensors import real_numbers
 
 _SAME = 8  # roundings of a norm within which two training samples are one and the same
 
@@ -56,10 +58,10 @@ def share_inside(
         >>> share_inside(torch.tensor([[1.0], [9.0]]), torch.tensor([[5.0], [3.0]]), radius=2.5)
         0.5
     """
-    if not radius > 0:
+    if not number_or_nan(radius) > 0:
         raise OptionError(
-            f"radius is {radius}; it must be a number above 0, in the units of the features, as in "
-            "radius=20.0"
+            f"radius is {shown(radius)}; it must be a number above 0, in the units of the "
+            "features, as in radius=20.0"
         )
     return (nearest_distances(generated, protected, block=block)[0] < radius).double().mean().item()
 
@@ -114,7 +116,7 @@ def authentic(generated: Tensor, training: Tensor, *, block: int = BLOCK) -> Ten
             f"training has {len(x)} samples; at least 2 are needed, to compare distances among them"
         )
     scale = power_of_two(x)
-    same = _SAME * _rounding(training) * scale * (x / scale).norm(dim=1)
+    same = _SAME * _rounding(real_numbers("training", training)) * scale * (x / scale).norm(dim=1)
     among = x.new_empty(len(x))
     for part, distances in distance_blocks(x, x, block=block):
         among[part] = distances.masked_fill_(distances <= same[part, None], torch.inf).amin(dim=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
-from unalike.metrics.features import BLOCK, common_scale, pair
+from unalike.metrics.features import BLOCK, common_scale, pair, rows_of_a_block
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
@@ -106,7 +106,7 @@ def kernel_distance(real: Tensor, generated: Tensor, *, block: int = BLOCK) -> f
 def _kernel_sum(a: Tensor, b: Tensor, centre: Tensor, block: int) -> Tensor:
     total, size = a.new_zeros(()), a.shape[1]
     along_a, along_b, level = a @ centre / size, b @ centre / size, _level(centre)
-    step = max(1, block // len(b))
+    step = rows_of_a_block(block, len(b))
     for rows, along in zip(a.split(step), along_a.split(step), strict=True):
         total += _kernel(rows @ b.T / size, along[:, None], along_b, level).sum()
     return total

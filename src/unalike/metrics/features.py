@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
 from unalike.kernels import power_of_two, resolved_squares, unit_rows
+from unalike.options import number_or_nan
+from unalike.tensors import real_numbers
 
 BLOCK = 2**24
 """Entries of one block of a distance matrix: 128 MiB in float64."""
@@ -20,12 +22,10 @@ def checked(name: str, features: Tensor, *, least: int = 1) -> Tensor:
     """Convert features to float64 rows (n, d) after checking them.
 
     Raises:
-        OptionError: where they are not finite or too large, have no features, or fewer than `least`
-            rows.
+        OptionError: where they are not real, not finite or too large, have no features, or fewer
+            than `least` rows.
     """
-    rows = torch.as_tensor(features).detach()
-    if rows.is_complex():
-        raise OptionError(f"{name} is complex; features are real numbers, as in {name}.abs()")
+    rows = real_numbers(name, features)
     if rows.ndim < 2 or rows.numel() == 0 or len(rows) < least:
         raise OptionError(
             f"{name} has the shape {tuple(rows.shape)}; it must be (n, …) with at least {least} "
@@ -79,10 +79,23 @@ def distance_blocks(a: Tensor, b: Tensor, *, block: int = BLOCK) -> Iterator[tup
     """
     scale = common_scale(a, b)
     v = b / scale
-    rows = max(1, block // len(b))
+    rows = rows_of_a_block(block, len(b))
     for start in range(0, len(a), rows):
         part = slice(start, min(start + rows, len(a)))
         yield part, resolved_squares(a[part] / scale, v).clamp_min_(0).sqrt_() * scale
+
+
+def rows_of_a_block(block: int, columns: int) -> int:
+    """The number of rows of this many entries that are held at a time.
+
+    Raises:
+        OptionError: for a block that is not a whole number above 0.
+    """
+    if not number_or_nan(block, whole=True) >= 1:
+        raise OptionError(
+            f"block is {shown(block)}; allowed: a whole number at least 1, as in block=2**24"
+        )
+    return max(1, int(block) // columns)
 
 
 def at_most(distances: Tensor, limit: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
 from unalike.metrics.features import BLOCK, at_most, distance_blocks, pair
+from unalike.options import number_or_nan
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,11 @@ def membership(real: Tensor, generated: Tensor, k: int = 5, *, block: int = BLOC
         tensor([2., 2., 2., 2.])
     """
     x, g = pair("real", real, "generated", generated)
+    k = number_or_nan(given := k, whole=True)
     if not 1 <= k < min(len(x), len(g)):
         raise OptionError(
-            f"k is {k}; it must be at least 1 and below both numbers of samples ({len(x)} real, "
-            f"{len(g)} generated), as in k=3"
+            f"k is {shown(given)}; it must be at least 1 and below both numbers of samples "
+            f"({len(x)} real, {len(g)} generated), as in k=3"
         )
     around_real, around_generated = _radii(x, k, block), _radii(g, k, block)
     balls, recalled, covered = (

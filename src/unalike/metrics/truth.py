@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError
+from unalike.tensors import real_numbers
 
 
 def prompt_precision(shown: Tensor, right: Tensor) -> float:
@@ -24,6 +25,7 @@ def prompt_precision(shown: Tensor, right: Tensor) -> float:
         >>> prompt_precision(torch.tensor([4, 4, 7, -1]), torch.tensor([4, 5]))
         0.5
     """
+    shown, right = real_numbers("shown", shown), real_numbers("right", right)
     return _hits(shown, right).double().mean().item()
 
 
@@ -37,6 +39,7 @@ def mode_coverage(shown: Tensor, right: Tensor) -> float:
         >>> mode_coverage(torch.tensor([4, 4, 7, -1]), torch.tensor([4, 5]))
         0.5
     """
+    shown, right = real_numbers("shown", shown), real_numbers("right", right)
     hits = shown[_hits(shown, right)]
     return len(hits.unique()) / min(len(shown), len(right.unique()))
 

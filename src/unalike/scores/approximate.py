@@ -183,7 +183,7 @@ def _one_shot(
     frequencies: int,
     seed: int,
 ) -> Estimate:
-    check_order(order)
+    order = check_order(order)
     kernels = [Cosine() if kernel is None else kernel for _, _, kernel in given]
     tables = [
         checked_rows(name, table, kernel)

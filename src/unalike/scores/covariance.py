@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
 from unalike.kernels import Cosine, Gaussian, Kernel, unit_rows
+from unalike.options import number_or_nan
 from unalike.scores.grams import check_pairs
 
 LARGEST = 4096  # features: a covariance of 128 MiB, whose eigenvalues take minutes on one core
@@ -49,7 +50,8 @@ def feature_maps(
             a multiple of the groups.
     """
     check_frequencies(frequencies)
-    generator, maps = torch.Generator().manual_seed(seed), []
+    check_seed(seed)
+    generator, maps = torch.Generator().manual_seed(int(seed)), []
     for kernel, size in zip(kernels, sizes, strict=True):
         check_kernel(kernel)
         drawn = None
@@ -64,10 +66,19 @@ def feature_maps(
 
 def check_frequencies(frequencies: int) -> None:
     """Refuse frequencies that do not split into groups of one size."""
-    if frequencies < GROUPS or frequencies % GROUPS:
+    number = number_or_nan(frequencies, whole=True)
+    if not (number >= GROUPS and number % GROUPS == 0):
         raise OptionError(
-            f"frequencies is {frequencies}; it must be a multiple of {GROUPS} above 0, for errors "
-            f"are measured over {GROUPS} groups: pass frequencies=512"
+            f"frequencies is {shown(frequencies)}; it must be a multiple of {GROUPS} above 0, "
+            f"for errors are measured over {GROUPS} groups: pass frequencies=512"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    if not -(2**63) <= number_or_nan(seed, whole=True) < 2**64:
+        raise OptionError(
+            f"seed is {shown(seed)}; it must be a whole number of 64 bits, as in seed=0"
         )
 
 

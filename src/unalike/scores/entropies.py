@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import OptionError, shown
+from unalike.options import number_or_nan
 from unalike.scores.grams import TOLERANCE, normalised
 
 
@@ -33,7 +34,7 @@ def entropy(gram: Tensor, order: float = 1.0) -> float:
         >>> entropy(torch.eye(4)) == math.log(4)
         True
     """
-    check_order(order)
+    order = check_order(order)
     K = normalised("gram", gram)
     if order == 2:
         return -math.log(purity(K))
@@ -56,12 +57,15 @@ def spectral_entropy(eigenvalues: Tensor, order: float) -> float:
     return max(0.0, torch.logsumexp(order * logs, dim=0).item() / (1 - order))
 
 
-def check_order(order: float) -> None:
-    """Refuse an order that no entropy has."""
-    if not order >= 0:
+def check_order(order: float) -> float:
+    """An order of an entropy as a float; any other is refused."""
+    number = number_or_nan(order)
+    if not number >= 0:
         raise OptionError(
-            f"order is {order}; it must be a number of at least 0, math.inf included, as in order=1"
+            f"order is {shown(order)}; it must be a number of at least 0, math.inf included, "
+            "as in order=1"
         )
+    return number
 
 
 def purity(K: Tensor) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unalike.errors import OptionError
 from unalike.kernels import Cosine, Kernel
+from unalike.tensors import real_numbers
 
 TOLERANCE = 1e-5
 """Largest deviation from a Gram matrix that the rounding of float32 features explains."""
@@ -107,7 +108,7 @@ def normalised(name: str, gram: Tensor) -> Tensor:
 
 def finite(name: str, values: Tensor) -> Tensor:
     """Detach values after checking that all are finite."""
-    values = torch.as_tensor(values).detach()
+    values = real_numbers(name, values)
     if not torch.isfinite(values).all():
         raise OptionError(
             f"{name} has NaN or infinite values; remove those samples, as in "

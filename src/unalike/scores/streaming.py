@@ -34,6 +34,7 @@ from unalike.scores.covariance import (
     FeatureMap,
     check_frequencies,
     check_kernel,
+    check_seed,
     covariance,
     feature_maps,
 )
@@ -49,9 +50,9 @@ class _Stream:
     def __init__(
         self, order: float, kernels: Sequence[Kernel | None], frequencies: int, seed: int
     ) -> None:
-        check_order(order)
         check_frequencies(frequencies)
-        self.order = order
+        check_seed(seed)
+        self.order = check_order(order)
         self.kernels = tuple(Cosine() if kernel is None else kernel for kernel in kernels)
         for kernel in self.kernels:
             check_kernel(kernel)

@@ -11,6 +11,7 @@ from torch import Tensor
 from unalike.errors import NumericsError, OptionError
 from unalike.shields.bounds import Index
 from unalike.shields.vectors import LARGEST, Resident, Vectors
+from unalike.tensors import real_numbers
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Points:
             OptionError: for anything else, and for no rows.
             NumericsError: for NaN, infinity and numbers beyond 1e15.
         """
-        real = isinstance(latents, Tensor) and not latents.is_complex()
-        if not real or latents.ndim < 2 or latents.numel() == 0:
+        numbers = real_numbers("latents", latents)
+        if not isinstance(latents, Tensor) or numbers.ndim < 2 or numbers.numel() == 0:
             got = (
                 f"of shape {tuple(latents.shape)} and {latents.dtype}"
                 if isinstance(latents, Tensor)
@@ -52,7 +53,7 @@ class Points:
                 f"latents is {got}; allowed: a tensor (m, …) of real numbers with at least one "
                 "row, as in Shield(latents, space=…, radius=…)"
             )
-        given = latents.detach().flatten(1).cpu().double()
+        given = numbers.flatten(1).cpu().double()
         if not (given.abs() <= LARGEST).all():
             raise NumericsError(
                 f"latents has NaN, or numbers beyond {LARGEST:g}; a protected latent must be finite"

@@ -89,6 +89,8 @@ class Search(ABC):
         require_queries(x, self.vectors.dimension)
         if not 0 <= radius < np.inf:
             raise OptionError(f"radius is {radius}; allowed: a finite number of at least 0")
+        if not len(x):
+            return []
         probes = [Probe(row) for row in x]
         found = self.candidates(probes, np.full(len(x), radius))
         return [self.nearer(probe, c.rows, radius) for probe, c in zip(probes, found, strict=True)]
@@ -113,10 +115,8 @@ class Search(ABC):
         """
         require_queries(x, self.vectors.dimension)
         probes = [Probe(row) for row in x]
-        found = [
-            self._nearest(probe, order)
-            for probe, order in zip(probes, self.cheap_order(probes), strict=True)
-        ]
+        orders = self.cheap_order(probes) if probes else []
+        found = [self._nearest(probe, order) for probe, order in zip(probes, orders, strict=True)]
         return np.array([k for k, _ in found], dtype=np.int64), np.array(
             [d for _, d in found], dtype=np.float64
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError, ShieldError, StoreError
+from unalike.errors import OptionError, ShieldError, StoreError, shown
+from unalike.options import fault_of_text
 from unalike.shields.bounds import Index
 from unalike.shields.calibration import automatic_radius, protected_distances
 from unalike.shields.dense import Dense
@@ -26,6 +27,7 @@ from unalike.shields.search import Search
 from unalike.shields.store import open_folder
 from unalike.shields.trajectory import Trajectory
 from unalike.shields.writer import Writer
+from unalike.tensors import real_numbers
 
 _MARGIN = 1e-6
 _ATTEMPTS = 64
@@ -81,12 +83,15 @@ class Shield:
     ) -> None:
         points = latents if isinstance(latents, Points) else Points.of(latents)
         radius = radius if radius == "auto" else require_radius(radius)
-        if not isinstance(space, str) or not space:
+        fault = fault_of_text(space) if isinstance(space, str) else "is no text"
+        if fault:
             raise OptionError(
-                "space is empty; give its name, as shield_from_images(pipe, images, radius) "
-                "takes it from the model"
+                f"space is {shown(space)}, which {fault}; give its name, as "
+                "shield_from_images(pipe, images, radius) takes it from the model"
             )
         count = points.vectors.count
+        if ids is not None and not isinstance(ids, Column):
+            ids = _texts(ids)
         if ids is not None and len(ids) != count:
             raise OptionError(
                 f"ids has {len(ids)} entries for {count} latents; give one for each, or None"
@@ -100,10 +105,7 @@ class Shield:
             self.radius_source = {"method": "auto", **found.explanation}
         self.space = space
         self.radius = radius
-        named = range(count) if ids is None else ids
-        self.ids: Sequence[str] = (
-            named if isinstance(named, Column) else [str(name) for name in named]
-        )
+        self.ids: Sequence[str] = [str(i) for i in range(count)] if ids is None else ids
         self.checksum = points.checksum or self._digest()
         # An index that an earlier release made of vectors of an unusual size proves nothing.
         self._index = points.index if points.index and points.index.sound else None
@@ -300,6 +302,11 @@ class Shield:
                 express.
         """
         moved = self.inside(latents)
+        if not latents.is_floating_point():
+            raise OptionError(
+                f"latents is {latents.dtype}, which cannot express a way out; give floats, as in "
+                "latents.float()"
+            )
         if not moved.any():
             return latents, moved
         rows, result = self._rows(latents), latents.clone()
@@ -311,7 +318,7 @@ class Shield:
         search, margin = self.search(like.device), _MARGIN
         for _ in range(_ATTEMPTS):
             placed = self._exit(search, x, self.reach * (1 + margin)).view(like.shape).to(like)
-            if torch.isfinite(placed).all() and not len(
+            if torch.isfinite(placed.float()).all() and not len(
                 search.within(self._rows(placed[None]), self.reach)[0]
             ):
                 return placed
@@ -348,12 +355,28 @@ class Shield:
             yield torch.from_numpy(self.vectors.rows(part))
 
     def _rows(self, latents: Tensor) -> np.ndarray:
-        if not isinstance(latents, Tensor) or latents.is_complex():
-            got = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
-            raise OptionError(f"latents is {got}; allowed: a tensor (B, …) of real numbers")
+        if not isinstance(latents, Tensor):
+            raise OptionError(
+                f"latents is a {type(latents).__name__}; allowed: a tensor (B, …) of real numbers"
+            )
+        numbers = real_numbers("latents", latents)
         if latents.ndim < 2 or tuple(latents.shape[1:]) != self.shape:
             raise OptionError(
                 f"latents have shape {tuple(latents.shape[1:])} and the protected ones "
                 f"{self.shape}; they must be of one space"
             )
-        return latents.detach().flatten(1).to(device="cpu", dtype=torch.float64).numpy()
+        return numbers.flatten(1).to(device="cpu", dtype=torch.float64).numpy()
+
+
+def _texts(ids: Any) -> list[str]:
+    """The ids of a set as texts that can be written to a file."""
+    if not isinstance(ids, Iterable):
+        raise OptionError(f"ids is {shown(ids)}; allowed: a text for each latent, or None")
+    texts = [str(name) for name in ids]
+    for text in texts:
+        if text and fault_of_text(text) not in (None, "is empty"):
+            raise OptionError(
+                f"ids has {shown(text)}, which {fault_of_text(text)}; give names that can be "
+                "written as text"
+            )
+    return texts

@@ -115,10 +115,10 @@ class Writer:
         made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a path with a NUL is none
             raise StoreError(
-                f"cannot write to {str(folder)!r} ({error.strerror}); give a folder that you may "
-                "write to"
+                f"cannot write to {str(folder)!r} ({getattr(error, 'strerror', None) or error}); "
+                "give a folder that you may write to"
             ) from error
         writer = cls._begun(folder, settings, None, shard_bytes)
         writer._made = made
