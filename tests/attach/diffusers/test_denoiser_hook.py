@@ -331,6 +331,32 @@ def test_error_says_so_when_the_empty_prompt_is_asked_for_first(pipelines: Pipel
     )
 
 
+class Refined(Separate):
+    """Gives its denoiser something else than the prompts that it encoded."""
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self, prompt: list[str], steps: int, generator: Any = None
+    ) -> tuple[Tensor]:
+        text = self.encode_prompt(prompt) * 2
+        self.scheduler.set_timesteps(steps)
+        x = torch.stack([torch.randn(4, 8, 8, generator=g) for g in generator])
+        for t in self.scheduler.timesteps:
+            output = self.unet(x, t, encoder_hidden_states=text).sample
+            x = self.scheduler.step(output, t, x).prev_sample
+        return (x,)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_error_says_so_when_the_denoiser_never_gets_the_prompts(
+    pipelines: Pipelines, steps: int
+) -> None:
+    sd = pipelines("sd")
+    guided = guide(Refined(sd.unet, sd.scheduler), CADS(noise_scale=0.5))
+    with pytest.raises(UnsupportedError, match="CADS: the denoiser is not given the prompt emb"):
+        drawn(guided, {"prompt": ["cat"], "steps": steps}, 1)
+
+
 def test_error_names_the_pipeline_when_it_has_two_denoisers(pipelines: Pipelines) -> None:
     sd = pipelines("sd")
 

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.visualcloze.visualcloze_utils import VisualClozeProcessor
 from PIL import Image
 from tests.attach.conftest import prompted, seeded
 
@@ -34,6 +36,14 @@ def test_latents_are_those_of_the_pipelines_own_space_when_encoded(
     assert guided.report.space.startswith(shield.space + " ")
     assert torch.equal(torch.from_numpy(next(iter(shield.vectors.blocks()))[1]), latents.flatten(1))
     assert torch.equal(latents[:3], encode_images(pipe, pictures(3)))
+
+
+def test_images_are_encoded_when_the_pipelines_processor_takes_them_with_prompts_alone(
+    pipelines: Pipelines,
+) -> None:
+    pipe, images = copy.copy(pipelines("flux")), pictures(2)
+    pipe.image_processor = VisualClozeProcessor(vae_scale_factor=2)
+    assert torch.equal(encode_images(pipe, images), encode_images(pipelines("flux"), images))
 
 
 @pytest.mark.parametrize("name", ["sd", "sd3", "flux"])

@@ -66,6 +66,7 @@ class Denoiser:
         self._prompts = prompts
         self._hooks: list[RemovableHandle] = []
         self._step, self._prepared = -1, Prepared((), True)
+        self._unheard = -1  # the last step in which the model was asked without the prompt first
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
         self._images = 0
         self._length: int | None = (
@@ -98,9 +99,11 @@ class Denoiser:
         self._hooks = [part.register_forward_hook(embedded) for part in embedders]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
+        if kind is None:
+            self._require_heard(None)
 
     def _modules(self) -> list[torch.nn.Module]:
         found = Host(self._pipe).denoisers
@@ -140,6 +143,7 @@ class Denoiser:
         labels = arguments.get("class_labels") if self._prompts.labelled else None
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
         call = self._binding.upcoming(times[0].item())
+        self._require_heard(call.step)
         self._rows = self._positive_rows(module, tokens, sample, asked=call.step == self._step)
         if not self._rows.any():  # the empty prompts have a call of their own
             if call.step != self._step and self._may_drop_cfg:
@@ -148,6 +152,8 @@ class Denoiser:
                     "is asked with it, so "
                     f"classifier-free guidance cannot be left out; {_HINT}"
                 )
+            if call.step != self._step:
+                self._unheard = call.step
             return args, kwargs
         places = _places(arguments) if labels is None else []
         if call.step != self._step:
@@ -223,11 +229,7 @@ class Denoiser:
             if found is None and asked:  # the empty prompts, which have another length
                 return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
         if found is None:
-            raise UnsupportedError(
-                f"{self._who}: {type(module).__name__} is not given the prompt embeddings that "
-                f"{type(self._pipe).__name__} "
-                f"made, so they cannot be replaced; {_HINT}"
-            )
+            raise self._no_prompts(type(module).__name__)
         if (found.any(dim=1) != found.all(dim=1)).any():
             raise UnsupportedError(
                 f"{self._who}: {type(self._pipe).__name__} gives {type(module).__name__} several "
@@ -235,6 +237,17 @@ class Denoiser:
                 f"prompts can only be replaced where all frames have the same; {_HINT}"
             )
         return found.all(dim=1).to(sample.device)
+
+    def _require_heard(self, step: int | None) -> None:
+        """Refuse a model that was not asked with the prompts in the step before."""
+        if self._unheard not in (-1, step, self._step):
+            raise self._no_prompts("the denoiser")
+
+    def _no_prompts(self, module: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self._who}: {module} is not given the prompt embeddings that "
+            f"{type(self._pipe).__name__} made, so they cannot be replaced; {_HINT}"
+        )
 
     def _embedded(self, module: LabelEmbedding, _: Any, output: Tensor) -> Tensor:
         new = self._classes.get(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -124,9 +125,17 @@ def _pixels(pipe: Any, images: Any, size: tuple[int, int] | None) -> Tensor:
             "to be generated"
         )
     host = Host(pipe)
-    processor = host.processor or VaeImageProcessor(vae_scale_factor=host.scale_factor or 1)
+    processor = host.processor
+    if processor is None or _asks_for_more(processor.preprocess):
+        processor = VaeImageProcessor(vae_scale_factor=host.scale_factor or 1)
     height, width = size if size is not None else (None, None)
     return processor.preprocess(given, height=height, width=width)
+
+
+def _asks_for_more(preprocess: Any) -> bool:
+    """Whether images cannot be processed alone, as where prompts go with them."""
+    others = list(signature(preprocess).parameters.values())[1:]
+    return any(p.default is p.empty for p in others if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
 def _latents(pipe: Any, vae: Any, pixels: Tensor) -> Tensor:
