@@ -73,7 +73,7 @@ def test_largest_distance_of_a_copy_decides_when_all_are_copies():
 
 def test_generations_decide_when_only_one_is_protected():
     none = torch.empty(0, 2)
-    with pytest.raises(OptionError, match=r"nothing to measure it on.*--radius 20"):
+    with pytest.raises(OptionError, match=r"nothing to measure it on.*radius=20"):
         automatic_radius(none)
     assert automatic_radius(none, torch.tensor([[3.0, 3.0]])).radius == 3
 

@@ -33,7 +33,11 @@ def test_extractor_is_the_one_that_the_set_names(clip_folder):
             "shield_space is 'clip:folder', and the protected set is one of pixels",
         ),
         ("clip:no such folder", None, "say where its files are, as in shield_space=clip:FOLDER"),
-        ("clip:no such folder", "clip:no such place", "CLIPModel 'no such place' is not to be had"),
+        (
+            "clip:no such folder",
+            "clip:no such place",
+            "CLIPModel 'no such place' cannot be loaded: it is no folder",
+        ),
     ],
 )
 def test_extractor_is_refused_when_it_does_not_fit(embedding, space, message):
