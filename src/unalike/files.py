@@ -1,6 +1,8 @@
 """Write files whole or not at all; read text and JSON files that come from outside, and refuse what
 is no such file.
 
+Give pyarrow absolute paths alone: it takes a relative one that begins with ~ for a home folder.
+
 Every fault in reading is a `ValueError` or an `OSError` with one sentence; the reader that knows
 what the file is for puts it into its own message.
 """

@@ -191,6 +191,25 @@ def test_generate_refuses_in_one_sentence_and_writes_nothing(unalike, place, arg
     assert listed(place) == before
 
 
+@pytest.mark.parametrize(
+    ("assigned", "message"),
+    [
+        (
+            ["nope.strength=1"],
+            "--set is 'nope.strength=1', and there is no method 'nope'; allowed:",
+        ),
+        (["SPARKE.strength=1"], "no method 'SPARKE'; did you mean 'sparke'?"),
+        (["sparke.strength=0.1", "sparke.strength=0.2"], "--set gives sparke.strength twice"),
+    ],
+)
+def test_message_is_about_set_when_its_method_or_option_is_wrong(unalike, assigned, message):
+    flags = [word for text in assigned for word in ("--set", text)]
+    code, _, err = unalike("generate", "cat", "--method", "sparke", *flags)
+    assert code == 2
+    assert message in err
+    assert "--method is" not in err
+
+
 def test_help_and_completion_are_there(unalike):
     assert unalike("-h").out == unalike("--help").out
     for name in COMMANDS:

@@ -123,3 +123,20 @@ def test_exit_code_is_130_and_nothing_is_left_when_interrupted_with_ctrl_c(
     assert "Traceback" not in err
     assert len(seen) == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_results_lie_where_the_user_is_when_a_name_begins_with_a_tilde(
+    unalike, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folders.write(tmp_path / "~" / "images", range(3))
+    score = ("score", "~/images", "--bootstrap", 0, "--device", "cpu")
+    assert unalike(*score, "--out", "~/scores").code == 0
+    assert unalike("shield", "build", "~/images", "--space", "pixels", "--out", "~/set").code == 0
+    assert unalike("shield", "inspect", "~/set").code == 0
+    assert unalike("generate", "cat", "--num", 1, "--steps", 1, "--out", "~/run").code == 0
+    assert unalike("shield", "check", "~/set", "~/run", "--out", "~/check").code == 0
+    found = {path.name for path in (tmp_path / "~").iterdir()}
+    assert {"scores", "set", "run", "check"} <= found
+    assert not (tmp_path / "home").exists()

@@ -153,7 +153,7 @@ class RunFolder:
         """Write `samples.parquet`."""
         import pyarrow.parquet as pq
 
-        self.place(SAMPLES, lambda path: pq.write_table(table, path))
+        self.place(SAMPLES, lambda path: pq.write_table(table, path.absolute()))
 
     def write_latents(self, latents: Tensor, index: Sequence[int], space: str) -> None:
         """Write `latents.safetensors`.

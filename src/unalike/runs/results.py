@@ -44,7 +44,7 @@ class ResultFolder(RunFolder):
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             with replacing(*(self.path / name for name in self._files)) as new:
-                pq.write_table(table, new[0])
+                pq.write_table(table, new[0].absolute())
                 new[1].write_text(page, "utf-8")
                 new[2].write_text(text, "utf-8")
         except OSError as error:

@@ -279,10 +279,29 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
             )
         for name in having:
             chosen[name]["strength"] = settings.strength
+    assigned: set[tuple[str, str]] = set()
     for text in settings.set:
         name, own, value = parse_assignment(text)
+        if name not in METHODS:
+            raise OptionError(
+                named(
+                    "{set} is {!r}, and there is no method {!r}; {}allowed: {}",
+                    text,
+                    name,
+                    did_you_mean(name, METHODS),
+                    ", ".join(METHODS),
+                )
+            )
+        if (name, own) in assigned:
+            raise OptionError(
+                named(
+                    "{set} gives {} twice, the second time as {!r}; give it once",
+                    f"{name}.{own}",
+                    text,
+                )
+            )
+        assigned.add((name, own))
         if name not in chosen:
-            build(name)  # an unknown method is told so
             raise OptionError(
                 named(
                     "{set} is {!r}, and {} is not among the methods used ({}); add it, as in {}",

@@ -46,7 +46,7 @@ class Names:
 
     def write(self, path: Path) -> None:
         """Write `row`, `id` (the first name), `sources` (all names) and `digest` as Parquet."""
-        with pq.ParquetWriter(path, _SCHEMA) as writer:
+        with pq.ParquetWriter(path.absolute(), _SCHEMA) as writer:
             for first in range(0, len(self), _ROWS):
                 sources, digests = (
                     self.sources[first : first + _ROWS],
@@ -76,7 +76,7 @@ def read_table(path: Path) -> pa.Table:
         StoreError: for another or a damaged file.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path.absolute())
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{str(path)!r} is damaged ({' '.join(str(error).split())}); use a backup or build the "

@@ -215,13 +215,13 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
     names = {*FILE_COLUMNS, *PROMPT_COLUMNS, "unguided_image"}
     require_regular(path)
-    own = [name for name in pq.read_schema(path).names if name in names]
+    own = [name for name in pq.read_schema(path.absolute()).names if name in names]
     if len(set(own)) < len(own):
         raise ValueError(f"it has two columns of the same name ({', '.join(own)})")
     return (
-        pq.read_table(path, columns=own).to_pylist()
+        pq.read_table(path.absolute(), columns=own).to_pylist()
         if own
-        else [dict.fromkeys(pq.read_schema(path).names)]
+        else [dict.fromkeys(pq.read_schema(path.absolute()).names)]
     )
 
 

@@ -125,7 +125,7 @@ def read_rows(run: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(run / SAMPLES)
+        table = pq.read_table((run / SAMPLES).absolute())
     except (OSError, ValueError) as error:
         why = " ".join(str(error).replace(f"{run / SAMPLES}", "the file").split())
         raise StoreError(

@@ -135,7 +135,7 @@ class ParquetImages(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path.absolute())
             schema = self._file.schema_arrow
             self._column = _image_column(path, schema)
             own = self._own_names(schema)
