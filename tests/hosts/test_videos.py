@@ -1,5 +1,6 @@
 """What videos and sounds have besides what every family has."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import RefusedError, UnsupportedError
 from unalike.guidance.cads import CADS
 from unalike.guidance.interval import IntervalGuidance
+from unalike.guidance.sparke import SPARKE
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -38,6 +40,23 @@ def frames(result: Any) -> Tensor:
     return torch.stack(
         [torch.stack([torch.as_tensor(np.array(frame)) for frame in video]) for video in made]
     )
+
+
+@pytest.mark.parametrize("prompt", ["cat", {0: "cat", 5: "dog"}], ids=["one", "two"])
+def test_prompts_of_frames_count_as_one_when_a_video_has_several(known: Known, prompt: Any) -> None:
+    family, shared = known("AnimateDiff")
+    pipe, memory = copy.deepcopy(shared), Memory()
+    pipe.enable_free_noise(context_length=4, context_stride=2)
+    arguments = {**family.arguments, "num_frames": 6, "num_inference_steps": 3, "prompt": prompt}
+    guided = guide(pipe, SPARKE(strength=0.2), memory=memory)
+    first = guided(**arguments, generator=torch.Generator().manual_seed(0))[0]
+    again = guided(**arguments, generator=torch.Generator().manual_seed(0))[0]
+    assert torch.equal(first, pipe(**arguments, generator=torch.Generator().manual_seed(0))[0])
+    assert not torch.equal(again, first)
+    assert guided.report is not None
+    assert [image.prompt for image in guided.report.images] == [
+        "cat" if prompt == "cat" else "cat, dog"
+    ]
 
 
 @pytest.mark.parametrize("output_type", ["pil", "np"])

@@ -107,6 +107,11 @@ class Host:
         return not {"num_frames", "video_length"}.isdisjoint(self.parameters)
 
     @property
+    def prompts_frames(self) -> bool:
+        """Whether the frames of a video have prompts of their own, as with FreeNoise."""
+        return bool(self.part("free_noise_enabled"))
+
+    @property
     def makes_sound(self) -> bool:
         """Whether the call asks for the length of a sound."""
         return any(name.startswith("audio_") for name in self.parameters)

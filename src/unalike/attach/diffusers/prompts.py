@@ -119,6 +119,8 @@ class Prompts:
                 if texts is not None:
                     self._texts, self._keys = texts, keys
                 self._listen(arguments, encoded)
+                if host.prompts_frames:
+                    self._join_frames()
             return encoded
 
         self._pipe.encode_prompt = encode_prompt
@@ -139,6 +141,14 @@ class Prompts:
             if both is not encoded:
                 self._others.append(first_part(both)[:count])
         self._take(encoded)
+
+    def _join_frames(self) -> None:
+        """Count the prompts of a video's frames as one."""
+        if self._texts is not None:
+            self._texts = [", ".join(dict.fromkeys(self._texts))]
+            self._keys = [tuple(self._texts)]
+        if self._rows is not None:
+            self._rows = self._rows.mean(dim=0, keepdim=True)
 
     def _is_negative(self, texts: list[str]) -> bool:
         negative = prompt_texts(self._arguments.get("negative_prompt"))
