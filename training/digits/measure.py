@@ -17,7 +17,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from training import options
+from training import drawing, options
 from training.digits import damage
 from training.summary import summary
 from unalike.metrics import by_group, frechet_distance, manifolds
@@ -28,32 +28,9 @@ from unalike.models.digits.judge import count, nearest, shifted
 SCALES = (1.0, 2.0, 4.0)
 
 
-def draw(
-    call: Callable[..., Any],
-    labels: Sequence[int],
-    *,
-    seed: int,
-    guidance_scale: float,
-    steps: int = 25,
-    batch: int = 32,
-    **more: Any,
-) -> Tensor:
-    """Samples (n, 3, 16, 16) in [0, 1], one a label; sample `i` comes from a generator of its own
-    with the seed `seed + i`.
-    """
-    parts = []
-    for begin in range(0, len(labels), batch):
-        part = list(labels[begin : begin + batch])
-        generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part))]
-        arguments = {
-            "class_labels": part,
-            "generator": generators,
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": steps,
-            **more,
-        }
-        parts.append(call(**arguments, output_type="pt").images.float().cpu().clamp(0, 1))
-    return torch.cat(parts)
+def draw(call: Callable[..., Any], labels: Sequence[int], **settings: Any) -> Tensor:
+    """Samples (n, 3, 16, 16) in [0, 1], one a label; settings as in `training.drawing.draw`."""
+    return drawing.draw(call, "class_labels", labels, **settings)
 
 
 @torch.no_grad()

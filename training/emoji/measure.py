@@ -17,7 +17,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from training import options
+from training import drawing, options
 from training.summary import summary
 from unalike.models.emoji.data import captions, entries, load_images, normalised
 from unalike.models.emoji.judge import count, nearest
@@ -40,32 +40,9 @@ VALIDATION = (
 """Twelve others to choose settings by, with 5 to 40 right images each."""
 
 
-def draw(
-    call: Callable[..., Any],
-    prompts: Sequence[str],
-    *,
-    seed: int,
-    guidance_scale: float,
-    steps: int = 25,
-    batch: int = 32,
-    **more: Any,
-) -> Tensor:
-    """Samples (n, 3, 64, 64) in [0, 1], one a prompt; sample `i` comes from a generator of its own
-    with the seed `seed + i`.
-    """
-    parts = []
-    for begin in range(0, len(prompts), batch):
-        part = list(prompts[begin : begin + batch])
-        generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part))]
-        arguments = {
-            "prompt": part,
-            "generator": generators,
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": steps,
-            **more,
-        }
-        parts.append(call(**arguments, output_type="pt").images.float().cpu().clamp(0, 1))
-    return torch.cat(parts)
+def draw(call: Callable[..., Any], prompts: Sequence[str], **settings: Any) -> Tensor:
+    """Samples (n, 3, 64, 64) in [0, 1], one a prompt; settings as in `training.drawing.draw`."""
+    return drawing.draw(call, "prompt", prompts, **settings)
 
 
 @torch.no_grad()

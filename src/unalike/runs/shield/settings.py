@@ -25,6 +25,23 @@ _IMAGES = (
 )
 
 
+def _batch_size() -> Any:
+    return option(32, "Images encoded at a time.", low=1, high=100_000)
+
+
+def _skip_bad() -> Any:
+    return option(False, "Leave images out that cannot be read.")
+
+
+def _device() -> Any:
+    return option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+
+
+def _space_of_the_set() -> Any:
+    help = "The features of the set, with the folder they are in, as in clip:FOLDER."
+    return option(None, help, kind=str, choices=(None,), example="pixels")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
     """The settings of `unalike shield build`, one field an option of the same name.
@@ -107,9 +124,9 @@ class BuildSettings:
         low=0,
         high=LARGEST_SEED - 10_000,
     )
-    batch_size: int = option(32, "Images encoded at a time.", low=1, high=100_000)
-    skip_bad: bool = option(False, "Leave images out that cannot be read.")
-    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+    batch_size: int = _batch_size()
+    skip_bad: bool = _skip_bad()
+    device: str = _device()
 
     def __post_init__(self) -> None:
         require_allowed(self)
@@ -179,16 +196,10 @@ class AddSettings:
         choices=(None,),
         example="emoji",
     )
-    space: str | None = option(
-        None,
-        "The features of the set, with the folder they are in, as in clip:FOLDER.",
-        kind=str,
-        choices=(None,),
-        example="pixels",
-    )
-    batch_size: int = option(32, "Images encoded at a time.", low=1, high=100_000)
-    skip_bad: bool = option(False, "Leave images out that cannot be read.")
-    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+    space: str | None = _space_of_the_set()
+    batch_size: int = _batch_size()
+    skip_bad: bool = _skip_bad()
+    device: str = _device()
 
     def __post_init__(self) -> None:
         require_allowed(self)
@@ -244,14 +255,8 @@ class VerifySettings:
         choices=(None,),
         example="emoji",
     )
-    space: str | None = option(
-        None,
-        "The features of the set, with the folder they are in, as in clip:FOLDER.",
-        kind=str,
-        choices=(None,),
-        example="pixels",
-    )
-    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
+    space: str | None = _space_of_the_set()
+    device: str = _device()
 
     def __post_init__(self) -> None:
         require_allowed(self)
