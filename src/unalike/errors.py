@@ -130,7 +130,7 @@ def close_to(given: object, known: Iterable[str], count: int = 1) -> list[str]:
         ['emoji']
     """
     spelled = {name.lower(): name for name in known}
-    close = get_close_matches(str(given).strip().lower(), spelled, n=count, cutoff=0.55)
+    close = get_close_matches(str(given).strip().lower(), spelled, n=count, cutoff=0.65)
     return [spelled[name] for name in close]
 
 

@@ -210,6 +210,25 @@ def test_message_is_about_set_when_its_method_or_option_is_wrong(unalike, assign
     assert "--method is" not in err
 
 
+@pytest.mark.parametrize("region", ["0,0,2,2", "0.5,0,0.5,1"])
+def test_message_names_the_option_of_a_method_as_typed_when_its_region_is_bad(unalike, region):
+    code, _, err = unalike(
+        "generate", "cat", "--method", "sparke", "--set", f"sparke.region={region}"
+    )
+    assert code == 2
+    assert "--set sparke.region" in err
+    assert "SPARKE" not in err
+
+
+def test_message_names_the_flag_when_the_set_is_of_another_model(unalike, place):
+    asked = ("--steps", "1", "-n", "1", "--model", "digits", "--shield", "latents")
+    build(BuildSettings(images=("images",), out=Path("latents"), model="emoji", radius=1.0))
+    code, _, err = unalike("generate", "3", *asked)
+    assert code == 2
+    assert "--shield protects latents of" in err
+    assert "(pipe" not in err
+
+
 def test_help_and_completion_are_there(unalike):
     assert unalike("-h").out == unalike("--help").out
     for name in COMMANDS:

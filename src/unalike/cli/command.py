@@ -124,6 +124,8 @@ def _spelled_of_method(given: dict[str, Any], option: Option) -> str:
     names = {method.__name__: name for name, method in METHODS.items()}
     place = f"{names.get(str(option.owner), option.owner)}.{option.name}"
     assigned = any(str(text).startswith(f"{place}=") for text in given.get("set_") or ())
+    if isinstance(option.value, tuple):
+        return f"--set {place}={','.join(map(_word, option.value))}"
     if option.name == "strength" and given.get("strength") is not None and not assigned:
         return f"--strength {_word(option.value)}" if option.has_value else "--strength"
     return f"--set {place}={_word(option.value)}" if option.has_value else f"--set {place}"

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError
+from unalike.errors import Option, OptionError, named
 from unalike.guidance.context import Context
 from unalike.images import read_image
 
@@ -94,9 +94,13 @@ def inside(region: Region | None, x0: Tensor, context: Context, owner: str) -> T
         return None
     if context.masks is None:
         raise OptionError(
-            f"{owner}: region is {shown(region)}, and there is nothing here that says where in the "
-            "latents that is; sample with "
-            f"guide(pipe, …), pass masks= to Run, or set {owner}(region=None)"
+            named(
+                "{} is {}, and there is nothing here that says where in the latents that is; "
+                "sample with guide(pipe, …), pass masks= to Run, or set {}",
+                Option("region", owner=owner),
+                shown(region),
+                Option("region", None, owner),
+            )
         )
     mask = context.masks(region).to(x0.device, torch.bool)
     return mask.expand(len(mask), *x0.shape[1:]).flatten(1)
@@ -126,8 +130,11 @@ def shown(region: Any) -> str:
 def _words(words: Sequence[str], owner: str) -> tuple[str, ...]:
     if any(not word.strip() for word in words):
         raise OptionError(
-            f"{owner}: region has an empty word; allowed: words of the prompt, as in "
-            f"{owner}(region='cat')"
+            named(
+                "{} has an empty word; allowed: words of the prompt, as in {}",
+                Option("region", owner=owner),
+                Option("region", "cat", owner),
+            )
         )
     return tuple(words)
 
@@ -136,9 +143,13 @@ def _box(box: Sequence[float], owner: str) -> tuple[float, ...]:
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise OptionError(
-            f"{owner}: region is {tuple(box)}; allowed of a box: 0 <= left < right <= 1 and 0 <= "
-            "top < bottom <= 1, as in "
-            f"{owner}(region=(0.0, 0.0, 0.5, 1.0)) for the left half"
+            named(
+                "{} is {}; allowed of a box: 0 <= left < right <= 1 and 0 <= top < bottom <= 1, as "
+                "in {} for the left half",
+                Option("region", owner=owner),
+                tuple(box),
+                Option("region", (0.0, 0.0, 0.5, 1.0), owner),
+            )
         )
     return tuple(float(side) for side in box)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError, ShieldError, StoreError, shown
+from unalike.errors import OptionError, ShieldError, StoreError, named, shown
 from unalike.options import fault_of_text
 from unalike.shields.bounds import Index
 from unalike.shields.calibration import automatic_radius, protected_distances
@@ -253,9 +253,13 @@ class Shield:
         """
         if space != self.space:
             raise StoreError(
-                f"the shield protects latents of {self.space!r} and this model makes {space!r}; "
-                "build a shield with this model's autoencoder and size, as in "
-                "shield_from_images(pipe, images, radius)"
+                named(
+                    "{shield} protects latents of {!r} and this model makes {!r}; give a set of "
+                    "this model's autoencoder and size, as `shield_from_images` and `unalike "
+                    "shield build` make it",
+                    self.space,
+                    space,
+                )
             )
         return Trajectory(self.search(device), self.reach)
 

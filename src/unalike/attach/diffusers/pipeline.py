@@ -34,7 +34,7 @@ from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
 from unalike.attach.run.session import Session
 from unalike.attach.spaces import Space
-from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError
+from unalike.errors import AttachmentError, OptionError, StoreError, UnsupportedError, named
 from unalike.guidance.method import Method
 from unalike.memory import Memory
 from unalike.shields import Shield
@@ -368,9 +368,13 @@ class GuidedPipeline:
             return
         if Space.parse(shield.space).model != models.latents:
             raise StoreError(
-                f"the shield protects latents of {shield.space!r} and this pipeline's are of "
-                f"{models.latents!r}; build a shield with this "
-                "pipeline's autoencoder, as in shield_from_images(pipe, images, radius)"
+                named(
+                    "{shield} protects latents of {!r} and this pipeline's are of {!r}; give a set "
+                    "of this pipeline's autoencoder, as `shield_from_images` and `unalike shield "
+                    "build` make it",
+                    shield.space,
+                    models.latents,
+                )
             )
 
 

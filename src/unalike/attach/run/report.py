@@ -152,8 +152,8 @@ class Report:
     unguided: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        end = "" if self.finished else ", stopped before the last step"
-        lines = [f"{len(self.images)} images in {self.steps} steps{end}"]
+        count, end = len(self.images), "" if self.finished else ", stopped before the last step"
+        lines = [f"{count} image{'' if count == 1 else 's'} in {self.steps} steps{end}"]
         lines += [f"not guided: {name}" for name in self.unguided]
         return "\n".join([*lines, *map(_line, self.images)])
 
