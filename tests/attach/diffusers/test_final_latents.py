@@ -196,6 +196,17 @@ def test_only_the_edited_image_is_moved_when_the_autoencoder_decodes_slices(sd: 
     assert float((z[1] - plain[1]).double().norm()) >= 1 - 1e-5
 
 
+def test_shield_is_refused_when_a_callback_adds_images_to_those_of_the_call(sd: Any) -> None:
+    def add(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        latents = tensors["latents"]
+        return {"latents": torch.cat([latents, 0 * latents])} if step == STEPS - 1 else {}
+
+    guided = guide(sd, shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
+    arguments = call("sd", output_type="latent", callback_on_step_end=add)
+    with pytest.raises(UnsupportedError, match="cannot be read"):
+        guided(**arguments, generator=seeded(1))
+
+
 def test_preview_of_a_callback_is_not_taken_for_the_result(sd: Any) -> None:
     def preview(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         pipe.vae.decode(tensors["latents"][:1] * 7, return_dict=False)

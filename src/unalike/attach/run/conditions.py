@@ -89,7 +89,7 @@ def spread(items: Sequence[T], images: int, what: str) -> list[T]:
     if images % len(items):
         raise UnsupportedError(
             f"this call has {len(items)} {what} and {images} images, which do not go together; "
-            "pass groups= to guide, one number for each image"
+            "repeat each prompt, so that there is one for each image"
         )
     return [item for item in items for _ in range(images // len(items))]
 
