@@ -7,6 +7,7 @@ from tests.runs.pages import Reader, require_structure
 
 from unalike.attach.run.report import Certificate, Decoded, ImageReport
 from unalike.runs import page
+from unalike.runs.html import settings_section
 from unalike.runs.page import report_page
 from unalike.runs.samples import Planned, Sample, StoredImage
 from unalike.runs.scoring import Diversity
@@ -284,3 +285,9 @@ def test_headings_scrolling_parts_and_widths_are_sound_when_a_page_has_everythin
             twins={NASTY: Diversity(1.5, 1.25, 2)},
         )
     )
+
+
+def test_flags_of_the_command_stay_whole_when_lines_are_broken():
+    page = settings_section("draw", {"command": "unalike generate 'a <b>' --on-violation move"}, "")
+    assert '<span class="flag">--on-violation</span> move</pre>' in page
+    assert "&lt;b&gt;" in page

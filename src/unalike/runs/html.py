@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+_FLAG = re.compile(r"--[a-z][a-z-]*")
 _LONG = 40  # characters from which a cell of a table is broken into lines of a width of their own
 
 
@@ -77,10 +79,12 @@ def settings_section(what: str, record: Mapping[str, Any], file: str) -> str:
         record: has the `command`.
         file: where the record is.
     """
+    # a browser breaks lines after a hyphen, between the two of a flag too
+    command = _FLAG.sub(r'<span class="flag">\g<0></span>', escape(record["command"]))
     everything = f"<pre>{escape(json.dumps(record, indent=2, ensure_ascii=False))}</pre>"
     return (
         f"<h2>Settings</h2>\n{paragraph(f'To {what} again:')}\n"
-        f"<pre>{escape(record['command'])}</pre>\n{details(f'Everything in {file}', everything)}"
+        f"<pre>{command}</pre>\n{details(f'Everything in {file}', everything)}"
     )
 
 

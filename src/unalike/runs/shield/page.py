@@ -32,7 +32,7 @@ def check_page(record: Mapping[str, Any], checked: Sequence[Checked]) -> str:
         checked: the images, the closest first.
     """
     return document(
-        f"How near images are to {record['set']['name']}",
+        f"Distances to the protected set {record['set']['name']}",
         [*_lead(record), _skipped(record), _pairs(checked), _listed(checked)],
     )
 
