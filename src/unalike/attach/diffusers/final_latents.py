@@ -222,7 +222,7 @@ class FinalLatents:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """What a callback is given or returns as latents: a tensor, or that of a dictionary."""
+    """The latents that a callback is given or returns: a tensor, or that of a dictionary."""
     value = value.get("latents") if isinstance(value, dict) else value
     return [value] if isinstance(value, Tensor) else []
 

@@ -197,7 +197,7 @@ class Prompts:
 
     @property
     def others(self) -> list[Tensor]:
-        """What the pipeline encoded besides the prompts, as of the negative ones."""
+        """Encodings of anything besides the prompts, such as of the negative prompts."""
         return [other for other in self._others if isinstance(other, Tensor)]
 
     @property
