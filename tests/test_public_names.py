@@ -164,6 +164,12 @@ def test_message_suggests_and_lists_the_names_when_there_is_no_such_name():
         unalike.SPARK  # noqa: B018  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"'unalike\.guidance' has no attribute 'Contxt'; did"):
         unalike.guidance.Contxt  # noqa: B018  # type: ignore[attr-defined]
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'lod'; did you mean 'load'. it has MODE"
+    ):
+        unalike.pipelines.lod  # noqa: B018  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"no attribute 'guid'; did you mean 'guide'"):
+        unalike.attach.guid  # noqa: B018  # type: ignore[attr-defined]
 
 
 def in_a_new_process(program: str) -> list[str]:

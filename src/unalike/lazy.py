@@ -16,8 +16,8 @@ def lazy_names(
 
     Args:
         package: its name.
-        homes: name → the module that defines it; a module of the package is its own home. Called
-            when a name is looked up, so that it may import.
+        homes: name → the module that defines it; a module is its own home. Called when a name is
+            looked up, so that it may import.
 
     Example:
         >>> find, names = lazy_names("collections", lambda: {"OrderedDict": "collections"})
@@ -39,7 +39,7 @@ def lazy_names(
             known = homes()
             if name in known:
                 home = import_module(known[name])
-                return home if known[name] == f"{package}.{name}" else getattr(home, name)
+                return home if known[name].endswith(f".{name}") else getattr(home, name)
         raise AttributeError(
             f"module {package!r} has no attribute {name!r}; "
             f"{did_you_mean(name, names())}it has {', '.join(names())}"

@@ -7,8 +7,9 @@ there is no diffusers.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unalike.lazy import lazy_names
 
 if TYPE_CHECKING:
     from unalike.attach.diffusers import levels
@@ -42,33 +43,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Certificate": "run.report",
-    "Decoded": "run.report",
-    "GuidedDenoiser": "functions",
-    "GuidedPipeline": "diffusers.pipeline",
-    "GuidedPrediction": "functions",
-    "ImageReport": "run.report",
-    "Nearest": "run.report",
-    "Report": "run.report",
-    "denoised_fn": "functions",
-    "encode_images": "diffusers.vae",
-    "guide": "diffusers.pipeline",
-    "guide_denoiser": "functions",
-    "karras_sigmas": "functions",
-    "shield_from_images": "diffusers.vae",
+    "Certificate": "unalike.attach.run.report",
+    "Decoded": "unalike.attach.run.report",
+    "GuidedDenoiser": "unalike.attach.functions",
+    "GuidedPipeline": "unalike.attach.diffusers.pipeline",
+    "GuidedPrediction": "unalike.attach.functions",
+    "ImageReport": "unalike.attach.run.report",
+    "Nearest": "unalike.attach.run.report",
+    "Report": "unalike.attach.run.report",
+    "denoised_fn": "unalike.attach.functions",
+    "encode_images": "unalike.attach.diffusers.vae",
+    "guide": "unalike.attach.diffusers.pipeline",
+    "guide_denoiser": "unalike.attach.functions",
+    "karras_sigmas": "unalike.attach.functions",
+    "levels": "unalike.attach.diffusers.levels",
+    "shield_from_images": "unalike.attach.diffusers.vae",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        found = globals()[name] = getattr(import_module(f"unalike.attach.{_HOMES[name]}"), name)
-        return found
-    if name == "levels":
-        return import_module("unalike.attach.diffusers.levels")
-    raise AttributeError(
-        f"module 'unalike.attach' has no attribute {name!r}; it has {', '.join(__all__)}"
-    )
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, lambda: _HOMES)

@@ -5,9 +5,9 @@ Nothing here imports torch or diffusers until a pipeline or one of the papers' c
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from unalike.lazy import lazy_names
 from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.loading import load
 
@@ -27,18 +27,14 @@ _PAPERS = tuple(
         "DiT",
     )
 )
-_GUIDED = ("get_diffusion_pipeline", "guided_class", *_PAPERS)
+_HOMES = {
+    "MODELS": "unalike.pipelines.catalogue",
+    "Model": "unalike.pipelines.catalogue",
+    "load": "unalike.pipelines.loading",
+    **dict.fromkeys(
+        ("get_diffusion_pipeline", "guided_class", *_PAPERS), "unalike.pipelines.guided"
+    ),
+}
 
 __all__ = ["MODELS", "Model", "get_diffusion_pipeline", "load"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _GUIDED:
-        return getattr(import_module("unalike.pipelines.guided"), name)
-    raise AttributeError(
-        f"module 'unalike.pipelines' has no attribute {name!r}; it has {', '.join(dir())}"
-    )
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "guided_class", *_PAPERS])
+__getattr__, __dir__ = lazy_names(__name__, lambda: _HOMES)
