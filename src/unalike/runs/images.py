@@ -43,7 +43,9 @@ def find_images(folder: Path) -> list[str]:
 
 def reason(error: Exception, path: Path | None = None) -> str:
     """The reason why an image could not be read, in one line that does not name its path."""
-    text = str(error) if path is None else str(error).replace(str(path), "the file")
+    text = str(error)
+    for name in () if path is None else (path.absolute(), path):
+        text = text.replace(str(name), "the file")
     return " ".join(text.split()) or type(error).__name__
 
 

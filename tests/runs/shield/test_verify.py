@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,13 @@ def test_refused_images_have_nothing_to_verify_when_the_run_refused_some(
         (rewritten(refused=True), "image is 'images/00000.png' in samples.parquet, and None by"),
         (rewritten(index=1), "2 rows of image 1"),
         (lambda run: (run / "images" / "00000.png").unlink(), "image 0: 00000.png cannot be read"),
+        (
+            lambda run: (
+                (run / "images" / "00000.png").unlink(),
+                os.mkfifo(run / "images" / "00000.png"),
+            ),
+            "image 0: 00000.png cannot be read (it is not a regular file)",
+        ),
         (
             lambda run: (run / "images" / "00000.png").write_bytes(b"PNG"),
             "image 0: 00000.png is not the file that the run wrote",

@@ -17,6 +17,7 @@ from unalike.attach.diffusers.vae import encode_images
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import Literal, Option, OptionError, StoreError, named
 from unalike.extractors.base import torch_device
+from unalike.files import require_regular
 from unalike.images import UNREADABLE, read_image
 from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
@@ -264,9 +265,10 @@ def finished_image(run: Path, row: Row) -> Image.Image | str:
     """The finished image of a row, or a text that says why there is none."""
     path = run / row["image"]
     try:
+        require_regular(path)  # reading a pipe would wait for ever
         if file_record(path)["sha256"] != row["image_sha256"]:
             return f"{path.name} is not the file that the run wrote: its SHA-256 is another"
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f"{path.name} cannot be read ({reason(error, path)})"
     return read_image_file(path)
 
