@@ -190,6 +190,13 @@ def test_file_is_refused_when_it_is_no_image(tmp_path: Path):
             read_all([tmp_path / name])
 
 
+def test_file_is_refused_when_it_is_a_program_by_the_name_of_an_image(tmp_path: Path):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (4, 4)).save(path, format="EPS")
+    with pytest.raises(UNREADABLE, match="cannot identify image file"):
+        read_image(path)
+
+
 def test_batch_keeps_floats_when_some_are_given():
     batch = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(torch.as_tensor(read_all(batch)), batch)

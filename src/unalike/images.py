@@ -14,6 +14,7 @@ reference and a generated one are the same pixels wherever they are compared:
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import warnings
@@ -146,8 +147,17 @@ def read_all(images: Any) -> list[Image.Image] | Tensor:
 def _of_file(file: Path | IO[bytes], ground: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data beside the pixels, and of large images
-        with Image.open(file) as opened:
+        with Image.open(file, formats=_formats()) as opened:
             return _rgb(opened, ground)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's formats, whatever a file's name says; without EPS, which is a program that Pillow
+    gives to Ghostscript to run.
+    """
+    Image.init()
+    return tuple(name for name in Image.OPEN if name != "EPS")
 
 
 def _rgb(image: Image.Image, ground: str) -> Image.Image:
