@@ -149,7 +149,7 @@ COMMANDS = {
 
 def test_names_are_the_agreed_ones_when_listed():
     assert dir(unalike) == NAMES
-    assert sorted(unalike.__all__) == NAMES
+    assert sorted(getattr(unalike, "__all__")) == NAMES  # noqa: B009
 
 
 @pytest.mark.parametrize("name", NAMES)

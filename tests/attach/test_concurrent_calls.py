@@ -49,8 +49,9 @@ def sharing(pipe: Any, *, scheduler: bool = False) -> Any:
     if not scheduler:
         parts["scheduler"] = copy.deepcopy(pipe.scheduler)
     kind: Any = type(pipe)
-    more = {"requires_safety_checker": False} if kind is StableDiffusionPipeline else {}
-    other = kind(**parts, **more)
+    if type(pipe) is StableDiffusionPipeline:
+        parts["requires_safety_checker"] = False
+    other = kind(**parts)
     other.set_progress_bar_config(disable=True)
     return other
 
@@ -181,7 +182,7 @@ def test_both_are_as_alone_when_calls_run_in_tasks(sd: Any) -> None:
     alone = drawn(guided, "sd", "cat", 0), drawn(sd, "sd", "dog", 7)
     meeting = threading.Barrier(2)
 
-    async def both() -> list[Tensor]:
+    async def both() -> tuple[Tensor, Tensor]:
         return await asyncio.gather(
             asyncio.to_thread(drawn, guided, "sd", "cat", 0, **met(meeting)),
             asyncio.to_thread(drawn, sd, "sd", "dog", 7, **met(meeting)),

@@ -44,6 +44,7 @@ def used(pipe: Any, scheduler: str, *methods: Method) -> list[dict[str, Any]]:
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
     )
+    assert guided.report is not None
     return guided.report.methods
 
 

@@ -263,8 +263,8 @@ def test_images_are_bit_identical_when_prompts_are_left_alone(build: Any, name: 
 @pytest.mark.parametrize("name", ["pag", "edit", "upscaler"])
 def test_images_are_those_of_a_scale_of_1_when_guidance_is_left_out(build: Any, name: str) -> None:
     pipe = build(name)
-    off = {"guidance_scale": 1.0} | ({"pag_scale": 3.0} if name == "pag" else {})
-    on = {**off, "guidance_scale": 3.0}
+    off: dict[str, Any] = {"guidance_scale": 1.0} | ({"pag_scale": 3.0} if name == "pag" else {})
+    on: dict[str, Any] = {**off, "guidance_scale": 3.0}
     if name == "edit":  # without guidance there is no block to leave out
         off, on = {"guidance_scale": 1.0 + 1e-9, "image_guidance_scale": 1.0}, on
     without = pipe(**arguments(name, ["cat", "dog"], **off))[0]

@@ -38,6 +38,7 @@ def test_signature_has_the_defaults_of_the_model_when_it_was_loaded_by_its_name(
 def test_report_is_a_line_for_each_image_when_printed(tiny_sd: Any) -> None:
     guided = guide(tiny_sd, Auto())
     guided(["cat", "dog"], num_inference_steps=2, output_type="latent")
+    assert guided.report is not None
     first, *lines = str(guided.report).splitlines()
     assert first == "2 images in 2 steps"
     assert [line.split(":")[0] for line in lines] == ["0 'cat'", "1 'dog'"]

@@ -69,11 +69,11 @@ def rows(folder="out"):
     return np.concatenate([block for _, block in open_folder(Path(folder)).vectors.blocks()])
 
 
-def interrupted_at(share):
+def interrupted_at(end):
     """A progress that is interrupted, as by Ctrl-C, once this share is done."""
 
-    def progress(done, note=""):
-        if done >= share:
+    def progress(share, note=""):
+        if share >= end:
             raise KeyboardInterrupt
 
     return progress
