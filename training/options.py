@@ -21,6 +21,15 @@ def parser(model: str, step: str, description: str | None) -> argparse.ArgumentP
     )
 
 
+def training(model: str, step: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a step that trains: `--work`, `--device` and `--minutes`."""
+    own = parser(model, step, description)
+    add_work(own, model)
+    add_device(own)
+    add_minutes(own)
+    return own
+
+
 def add_work(parser: argparse.ArgumentParser, model: str) -> None:
     """Add `--work`, the folder of a model's checkpoints."""
     folder = CHECKPOINTS / model

@@ -125,9 +125,5 @@ def _loss(model: Any, images: Tensor, recipe: Recipe) -> Callable[[int], Tensor]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run this step from the command line."""
-    parser = options.parser("digits", "autoencoder", __doc__)
-    options.add_work(parser, "digits")
-    options.add_device(parser)
-    options.add_minutes(parser)
-    given = parser.parse_args(arguments)
+    given = options.training("digits", "autoencoder", __doc__).parse_args(arguments)
     train(given.work, given.device, given.minutes)

@@ -146,9 +146,5 @@ def _loss(model: Any, latents: tuple[Tensor, Tensor], recipe: Recipe) -> Callabl
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run this step from the command line."""
-    parser = options.parser("digits", "denoiser", __doc__)
-    options.add_work(parser, "digits")
-    options.add_device(parser)
-    options.add_minutes(parser)
-    given = parser.parse_args(arguments)
+    given = options.training("digits", "denoiser", __doc__).parse_args(arguments)
     train(given.work, given.device, given.minutes)

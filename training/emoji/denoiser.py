@@ -164,9 +164,5 @@ def _loss(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run this step from the command line."""
-    parser = options.parser("emoji", "denoiser", __doc__)
-    options.add_work(parser, "emoji")
-    options.add_device(parser)
-    options.add_minutes(parser)
-    given = parser.parse_args(arguments)
+    given = options.training("emoji", "denoiser", __doc__).parse_args(arguments)
     train(given.work, given.device, given.minutes)
