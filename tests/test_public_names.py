@@ -13,6 +13,7 @@ from unalike.cli.app import app
 NAMES = [
     "Auto",
     "CADS",
+    "Choice",
     "GuidedPipeline",
     "IntervalGuidance",
     "Memory",
@@ -23,6 +24,7 @@ NAMES = [
     "VendiGuidance",
     "__version__",
     "attach",
+    "choose",
     "errors",
     "extractors",
     "guidance",
@@ -33,6 +35,7 @@ NAMES = [
     "metrics",
     "pipelines",
     "scores",
+    "selection",
     "shields",
 ]
 
@@ -192,7 +195,9 @@ def test_nothing_heavy_is_imported_when_the_package_is():
 
 
 def test_submodules_are_reachable_when_only_the_package_is_imported():
-    modules = [n for n in NAMES if n.isalpha() and n.islower() and n not in ("guide", "load")]
+    modules = [
+        n for n in NAMES if n.isalpha() and n.islower() and n not in ("choose", "guide", "load")
+    ]
     listed = ", ".join(f"unalike.{name}.__name__" for name in modules)
     found = in_a_new_process(f"import unalike; print({listed})")
     assert found == [f"unalike.{name}" for name in modules]

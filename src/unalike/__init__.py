@@ -22,6 +22,7 @@ _MODULES = (
     "metrics",
     "pipelines",
     "scores",
+    "selection",
     "shields",
 )
 
@@ -31,10 +32,12 @@ def _homes() -> Mapping[str, str]:
     from unalike.guidance.methods import class_homes
 
     return {
+        "Choice": "unalike.attach",
         "GuidedPipeline": "unalike.attach",
         "Memory": "unalike.memory",
         "Shield": "unalike.shields",
         "__version__": "unalike",
+        "choose": "unalike.attach",
         "guide": "unalike.attach",
         "load": "unalike.pipelines",
         **{name: f"unalike.{name}" for name in _MODULES},

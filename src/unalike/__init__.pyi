@@ -9,8 +9,11 @@ from unalike import memory as memory
 from unalike import metrics as metrics
 from unalike import pipelines as pipelines
 from unalike import scores as scores
+from unalike import selection as selection
 from unalike import shields as shields
+from unalike.attach import Choice as Choice
 from unalike.attach import GuidedPipeline as GuidedPipeline
+from unalike.attach import choose as choose
 from unalike.attach import guide as guide
 from unalike.guidance.auto import Auto as Auto
 from unalike.guidance.cads import CADS as CADS

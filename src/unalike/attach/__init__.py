@@ -14,6 +14,7 @@ from unalike.lazy import lazy_names
 if TYPE_CHECKING:
     from unalike.attach.diffusers import levels
     from unalike.attach.diffusers.pipeline import GuidedPipeline, guide
+    from unalike.attach.diffusers.seeds import choose
     from unalike.attach.diffusers.vae import encode_images, shield_from_images
     from unalike.attach.functions import (
         GuidedDenoiser,
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
         guide_denoiser,
         karras_sigmas,
     )
+    from unalike.attach.run.candidates import Candidates
+    from unalike.attach.run.choice import Choice, Chosen
     from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report
 
 __all__ = [
+    "Candidates",
     "Certificate",
+    "Choice",
+    "Chosen",
     "Decoded",
     "GuidedDenoiser",
     "GuidedPipeline",
@@ -33,6 +39,7 @@ __all__ = [
     "ImageReport",
     "Nearest",
     "Report",
+    "choose",
     "denoised_fn",
     "encode_images",
     "guide",
@@ -43,6 +50,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Candidates": "unalike.attach.run.candidates",
+    "Choice": "unalike.attach.run.choice",
+    "Chosen": "unalike.attach.run.choice",
+    "choose": "unalike.attach.diffusers.seeds",
     "Certificate": "unalike.attach.run.report",
     "Decoded": "unalike.attach.run.report",
     "GuidedDenoiser": "unalike.attach.functions",

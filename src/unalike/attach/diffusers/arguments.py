@@ -83,6 +83,17 @@ def known_arguments(pipe: Any) -> set[str] | None:
     return None if takes_any else known
 
 
+def unshared(value: Any) -> Any:
+    """Copy a list: some pipelines write into the list of prompts that they are given.
+
+    Example:
+        >>> prompts = ["cat"]
+        >>> unshared(prompts) is prompts, unshared("cat")
+        (False, 'cat')
+    """
+    return list(value) if type(value) is list else value
+
+
 def documented(
     own: Callable[..., Any],
     call: Callable[..., Any],

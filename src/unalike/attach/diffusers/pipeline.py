@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.diffusers.arguments import completed, documented, model_defaults
+from unalike.attach.diffusers.arguments import completed, documented, model_defaults, unshared
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
@@ -293,8 +293,8 @@ class GuidedPipeline:
             FinalLatents(own, session) as final,
         ):
             output = own(
-                *map(_own, args),
-                **{name: _own(value) for name, value in final.quiet(kwargs).items()},
+                *map(unshared, args),
+                **{name: unshared(value) for name, value in final.quiet(kwargs).items()},
             )
             session.unguided = binding.unguided
             return session, final.returned(output)
@@ -392,8 +392,3 @@ def _guided_class(
     )
     members = {"__call__": own, "__doc__": GuidedPipeline.__doc__, "__module__": __name__}
     return type("GuidedPipeline", (GuidedPipeline,), members)
-
-
-def _own(value: Any) -> Any:
-    """Copy a list: some pipelines write into the list of prompts that they are given."""
-    return list(value) if type(value) is list else value
