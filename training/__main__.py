@@ -17,6 +17,17 @@ STEPS = {
         "export": "write the pipeline in float16",
         "measure": "measure the pipeline and write record.json",
     },
+    "emoji-turbo": {
+        "trajectories": "sample emoji with guidance, and keep states on the way",
+        "distil": "train a LoRA of few steps on them",
+        "export": "write the LoRAs in float16",
+        "measure": "measure them and write record.json",
+    },
+    "emoji-flow": {
+        "denoiser": "train the transformer",
+        "export": "write it in float16",
+        "measure": "measure the pipeline and write record.json",
+    },
     "digits": {
         "dataset": "enlarge scikit-learn's digits",
         "autoencoder": "train the autoencoder",
@@ -29,11 +40,16 @@ STEPS = {
 """Model → step → purpose, in the order in which the steps run."""
 
 
+def package(model: str) -> str:
+    """The package of a model's steps."""
+    return f"training.{model.replace('-', '_')}"
+
+
 def usage() -> str:
     """The list of models and steps."""
     lines = ["usage: python -m training MODEL STEP [options]; each step has --help", ""]
     for model, steps in STEPS.items():
-        lines += [f"{model:<7} {step:<12} {purpose}" for step, purpose in steps.items()]
+        lines += [f"{model:<12} {step:<12} {purpose}" for step, purpose in steps.items()]
     return "\n".join(lines)
 
 
@@ -57,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(usage())
             return 0 if len(given) > 1 else 2
         step = _known("STEP", given[1], list(STEPS[model]))
-        import_module(f"training.{model}.{step}").main(given[2:])
+        import_module(f"{package(model)}.{step}").main(given[2:])
     except (UnalikeError, OSError) as error:
         print(f"python -m training: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError | StoreError) else 1

@@ -94,7 +94,8 @@ def test_names_are_those_of_the_papers_and_more():
         "playgroundv2.5 dit-xl-2"
     )
     more = (
-        "sd3 sd3.5 flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm emoji digits"
+        "sd3 sd3.5 sdxl-turbo flux-dev flux-schnell qwen-image z-image-turbo sana wan2.2 ltx ldm "
+        "emoji emoji-turbo emoji-turbo-2 emoji-turbo-1 emoji-flow digits"
     )
     assert set(MODELS) == set(f"{papers} {more}".split())
 

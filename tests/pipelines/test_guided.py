@@ -316,7 +316,7 @@ def test_unguided_call_of_any_pipeline_becomes_guided_by_one_line():
 @pytest.mark.parametrize("name", ["no such model", "./not/here", 3])
 def test_message_lists_the_models_when_the_name_is_unknown(name: Any):
     with pytest.raises(
-        OptionError, match=r"model is .*allowed: emoji, digits, sdv1\.5, .* a folder"
+        OptionError, match=r"model is .*allowed: emoji, emoji-turbo, .*digits, sdv1\.5, .* a folder"
     ):
         get_diffusion_pipeline(name)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import STEPS, main
+from training.__main__ import STEPS, main, package
 
 ALL = [(model, step) for model, steps in STEPS.items() for step in steps]
 
@@ -24,7 +24,7 @@ def test_help_names_the_step_when_it_is_asked_for(model, step, capsys):
 
 def test_every_step_of_a_model_is_in_the_table():
     for model, steps in STEPS.items():
-        folder = import_module(f"training.{model}").__path__[0]
+        folder = import_module(package(model)).__path__[0]
         with_command = {
             path.stem
             for path in Path(folder).glob("*.py")
@@ -36,7 +36,7 @@ def test_every_step_of_a_model_is_in_the_table():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["emojj"], "MODEL is 'emojj'; allowed: emoji, digits; did you mean 'emoji'?"),
+        (["emojj"], "MODEL is 'emojj'; allowed: emoji, emoji-turbo, emoji-flow, digits; did you"),
         (["digits", "trian"], "STEP is 'trian'; allowed: dataset, autoencoder"),
         (["emoji", "export", "--work", "none"], "there is no checkpoint at"),
         (["digits", "denoiser", "--work", "none"], "there is no checkpoint at"),

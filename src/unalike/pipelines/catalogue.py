@@ -23,6 +23,10 @@ class Model:
         pipeline: the diffusers class that loads it.
         checkpoint: the model's id on the Hugging Face hub; None for a model that comes with the
             package.
+        files: of a model that comes with the package, the folder of its weights in
+            `unalike.models`.
+        base: the shipped model whose other components it uses.
+        lora: the file in `unalike.models` of a LoRA that is loaded into it.
         dtype: the precision that it is meant to be run in; on a CPU float32 is used in its place.
         variant: of the files, as `from_pretrained` takes it, for that precision.
         controlnet: the id of its ControlNet, where it has one.
@@ -42,6 +46,9 @@ class Model:
     summary: str
     pipeline: str
     checkpoint: str | None = None
+    files: str | None = None
+    base: str | None = None
+    lora: str | None = None
     dtype: str = "float32"
     variant: str | None = None
     controlnet: str | None = None
@@ -91,8 +98,35 @@ _SHIPPED = (
         summary="text to 64×64 images in the style of the Noto emoji; shipped with the package, "
         "needs no download and no GPU",
         pipeline="StableDiffusionPipeline",
+        files="emoji/weights",
         steps=25,
         guidance_scale=2.0,
+        size=(64, 64),
+    ),
+    *(
+        Model(
+            name=name,
+            summary=f"emoji distilled to {steps} step{'s' * (steps > 1)}, as a LoRA with guidance "
+            "built in; shipped with the package",
+            pipeline="StableDiffusionPipeline",
+            files="emoji/weights",
+            lora=f"emoji/turbo/emoji-turbo-{steps}.safetensors",
+            steps=steps,
+            guidance_scale=1.0,
+            size=(64, 64),
+        )
+        for name, steps in (("emoji-turbo", 4), ("emoji-turbo-2", 2), ("emoji-turbo-1", 1))
+    ),
+    Model(
+        name="emoji-flow",
+        summary="text to 64×64 emoji by rectified flow, a transformer in Stable Diffusion 3's "
+        "layout; shipped with the package",
+        pipeline="StableDiffusion3Pipeline",
+        files="emoji/flow",
+        base="emoji",
+        steps=28,
+        guidance_scale=3.0,
+        arguments={"max_sequence_length": 1},  # blank tokens in place of the third text model's
         size=(64, 64),
     ),
     Model(
@@ -100,6 +134,7 @@ _SHIPPED = (
         summary="class to 16×16 images of handwritten digits, for the prompts 0 to 9 or zero to "
         "nine; shipped with the package",
         pipeline="DiTPipeline",
+        files="digits/weights",
         steps=25,
         guidance_scale=1.5,
         size=(16, 16),
@@ -227,6 +262,18 @@ _MORE = (
         guidance_scale=3.5,
         size=(1024, 1024),
         source="steps and guidance scale: the model's card",
+    ),
+    Model(
+        name="sdxl-turbo",
+        summary="Stable Diffusion XL Turbo, text to image in one to four steps",
+        pipeline="StableDiffusionXLPipeline",
+        checkpoint="stabilityai/sdxl-turbo",
+        dtype="float16",
+        variant="fp16",
+        steps=4,
+        guidance_scale=0.0,
+        size=(512, 512),
+        source="steps, guidance scale and size: the model's card",
     ),
     Model(
         name="flux-dev",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from unalike.errors import StoreError, UnsupportedError, named
 from unalike.extractors.base import Extractor, pretrained
 from unalike.extractors.resizing import squared
 from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.loading import find
 
 
 class Latents(Extractor):
@@ -63,10 +63,7 @@ class Latents(Extractor):
 
 def _autoencoder(source: str) -> torch.nn.Module:
     if source in MODELS:
-        with resources.as_file(
-            resources.files("unalike.models").joinpath(f"{source}/weights")
-        ) as path:
-            return _autoencoder(str(path))
+        return _autoencoder(str(find(MODELS[source].base or source).place))
     config = pretrained(ModelIndex, source, "latents")
     kind = getattr(diffusers, (config.get("vae") or (None, ""))[1] or "", None)
     if kind is None or not hasattr(kind, "encode"):

@@ -99,7 +99,7 @@ def find(name: str | Path) -> Source:
         raise OptionError(_unknown(name))
     row = MODELS.get(str(name))
     if row is not None:
-        return Source(row.checkpoint or shipped(row.name), row)
+        return Source(row.checkpoint or shipped(row), row)
     if Path(name).is_dir():
         if not (Path(name) / _INDEX).is_file():
             raise OptionError(
@@ -116,17 +116,17 @@ def find(name: str | Path) -> Source:
     raise OptionError(_unknown(name))
 
 
-def shipped(name: str) -> Path:
+def shipped(row: Model) -> Path:
     """The folder of a model that comes with the package.
 
     Raises:
-        StoreError: where it is not there.
+        StoreError: where it, or the LoRA, is not there.
     """
-    folder = Path(str(resources.files("unalike.models").joinpath(f"{name}/weights")))
-    if not (folder / _INDEX).is_file():
+    folder = _in_package(row.files or "")
+    if not (folder / _INDEX).is_file() or (row.lora and not _in_package(row.lora).is_file()):
         raise StoreError(
-            f"the weights of the model {name!r} are missing from this installation; install the "
-            "package again"
+            f"the weights of the model {row.name!r} are missing from this installation; install "
+            "the package again"
         )
     return folder
 
@@ -176,11 +176,15 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
                 chosen.setdefault("variant", row.variant)
         if isinstance(source.place, str):
             chosen |= offline_options(source.place, _INDEX)
+        if row and row.base:
+            chosen = _shared_parts(row, chosen) | chosen
         if row and row.controlnet and "controlnet" not in chosen:
             chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(
                 row.controlnet, torch_dtype=chosen.get("dtype")
             )
         pipe = (kind or diffusers.DiffusionPipeline).from_pretrained(source.place, **chosen)
+        if row and row.lora:
+            _load_lora(pipe, row)
     except _DAMAGED as error:
         raise _refused(source, error) from error
     if row and row.scheduler and "scheduler" not in options:
@@ -188,6 +192,24 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
     if row:
         pipe._unalike_model = row  # whose steps and guidance scale a guided call uses
     return pipe
+
+
+def _shared_parts(row: Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The components that a shipped model borrows of its base, in its precision."""
+    from unalike.models.emoji.few_step import flow_parts
+
+    precision = {name: options[name] for name in ("dtype", "torch_dtype") if name in options}
+    return flow_parts(load(row.base or "", **precision))
+
+
+def _load_lora(pipe: Any, row: Model) -> None:
+    """Load the LoRA of a shipped model into its pipeline, as the adapter of the model's name."""
+    file = _in_package(row.lora or "")
+    pipe.load_lora_weights(file.parent, weight_name=file.name, adapter_name=row.name)
+
+
+def _in_package(path: str) -> Path:
+    return Path(str(resources.files("unalike.models").joinpath(path)))
 
 
 def quieten_hosts(*, downloads: bool) -> None:

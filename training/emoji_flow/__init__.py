@@ -1,0 +1,1 @@
+"""How `emoji-flow` was made."""

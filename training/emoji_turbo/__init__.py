@@ -1,0 +1,1 @@
+"""How `emoji-turbo` was made."""
