@@ -1,3 +1,4 @@
+import torch
 from tests.guidance.conformance import (
     STEPS,
     MemoryConformance,
@@ -105,6 +106,21 @@ class TestParticleGuidance(MethodConformance):
     method = "particle"
     active = {"strength": 1.0}  # noqa: RUF012
     idle = ({"strength": 0},)
+
+
+class TestTSR(MethodConformance):
+    method = "tsr"
+    active = {"temperature": 0.5}  # noqa: RUF012
+    idle = ({"temperature": 1.0},)
+
+    def test_result_is_bit_identical_when_there_is_nothing_to_be_unlike(self) -> None:
+        """Each image is treated by itself, so there always is something."""
+        setting = scene()
+        together = sample(self.build(), **setting).images
+        for i in range(len(together)):
+            one = {k: setting[k][i : i + 1] for k in ("noise", "groups", "prompts")}
+            alone = sample(self.build(), **{**setting, **one}).images
+            torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
 
 
 def option_cases() -> dict[str, type[OptionConformance]]:

@@ -53,7 +53,7 @@ def test_interval_is_the_published_one_when_none_is_given(sigma: float, wanted: 
             {"sigma_low": 3.0, "sigma_high": 2.0},
             "sigma_low is 3 and sigma_high is 2; sigma_low must be below",
         ),
-        ({"limit": 0.5}, r"limit is 0\.5, and there is no correction"),
+        ({"limit": 0.5}, r"limit is 0\.5, and x0 is not corrected"),
     ],
 )
 def test_error_names_the_options_when_they_do_not_go_together(

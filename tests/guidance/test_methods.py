@@ -5,11 +5,16 @@ import pytest
 from unalike.errors import OptionError
 from unalike.guidance import (
     CADS,
+    DAVE,
     SPARKE,
     SPELL,
+    TSR,
     Auto,
+    CoupledNoise,
+    FirstStepBase,
     IntervalGuidance,
     ParticleGuidance,
+    PinkNoise,
     VendiGuidance,
 )
 from unalike.guidance.method import Method
@@ -25,6 +30,11 @@ def test_table_names_each_class_by_its_own_name():
         ParticleGuidance,
         CADS,
         IntervalGuidance,
+        CoupledNoise,
+        PinkNoise,
+        DAVE,
+        FirstStepBase,
+        TSR,
     ]
     assert all(name == method.name for name, method in METHODS.items())
 

@@ -15,6 +15,7 @@ _HOMES = {
     "Balls": "balls",
     "Call": "run",
     "Context": "context",
+    "Layer": "context",
     "Level": "level",
     "METHODS": "methods",
     "Method": "method",

@@ -4,6 +4,10 @@ from unalike.guidance.auto import Auto as Auto
 from unalike.guidance.balls import Balls as Balls
 from unalike.guidance.cads import CADS as CADS
 from unalike.guidance.context import Context as Context
+from unalike.guidance.context import Layer as Layer
+from unalike.guidance.coupled_noise import CoupledNoise as CoupledNoise
+from unalike.guidance.dave import DAVE as DAVE
+from unalike.guidance.first_step_base import FirstStepBase as FirstStepBase
 from unalike.guidance.interval import IntervalGuidance as IntervalGuidance
 from unalike.guidance.level import Level as Level
 from unalike.guidance.method import Method as Method
@@ -11,6 +15,7 @@ from unalike.guidance.methods import METHODS as METHODS
 from unalike.guidance.methods import build as build
 from unalike.guidance.methods import options as options
 from unalike.guidance.particle import ParticleGuidance as ParticleGuidance
+from unalike.guidance.pink_noise import PinkNoise as PinkNoise
 from unalike.guidance.protocols import Protected as Protected
 from unalike.guidance.protocols import ProtectedFeatures as ProtectedFeatures
 from unalike.guidance.protocols import References as References
@@ -21,5 +26,6 @@ from unalike.guidance.run import UpcomingCall as UpcomingCall
 from unalike.guidance.sparke import SPARKE as SPARKE
 from unalike.guidance.spell import SPELL as SPELL
 from unalike.guidance.trace import Trace as Trace
+from unalike.guidance.tsr import TSR as TSR
 from unalike.guidance.vendi import VendiGuidance as VendiGuidance
 from unalike.options import option as option

@@ -93,11 +93,6 @@ class CADS(Method):
                 f"CADS: tau_1 is {self.tau_1:g} and tau_2 is {self.tau_2:g}; tau_1 must be below "
                 "tau_2, as in tau_1=0.6, tau_2=0.9"
             )
-        if self.limit is not None:
-            raise OptionError(
-                f"CADS: limit is {self.limit:g}, and x0 is not corrected; set noise_scale instead, "
-                "as in noise_scale=0.1"
-            )
 
     def condition(self, embeddings: Tensor, context: Context) -> Tensor | None:
         """The annealed embeddings (B, …); None once the prompt is whole."""

@@ -14,6 +14,39 @@ from unalike.guidance.level import Level
 from unalike.guidance.protocols import Images, Protected, ProtectedFeatures, References
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the denoiser, as `Method.features` sees its output.
+
+    Attributes:
+        name: of the module inside the denoiser, such as "up_blocks.1".
+        index: its number among the layers that are shown, from 0, in the order that they are run.
+        count: how many those are.
+        stream: "image" for features of places of the image, "text" for those of the prompt's
+            tokens, where the layer changes them too.
+        places: the dimensions of its output that run over places or tokens.
+        block: the number of the block of the batch: 0 without classifier-free guidance; with it,
+            most pipelines have the empty prompts in 0 and the prompts in 1.
+    """
+
+    name: str
+    index: int
+    count: int
+    stream: str
+    places: tuple[int, ...]
+    block: int = 0
+
+    def is_among(self, layers: str) -> bool:
+        """Whether it is one of "all" layers, or the "middle" one: the mid block of a U-Net, else
+        the one halfway.
+        """
+        if layers == "all":
+            return True
+        if self.name == "mid_block":
+            return True
+        return not self.name.startswith("up_blocks") and self.index == self.count // 2
+
+
 @dataclass
 class Context:
     """Everything that a method may read at one step.
@@ -37,7 +70,12 @@ class Context:
         deterministic_first_order: whether the step is `next_alpha · x0 + next_sigma · noise` with
             the noise that `x_t` and x0 imply, so that part of it can be renewed; False for solvers
             that remember earlier predictions or add noise of their own.
+        padding: (B, L) bool, which of the `L` tokens of the prompts are padding; None where that is
+            not known.
         state: this method's own storage, empty at the start of a run.
+        stream: this method's own storage from call to call of one guided pipeline, in this process
+            alone. What a call that fails puts here is dropped, so values must be replaced and never
+            changed in place.
     """
 
     step: int
@@ -52,7 +90,9 @@ class Context:
     masks: Callable[[Any], Tensor] | None = None
     generators: Sequence[torch.Generator] = ()
     deterministic_first_order: bool = False
+    padding: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
+    stream: dict[str, Any] = field(default_factory=dict)
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from

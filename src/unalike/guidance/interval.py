@@ -78,11 +78,6 @@ class IntervalGuidance(Method):
                 f"{self.sigma_high:g}; sigma_low must be below "
                 "sigma_high, as in sigma_low=0.28, sigma_high=5.42"
             )
-        if self.limit is not None:
-            raise OptionError(
-                f"IntervalGuidance: limit is {self.limit:g}, and there is no correction to be "
-                "limited; leave it out"
-            )
 
     def cfg_enabled(self, context: Context) -> bool:
         """Whether the noise level is in the interval."""

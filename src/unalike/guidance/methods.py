@@ -24,6 +24,11 @@ ENTRIES: dict[str, str] = {
     "particle": "unalike.guidance.particle:ParticleGuidance",
     "cads": "unalike.guidance.cads:CADS",
     "interval": "unalike.guidance.interval:IntervalGuidance",
+    "coupled": "unalike.guidance.coupled_noise:CoupledNoise",
+    "pink": "unalike.guidance.pink_noise:PinkNoise",
+    "dave": "unalike.guidance.dave:DAVE",
+    "firststep": "unalike.guidance.first_step_base:FirstStepBase",
+    "tsr": "unalike.guidance.tsr:TSR",
 }
 """Name → where its class is. A new method is one file, one entry here, and its test."""
 

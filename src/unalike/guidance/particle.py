@@ -82,7 +82,9 @@ class ParticleGuidance(Method):
     strength: float = option(
         30.0, "weight of the potential's gradient beside the score", low=0, high=1_000_000
     )
-    features: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    features: Callable[[Tensor], Tensor] | None = field(  # pyright: ignore[reportIncompatibleMethodOverride]
+        default=None, repr=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

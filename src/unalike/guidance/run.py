@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import NumericsError
-from unalike.guidance.context import Context
+from unalike.guidance.context import Context, Layer
 from unalike.guidance.level import Level
 from unalike.guidance.method import Method
 from unalike.guidance.noise import limited, renew_noise, renews_noise
@@ -78,6 +78,8 @@ class Run:
         images: decodes predictions, or None.
         masks: locates regions, or None.
         generators: for methods that draw random numbers, one for each image.
+        padding: (B, L) bool, which tokens of the prompts are padding, or None.
+        streams: for each method what it stored in earlier runs; changed by this one.
 
     Attributes:
         steps: the number of model evaluations, as the last call told it.
@@ -95,6 +97,8 @@ class Run:
         images: Images | None = None,
         masks: Callable[[Any], Tensor] | None = None,
         generators: Sequence[torch.Generator] = (),
+        padding: Tensor | None = None,
+        streams: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self.methods = tuple(methods)
         self.steps = 0
@@ -105,9 +109,97 @@ class Run:
         self.images = images
         self.masks = masks
         self.generators = generators
+        self.padding = padding
+        self.streams = [{} for _ in self.methods] if streams is None else list(streams)
         self.traces = [Trace(m.name) for m in self.methods]
         self._states: list[dict[str, Any]] = [{} for _ in self.methods]
-        self._acted: set[int] = set()  # methods that changed the model's input at the coming step
+        self._acted: set[tuple[int, int]] = set()  # step and method that acted before its end
+
+    def start(self, noise: Tensor) -> Tensor | None:
+        """The starting noise (B, …) as the methods change `noise`; None where none does.
+
+        Raises:
+            NumericsError: when it is not finite.
+        """
+        pure = UpcomingCall(level=Level(0.0, 1.0, 0.0, 1.0), step=0, steps=1)
+
+        def change(method: Method, current: Tensor, context: Context) -> Tensor | None:
+            return method.initial_noise(current, context)
+
+        return self._changed("initial_noise", pure, noise, noise, change, "starting noise")
+
+    def features(
+        self, call: UpcomingCall, x_t: Tensor, hidden: Tensor, layer: Layer
+    ) -> Tensor | None:
+        """The output (B, …) of a layer as the methods change `hidden`; None where none does.
+
+        Args:
+            call: the evaluation that runs.
+            x_t: the model's input (B, …).
+            hidden: the layer's own output.
+            layer: which one it is.
+
+        Raises:
+            NumericsError: when it is not finite.
+        """
+
+        def change(method: Method, current: Tensor, context: Context) -> Tensor | None:
+            return method.features(current, layer, context)
+
+        return self._changed("features", call, x_t, hidden, change, f"features of {layer.name}")
+
+    def adapters_enabled(self, call: UpcomingCall, x_t: Tensor) -> bool:
+        """Whether all methods leave the denoiser's adapters on at the coming evaluation.
+
+        Args:
+            call: the evaluation to come.
+            x_t: the model's input (B, …).
+        """
+        off = [
+            i
+            for i, method in self._acting("adapters_enabled", call)
+            if not method.adapters_enabled(self._input_context(call, x_t, i))
+        ]
+        self._acted.update((call.step, i) for i in off)
+        return not off
+
+    def _changed(
+        self,
+        hook: str,
+        call: UpcomingCall,
+        x_t: Tensor,
+        values: Tensor,
+        change: Callable[[Method, Tensor, Context], Tensor | None],
+        what: str,
+    ) -> Tensor | None:
+        """Let the methods with a hook change `values` (B, …) in order; None where none does."""
+        current = None
+        for i, method in self._acting(hook, call):
+            context = self._input_context(call, x_t, i)
+            changed = change(method, values if current is None else current, context)
+            if changed is None:
+                continue
+            if not torch.isfinite(changed).all():
+                raise NumericsError(
+                    f"{method.name} made NaN or infinite {what} at step {call.step} of {call.steps}"
+                )
+            current = changed.to(values)
+            self._acted.add((call.step, i))
+        return current
+
+    def _acting(self, hook: str, call: UpcomingCall) -> list[tuple[int, Method]]:
+        return [
+            (i, method)
+            for i, method in enumerate(self.methods)
+            if method.defines(hook) and method.acts(call.step, call.steps)
+        ]
+
+    def _input_context(self, call: UpcomingCall, x_t: Tensor, i: int) -> Context:
+        """The context of method `i` before the model's prediction."""
+        context = self._context(call, x_t, i)
+        # memory and shield hold latents, and the model's input need not be one
+        context.memory = context.shield = None
+        return context
 
     def prepare(self, call: UpcomingCall, x_t: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
         """The methods' embeddings of the prompts and their say on classifier-free guidance, before
@@ -123,13 +215,11 @@ class Run:
         """
         self.steps = call.steps
         current: list[Tensor | None] = [None] * len(embeddings)
-        cfg, self._acted = True, set()
-        for i, (method, state) in enumerate(zip(self.methods, self._states, strict=True)):
+        cfg = True
+        for i, method in enumerate(self.methods):
             if not (method.acts_on_prompts and method.acts(call.step, call.steps)):
                 continue
-            context = self._context(call, x_t, state)
-            # memory and shield hold latents, and the model's input need not be one
-            context.memory = context.shield = None
+            context = self._input_context(call, x_t, i)
             for k, original in enumerate(embeddings):
                 before = current[k]
                 changed = method.condition(original if before is None else before, context)
@@ -140,10 +230,10 @@ class Run:
                             f"{call.step} of {call.steps}"
                         )
                     current[k] = changed
-                    self._acted.add(i)
+                    self._acted.add((call.step, i))
             if not method.cfg_enabled(context):
                 cfg = False
-                self._acted.add(i)
+                self._acted.add((call.step, i))
         return Prepared(tuple(current), cfg)
 
     def correct(self, call: Call) -> Tensor | None:
@@ -163,11 +253,11 @@ class Run:
                 "values; try float32, or bfloat16 in place of float16"
             )
         self.steps = call.steps
-        current, total, acted = call.x0.float(), None, self._acted
+        acted = {i for step, i in self._acted if step == call.step}
+        current, total = call.x0.float(), None
         self._acted, etas = set(), [0.0]
-        each = zip(self.methods, self.traces, self._states, strict=True)
-        for i, (method, trace, state) in enumerate(each):
-            context, delta = self._context_of(call, state), None
+        for i, (method, trace) in enumerate(zip(self.methods, self.traces, strict=True)):
+            context, delta = self._context_of(call, i), None
             if method.acts(call.step, call.steps):
                 delta = method.x0_delta(current, context)
                 etas.append(method.renewal(context))
@@ -180,7 +270,7 @@ class Run:
             if delta is not None:
                 current = current + delta
                 total = delta if total is None else total + delta
-        edit = renew_noise(current, max(etas), self._context_of(call, {}))
+        edit = renew_noise(current, max(etas), self._context_of(call))
         if edit is None:
             return total
         return edit if total is None else total + edit
@@ -194,12 +284,13 @@ class Run:
             )
         return delta
 
-    def _context_of(self, call: Call, state: dict[str, Any]) -> Context:
-        context = self._context(call, call.x_t, state)
+    def _context_of(self, call: Call, i: int | None = None) -> Context:
+        context = self._context(call, call.x_t, i)
         context.deterministic_first_order = call.deterministic_first_order
         return context
 
-    def _context(self, call: UpcomingCall, x_t: Tensor, state: dict[str, Any]) -> Context:
+    def _context(self, call: UpcomingCall, x_t: Tensor, i: int | None) -> Context:
+        """What method `i` sees; None for none of them."""
         return Context(
             step=call.step,
             steps=call.steps,
@@ -212,5 +303,7 @@ class Run:
             images=self.images,
             masks=self.masks,
             generators=self.generators,
-            state=state,
+            padding=self.padding,
+            state={} if i is None else self._states[i],
+            stream={} if i is None else self.streams[i],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from unalike.attach.diffusers.graphs import is_compiled, unwrapped
 from unalike.attach.diffusers.host import Host
+from unalike.attach.diffusers.model_call import model_call
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.rows import positive_rows
 from unalike.attach.diffusers.scoped import layer_hook, original, own_model
@@ -123,26 +123,12 @@ class Denoiser:
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         module = unwrapped(module)
-        bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+        bound, sample, time = model_call(module, args, kwargs, f"{self._who}: ", _HINT)
         arguments = bound.arguments
-        sample = next(
-            (
-                arguments[n]
-                for n in ("sample", "hidden_states")
-                if isinstance(arguments.get(n), Tensor)
-            ),
-            None,
-        )
-        times = torch.as_tensor(arguments.get("timestep", ())).reshape(-1).cpu().double()
-        if sample is None or not len(times) or (times != times[0]).any():
-            raise UnsupportedError(
-                f"{self._who}: {type(module).__name__} is not called with one sample and one "
-                f"timestep; {_HINT}"
-            )
         # class labels may be something else than prompts, such as a level of noise
         labels = arguments.get("class_labels") if self._prompts.labelled else None
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
-        call = self._binding.upcoming(times[0].item())
+        call = self._binding.upcoming(time)
         self._require_heard(call.step)
         self._rows = self._positive_rows(module, tokens, sample, asked=call.step == self._step)
         if not self._rows.any():  # the empty prompts have a call of their own

@@ -19,9 +19,11 @@ from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
+from unalike.attach.diffusers.layers import Layers
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
+from unalike.attach.diffusers.starting_noise import StartingNoise
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
 from unalike.attach.run.encoders import PromptEncoder
@@ -53,6 +55,7 @@ _OWN = (
     "_calibrations",
     "_known_models",
     "_remembered",
+    "_streams",
 )
 
 
@@ -188,6 +191,7 @@ class GuidedPipeline:
         self._calibrations: dict[Hashable, Method] = {}
         self._known_models = KnownModels()
         self._remembered = Remembered()
+        self._streams: list[dict[str, Any]] = [{} for _ in self.methods]
         levels.require(pipe.scheduler)
         policy.require(pipe, shielded=shield is not None)
         self._require_fitting_stores()
@@ -212,7 +216,8 @@ class GuidedPipeline:
         named = Host(self.pipe).named(args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
-        draws = Redraws(*self._run(methods, named, args, kwargs, keep=True))
+        first, output = self._run(methods, named, args, kwargs, keep=True)
+        draws = Redraws(first, output)
         for attempt in range(1, policy.redraws + 1):
             if draws.inside and redraw is not None:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
@@ -222,6 +227,8 @@ class GuidedPipeline:
             methods, self._guard(named), as_latents=named.get("output_type") == "latent"
         )
         draws.commit()
+        if first.finished:
+            self._streams = first.streams
         self.report = report
         self.latents = (
             None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
@@ -284,12 +291,15 @@ class GuidedPipeline:
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             randomness=Randomness(named.get("generator")),
             places=places,
+            streams=self._streams if keep else None,
         )
         with (
             places,
             Binding(own, session) as binding,
             prompts,
+            StartingNoise(own, methods, session),
             Denoiser(own, methods, binding, session, prompts),
+            Layers(own, methods, binding, session, prompts),
             FinalLatents(own, session) as final,
         ):
             output = own(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from unalike.attach.diffusers.tokenizers import own_tokenizers
 from unalike.errors import AttachmentError
 
 _ORIGINAL, _ENTERED, _CALL = "_unalike_original", "_unalike_entered", "_unalike_call"
+_BODY = "_unalike_body"
 _INTERRUPT = "_unalike_interrupt"
 
 _running: ContextVar[tuple[Any, ...]] = ContextVar("unalike_running", default=())
@@ -91,6 +92,38 @@ def own_model(own: Any, name: str) -> Any:
     _replace(own, model, stand_in)
     vars(own)[name] = stand_in
     return stand_in
+
+
+def rebound(function: FunctionType, **names: Any) -> FunctionType:
+    """A copy of a function that finds other things under some global names of its module.
+
+    The module, and all else that uses it, stay as they are.
+
+    Example:
+        >>> def length(x):
+        ...     return abs(x)
+        >>> rebound(length, abs=float)(-1), length(-1)
+        (-1.0, 1)
+    """
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def set_call(own: Any, call: Callable[..., Any]) -> None:
+    """Has a stand-in run `call(own, …)` in place of the call of its class.
+
+    Args:
+        own: from `own_pipeline`.
+        call: a function of the stand-in and the arguments of the call.
+    """
+    vars(own)[_BODY] = call
 
 
 def own_schedulers(own: Any) -> dict[str, Any]:
@@ -204,7 +237,7 @@ def _stand_in_class(kind: type) -> type:
         token = _running.set((*_running.get(), self))
         try:
             with own_tokenizers(self):
-                return own_call(self, *args, **kwargs)
+                return vars(self).get(_BODY, own_call)(self, *args, **kwargs)
         finally:
             _running.reset(token)
 

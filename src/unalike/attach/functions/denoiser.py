@@ -77,7 +77,8 @@ def guide_denoiser(
     Raises:
         OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for
             a method still to be calibrated.
-        UnsupportedError: for a method that acts on prompts.
+        UnsupportedError: for a method that acts on something else than predictions: prompts, the
+            starting noise, layers, adapters.
         StoreError: for a memory or a shield of another space.
 
     Cost: that of the methods at each call. The noise level is read from the device at each call.

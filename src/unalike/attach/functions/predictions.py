@@ -56,7 +56,8 @@ def denoised_fn(
     Raises:
         OptionError: for arguments of the wrong kind, that do not fit each other, or are needed; for
             a method still to be calibrated.
-        UnsupportedError: for a method that acts on prompts.
+        UnsupportedError: for a method that acts on something else than predictions: prompts, the
+            starting noise, layers, adapters.
         StoreError: for a memory or a shield of another space.
 
     Cost: that of the methods at each step. The timestep is read from the device at each step.

@@ -26,6 +26,15 @@ from unalike.guidance.run import Call
 from unalike.memory import Memory
 from unalike.shields import Shield
 
+_HIDDEN = {
+    "condition": "the prompts that a model is given",
+    "cfg_enabled": "the prompts that a model is given",
+    "initial_noise": "the noise that a sampler starts from",
+    "features": "the layers inside a model",
+    "adapters_enabled": "the adapters of a model",
+}
+"""Hooks that a function of samples has no place for, and what they act on."""
+
 
 class GuidedFunction:
     """Base of `GuidedDenoiser` and `GuidedPrediction`: `begin`, the sampler's calls, `finish`.
@@ -49,7 +58,8 @@ class GuidedFunction:
     Raises:
         OptionError: for arguments of the wrong kind, and for a method that is still to be
             calibrated.
-        UnsupportedError: for a method that acts on prompts.
+        UnsupportedError: for a method that acts on something else than predictions: prompts, the
+            starting noise, layers, adapters.
         StoreError: for a memory or a shield of another space.
     """
 
@@ -220,11 +230,11 @@ def _require_methods(methods: Sequence[Method]) -> None:
             raise OptionError(
                 f"{method!r} is not a guidance method; pass an object, as in SPARKE(strength=0.05)"
             )
-        if method.acts_on_prompts:
+        hidden = [what for hook, what in _HIDDEN.items() if method.defines(hook)]
+        if hidden:
             raise UnsupportedError(
-                f"{type(method).__name__} acts on the prompts that a model is given, which a "
-                "function of samples does not show; leave it "
-                "out, or guide a diffusers pipeline"
+                f"{type(method).__name__} acts on {hidden[0]}, which a function of samples does "
+                "not show; leave it out, or guide a diffusers pipeline"
             )
         if method.needs_calibration:
             raise OptionError(

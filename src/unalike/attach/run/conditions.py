@@ -25,12 +25,15 @@ class Conditions:
         groups: (B,) int64, equal for images of the same prompt.
         texts: a prompt or a class name for each image; None where the host has none.
         embeddings: (B, p) float32, each of norm 1; None where the host has none.
+        padding: (B, L) bool, which tokens of the prompts are padding; None where nobody asked, or
+            it is not known.
     """
 
     images: int
     groups: Tensor
     texts: list[str] | None
     embeddings: Tensor | None
+    padding: Tensor | None = None
 
 
 def given_groups(groups: Sequence[int] | Tensor | None) -> Tensor | None:

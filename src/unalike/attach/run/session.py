@@ -24,6 +24,7 @@ from unalike.errors import (
     ShieldError,
     UnsupportedError,
 )
+from unalike.guidance.context import Layer
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.guidance.protocols import References
@@ -61,6 +62,7 @@ class Session:
         randomness: of the call, for the memory's records and for methods that draw random numbers;
             None for torch's global generator.
         places: finds the regions of the methods in the latents; None where there are none to find.
+        streams: for each method what it stored in earlier calls; this run changes copies.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
@@ -81,6 +83,7 @@ class Session:
         images: PipelineImages | None = None,
         randomness: Randomness | None = None,
         places: Places | None = None,
+        streams: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
@@ -91,6 +94,7 @@ class Session:
         self._images = images
         self._randomness = randomness or Randomness()
         self._places = places
+        self._streams = [{} for _ in methods] if streams is None else streams
         self.unguided: list[str] = []
         self.decoded = False
         self._begin_anew()
@@ -98,9 +102,10 @@ class Session:
     def reset(self) -> None:
         """Note a new schedule: its first step begins a new run.
 
-        Some pipelines set a schedule after their last step too.
+        Some pipelines set a schedule after their last step too, and some after they have drawn the
+        starting noise, which then belongs to this schedule.
         """
-        self._stale = True
+        self._stale = not self._has_noise
 
     def _begin_anew(self) -> None:
         if self.decoded and (self._guard is not None or self._memory is not None):
@@ -110,7 +115,7 @@ class Session:
                 "be kept for one alone; ask for a result "
                 f"of one part (fewer frames), or guide it without a {store}"
             )
-        self._stale = self.decoded = False
+        self._stale = self.decoded = self._has_noise = False
         self._run: Run | None = None
         self._conditions: Conditions | None = None
         self._ending = Ending(self._guard, self._move)
@@ -121,6 +126,31 @@ class Session:
     def groups(self) -> Tensor:
         """Prompt groups (B,) of the images."""
         return self._begun()[1].groups
+
+    @property
+    def streams(self) -> list[dict[str, Any]]:
+        """For each method what it stored, this run included."""
+        return self._begun()[0].streams
+
+    def start(self, noise: Tensor) -> Tensor | None:
+        """Return the starting noise in place of `noise` (B, …); None to leave it."""
+        if self._stale or self.steps:
+            self._begin_anew()
+        run = self._run or self._begin(noise)
+        self._has_noise = True
+        return run.start(noise)
+
+    def features(
+        self, call: UpcomingCall, sample: Tensor, hidden: Tensor, layer: Layer
+    ) -> Tensor | None:
+        """Return the output of a layer in place of `hidden` (B, …); None to leave it."""
+        run = self._ready(sample)
+        return run.features(call, sample[: len(run.groups)], hidden, layer)
+
+    def adapters_enabled(self, call: UpcomingCall, sample: Tensor) -> bool:
+        """Tell whether the denoiser's adapters are on while it is given `sample` (R, …)."""
+        run = self._ready(sample)
+        return run.adapters_enabled(call, sample[: len(run.groups)])
 
     def correct(self, call: Call) -> Tensor | None:
         """Sum the methods' corrections for all rows of the scheduler; None for none."""
@@ -140,9 +170,7 @@ class Session:
 
         `embeddings` are those of the prompts, each (B, …).
         """
-        if self._stale:
-            self._begin_anew()
-        run = self._run or self._begin(sample)
+        run = self._ready(sample)
         images = len(run.groups)
         if any(len(part) != images for part in embeddings):
             raise UnsupportedError(
@@ -283,18 +311,37 @@ class Session:
             )
         return self._run, self._conditions
 
+    def _ready(self, sample: Tensor) -> Run:
+        """The run for the images of the model's input `sample` (R, …)."""
+        if self._stale:
+            self._begin_anew()
+        if self._run is None:
+            return self._begin(sample)
+        if self._has_noise:  # some pipelines draw it before they encode the prompts
+            self._condition(self._run, self._prompts.conditions(sample), sample.device)
+            self._has_noise = False
+        return self._run
+
     def _begin(self, sample: Tensor) -> Run:
         """The run for the images of `sample` (R, …), before anything is known of their latents."""
-        conditions, device = self._prompts.conditions(sample), sample.device
+        conditions = self._prompts.conditions(sample)
+        run = Run(
+            self._methods,
+            groups=conditions.groups,
+            generators=self._randomness.generators(sample[: conditions.images]),
+            streams=[dict(stream) for stream in self._streams],
+        )
+        self._condition(run, conditions, sample.device)
+        self._run = run
+        return run
+
+    def _condition(self, run: Run, conditions: Conditions, device: torch.device) -> None:
+        """Tell the run what is known of its prompts."""
         self._conditions = conditions
         self._require_prompts(conditions)
-        self._run = Run(
-            self._methods,
-            groups=conditions.groups.to(device),
-            prompts=None if conditions.embeddings is None else conditions.embeddings.to(device),
-            generators=self._randomness.generators(sample[: conditions.images]),
-        )
-        return self._run
+        run.groups = conditions.groups.to(device)
+        run.prompts = None if conditions.embeddings is None else conditions.embeddings.to(device)
+        run.padding = None if conditions.padding is None else conditions.padding.to(device)
 
     def _require_prompts(self, conditions: Conditions) -> None:
         """Refuse methods that compare prompts with the memory's where there are no embeddings."""
@@ -311,7 +358,7 @@ class Session:
 
     def _see_latents(self, call: Call) -> None:
         """Give the run its memory, shield and regions, once the shape of its latents is known."""
-        run, device = self._run or self._begin(call.x_t), call.x0.device
+        run, device = self._ready(call.x_t), call.x0.device
         run.masks = None if self._places is None else self._places.masks(call.x0[: len(run.groups)])
         space = latent_space(self._models.latents, tuple(call.x_t.shape[1:]))
         self.space = memory_space(
