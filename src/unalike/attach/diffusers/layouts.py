@@ -107,6 +107,14 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+def lists_images(arguments: dict[str, Any], images: int) -> bool:
+    """Whether each of several images starts from an image of its own."""
+    return images > 1 and any(
+        "image" in name and _is_per_prompt(name) and _length(value) == images
+        for name, value in arguments.items()
+    )
+
+
 def _by_batch_size(arguments: dict[str, Any], images: int) -> dict[str, Any]:
     return {**arguments, "batch_size": images}
 
@@ -120,13 +128,12 @@ def _repeated(arguments: dict[str, Any], images: int) -> dict[str, Any]:
 
 
 def _times(value: Any, images: int) -> Any:
-    if isinstance(value, str | dict):
-        return [value] * images
-    if isinstance(value, int) and not isinstance(value, bool):  # a class label
-        return [value] * images
-    if _length(value) != 1:
-        return value if _length(value) or value is None else [value] * images
-    return torch.cat([value] * images) if isinstance(value, Tensor) else list(value) * images
+    """A value for one prompt as one for each image; None and lists of several as they are."""
+    if isinstance(value, Tensor) and len(value) == 1:
+        return torch.cat([value] * images)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return list(value) * images
+    return value if value is None or isinstance(value, bool) or _length(value) else [value] * images
 
 
 def _is_per_prompt(name: str) -> bool:

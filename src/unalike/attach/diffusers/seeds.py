@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unalike.attach.diffusers import levels
 from unalike.attach.diffusers.arguments import completed
-from unalike.attach.diffusers.embedded import EmbeddedGuard
-from unalike.attach.diffusers.embedding import Embed, in_embedding
-from unalike.attach.diffusers.evaluation import Evaluated, evaluate
+from unalike.attach.diffusers.embedding import Embed
+from unalike.attach.diffusers.evaluation import (
+    Evaluated,
+    Progress,
+    counted,
+    evaluate,
+    require_seeds,
+)
+from unalike.attach.diffusers.guards import guard_of, require_fitting_shield, require_stores
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layouts import Images
+from unalike.attach.diffusers.picking import pool_of, remembered
 from unalike.attach.run import encoders
-from unalike.attach.run.candidates import AUTO, Candidates, Pool, heading_inside
+from unalike.attach.run.candidates import AUTO, Candidates, heading_inside
 from unalike.attach.run.choice import Choice, Chosen, take
 from unalike.attach.run.encoders import PromptEncoder
-from unalike.attach.run.guard import Guard, LatentGuard
 from unalike.attach.run.models import Models, require_same_models
-from unalike.attach.spaces import Space, latent_space, memory_space
-from unalike.errors import Option, OptionError, ShieldError, StoreError, UnsupportedError, named
-from unalike.guidance.protocols import References
+from unalike.errors import Option, OptionError, ShieldError, UnsupportedError, named
 from unalike.memory import Memory
 from unalike.options import LARGEST_SEED, plain_number
 from unalike.selection.greedy import MOST
 from unalike.shields import Shield
 
 _WHOLE = {"num": (1, MOST), "candidates": (1, MOST), "batch_size": (1, MOST)}
-Progress = Callable[[int, int], None]
-"""Told how many candidates were evaluated, and of how many."""
 
 
 def choose(
@@ -99,12 +99,12 @@ def choose(
         >>> len(choice.seeds), choice.calls
         (2, 4)
     """
+    _require_counts({"num": num, "candidates": candidates, "batch_size": batch_size}, seed)
     how = Candidates(
         count=candidates, step=step, objective=objective, quality=quality, weight=weight
     )
-    counts = {"num": num, "candidates": candidates, "batch_size": batch_size}
-    _require_counts(counts, seed)
     _require_pipeline(pipe)
+    require_stores("choose(pipe, 'cat'", memory, shield)
     if prompt is not None:
         arguments = {"prompt": prompt, **arguments}
     _require_arguments(arguments)
@@ -115,7 +115,8 @@ def choose(
         raise OptionError(named("there are {} candidates in all; allowed: at most {}", total, MOST))
     encoder = encoders.prompt_encoder(prompt_encoder)
     models = KnownModels().look(pipe, encoder)
-    guard = _guard(pipe, shield, embed, models, arguments)
+    require_fitting_shield(pipe, shield, embed, models)
+    guard = guard_of(pipe, shield, embed, arguments)
     if memory is not None:
         require_same_models(memory, models)
     parts: list[Evaluated] = []
@@ -127,13 +128,13 @@ def choose(
             raise ValueError(f"{len(found.x0)} images for {count}")
         return found
 
-    with _told(pipe, progress, total) as done:
+    with counted(pipe, progress, total) as done:
         for number in range(images.prompts):
             for start in range(0, candidates, batch_size):
                 seeds = range(seed + start, seed + min(candidates, start + batch_size))
                 for part in images.call(run, number, seeds):
-                    parts.append(part)
-                    inside.append(heading_inside(guard and guard.inside, part.x0))
+                    parts.append(replace(part, made=[]))  # which is several times as large
+                    inside.append(heading_inside(guard, part.x0))
                     done(len(part.x0))
     return _choice(parts, torch.cat(inside), images.prompts, how, num, seed, memory, models)
 
@@ -148,19 +149,9 @@ def _choice(
     memory: Memory | None,
     models: Models,
 ) -> Choice:
-    x0 = torch.cat([part.x0 for part in parts])
-    before = [part.before for part in parts if part.before is not None]
-    embeddings = [p.conditions.embeddings for p in parts if p.conditions.embeddings is not None]
     groups = torch.arange(prompts).repeat_interleave(how.count)
     _require_outside(inside, groups, num)
-    pool = Pool(
-        x0,
-        x0,
-        torch.cat(before) if before else None,
-        groups,
-        torch.cat(embeddings).cpu() if embeddings else None,
-        ~inside,
-    )
+    pool = pool_of(parts, groups, ~inside, how)
     found = pool.choose(num, how, remembered(memory, models, pool))
     texts = [text for part in parts for text in part.conditions.texts or [None] * len(part.x0)]
     chosen = [
@@ -181,43 +172,8 @@ def _choice(
         steps=parts[0].steps,
         calls=sum(part.calls for part in parts),
         objective=how.objective,
-        latents=take(x0, found.chosen),
+        latents=take(pool.x0, found.chosen),
     )
-
-
-def remembered(memory: Memory | None, models: Models, pool: Pool) -> References | None:
-    """The samples of a memory that are in the space of the candidates; None for none."""
-    if memory is None:
-        return None
-    space = latent_space(models.latents, tuple(pool.x0.shape[1:]))
-    size = None if pool.prompts is None else pool.prompts.shape[1]
-    return memory.view(memory_space(space, models.prompts, size))
-
-
-def _guard(
-    pipe: Any,
-    shield: Shield | None,
-    embed: Embed | None,
-    models: Models,
-    arguments: dict[str, Any],
-) -> Guard | None:
-    if shield is None:
-        if embed is not None:
-            raise OptionError("embed is given and shield is None; pass both, or neither")
-        return None
-    if embed is not None or in_embedding(shield):
-        size = arguments.get("height"), arguments.get("width")
-        return EmbeddedGuard(shield, pipe, embed, size=size)
-    if Space.parse(shield.space).model != models.latents:
-        raise StoreError(
-            named(
-                "{shield} protects latents of {!r} and this pipeline's are of {!r}; give a set of "
-                "this pipeline's autoencoder",
-                shield.space,
-                models.latents,
-            )
-        )
-    return LatentGuard(shield, pipe)
 
 
 def _require_counts(counts: dict[str, Any], seed: Any) -> None:
@@ -272,20 +228,6 @@ def _require_pipeline(pipe: Any) -> None:
     require_seeds(pipe)
 
 
-def require_seeds(pipe: Any) -> None:
-    """Refuse a pipeline whose images have no seeds, or that cannot be stopped early.
-
-    Raises:
-        UnsupportedError: saying which.
-    """
-    if "generator" not in Host(pipe).parameters:
-        raise UnsupportedError(
-            f"{Host(pipe).name} takes no generator, so its images have no seeds to choose among; "
-            "draw more images than you need and choose among those"
-        )
-    levels.require(pipe.scheduler)
-
-
 def _require_arguments(arguments: dict[str, Any]) -> None:
     for name, instead in (
         ("generator", "seed= is the first of the candidates"),
@@ -310,21 +252,3 @@ def _require_outside(inside: Tensor, groups: Tensor, num: int) -> None:
                     )
                 )
             )
-
-
-@contextmanager
-def _told(pipe: Any, progress: Progress | None, total: int) -> Iterator[Callable[[int], None]]:
-    """Count candidates in a bar as the pipeline shows it, or tell `progress`."""
-    count = 0
-
-    def tell(more: int) -> None:
-        nonlocal count
-        count += more
-        if progress is not None:
-            progress(count, total)
-
-    if progress is not None or Host(pipe).is_modular:
-        yield tell
-        return
-    with pipe.progress_bar(total=total) as bar:
-        yield bar.update

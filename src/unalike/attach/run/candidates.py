@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from unalike.attach.run.guard import Guard
 from unalike.errors import OptionError, named
 from unalike.guidance.protocols import References
 from unalike.options import option, require_allowed
@@ -15,7 +16,7 @@ from unalike.selection import OBJECTIVES, Selection, agreement, select, typicali
 from unalike.selection.greedy import MOST
 
 AUTO = "auto"
-QUALITIES = ("typicality", "consistency")
+QUALITIES = ("typicality", "consistency", "agreement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class Candidates:
         objective: see `unalike.selection.select`.
         quality: what counts besides: "typicality", how near a prediction is to those of its
             nearest neighbours, for outliers are often damaged images; "consistency", how little the
-            last evaluation changes the prediction; None for nothing.
+            last evaluation changes the prediction; "agreement", how near the outputs with and
+            without the prompt are, where there is classifier-free guidance; None for nothing.
         weight: of the quality, in units of its standard deviation.
 
     Raises:
@@ -77,6 +79,7 @@ class Pool:
         features: (M, …) by which they are compared.
         x0: (M, …) predictions of the last evaluation, float32, on the CPU.
         before: those of the evaluation before it; None after one evaluation.
+        agreement: (M,) of the outputs with and without the prompt; None where it is not known.
         groups: (M,) equal for candidates of one prompt.
         prompts: embeddings (M, p); None where the host has none.
         allowed: (M,) False for those that head into a protected set.
@@ -85,6 +88,7 @@ class Pool:
     features: Tensor
     x0: Tensor
     before: Tensor | None
+    agreement: Tensor | None
     groups: Tensor
     prompts: Tensor | None
     allowed: Tensor
@@ -122,6 +126,16 @@ class Pool:
             return None
         if how.quality == "typicality":
             return typicality(self.features.flatten(1), self.groups)
+        if how.quality == "agreement":
+            if self.agreement is None:
+                raise OptionError(
+                    named(
+                        "{quality} is 'agreement', which compares predictions with and without the "
+                        "prompt, and this call has no classifier-free guidance; use another one, "
+                        "as in {quality='typicality'}"
+                    )
+                )
+            return self.agreement
         if self.before is None:
             raise OptionError(
                 named(
@@ -132,8 +146,8 @@ class Pool:
         return agreement(self.before, self.x0)
 
 
-def heading_inside(inside: Callable[[Tensor], Tensor] | None, x0: Tensor) -> Tensor:
-    """Which predictions (B, …) lie in a protected ball: (B,) bool, all False without any."""
-    if inside is None:
+def heading_inside(guard: Guard | None, x0: Tensor) -> Tensor:
+    """Which predictions (B, …) lie in a protected ball: (B,) bool, all False without a guard."""
+    if guard is None:
         return torch.zeros(len(x0), dtype=torch.bool)
-    return inside(x0).cpu()
+    return guard.inside(x0).cpu()

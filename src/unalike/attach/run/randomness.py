@@ -126,6 +126,20 @@ def derived_seed(generator: torch.Generator, *place: int | None) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+def advance(generators: Sequence[torch.Generator]) -> None:
+    """Draw a number from each generator, so that a later call finds it in another state.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(7)
+        >>> before = derived_seed(generator, 1)
+        >>> advance([generator, generator])
+        >>> derived_seed(generator, 1) == before
+        False
+    """
+    for generator in {id(g): g for g in generators}.values():
+        torch.rand(1, generator=generator, device=generator.device)
+
+
 def state_of(generator: torch.Generator) -> bytes:
     """The state of a generator."""
     return generator.get_state().numpy().tobytes()

@@ -126,6 +126,8 @@ class Redraws:
             methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
             unguided=first.unguided,
+            calls=sum(s.steps - s.reused for s in self._sessions) * self.images,
+            reused=first.reused,
         )
 
     def _of(self, image: int) -> Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -141,6 +141,11 @@ class Report:
             `radius_source`, how an automatic radius was found; None without one.
         unguided: names of schedulers that the pipeline stepped besides its own, such as those of a
             prior or of a video's sound: what they draw was neither guided nor measured.
+        calls: evaluations of one image by the model, in all: those of candidates and of images that
+            were drawn again too. With classifier-free guidance both halves are one.
+        candidates: how many candidates each image was chosen from; 1 where it was not.
+        reused: how many of the first evaluations were taken over from the chosen candidates, so
+            that they cost nothing again.
     """
 
     images: list[ImageReport] = field(default_factory=list)
@@ -150,12 +155,26 @@ class Report:
     methods: list[dict[str, Any]] = field(default_factory=list)
     shield: dict[str, Any] | None = None
     unguided: list[str] = field(default_factory=list)
+    calls: int = 0
+    candidates: int = 1
+    reused: int = 0
 
     def __str__(self) -> str:
         count, end = len(self.images), "" if self.finished else ", stopped before the last step"
         lines = [f"{count} image{'' if count == 1 else 's'} in {self.steps} steps{end}"]
+        if self.candidates > 1:
+            again = f", {self.reused} of them reused" if self.reused else ""
+            lines.append(
+                f"each chosen from {self.candidates} candidates; {self.calls} evaluations{again}"
+            )
         lines += [f"not guided: {name}" for name in self.unguided]
         return "\n".join([*lines, *map(_line, self.images)])
+
+    def chosen_from(self, candidates: int, calls: int) -> Report:
+        """The report of a call whose images were chosen from so many candidates each, at the cost
+        of so many evaluations.
+        """
+        return replace(self, candidates=candidates, calls=self.calls + calls)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists, ready for JSON."""

@@ -69,6 +69,7 @@ class Session:
         steps: number of model evaluations so far.
         decoded: whether the final latents were read where they are decoded or returned.
         unguided: names of schedulers whose steps were not guided.
+        reused: number of model evaluations that were known before.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Session:
         self._places = places
         self._streams = [{} for _ in methods] if streams is None else streams
         self.unguided: list[str] = []
+        self.reused = 0
         self.decoded = False
         self._begin_anew()
 
