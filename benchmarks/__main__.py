@@ -24,6 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="benchmark; omit it to list them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder [bench-NAME]")
+    parser.add_argument(
+        "--models", nargs="+", metavar="MODEL", help="of fewstep: measure these models alone [all]"
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny run; checks that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.name is None:
             _list(as_json=given.json)
         else:
-            _run(given.name, folder, smoke=given.smoke, as_json=given.json)
+            _run(given.name, folder, given.models, smoke=given.smoke, as_json=given.json)
     except (OptionError, StoreError, UnsupportedError) as error:
         return _failed(str(error), 2)
     except (UnalikeError, OSError, MemoryError) as error:
@@ -60,9 +63,11 @@ def _list(*, as_json: bool) -> None:
         print("\n".join(f"{name}  {question}" for name, question in questions.items()))
 
 
-def _run(name: str, folder: Path, *, smoke: bool, as_json: bool) -> None:
+def _run(
+    name: str, folder: Path, models: Sequence[str] | None, *, smoke: bool, as_json: bool
+) -> None:
     with progress_bar("measuring", hidden=as_json) as progress:
-        page = measure(name, folder, smoke=smoke, progress=progress)
+        page = measure(name, folder, smoke=smoke, progress=progress, models=models)
     if as_json:
         document = {"benchmark": name, "smoke": smoke, "folder": str(folder), "page": page}
         print(json.dumps(document, indent=2, ensure_ascii=False))

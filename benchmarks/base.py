@@ -33,11 +33,14 @@ class Benchmark:
             with `smoke`, and draws the figures anew.
         page: `page(folder)` is its section of the documentation in Markdown, from what is in the
             folder alone.
+        only: `only(models)` is the benchmark of these models alone, for one that measures each of
+            several models by itself; raises OptionError for an unknown one.
     """
 
     name: str
     run: Callable[[Path, bool, Progress], None]
     page: Callable[[Path], str]
+    only: Callable[[Sequence[str]], Benchmark] | None = None
 
 
 def machine() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,6 +44,13 @@ BENCHMARKS: dict[str, Row] = {
         (
             "Which method finds the most right images at which precision, on the shipped models, "
             "all tuned alike?"
+        ),
+    ),
+    "fewstep": Row(
+        "benchmarks.fewstep",
+        (
+            "With few steps and small groups of images, which method finds more right images at "
+            "the same precision, and what does it cost?"
         ),
     ),
     "sparsity": Row(
@@ -107,16 +115,34 @@ def load(name: str) -> Benchmark:
     return import_module(BENCHMARKS[name].home).BENCHMARK
 
 
-def measure(name: str, folder: Path, *, smoke: bool, progress: Progress) -> str:
+def measure(
+    name: str,
+    folder: Path,
+    *,
+    smoke: bool,
+    progress: Progress,
+    models: Sequence[str] | None = None,
+) -> str:
     """Run a benchmark into a folder, or go on with the run in it, and return its page.
 
+    Args:
+        name: the benchmark's.
+        folder: see `claim`.
+        smoke: whether the run is of the small size.
+        progress: told how far it is.
+        models: of a benchmark that measures several, those to measure; None for all.
+
     Raises:
-        OptionError: for an unknown name.
+        OptionError: for an unknown name or model, and for models of a benchmark that has no choice.
         StoreError: for a folder that holds something else (see `claim`).
     """
     from benchmarks.base import claim, finish
 
     benchmark = load(name)
+    if models is not None:
+        if benchmark.only is None:
+            raise OptionError(f"benchmark {name!r} has no choice of models; leave out --models")
+        benchmark = benchmark.only(models)
     claim(folder, name, smoke=smoke)
     benchmark.run(folder, smoke, progress)
     finish(folder)

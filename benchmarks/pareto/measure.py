@@ -90,7 +90,7 @@ def _prepare_worker() -> None:
 def measure(job: Job) -> Measured:
     """Draw the samples of a job and judge them."""
     task, pipe = TASKS[job.task], _pipeline(job.task)
-    methods = ready_methods(task, job.trial)
+    methods = _ready(task, job.trial)
     rows, generated, real = [], [], []
     for unit in job.units:
         images = draw(task, pipe, job.trial, methods, unit, job.samples)
@@ -118,18 +118,27 @@ def draw(
     )
 
 
-def ready_methods(task: Task, trial: Trial) -> list[Method]:
-    """The methods of a trial, with what they measure on unguided samples measured once, on
-    validation prompts.
+def ready_methods(trial: Trial, unguided: Callable[[], tuple[Tensor, Tensor]]) -> list[Method]:
+    """The methods of a trial, with what they measure on unguided samples measured.
+
+    Args:
+        trial: of any model.
+        unguided: returns final latents of unguided samples, and the numbers of their prompts; only
+            called where a method needs them.
     """
     methods = [build(name, **options) for name, options in trial.methods.items()]
     if not any(method.needs_calibration for method in methods):
         return methods
-    latents, groups = _unguided(task.name, trial.guidance_scale)
+    latents, groups = unguided()
     return [
         method.calibrated(latents, groups) if method.needs_calibration else method
         for method in methods
     ]
+
+
+def _ready(task: Task, trial: Trial) -> list[Method]:
+    """The methods of a trial, measured once, on validation prompts."""
+    return ready_methods(trial, lambda: _unguided(task.name, trial.guidance_scale))
 
 
 def near(features: Tensor, real: Tensor) -> dict[str, float]:
@@ -164,7 +173,7 @@ def pooled(
 def clock(job: Job) -> float:
     """Seconds that an image of the first unit of a job takes."""
     task, pipe = TASKS[job.task], _pipeline(job.task)
-    methods, unit = ready_methods(task, job.trial), job.units[0]
+    methods, unit = _ready(task, job.trial), job.units[0]
     draw(task, pipe, job.trial, methods, unit, 2)  # the first steps after another model are slower
     begun = time.perf_counter()
     draw(task, pipe, job.trial, methods, unit, job.samples)
@@ -215,7 +224,7 @@ def search(job: Search) -> dict[str, Any]:
         of them, or None; `found`, how many were found in the end.
     """
     task, pipe = TASKS[job.task], _pipeline(job.task)
-    methods, memory = ready_methods(task, job.trial), Memory() if job.trial.memory else None
+    methods, memory = _ready(task, job.trial), Memory() if job.trial.memory else None
     call = guide(pipe, *methods, memory=memory) if methods else pipe
     wanted = len(task.real(pipe, job.prompt))
     seen: set[int] = set()

@@ -115,6 +115,15 @@ def with_interval(values: Tensor, form: str) -> str:
     return f"{form.format(values.mean().item())} ({form.format(low)} to {form.format(high)})"
 
 
+def ratio_with_interval(own: Tensor, base: Tensor) -> str:
+    """The ratio of two means over the same units (units,), with its paired interval."""
+    low, high = interval(
+        torch.stack([own, base], dim=1),
+        lambda drawn: drawn[..., 0].mean(dim=1) / drawn[..., 1].mean(dim=1),
+    )
+    return f"×{float(own.mean() / base.mean()):.2f} ({low:.2f} to {high:.2f})"
+
+
 def points_of(rows: Sequence[Row]) -> Tensor:
     """Coverage and precision (units, 2) of the rows of a setting."""
     return torch.tensor(

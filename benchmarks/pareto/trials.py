@@ -24,29 +24,35 @@ class Trial:
         methods: name → options; none for independent sampling.
         memory: whether samples are drawn in batches of eight, of which later ones know the earlier,
             in place of all at once.
+        candidates: options of `unalike.attach.Candidates`; none where seeds are not chosen.
     """
 
     family: str
     guidance_scale: float
     methods: Methods = field(default_factory=dict)
     memory: bool = False
+    candidates: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> str:
+        """The options in words, as in "strength 0.1"."""
+        return ", ".join(
+            f"{name} {value}"
+            for options in (*self.methods.values(), self.candidates)
+            for name, value in options.items()
+        )
 
     @property
     def setting(self) -> str:
-        """The options in words, as in "strength 0.1, CFG 2.5"."""
-        parts = [
-            f"{name} {value}"
-            for options in self.methods.values()
-            for name, value in options.items()
-        ]
-        return ", ".join([*parts, f"CFG {self.guidance_scale:g}"])
+        """Options and guidance scale in words, as in "strength 0.1, CFG 2.5"."""
+        scale = f"CFG {self.guidance_scale:g}"
+        return f"{self.options}, {scale}" if self.options else scale
 
     @property
     def key(self) -> str:
         """What tells it from all others."""
-        return json.dumps(
-            [self.family, self.guidance_scale, self.methods, self.memory], sort_keys=True
-        )
+        parts: list[Any] = [self.family, self.guidance_scale, self.methods, self.memory]
+        return json.dumps([*parts, self.candidates] if self.candidates else parts, sort_keys=True)
 
     @classmethod
     def from_key(cls, key: str) -> Trial:

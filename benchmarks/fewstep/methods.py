@@ -1,0 +1,139 @@
+"""The methods that are compared, and their settings: equally many for each.
+
+A new method is one entry in `_families`, and one in `ALONE` if it sees each image by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from benchmarks.fewstep.models import Model
+from benchmarks.pareto.trials import ANCESTRAL, AUTO, Trial
+
+PLAIN = "plain sampling"
+LOWER = "lower guidance scale"
+SETTINGS = 6
+"""Trials of each method but plain sampling."""
+
+ALONE = frozenset({PLAIN, LOWER, ANCESTRAL, "IntervalGuidance", "CADS"})
+"""Methods that draw an image as they do without the others of its group: the same images, in groups
+of any size.
+"""
+
+Options = Mapping[str, Any]
+
+
+def plain(model: Model) -> Trial:
+    """The setting that all others are compared with."""
+    return Trial(PLAIN, model.guidance_scale)
+
+
+def families(model: Model) -> dict[str, list[Trial]]:
+    """The trials of each method that can act on a model.
+
+    The strengths are around those of the publications and of `benchmarks.pareto`. With few steps
+    they are larger and the windows are shares of a step: what is pushed at the first step is
+    repaired by the later ones.
+    """
+    found = {PLAIN: [plain(model)]}
+    if model.guidance_scale > 1:
+        found[LOWER] = _lower(model)
+        found["IntervalGuidance"] = _tuned(model, "IntervalGuidance", "interval", _intervals())
+    if model.steps > 1:
+        etas = [0.2, 0.4, 0.55, 0.7, 0.85, 1.0]
+        apart = {"batch": False, "memory": False}
+        found[ANCESTRAL] = _tuned(model, ANCESTRAL, "auto", [{"eta": e, **apart} for e in etas])
+    for family, (method, settings) in _methods(few=model.few).items():
+        found[family] = _tuned(model, family, method, settings)
+    for count in (2, 4):
+        found[f"choice of {count}"] = [
+            Trial(f"choice of {count}", model.guidance_scale, candidates={"count": count, **how})
+            for how in _CHOICES
+        ]
+    found["SPARKE on x0, choice of 2"] = [
+        Trial(
+            "SPARKE on x0, choice of 2",
+            model.guidance_scale,
+            {"sparke": {"strength": strength, "stop": _FIRST if model.few else 0.3}},
+            candidates={"count": 2, **how},
+        )
+        for strength, how in product(
+            (0.3, 0.6, 1.0) if model.few else (0.1, 0.2, 0.4), (_CHOICES[0], _CHOICES[1])
+        )
+    ]
+    return found
+
+
+_FIRST = 0.05
+"""The end of a window that holds the first of up to twenty steps alone."""
+
+_CHOICES: tuple[Options, ...] = (
+    {"objective": "farthest"},
+    {"objective": "farthest", "quality": "typicality", "weight": 0.25},
+    {"objective": "farthest", "quality": "typicality", "weight": 1.0},
+    {"objective": "log-determinant"},
+    {"objective": "vendi"},
+    {"objective": "vendi", "quality": "typicality", "weight": 0.25},
+)
+"""How seeds are chosen among candidates."""
+
+
+def _methods(*, few: bool) -> dict[str, tuple[str, list[Options]]]:
+    """Method of the tables → its name in the library, and its settings."""
+    sparke = ((0.3, 0.6, 1.0), (_FIRST, 0.5)) if few else ((0.1, 0.2, 0.4), (0.3, 0.6))
+    published = ((0.02, 0.05, 0.12), (_FIRST, 1.0)) if few else ((0.02, 0.05, 0.12), (0.6, 1.0))
+    vendi = ((0.05, 0.2, 0.8), (_FIRST, 0.75)) if few else ((0.02, 0.05, 0.1), (0.6, 1.0))
+    spell = ((0.25, 0.5, 0.8), (_FIRST, 1.0)) if few else ((0.1, 0.25, 0.5), (0.6, 1.0))
+    return {
+        "CADS": (
+            "cads",
+            [
+                {"noise_scale": scale, "tau_1": low, "tau_2": high}
+                for scale, (low, high) in product((0.05, 0.1, 0.25), ((0.6, 0.9), (0.85, 1.0)))
+            ],
+        ),
+        "ParticleGuidance": ("particle", _grid("strength", (3.0, 10.0, 30.0), (0.5, 1.0))),
+        "VendiGuidance": ("vendi", _grid("strength", *vendi)),
+        "SPARKE as published": (
+            "sparke",
+            [{"target": "x_t", **options} for options in _grid("strength", *published)],
+        ),
+        "SPARKE on x0": ("sparke", _grid("strength", *sparke)),
+        "SPELL": ("spell", _grid("factor", *spell)),
+        AUTO: (
+            "auto",
+            [
+                {},
+                {"strength": 0.2},
+                {"strength": 0.8},
+                {"strength": 1.2},
+                {"strength": 0.8, "eta": 0.0},
+                {"strength": 0.8, "noise_to_signal": 1.5},
+            ],
+        ),
+    }
+
+
+def _grid(name: str, values: tuple[float, ...], stops: tuple[float, ...]) -> list[Options]:
+    """Each value of an option with each end of the window."""
+    return [{name: value, "stop": stop} for value, stop in product(values, stops)]
+
+
+def _tuned(model: Model, family: str, method: str, settings: list[Options]) -> list[Trial]:
+    return [Trial(family, model.guidance_scale, {method: options}) for options in settings]
+
+
+def _lower(model: Model) -> list[Trial]:
+    """Guidance scales from 1 up to below that of plain sampling, by equal factors."""
+    scales = [model.guidance_scale ** (k / SETTINGS) for k in range(SETTINGS)]
+    return [Trial(LOWER, round(scale, 2)) for scale in scales]
+
+
+def _intervals() -> list[Options]:
+    """Noise levels between which there is guidance."""
+    return [
+        {"sigma_low": low, "sigma_high": high}
+        for low, high in product((0.0, 0.28), (1.5, 2.9, 5.42))
+    ]
