@@ -61,7 +61,7 @@ SMOKE = Size(
     pool=2,
     validation=VALIDATION[:1],
     test=PROMPTS[:2],
-    methods=5,
+    methods=4,
     models=1,
 )
 

@@ -144,7 +144,8 @@ def _line(results: Results, choice: Choice, size: int) -> _Line:
     cells = _cells(own, base, _mean(rows, "similarity"))
     found = equal_calls(results, key, size, calls)
     trial = Trial.from_key(key)
-    setting = trial.options or f"CFG {trial.guidance_scale:g}"
+    guided = trial.methods or trial.candidates
+    setting = trial.options or ("default" if guided else f"CFG {trial.guidance_scale:g}")
     return _Line(
         own,
         base,

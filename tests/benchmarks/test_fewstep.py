@@ -172,7 +172,7 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     text = page(tmp_path)
     assert "| `emoji-cfg2` | 20 | 2 | 19% | 38% | 0.50 |" in text
     assert (
-        "| Auto |  | 50% (50% to 50%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | "
+        "| Auto | default | 50% (50% to 50%) | ×2.00 (2.00 to 2.00) | 50% (50% to 50%) | "
         "+0.0 (+0.0 to +0.0) | 0% | 0.50 | ×1.00 |"
     ) in text
     assert (
