@@ -17,12 +17,14 @@ from unalike.attach import choose as choose
 from unalike.attach import guide as guide
 from unalike.guidance.auto import Auto as Auto
 from unalike.guidance.cads import CADS as CADS
+from unalike.guidance.contextual_repulsion import ContextualRepulsion as ContextualRepulsion
 from unalike.guidance.coupled_noise import CoupledNoise as CoupledNoise
 from unalike.guidance.dave import DAVE as DAVE
 from unalike.guidance.first_step_base import FirstStepBase as FirstStepBase
 from unalike.guidance.interval import IntervalGuidance as IntervalGuidance
 from unalike.guidance.particle import ParticleGuidance as ParticleGuidance
 from unalike.guidance.pink_noise import PinkNoise as PinkNoise
+from unalike.guidance.seed_variance import SeedVariance as SeedVariance
 from unalike.guidance.sparke import SPARKE as SPARKE
 from unalike.guidance.spell import SPELL as SPELL
 from unalike.guidance.tsr import TSR as TSR

@@ -14,7 +14,17 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
-from unalike import CADS, DAVE, SPARKE, SPELL, CoupledNoise, IntervalGuidance, Memory
+from unalike import (
+    CADS,
+    DAVE,
+    SPARKE,
+    SPELL,
+    ContextualRepulsion,
+    CoupledNoise,
+    IntervalGuidance,
+    Memory,
+    SeedVariance,
+)
 from unalike.attach import guide
 from unalike.attach.diffusers.scoped import current, own_model, own_pipeline
 from unalike.errors import AttachmentError
@@ -28,7 +38,9 @@ METHODS: dict[str, Callable[[], Method]] = {
     "cads": lambda: CADS(noise_scale=0.5),
     "interval": lambda: IntervalGuidance(sigma_low=0.1, sigma_high=3.0),
     "coupled": lambda: CoupledNoise(),
+    "contextual": lambda: ContextualRepulsion(stop=1.0),
     "dave": lambda: DAVE(stop=1.0),
+    "seedvariance": lambda: SeedVariance(stop=1.0),
     "word": lambda: SPARKE(strength=0.2, region=["cat"]),
 }
 every_method = pytest.mark.parametrize("method", METHODS)

@@ -14,7 +14,15 @@ from peft import LoraConfig
 from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
-from unalike import DAVE, SPARKE, CoupledNoise, FirstStepBase, PinkNoise
+from unalike import (
+    DAVE,
+    SPARKE,
+    ContextualRepulsion,
+    CoupledNoise,
+    FirstStepBase,
+    PinkNoise,
+    SeedVariance,
+)
 from unalike.attach import denoised_fn, guide, guide_denoiser
 from unalike.errors import NumericsError, OptionError, UnsupportedError
 from unalike.guidance.context import Context, Layer
@@ -31,14 +39,18 @@ ACTIVE: dict[str, Method] = {
     "coupled over calls": CoupledNoise(size=3),
     "pink": PinkNoise(alpha=1.0),
     "dave": DAVE(),
+    "contextual": ContextualRepulsion(),
+    "seedvariance": SeedVariance(),
 }
 IDLE: dict[str, Method] = {
     "coupled": CoupledNoise(strength=0),
     "coupled over calls": CoupledNoise(strength=0, size=3),
     "pink": PinkNoise(alpha=0),
     "dave": DAVE(strength=0),
+    "contextual": ContextualRepulsion(strength=0),
+    "seedvariance": SeedVariance(strength=0),
 }
-BY_ITSELF = {"pink": PinkNoise(alpha=1.0), "dave": DAVE()}
+BY_ITSELF = {"pink": PinkNoise(alpha=1.0), "dave": DAVE(), "seedvariance": SeedVariance()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,6 +377,7 @@ def test_error_says_what_to_call_before_any_work_when_there_is_no_lora_to_leave_
     ("method", "place"),
     [
         (CoupledNoise(), "CoupledNoise acts on the noise that a sampler starts from"),
+        (ContextualRepulsion(), "ContextualRepulsion acts on the layers inside a model"),
         (DAVE(), "DAVE acts on the layers inside a model"),
         (FirstStepBase(), "FirstStepBase acts on the adapters of a model"),
     ],

@@ -10,11 +10,13 @@ from unalike.guidance import (
     SPELL,
     TSR,
     Auto,
+    ContextualRepulsion,
     CoupledNoise,
     FirstStepBase,
     IntervalGuidance,
     ParticleGuidance,
     PinkNoise,
+    SeedVariance,
     VendiGuidance,
 )
 from unalike.guidance.method import Method
@@ -33,7 +35,9 @@ def test_table_names_each_class_by_its_own_name():
         CoupledNoise,
         PinkNoise,
         DAVE,
+        ContextualRepulsion,
         FirstStepBase,
+        SeedVariance,
         TSR,
     ]
     assert all(name == method.name for name, method in METHODS.items())

@@ -5,6 +5,7 @@ from unalike.guidance.balls import Balls as Balls
 from unalike.guidance.cads import CADS as CADS
 from unalike.guidance.context import Context as Context
 from unalike.guidance.context import Layer as Layer
+from unalike.guidance.contextual_repulsion import ContextualRepulsion as ContextualRepulsion
 from unalike.guidance.coupled_noise import CoupledNoise as CoupledNoise
 from unalike.guidance.dave import DAVE as DAVE
 from unalike.guidance.first_step_base import FirstStepBase as FirstStepBase
@@ -23,6 +24,7 @@ from unalike.guidance.run import Call as Call
 from unalike.guidance.run import Prepared as Prepared
 from unalike.guidance.run import Run as Run
 from unalike.guidance.run import UpcomingCall as UpcomingCall
+from unalike.guidance.seed_variance import SeedVariance as SeedVariance
 from unalike.guidance.sparke import SPARKE as SPARKE
 from unalike.guidance.spell import SPELL as SPELL
 from unalike.guidance.trace import Trace as Trace

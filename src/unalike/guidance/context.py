@@ -27,6 +27,7 @@ class Layer:
         places: the dimensions of its output that run over places or tokens.
         block: the number of the block of the batch: 0 without classifier-free guidance; with it,
             most pipelines have the empty prompts in 0 and the prompts in 1.
+        joint: whether the layer changes features of the text and of the image.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Layer:
     stream: str
     places: tuple[int, ...]
     block: int = 0
+    joint: bool = False
 
     def is_among(self, layers: str) -> bool:
         """Whether it is one of "all" layers, or the "middle" one: the mid block of a U-Net, else

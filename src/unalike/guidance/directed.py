@@ -75,6 +75,8 @@ class Directed(Method, ABC):
     (arXiv:2406.04312).
     """
 
+    repaired: ClassVar[bool] = True
+
     _prompted: ClassVar[str]  # how to have prompts count, and how not, for messages
     _unprompted: ClassVar[str]
 

@@ -27,7 +27,9 @@ ENTRIES: dict[str, str] = {
     "coupled": "unalike.guidance.coupled_noise:CoupledNoise",
     "pink": "unalike.guidance.pink_noise:PinkNoise",
     "dave": "unalike.guidance.dave:DAVE",
+    "contextual": "unalike.guidance.contextual_repulsion:ContextualRepulsion",
     "firststep": "unalike.guidance.first_step_base:FirstStepBase",
+    "seedvariance": "unalike.guidance.seed_variance:SeedVariance",
     "tsr": "unalike.guidance.tsr:TSR",
 }
 """Name → where its class is. A new method is one file, one entry here, and its test."""

@@ -79,6 +79,8 @@ class ParticleGuidance(Method):
   archivePrefix = {arXiv}
 }"""
 
+    repaired: ClassVar[bool] = True
+
     strength: float = option(
         30.0, "weight of the potential's gradient beside the score", low=0, high=1_000_000
     )

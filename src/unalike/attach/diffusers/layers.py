@@ -23,7 +23,12 @@ from unalike.guidance.context import Layer
 from unalike.guidance.method import Method
 from unalike.guidance.run import UpcomingCall
 
-_TEXT_FIRST = ("JointTransformerBlock", "FluxTransformerBlock", "QwenImageTransformerBlock")
+_TEXT_FIRST = (
+    "FluxSingleTransformerBlock",
+    "FluxTransformerBlock",
+    "JointTransformerBlock",
+    "QwenImageTransformerBlock",
+)
 """Blocks that return the text before the image, which equal lengths would not tell."""
 
 _HINT = "leave the method out for this pipeline"
@@ -182,9 +187,11 @@ class Layers:
                 f"features are not known; {_HINT}"
             )
         given = dict(zip(("hidden_states", "encoder_hidden_states"), args, strict=False)) | kwargs
+        streams = _streams(module, given, output)
+        joint = {"image", "text"} <= set(streams)
         changed = [
-            self._changed(replace(layer, stream=stream), part) if stream else None
-            for part, stream in zip(output, _streams(module, given, output), strict=True)
+            self._changed(replace(layer, stream=stream, joint=joint), part) if stream else None
+            for part, stream in zip(output, streams, strict=True)
         ]
         if all(part is None for part in changed):
             return None
@@ -222,12 +229,16 @@ def _streams(
     """What each output of a transformer's block is of: "image", "text"; None for what is neither.
 
     Outputs are told by the shapes of the block's inputs.
+
+    Raises:
+        UnsupportedError: where both have one shape, for a block whose order is not known.
     """
     shapes = {
         "image": getattr(given.get("hidden_states"), "shape", None),
         "text": getattr(given.get("encoder_hidden_states"), "shape", None),
     }
-    order = ["text", "image"] if type(module).__name__.endswith(_TEXT_FIRST) else []
+    name = type(module).__name__
+    order = ["text", "image"] if name in _TEXT_FIRST else []
     result: list[str | None] = []
     for i, part in enumerate(output):
         fitting = [
@@ -235,6 +246,12 @@ def _streams(
             for stream, shape in shapes.items()
             if isinstance(part, Tensor) and part.shape == shape and stream not in result
         ]
+        if len(fitting) > 1 and not order:
+            raise UnsupportedError(
+                f"{name} returns features of as many tokens of the text as of the image, which "
+                "cannot be told apart; ask for another size of image, or leave out methods that "
+                "change features"
+            )
         if len(fitting) > 1:
             fitting = [stream for stream in order[i : i + 1] if stream in fitting]
         result.append(fitting[0] if fitting else None)

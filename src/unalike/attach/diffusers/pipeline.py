@@ -21,6 +21,7 @@ from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layers import Layers
+from unalike.attach.diffusers.padding import Padding
 from unalike.attach.diffusers.picking import Picked, pick, repeatable
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, Replay
@@ -319,6 +320,7 @@ class GuidedPipeline:
             places,
             Binding(own, session) as binding,
             prompts,
+            Padding(own, methods, prompts),
             StartingNoise(own, methods, session),
             Denoiser(own, methods, binding, session, prompts),
             Layers(own, methods, binding, session, prompts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Prompts:
             equal prompts.
 
     Attributes:
+        padding: from the number of tokens of a prompt to those that are padding (P, L), bool, or
+            None; set by `Padding` for methods that ask.
         positive: what the model is given for the positive prompts, as the pipeline encoded it: (R,
             …) embeddings, or (R,) class labels.
     """
@@ -82,6 +84,7 @@ class Prompts:
         if self._labels is None and self._texts is not None:
             self._keys = list(_keys(arguments, len(self._texts)))
         self._arguments = arguments
+        self.padding: Callable[[int], Tensor | None] = lambda length: None
         self._others: list[Any] = []  # what else was encoded: negative prompts among it
         self._heard = False
         self._counted = True  # whether there is one embedding for each image
@@ -240,7 +243,13 @@ class Prompts:
         embeddings = self._embeddings(images)
         keys = None if self._keys is None else spread(self._keys, images, "prompts")
         groups = grouped(images, self._groups, keys, embeddings)
-        return Conditions(images, groups, texts, embeddings)
+        return Conditions(images, groups, texts, embeddings, self._padding(images))
+
+    def _padding(self, images: int) -> Tensor | None:
+        """The tokens of each image's prompt that are padding: (B, L) bool; None if unknown."""
+        tokens = self.positive
+        rows = None if tokens is None or tokens.ndim != 3 else self.padding(tokens.shape[1])
+        return None if rows is None or images % len(rows) else spread_rows(rows, images)
 
     def _known_images(self, rows: int) -> int:
         for known in (
