@@ -26,6 +26,7 @@ from unalike import (
 from unalike.attach import denoised_fn, guide, guide_denoiser
 from unalike.errors import NumericsError, OptionError, UnsupportedError
 from unalike.guidance.context import Context, Layer
+from unalike.guidance.level import Level
 from unalike.guidance.method import Method
 
 # some schedulers hand tensors to numpy in the way of numpy 1
@@ -409,3 +410,55 @@ def test_methods_of_all_hooks_compose_with_a_correction_of_the_prediction(sd: An
     active = guided.report.images[0].active
     assert active["coupled"] == active["dave"] == 0.25
     assert active["sparke"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "padded"),
+    [
+        # <|startoftext|> c a t <|endoftext|>, and as many again of the second encoder
+        ("sd", "cat", [False] * 5 + [True] * 7),
+        ("sdxl", "cat", [False] * 5 + [True] * 7),
+        # the sequence of CLIP's, then that of T5: ▁ c a t </s>
+        ("sd3", "cat", ([False] * 5 + [True] * 7) * 2),
+        ("flux", "cat", [False] * 5 + [True] * 7),
+    ],
+)
+def test_padding_is_left_alone_when_tokens_are_noised(
+    pipelines: Pipelines, name: str, prompt: str, padded: list[bool]
+) -> None:
+    pipe, seen = pipelines(name), []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Looks(Method):
+        name: ClassVar[str] = "looks"
+
+        def condition(self, embeddings: Tensor, context: Context) -> None:
+            if context.step == 0 and embeddings.ndim == 3:
+                seen.append((embeddings, context.padding))
+
+    guide(pipe, Looks(), SeedVariance(share=1.0), Looks())(**prompted(name, [prompt], 2))
+    (before, padding), (after, _) = seen
+    assert padding.tolist() == [padded] * 2
+    assert ((after != before).any(dim=2) == ~padding).all()
+
+
+def test_noise_of_tokens_is_a_share_of_their_own_deviation() -> None:
+    tokens = torch.randn(1, 3, 10_000, generator=torch.Generator().manual_seed(0))
+    tokens = tokens * torch.tensor([1.0, 10.0, 100.0])[None, :, None]
+    context = Context(
+        step=0,
+        steps=4,
+        level=Level(0.1, 0.9, 0.5, 0.5),
+        x_t=torch.zeros(1, 1),
+        groups=torch.zeros(1),
+        generators=[torch.Generator().manual_seed(1)],
+    )
+    changed = SeedVariance(strength=0.3, share=0.25).condition(tokens, context)
+    assert changed is not None
+    noise = (changed - tokens)[0]
+    deviation = tokens[0].std(dim=1)
+    torch.testing.assert_close(
+        noise.abs().amax(dim=1) / deviation, torch.full((3,), 0.3), atol=1e-2, rtol=0
+    )
+    share = (noise != 0).float().mean(dim=1)
+    torch.testing.assert_close(share, torch.full((3,), 0.25), atol=2e-2, rtol=0)
