@@ -36,32 +36,33 @@ class Size:
 
     Args:
         tuning: groups of each validation prompt.
-        groups: size of a group → how many of each test prompt.
-        pool: how many times the largest size plain sampling draws, for equal numbers of
-            evaluations.
-        chosen: settings of each method that are tested; the second in groups of one size alone.
+        groups: size of a group → how many of each test prompt; measured in this order.
+        pool: how many times as many images plain sampling draws, for equal numbers of evaluations.
         validation, test: prompts.
         methods: every so many methods are measured, with their last settings alone unless it is 1.
         models: of those that are installed, where none are named; None for all.
     """
 
     tuning: int = 2
-    groups: dict[int, int] = field(default_factory=lambda: {4: 4, 8: 4, 32: 1})
+    groups: dict[int, int] = field(default_factory=lambda: {8: 4, 4: 4, 32: 1})
     pool: int = 4
-    chosen: int = 2
     validation: tuple[str, ...] = VALIDATION
     test: tuple[str, ...] = PROMPTS
     methods: int = 1
     models: int | None = None
 
 
+LONG = Size(tuning=1, groups={8: 2, 4: 2})
+"""That of models of many steps, of which each image costs several times as much;
+`benchmarks.pareto` has groups of 32.
+"""
 SMOKE = Size(
     tuning=1,
-    groups={4: 1, 8: 1},
+    groups={8: 1, 4: 1},
     pool=2,
     validation=VALIDATION[:1],
     test=PROMPTS[:2],
-    methods=4,
+    methods=8,
     models=1,
 )
 
@@ -69,15 +70,16 @@ SMOKE = Size(
 def run(folder: Path, smoke: bool, progress: Progress, models: Sequence[str] | None = None) -> None:
     """Measure what the folder lacks of these models; None for all that are installed."""
     require_matplotlib()
-    size = SMOKE if smoke else Size()
-    names = installed()[: size.models] if models is None else list(models)
+    names = list(models or installed()[: SMOKE.models if smoke else None])
     with workers() as pool:
         for number, name in enumerate(names):
 
             def of_all(share: float, number: int = number) -> None:
                 progress((number + share) / len(names))
 
-            _Comparison(MODELS[name], folder / name, SMOKE if smoke else Size(), pool, of_all).run()
+            model = MODELS[name]
+            size = SMOKE if smoke else Size() if model.few else LONG
+            _Comparison(model, folder / name, size, pool, of_all).run()
             draw_figure(folder / name)
 
 
@@ -107,11 +109,13 @@ class _Comparison:
         ]
         self._measure("tuning", tuning, 0.0, TUNING)
         results = Results.read(self.folder)
-        test = []
-        for family in trials:
-            for place, key in enumerate(results.chosen(family, size.chosen)):
-                groups = self._groups(family) if place == 0 else {TUNED: size.groups[TUNED]}
-                test.append(Job(self.model.name, Trial.from_key(key), size.test, groups))
+        chosen = {name: Trial.from_key(results.precise(name).key) for name in trials}
+        test = [
+            Job(self.model.name, chosen[family], size.test, groups)
+            for part in size.groups
+            for family in trials
+            if (groups := self._groups(family, part))
+        ]
         self._measure("test", test, TUNING, 1.0)
 
     def _trials(self) -> dict[str, list[Trial]]:
@@ -121,26 +125,28 @@ class _Comparison:
             return found
         return {name: found[name][-1:] for name in list(found)[:: self.size.methods]}
 
-    def _groups(self, family: str) -> dict[int, int]:
-        """How many groups of each size are drawn for the test, as many as the images make where
-        they are drawn once for all sizes.
+    def _groups(self, family: str, size: int) -> dict[int, int]:
+        """How many groups of a size are drawn for the test. Where images are drawn once for all
+        sizes, as many as they make of all sizes, and none at the sizes after the first.
         """
+        groups = self.size.groups
         if family not in ALONE:
-            return self.size.groups
-        images = max(size * count for size, count in self.size.groups.items())
+            return {size: groups[size]}
+        images = max(size * count for size, count in groups.items())
         images *= self.size.pool if family == PLAIN else 1
-        return {size: images // size for size in self.size.groups}
+        first = size == next(iter(groups))
+        return {size: images // size for size in groups} if first else {}
 
     def _measure(self, stage: str, jobs: Sequence[Job], begin: float, end: float) -> None:
         """Measure the trials that the rows of a stage lack; rows of other trials are left out."""
         path = self.folder / f"{stage}.parquet"
-        wanted = {job.trial.key for job in jobs}
+        wanted = {(job.trial.key, size) for job in jobs for size in job.groups}
         earlier = read_rows(path)
-        rows = [row for row in earlier if row["key"] in wanted]
+        rows = [row for row in earlier if (row["key"], row["size"]) in wanted]
         if len(rows) < len(earlier):
             write_rows(path, rows)
-        done = {row["key"] for row in rows}
-        missing = [job for job in jobs if job.trial.key not in done]
+        done = {(row["key"], row["size"]) for row in rows}
+        missing = [job for job in jobs if (job.trial.key, min(job.groups)) not in done]
         for count, (_, measured) in enumerate(finished(self.pool, measure, missing), 1):
             rows += measured
             write_rows(path, rows)

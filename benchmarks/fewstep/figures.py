@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from benchmarks.fewstep.methods import PLAIN, families
 from benchmarks.fewstep.models import MODELS
 from benchmarks.fewstep.results import TUNED, Results, by_prompt, point
@@ -22,11 +20,11 @@ def draw_figure(folder: Path) -> None:
         Series(
             name,
             numbers[name],
-            torch.stack([by_prompt(results.rows(key, TUNED), point) for key in keys], dim=1),
+            by_prompt(results.rows(results.precise(name).key, TUNED), point)[:, None],
         )
-        for name, keys in results.tested().items()
+        for name in numbers
+        if name in results.families
     ]
-    series.sort(key=lambda one: one.number)
     base = next(one.points for one in series if one.name == PLAIN)
     draw_front(folder / FIGURE, series, base, "plain")
 

@@ -5,7 +5,7 @@ A new method is one entry in `_families`, and one in `ALONE` if it sees each ima
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -15,9 +15,28 @@ from benchmarks.pareto.trials import ANCESTRAL, AUTO, Trial
 PLAIN = "plain sampling"
 LOWER = "lower guidance scale"
 SETTINGS = 6
-"""Trials of each method but plain sampling."""
+"""Trials of each method but those in `OTHERWISE`."""
 
-ALONE = frozenset({PLAIN, LOWER, ANCESTRAL, "IntervalGuidance", "CADS"})
+FIRST_STEP = "FirstStepBase"
+OTHERWISE = frozenset({PLAIN, FIRST_STEP})
+"""Methods with other numbers of trials: plain sampling has one, and the LoRA of a model can be left
+out at each number of first steps but all.
+"""
+
+ALONE = frozenset(
+    {
+        PLAIN,
+        LOWER,
+        ANCESTRAL,
+        "IntervalGuidance",
+        "CADS",
+        "PinkNoise",
+        "DAVE",
+        FIRST_STEP,
+        "SeedVariance",
+        "TSR",
+    }
+)
 """Methods that draw an image as they do without the others of its group: the same images, in groups
 of any size.
 """
@@ -47,23 +66,41 @@ def families(model: Model) -> dict[str, list[Trial]]:
         found[ANCESTRAL] = _tuned(model, ANCESTRAL, "auto", [{"eta": e, **apart} for e in etas])
     for family, (method, settings) in _methods(few=model.few).items():
         found[family] = _tuned(model, family, method, settings)
+    if model.lora and model.steps > 1:
+        windows = [{"stop": k / model.steps} for k in range(1, model.steps)]
+        found[FIRST_STEP] = _tuned(model, FIRST_STEP, "firststep", windows)
     for count in (2, 4):
         found[f"choice of {count}"] = [
             Trial(f"choice of {count}", model.guidance_scale, candidates={"count": count, **how})
             for how in _CHOICES
         ]
-    found["SPARKE on x0, choice of 2"] = [
-        Trial(
-            "SPARKE on x0, choice of 2",
-            model.guidance_scale,
-            {"sparke": {"strength": strength, "stop": _FIRST if model.few else 0.3}},
-            candidates={"count": 2, **how},
-        )
-        for strength, how in product(
-            (0.3, 0.6, 1.0) if model.few else (0.1, 0.2, 0.4), (_CHOICES[0], _CHOICES[1])
-        )
-    ]
-    return found
+    return found | _combined(model)
+
+
+def _combined(model: Model) -> dict[str, list[Trial]]:
+    """Methods that act together."""
+    strengths = (0.3, 0.6, 1.0) if model.few else (0.1, 0.2, 0.4)
+    stop = _FIRST if model.few else 0.3
+    sparke = [{"sparke": {"strength": strength, "stop": stop}} for strength in strengths]
+    return {
+        "SPARKE on x0, choice of 2": [
+            Trial(
+                "SPARKE on x0, choice of 2",
+                model.guidance_scale,
+                own,
+                candidates={"count": 2, **how},
+            )
+            for own, how in product(sparke, _CHOICES[:2])
+        ],
+        "CoupledNoise, SPARKE on x0": [
+            Trial(
+                "CoupledNoise, SPARKE on x0",
+                model.guidance_scale,
+                {"coupled": {"strength": coupled}, **own},
+            )
+            for own, coupled in product(sparke, (0.8, 1.0))
+        ],
+    }
 
 
 _FIRST = 0.05
@@ -86,6 +123,7 @@ def _methods(*, few: bool) -> dict[str, tuple[str, list[Options]]]:
     published = ((0.02, 0.05, 0.12), (_FIRST, 1.0)) if few else ((0.02, 0.05, 0.12), (0.6, 1.0))
     vendi = ((0.05, 0.2, 0.8), (_FIRST, 0.75)) if few else ((0.02, 0.05, 0.1), (0.6, 1.0))
     spell = ((0.25, 0.5, 0.8), (_FIRST, 1.0)) if few else ((0.1, 0.25, 0.5), (0.6, 1.0))
+    contextual = ((0.1, 0.3, 1.0), (_FIRST, 0.5 if few else 0.2))
     return {
         "CADS": (
             "cads",
@@ -102,6 +140,33 @@ def _methods(*, few: bool) -> dict[str, tuple[str, list[Options]]]:
         ),
         "SPARKE on x0": ("sparke", _grid("strength", *sparke)),
         "SPELL": ("spell", _grid("factor", *spell)),
+        "CoupledNoise": (
+            "coupled",
+            [{"strength": strength} for strength in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)],
+        ),
+        "PinkNoise": ("pink", [{"alpha": a} for a in (0.05, 0.1, 0.2, 0.3, 0.45, 0.6)]),
+        "ContextualRepulsion": ("contextual", _grid("strength", *contextual)),
+        "DAVE": (
+            "dave",
+            [
+                {"strength": strength, "layers": layers}
+                for strength, layers in product((0.2, 0.35, 0.5), ("all", "middle"))
+            ],
+        ),
+        "SeedVariance": (
+            "seedvariance",
+            [
+                {"strength": strength, "share": share}
+                for strength, share in product((0.3, 1.0, 2.0), (0.5, 1.0))
+            ],
+        ),
+        "TSR": (
+            "tsr",
+            [
+                {"temperature": temperature, "scale": scale}
+                for temperature, scale in product((0.85, 0.93, 1.1), (1.0, 3.0))
+            ],
+        ),
         AUTO: (
             "auto",
             [
@@ -121,7 +186,7 @@ def _grid(name: str, values: tuple[float, ...], stops: tuple[float, ...]) -> lis
     return [{name: value, "stop": stop} for value, stop in product(values, stops)]
 
 
-def _tuned(model: Model, family: str, method: str, settings: list[Options]) -> list[Trial]:
+def _tuned(model: Model, family: str, method: str, settings: Sequence[Options]) -> list[Trial]:
     return [Trial(family, model.guidance_scale, {method: options}) for options in settings]
 
 

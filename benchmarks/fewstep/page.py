@@ -58,18 +58,18 @@ def page(folder: Path) -> str:
 
 def _overview(measured: dict[str, Results]) -> str:
     """What plain sampling reaches on each model."""
-    sizes = sorted({s for own in measured.values() for s in own.sizes(own.plain)})
+    sizes = sorted({size for own in measured.values() for size in own.complete})
     lines = []
     for name, own in measured.items():
-        points = {s: by_prompt(own.rows(own.plain, s), point) for s in sizes}
+        points = {size: by_prompt(own.rows(own.plain, size), point) for size in own.complete}
         similar = by_prompt(own.rows(own.plain, TUNED), lambda row: row["similarity"])
         lines.append(
             [
                 f"`{name}`",
                 MODELS[name].steps,
                 f"{MODELS[name].guidance_scale:g}",
-                *(f"{float(points[s][:, 0].mean()):.0%}" for s in sizes),
-                f"{float(points[sizes[-1]][:, 1].mean()):.0%}",
+                *(f"{float(points[s][:, 0].mean()):.0%}" if s in points else "–" for s in sizes),
+                f"{float(points[own.complete[-1]][:, 1].mean()):.0%}",
                 f"{float(similar.mean()):.2f}",
             ]
         )
@@ -88,7 +88,7 @@ def _model(name: str, results: Results) -> list[str]:
         f"{len({row['prompt'] for row in results.tuning})} validation prompts.",
         f"![Coverage against precision](../benchmarks/results/fewstep/{name}/{FIGURE})",
     ]
-    for size in sorted(results.sizes(results.plain), key=lambda size: (size != TUNED, size)):
+    for size in sorted(results.complete, key=lambda size: (size != TUNED, size)):
         parts += [f"Groups of {size}:", _methods(results, size)]
     return parts
 
@@ -109,7 +109,7 @@ class _Line:
 
 def _methods(results: Results, size: int) -> str:
     """A row for each method, by their coverage beside that of plain sampling."""
-    choices = {family: results.precise(family) for family in results.tested()}
+    choices = {family: results.precise(family) for family in results.families}
     lines = {family: _line(results, choice, size) for family, choice in choices.items()}
     best = lines.get(AUTO)
     order = sorted(
@@ -186,7 +186,7 @@ def _paired(results: Results, size: int) -> int:
     """How many groups of a size the methods are compared in."""
     others = [
         results.groups(results.precise(family).key, size)
-        for family in results.tested()
+        for family in results.families
         if family != PLAIN
     ]
     return max(others, default=results.groups(results.plain, size))

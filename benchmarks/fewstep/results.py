@@ -59,30 +59,22 @@ class Results:
         return next(row["key"] for row in self.tuning if row["family"] == PLAIN)
 
     @property
-    def complete(self) -> bool:
-        """Whether the run that measured these rows came to its end."""
-        tested = {row["key"] for row in self.test}
-        tuned = {row["family"] for row in self.tuning}
-        return bool(tuned) and all(self.precise(family).key in tested for family in tuned)
+    def complete(self) -> list[int]:
+        """The sizes of the groups in which all methods were tested; none before the run's end."""
+        keys = [self.precise(family).key for family in self.families]
+        sizes = {row["size"] for row in self.test}
+        return sorted(s for s in sizes if all((key, s) in self._tested for key in keys))
+
+    @property
+    def families(self) -> list[str]:
+        """The methods, in the order in which they were tuned."""
+        return list(dict.fromkeys(row["family"] for row in self.tuning))
 
     @cached_property
     def _tested(self) -> dict[tuple[str, int], list[Row]]:
         found: dict[tuple[str, int], list[Row]] = {}
         for row in self.test:
             found.setdefault((row["key"], row["size"]), []).append(row)
-        return found
-
-    def sizes(self, key: str) -> list[int]:
-        """The sizes of the groups that a setting was tested in."""
-        return sorted({size for own, size in self._tested if own == key})
-
-    def tested(self) -> dict[str, list[str]]:
-        """Method → the keys of its tested settings."""
-        found: dict[str, list[str]] = {}
-        for row in self.test:
-            keys = found.setdefault(row["family"], [])
-            if row["key"] not in keys:
-                keys.append(row["key"])
         return found
 
     def groups(self, key: str, size: int) -> int:
@@ -106,14 +98,6 @@ class Results:
         if kept:
             return Choice(max(kept, key=lambda key: kept[key][0]), precise=True)
         return Choice(max(points, key=lambda key: points[key][1]), precise=False)
-
-    def chosen(self, family: str, most: int) -> list[str]:
-        """The settings of a method that are tested: `precise`, then those with the largest product
-        of coverage and precision.
-        """
-        points = self._validated(family)
-        by_product = sorted(points, key=lambda key: -points[key][0] * points[key][1])
-        return list(dict.fromkeys([self.precise(family).key, *by_product]))[:most]
 
     def _validated(self, family: str) -> dict[str, tuple[float, float]]:
         """The mean coverage and precision of a method's settings on the validation prompts."""
@@ -193,8 +177,7 @@ def equal_calls(
         None where the pool of plain images has fewer.
     """
     pools: dict[str, list[int]] = {}
-    largest = results.sizes(results.plain)[-1]
-    for row in sorted(results.rows(results.plain, largest), key=lambda row: row["group"]):
+    for row in results.rows(results.plain, results.complete[-1]):
         pools.setdefault(row["prompt"], []).extend(row["shown"])
     images = size * relative
     if any(len(pool) < images for pool in pools.values()):

@@ -12,7 +12,15 @@ import torch
 from benchmarks.base import read_rows, write_rows
 from benchmarks.fewstep import SMOKE, models
 from benchmarks.fewstep.measure import Job, Judged, measure
-from benchmarks.fewstep.methods import ALONE, PLAIN, SETTINGS, families, plain
+from benchmarks.fewstep.methods import (
+    ALONE,
+    FIRST_STEP,
+    OTHERWISE,
+    PLAIN,
+    SETTINGS,
+    families,
+    plain,
+)
 from benchmarks.fewstep.models import MODELS, Model, installed, require
 from benchmarks.fewstep.page import page
 from benchmarks.fewstep.results import (
@@ -26,6 +34,7 @@ from benchmarks.fewstep.results import (
 )
 from benchmarks.pareto.trials import Trial
 from unalike.errors import OptionError, StoreError
+from unalike.guidance.methods import ENTRIES
 
 BASE = Trial(PLAIN, 2.0)
 
@@ -62,7 +71,7 @@ def row(
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_are_equally_many_when_methods_are_compared(name):
     found = families(MODELS[name])
-    assert {len(trials) for family, trials in found.items() if family != PLAIN} == {SETTINGS}
+    assert {len(own) for family, own in found.items() if family not in OTHERWISE} == {SETTINGS}
     assert found[PLAIN] == [plain(MODELS[name])]
     keys = [trial.key for trials in found.values() for trial in trials]
     assert len(set(keys)) == len(keys)
@@ -77,8 +86,16 @@ def test_methods_are_left_out_when_a_model_gives_them_nothing_to_act_on():
     )
 
 
+def test_every_method_of_the_library_is_compared_when_all_models_are_measured():
+    trials = [t for m in MODELS.values() for own in families(m).values() for t in own]
+    assert {name for trial in trials for name in trial.methods} == set(ENTRIES)
+
+
 def test_methods_that_are_drawn_once_are_in_the_table_when_images_are_regrouped():
-    assert set(families(MODELS["emoji-cfg2"])) >= ALONE
+    found = {name for model in MODELS.values() for name in families(model)}
+    assert found >= ALONE
+    assert FIRST_STEP not in families(MODELS["emoji-cfg2"])
+    assert len(families(MODELS["emoji-turbo"])[FIRST_STEP]) == 3
 
 
 def test_models_are_refused_with_what_is_allowed_when_unknown_or_missing(monkeypatch):
@@ -138,16 +155,16 @@ def test_setting_is_the_most_varied_precise_one_when_some_are_precise():
     results = Results(tuning, [])
     assert results.precise("m") == Choice(careful.key, precise=True)
     assert results.precise(PLAIN) == Choice(BASE.key, precise=True)
-    assert results.chosen("m", 2) == [careful.key, third.key]
     assert Results([*base, tuning[1]], []).precise("m") == Choice(bold.key, precise=False)
-    assert not results.complete
+    assert results.complete == []
 
 
 def test_equal_calls_spend_as_many_evaluations_when_plain_images_are_drawn():
     own = Trial("m", 2.0, {"spell": {"factor": 0.1}})
     pool = [[1, 1], [2, -1]]
     test = [row(BASE, "a", shown, group=g, size=2) for g, shown in enumerate(pool)]
-    results = Results(test, [*test, row(own, "a", [1, 2], size=2)])
+    drawn = row(own, "a", [1, 2], size=2)
+    results = Results([*test, drawn], [*test, drawn])
     found, expected = equal_calls(results, own.key, 2, 1.5) or pytest.fail("no pool")
     assert float(found) == 2
     # of the four choices of three images one is without 2, and all have 1
