@@ -200,7 +200,9 @@ def test_noise_is_that_of_the_images_own_generators_and_knows_the_prompts(
 def test_noise_that_is_added_to_an_image_is_replaced_when_a_pipeline_starts_from_one(
     sd: Any,
 ) -> None:
-    pipe = diffusers.StableDiffusionImg2ImgPipeline(**sd.components, requires_safety_checker=False)
+    pipe: Any = diffusers.StableDiffusionImg2ImgPipeline(
+        **sd.components, requires_safety_checker=False
+    )
     pipe.set_progress_bar_config(disable=True)
     image, seen = torch.zeros(1, 3, 16, 16), []
     arguments: dict[str, Any] = {
@@ -307,7 +309,7 @@ def test_first_step_is_the_base_models_when_the_lora_is_left_out(
             seen.append(x0)
 
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    more = {"guidance_scale": scale}
+    more: Any = {"guidance_scale": scale}
     with_it = drawn(guide(pipe, Looks()), name, **more)
     mixed = drawn(guide(pipe, FirstStepBase(), Looks()), name, **more)
     denoiser.disable_adapters()
@@ -340,7 +342,8 @@ def test_other_calls_keep_the_lora_when_they_run_within_a_step_without_it(adapte
 def test_the_lora_is_on_again_when_a_call_fails(adapted: Any) -> None:
     name, pipe = adapted
     plain = drawn(pipe, name)
-    fails = Sees(act=lambda hidden, layer, context: "no tensor")
+    answer: Any = "no tensor"
+    fails = Sees(act=lambda hidden, layer, context: answer)
     with pytest.raises((AttributeError, TypeError)):
         drawn(guide(pipe, FirstStepBase(), fails), name)
     assert torch.equal(drawn(pipe, name), plain)

@@ -125,7 +125,7 @@ class Layers:
             found = {
                 f"{name}.{i}": block
                 for name, blocks in model.named_children()
-                if isinstance(blocks, torch.nn.ModuleList) and name.endswith("blocks")
+                if isinstance(blocks, torch.nn.ModuleList) and name.endswith(("blocks", "layers"))
                 for i, block in enumerate(blocks)
             }
         blocks = {name: block for name, block in found.items() if block is not None}

@@ -248,7 +248,9 @@ class Prompts:
     def _padding(self, images: int) -> Tensor | None:
         """The tokens of each image's prompt that are padding: (B, L) bool; None if unknown."""
         tokens = self.positive
-        rows = None if tokens is None or tokens.ndim != 3 else self.padding(tokens.shape[1])
+        if not isinstance(tokens, Tensor) or tokens.ndim != 3:  # some pipelines have lists
+            return None
+        rows = self.padding(tokens.shape[1])
         return None if rows is None or images % len(rows) else spread_rows(rows, images)
 
     def _known_images(self, rows: int) -> int:
