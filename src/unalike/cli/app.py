@@ -17,6 +17,7 @@ from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
 from unalike.cli.score import score
+from unalike.cli.seeds import seeds
 from unalike.cli.shield import shield
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, score, models, methods, cite):
+for command in (generate, seeds, score, models, methods, cite):
     app.command(cls=Command)(command)
 app.add_typer(shield)
 

@@ -45,6 +45,7 @@ def generate(
         str, _flag("on_violation", metavar="POLICY")
     ] = GenerateSettings.on_violation,
     attempts: Annotated[int, _flag("attempts")] = GenerateSettings.attempts,
+    candidates: Annotated[int, _flag("candidates")] = GenerateSettings.candidates,
     compare: Annotated[bool, _flag("compare", "--compare/--no-compare")] = False,
     seed: Annotated[int, _flag("seed")] = GenerateSettings.seed,
     steps: Annotated[int | None, _flag("steps")] = None,
@@ -80,6 +81,7 @@ def generate(
         shield_space=shield_space,
         on_violation=on_violation,
         attempts=attempts,
+        candidates=candidates,
         compare=compare,
         seed=seed,
         steps=steps,

@@ -117,6 +117,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
             embed=embed,
             on_violation=settings.on_violation,
             attempts=settings.attempts,
+            candidates=settings.candidates,
         )
     except BaseException:
         folder.abandon()
@@ -200,6 +201,8 @@ class _Job:
                 stored_plain = StoredImage.of(
                     plain, self.folder.write_image(planned.index, plain, guided=False).as_posix()
                 )
+            if self.settings.candidates > 1 and report.seed is not None:
+                planned = replace(planned, seed=report.seed)
             if not report.refused:
                 path = self.folder.write_image(planned.index, image)
                 stored = StoredImage.of(

@@ -17,6 +17,7 @@ from unalike.pipelines.catalogue import MODELS, Model
 from unalike.pipelines.classes import class_ids
 from unalike.pipelines.loading import find, load, pipeline_class
 from unalike.runs.samples import Planned
+from unalike.runs.seeds_settings import SeedsSettings
 from unalike.runs.settings import AUTO, GenerateSettings
 
 StepDone = Callable[[], None]
@@ -43,7 +44,7 @@ class RunPipeline:
     row: Model | None = None
 
     @classmethod
-    def open(cls, settings: GenerateSettings) -> RunPipeline:
+    def open(cls, settings: GenerateSettings | SeedsSettings) -> RunPipeline:
         """Load the model of the settings onto its device.
 
         Raises:
@@ -93,6 +94,21 @@ class RunPipeline:
                 chosen[name] = getattr(row, name) if row else parameters[argument].default
         return cls(pipe.to(device), row=row, **chosen)
 
+    def arguments(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """The arguments of a call that draws an image of each prompt, but the generators."""
+        result: dict[str, Any] = {
+            **({} if self.row is None else self.row.call(len(prompts))),
+            **(
+                {"prompt": list(prompts)}
+                if self.classes is None
+                else {"class_labels": [self.classes[p] for p in prompts]}
+            ),
+            "num_inference_steps": self.steps,
+        }
+        if self.guidance_scale is not None:
+            result[self.row.guidance if self.row else "guidance_scale"] = self.guidance_scale
+        return result
+
     def draw(
         self, call: Callable[..., Any], batch: Sequence[Planned], step_done: StepDone
     ) -> list[Image.Image]:
@@ -104,19 +120,8 @@ class RunPipeline:
         Raises:
             UnsupportedError: when what comes back is not one image a prompt.
         """
-        prompts = [p.prompt for p in batch]
-        arguments: dict[str, Any] = {
-            **({} if self.row is None else self.row.call(len(prompts))),
-            **(
-                {"prompt": prompts}
-                if self.classes is None
-                else {"class_labels": [self.classes[p] for p in prompts]}
-            ),
-            "generator": [torch.Generator().manual_seed(p.seed) for p in batch],
-            "num_inference_steps": self.steps,
-        }
-        if self.guidance_scale is not None:
-            arguments[self.row.guidance if self.row else "guidance_scale"] = self.guidance_scale
+        arguments = self.arguments([p.prompt for p in batch])
+        arguments["generator"] = [torch.Generator().manual_seed(p.seed) for p in batch]
         if "callback_on_step_end" in Host(self.pipe).parameters:
 
             def after_step(

@@ -44,7 +44,10 @@ def first_record(
         "prompts": list(settings.prompts),
         "num": settings.num,
         "seed": settings.seed,
-        "seeds": [settings.seed + i for i in range(settings.num)],
+        "seeds": None
+        if settings.candidates > 1
+        else [settings.seed + i for i in range(settings.num)],
+        "candidates": settings.candidates,
         "steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
         "batch_size": settings.batch_size,
@@ -162,6 +165,7 @@ def command_line(
     )
     words += ["--on-violation", settings.on_violation] if settings.shield else []
     words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
+    words += ["--candidates", settings.candidates] if settings.candidates > 1 else []
     words += ["--compare"] if settings.compare else []
     words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)

@@ -24,7 +24,7 @@ DTYPES = (AUTO, "float32", "float16", "bfloat16")
 POLICIES = ("move", "regenerate", "refuse")
 ATTEMPTS = 3
 MOST_IMAGES = 100_000
-_EXAMPLE_PROMPT = Option("prompts", ("red heart",))
+EXAMPLE_PROMPT = Option("prompts", ("red heart",))
 _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
@@ -49,6 +49,8 @@ class GenerateSettings:
             out, "regenerate" them from other noise, or "refuse" them. What is still inside then is
             refused too.
         attempts: how often an image is drawn again at most, with "regenerate".
+        candidates: each image is chosen out of so many candidates of its prompt in the batch, by
+            their first evaluations; 1 to draw from the seeds as they are.
         compare: also draw every image without guidance, from the same seed.
         seed: image `i` of each prompt is drawn from the seed `seed + i`.
         steps: of the scheduler; None for the model's own number.
@@ -117,6 +119,9 @@ class GenerateSettings:
         low=1,
         high=1000,
     )
+    candidates: int = option(
+        1, "Choose each image out of so many seeds, by their first steps.", low=1, high=1000
+    )
     compare: bool = option(False, "Draw each image without guidance too.")
     seed: int = option(
         0, "Image i of a prompt starts from the noise of seed + i.", low=0, high=LARGEST_SEED
@@ -155,7 +160,7 @@ class GenerateSettings:
         require_allowed(self)
         if not self.prompts:
             raise OptionError(
-                named("there is no prompt; give at least one, as in {}", _EXAMPLE_PROMPT)
+                named("there is no prompt; give at least one, as in {}", EXAMPLE_PROMPT)
             )
         if len(set(self.prompts)) < len(self.prompts):
             raise OptionError(
@@ -177,6 +182,14 @@ class GenerateSettings:
                     "{seed} is {}; allowed: at most 2**63 less the number of images, as in "
                     "{seed=0}",
                     self.seed,
+                )
+            )
+        if self.compare and self.candidates > 1:
+            raise OptionError(
+                named(
+                    "{compare} draws images of the seeds in their order, and {candidates} is {}, "
+                    "which chooses other seeds; leave one of them out",
+                    self.candidates,
                 )
             )
         self._require_shield()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unalike.errors import OptionError, did_you_mean, named, shown
+from unalike.selection.details import comparable
 from unalike.selection.objectives import Earlier, Facility, Farthest, LogDeterminant, Vendi
 from unalike.selection.quality import standardised, typicality
 from unalike.selection.similarity import JointKernel, Rows, blocked_squares, blocks
@@ -82,8 +83,8 @@ def select(
             into account the 512 and "vendi" the 64 that are most like a candidate.
         memory_prompts: embeddings (n, p) of their prompts.
         finished: whether the memory holds finished samples and the candidates are predictions,
-            which lack details. What those add to squared distances is taken off then: the
-            `unexplained_variance` of the samples of like prompts.
+            which lack details: then both are compared as `unalike.selection.details.comparable`
+            has them.
         quality: (M,) larger for better candidates; in units of its standard deviation within the
             group.
         weight: of the quality; at least 0.
@@ -118,8 +119,13 @@ def select(
     earlier = Earlier.none(len(rows))
     if memory is not None and len(memory):
         known = _rows("memory", memory, memory_prompts)
-        offset = _unexplained(rows, known, kernel) if finished else 0.0
-        earlier = _earlier(rows, known, kernel, offset, _REMEMBERED.get(objective, 0))
+        if known.features.shape[1] != rows.features.shape[1]:
+            raise OptionError(
+                f"memory has {known.features.shape[1]} values a sample and features has "
+                f"{rows.features.shape[1]}; they must be of one space"
+            )
+        own, known = _comparable(rows, known, prompt_bandwidth) if finished else (rows, known)
+        earlier = _earlier(own, known, kernel, _REMEMBERED.get(objective, 0))
     extra = torch.zeros(len(rows), dtype=torch.float64)
     if quality is not None and weight > 0:
         extra = weight * standardised(quality, groups)
@@ -144,48 +150,26 @@ def select(
     return Selection(chosen, gains, [_nearest(squared, rows) for rows in chosen])
 
 
-def unexplained_variance(predictions: Tensor, finished: Tensor) -> float:
-    """The squared distance that finished samples keep from their own predictions.
-
-    A prediction of an early evaluation is a mean of the samples that the noise may still lead to,
-    and lacks their details: `E‖z - x0‖² = E‖z‖² - E‖x0‖²` about any centre. Distances between
-    predictions and finished samples are longer by it than those between predictions. 0 where
-    predictions vary more.
-
-    Args:
-        predictions: (M, …).
-        finished: samples (n, …).
-
-    Example:
-        >>> unexplained_variance(torch.tensor([[-1.0], [1.0]]), torch.tensor([[-2.0], [2.0]]))
-        3.0
-    """
-    x0 = predictions.flatten(1)
-    centre = x0.mean(dim=0, dtype=torch.float32)
-
-    def spread(rows: Tensor) -> float:
-        sums = [float((rows[b].float() - centre).square().sum()) for b in blocks(rows)]
-        return sum(sums) / max(1, len(rows))
-
-    return max(0.0, spread(finished.flatten(1).to(x0.device)) - spread(x0))
-
-
-def _earlier(rows: Rows, memory: Rows, kernel: JointKernel, offset: float, most: int) -> Earlier:
+def _earlier(rows: Rows, memory: Rows, kernel: JointKernel, most: int) -> Earlier:
     near = torch.zeros(len(rows), dtype=torch.float64)
     likest = torch.zeros(len(memory), dtype=torch.float64)
     for block in blocks(memory.features):
-        values = kernel(rows, memory.taken(block), offset)
+        values = kernel(rows, memory.taken(block))
         near = torch.maximum(near, values.amax(dim=1))
         likest[block] = values.amax(dim=0)
     index = likest.topk(min(most, len(memory))).indices
     some = memory.taken(index)
-    return Earlier(near, kernel(some, some), kernel(rows, some, offset))
+    return Earlier(near, kernel(some, some), kernel(rows, some))
 
 
-def _unexplained(rows: Rows, memory: Rows, kernel: JointKernel) -> float:
-    like = (kernel.of_prompts(rows, memory) >= _LIKE).any(dim=0)
-    some = memory if len(like) == 1 or not like.any() else memory.taken(like)
-    return unexplained_variance(rows.features, some.features)
+def _comparable(rows: Rows, memory: Rows, prompt_bandwidth: float) -> tuple[Rows, Rows]:
+    """Candidates and earlier samples without the details that only those have."""
+    values = JointKernel(1.0, prompt_bandwidth).of_prompts(rows, memory)
+    like = (values >= _LIKE).any(dim=0)
+    own, others = comparable(
+        rows.features, memory.features, like if len(like) == len(memory) else None
+    )
+    return Rows(own, rows.prompts), Rows(others, memory.prompts)
 
 
 def _bandwidth(squared: Tensor, same: Tensor, given: float | None) -> float:

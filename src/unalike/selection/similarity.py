@@ -35,10 +35,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class JointKernel:
-    """`k = exp(-(‖a - b‖² - offset) / (2 bandwidth²)) · k_Y`, with the Gaussian kernel
+    """`k = exp(-‖a - b‖² / (2 bandwidth²)) · k_Y`, with the Gaussian kernel
     `k_Y = exp(-‖y_a - y_b‖² / (2 prompt_bandwidth²))` on prompts.
 
-    The first factor is 1 where the squared distance is below `offset`; the second one, on prompt
+    The factor of the prompts, on
     embeddings of norm 1, is 1 for equal prompts and where there are no embeddings. A product of
     kernels, so that samples of unlike prompts are unlike whatever they look like.
 
@@ -50,9 +50,9 @@ class JointKernel:
     bandwidth: float
     prompt_bandwidth: float
 
-    def __call__(self, a: Rows, b: Rows, offset: float = 0.0) -> Tensor:
+    def __call__(self, a: Rows, b: Rows) -> Tensor:
         """The kernel values (n, m) in float64. O(n m d), with blocks of 64 MiB beside them."""
-        squared = (blocked_squares(a.features, b.features) - offset).clamp_min_(0)
+        squared = blocked_squares(a.features, b.features)
         return squared.div_(-2 * self.bandwidth**2).exp_() * self.of_prompts(a, b)
 
     def of_prompts(self, a: Rows, b: Rows) -> Tensor:
