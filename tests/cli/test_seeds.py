@@ -50,7 +50,10 @@ def test_settings_list_what_there_is():
         (["-n", "9", "--candidates", "8"], "--candidates is 8 and --num is 9; there must be at"),
         (["--step", "0"], "--step is 0; allowed: a whole number at least 1 or auto, as in --step"),
         (["--step", "9", "--steps", "4"], "--step is 9 and the call has 4 evaluations of the"),
-        (["--objective", "dpp"], "--objective is 'dpp'; allowed: farthest or log-determinant or vendi"),
+        (
+            ["--objective", "dpp"],
+            "--objective is 'dpp'; allowed: farthest or log-determinant or vendi",
+        ),
         (["--quality", "consistency", "--step", "1"], "and --step is 1; give --step 2, or"),
         (["--shield-space", "pixels"], "--shield-space is 'pixels', and there is no protected"),
         (["--memory", "no.memory"], "no.memory"),
