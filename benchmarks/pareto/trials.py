@@ -35,12 +35,14 @@ class Trial:
 
     @property
     def options(self) -> str:
-        """The options in words, as in "strength 0.1"."""
-        return ", ".join(
-            f"{name} {value}"
-            for options in (*self.methods.values(), self.candidates)
+        """The options in words, as in "strength 0.1", of several methods with their names."""
+        named = len(self.methods) > 1
+        parts = [
+            f"{method} {name} {value}" if named else f"{name} {value}"
+            for method, options in self.methods.items()
             for name, value in options.items()
-        )
+        ]
+        return ", ".join([*parts, *(f"{name} {value}" for name, value in self.candidates.items())])
 
     @property
     def setting(self) -> str:

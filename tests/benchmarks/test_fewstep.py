@@ -75,6 +75,8 @@ def test_settings_are_equally_many_when_methods_are_compared(name):
     assert found[PLAIN] == [plain(MODELS[name])]
     keys = [trial.key for trials in found.values() for trial in trials]
     assert len(set(keys)) == len(keys)
+    named = [(t.family, t.options or str(t.guidance_scale)) for own in found.values() for t in own]
+    assert len(set(named)) == len(named)
     assert {Trial.from_key(key).key for key in keys} == set(keys)
 
 
