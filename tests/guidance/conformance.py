@@ -26,7 +26,7 @@ from unalike.guidance.protocols import Images, References
 from unalike.guidance.run import Call, Run
 
 SHAPE = (3, 2, 2)
-STEPS = 8
+STEPS = 9
 PATHS = ("vp", "ve", "flow")
 
 
@@ -229,7 +229,7 @@ class MethodConformance(OptionConformance):
 
     def test_nothing_changes_when_outside_the_window(self) -> None:
         guided, plain = sample(self.build(start=0.5, stop=0.75), **scene()), sample(**scene())
-        assert guided.active_steps() == [4, 5]
+        assert guided.active_steps() == [5, 6]
         for a, b in zip(guided.trajectory[:5], plain.trajectory[:5], strict=True):
             assert torch.equal(a, b)
 

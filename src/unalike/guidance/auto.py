@@ -12,6 +12,9 @@ from unalike.guidance.method import Method
 from unalike.guidance.sparke import SPARKE
 from unalike.options import option
 
+FEW_STEPS = 8
+"""Calls of distilled models: of up to so many steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
@@ -33,6 +36,10 @@ class Auto(Method):
       equal predictions. Only deterministic first-order solvers can do so (DDIM, Euler,
       flow-matching Euler, registered ones that say so). With others it is left out, and the report
       says so.
+    - Calls of up to 8 steps, as of distilled models, leave little room. There each image is chosen
+      out of `candidates` seeds by the first evaluation, as `guide(candidates=…)` does; the first
+      step alone pushes the chosen ones apart, by twice the strength; noise is renewed from the
+      second step on. `candidates=1` leaves the choice out; the report says what it cost.
 
     A single image without a memory is drawn as in ancestral sampling.
 
@@ -50,6 +57,7 @@ class Auto(Method):
         eta: how much of the noise is renewed at each step, from 0 to 1; 1 as in ancestral sampling.
         batch: whether the images of the batch are unlike each other.
         memory: whether they are unlike earlier generations.
+        candidates: in calls of up to `FEW_STEPS` steps, how many seeds each image is chosen from.
 
     Raises:
         OptionError: for an option outside its allowed values, and as `SPARKE` does.
@@ -85,6 +93,10 @@ class Auto(Method):
     eta: float = option(1.0, "how much of the noise is renewed at each step", low=0, high=1)
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
+    candidates: int = option(
+        4, f"in calls of up to {FEW_STEPS} steps: seeds that each image is chosen from", low=1,
+        high=1000,
+    )  # fmt: skip
     limit: float | None = option(
         0.3,
         "largest correction, as a share of the denoiser's own step",
@@ -100,16 +112,29 @@ class Auto(Method):
 
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The repulsion (B, …); None below its noise level, and for one image without a memory."""
+        if context.steps <= FEW_STEPS:
+            if context.step > 0 or context.level.next_sigma == 0:
+                return None
+            return self._repulsion(2.0, x0, context)
         left = context.level.next_sigma / (self.noise_to_signal * context.level.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None
+        return self._repulsion(min(1.0, left), x0, context)
+
+    def _repulsion(self, factor: float, x0: Tensor, context: Context) -> Tensor | None:
         return SPARKE(
-            strength=self.strength * min(1.0, left), batch=self.batch, memory=self.memory
+            strength=self.strength * factor, batch=self.batch, memory=self.memory
         ).x0_delta(x0, context)
 
+    def candidates_for(self, steps: int) -> int:
+        """`candidates` in calls of few steps."""
+        wanted = self.strength > 0 and (self.batch or self.memory)
+        return self.candidates if wanted and steps <= FEW_STEPS else 1
+
     def renewal(self, context: Context) -> float:
-        """`eta`, at every step; 0 with the strength 0."""
-        return self.eta if self.strength > 0 else 0.0
+        """`eta`, but for the first of few steps; 0 with the strength 0."""
+        pushed = context.step == 0 and context.steps <= FEW_STEPS
+        return self.eta if self.strength > 0 and not pushed else 0.0
 
     def without_renewal(self) -> Self:
         """The same with `eta=0`."""

@@ -175,6 +175,12 @@ class Method:
         """The method as it acts where the solver cannot renew noise; reports describe that."""
         return self
 
+    def candidates_for(self, steps: int) -> int:
+        """How many candidates each image is best chosen from in a call of so many evaluations,
+        where the caller does not say; 1 for no choice.
+        """
+        return 1
+
     @property
     def acts_on_prompts(self) -> bool:
         """Whether the method needs a host that can change the model's prompts."""

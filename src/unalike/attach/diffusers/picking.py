@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.evaluation import Evaluated, counted, evaluate
+from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.layouts import lists_images
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, assembled
@@ -34,11 +35,38 @@ class Picked:
             in a list, which some pipelines do not take.
         evaluations: what the denoisers did for these candidates, as a call of them would ask.
         calls: evaluations of one image that were spent.
+        count: candidates for each image.
     """
 
     generator: torch.Generator | list[torch.Generator]
     evaluations: list[Evaluation]
     calls: int
+    count: int
+
+
+def suggested(
+    pipe: Any, methods: Sequence[Method], arguments: dict[str, Any], *, remembering: bool
+) -> Candidates:
+    """What the methods of a call say of candidates, where the call can be made of some: its images
+    start from noise of their own, and there are several of one prompt, or earlier ones.
+    """
+    steps, several = arguments.get("num_inference_steps"), _several_of_one_prompt(arguments)
+    count = (
+        max((m.candidates_for(steps) for m in methods), default=1) if isinstance(steps, int) else 1
+    )
+    chosen = count > 1 and (several or remembering) and arguments.get("latents") is None
+    if not chosen or "generator" not in Host(pipe).parameters:
+        return Candidates(count=1)
+    return Candidates(count=count, objective="log-determinant")
+
+
+def _several_of_one_prompt(arguments: dict[str, Any]) -> bool:
+    asked = [arguments.get(name) for name in ("prompt", "prompt_embeds", "class_labels")]
+    given = next((value for value in asked if value is not None), None)
+    texts = list(given) if isinstance(given, list | tuple) else None
+    repeated = texts is not None and len(set(map(repr, texts))) < len(texts)
+    each = max(arguments.get(name) or 1 for name in ("num_images_per_prompt", "batch_size"))
+    return repeated or each > 1
 
 
 def pick(
@@ -111,6 +139,7 @@ def pick(
         generator=generators if images > 1 else generators[0],
         evaluations=assembled([part.made for part in rounds], choice),
         calls=sum(part.calls for part in rounds),
+        count=how.count,
     )
 
 

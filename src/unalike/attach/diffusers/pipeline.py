@@ -22,7 +22,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layers import Layers
 from unalike.attach.diffusers.padding import Padding
-from unalike.attach.diffusers.picking import Picked, pick, repeatable
+from unalike.attach.diffusers.picking import Picked, pick, repeatable, suggested
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, Replay
 from unalike.attach.diffusers.regions.places import Places
@@ -74,7 +74,7 @@ def guide(
     attempts: int = ATTEMPTS,
     prompt_encoder: PromptEncoder | None = None,
     groups: Sequence[int] | Tensor | None = None,
-    candidates: int | Candidates = 1,
+    candidates: int | Candidates | None = None,
 ) -> GuidedPipeline:
     """Attach guidance to a pipeline; call the result like the pipeline itself.
 
@@ -100,7 +100,8 @@ def guide(
             prompts do not tell.
         candidates: choose each image out of so many candidates by the first evaluations alone, as
             `choose` does; `Candidates` says how. The images of a prompt are chosen out of all
-            candidates of that prompt, unlike each other and unlike the memory.
+            candidates of that prompt, unlike each other and unlike the memory. None for as many as
+            the methods say, where they can be chosen: `Auto` says 4 in calls of few steps.
 
     Raises:
         UnsupportedError: for a pipeline without a scheduler, one whose scheduler has no x0 map, or
@@ -140,8 +141,8 @@ def guide(
                 "SPARKE(strength=0.05))"
             )
     require_stores("guide(pipe", memory, shield)
-    how = candidates if isinstance(candidates, Candidates) else Candidates(count=candidates)
-    if how.count > 1:
+    how = Candidates(count=candidates) if isinstance(candidates, int) else candidates
+    if how is not None and how.count > 1:
         require_seeds(pipe)
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)
     defaults = tuple(model_defaults(pipe).items())
@@ -170,7 +171,7 @@ class GuidedPipeline:
     Attributes:
         pipe: the pipeline.
         methods, memory, shield, embed, prompt_encoder, groups: as given to `guide`.
-        candidates: how images are chosen out of candidates.
+        candidates: how images are chosen out of candidates; None for what the methods say.
         policy: what is done with images inside the protected set.
         report: what the last call did; None before the first.
         latents: the final latents (B, …) of the last call, on the CPU, 0 for refused images; None
@@ -188,7 +189,7 @@ class GuidedPipeline:
         policy: Policy,
         prompt_encoder: encoders.Encoder | None,
         groups: Sequence[int] | Tensor | None,
-        candidates: Candidates,
+        candidates: Candidates | None,
     ) -> None:
         self.pipe = pipe
         self.methods = tuple(methods)
@@ -229,7 +230,7 @@ class GuidedPipeline:
         named = Host(self.pipe).named(args, kwargs)
         policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
-        picked = self._pick(named) if self.candidates.count > 1 else None
+        picked = self._pick(methods, named)
         if picked is not None:
             named = {**named, "generator": picked.generator}
             args, kwargs, redraw = (), named, Redraw(named) if policy.redraws else None
@@ -248,7 +249,7 @@ class GuidedPipeline:
         if first.finished:
             self._streams = first.streams
         if picked is not None:
-            report = report.chosen_from(self.candidates.count, picked.calls)
+            report = report.chosen_from(picked.count, picked.calls)
         self.report = report
         self.latents = (
             None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
@@ -334,11 +335,17 @@ class GuidedPipeline:
             session.unguided, session.reused = binding.unguided, replay.reused
             return session, final.returned(output)
 
-    def _pick(self, named: dict[str, Any]) -> Picked:
+    def _pick(self, methods: Sequence[Method], named: dict[str, Any]) -> Picked | None:
+        """The candidates that the call is made of; None where nothing is to be chosen."""
+        how = self.candidates
+        if how is None:
+            how = suggested(self.pipe, methods, named, remembering=self.memory is not None)
+        if how.count == 1:
+            return None
         return pick(
             self.pipe,
             named,
-            self.candidates,
+            how,
             memory=self.memory,
             models=self._known_models.names,
             guard=self._guard(named),
