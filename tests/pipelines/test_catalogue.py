@@ -135,3 +135,39 @@ def test_message_names_the_class_when_diffusers_has_it_not(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WonderPipeline"}))
     with pytest.raises(StoreError, match="is a WonderPipeline, which is no pipeline of diffusers"):
         pipeline_class(find(tmp_path))
+
+
+def test_flow_model_draws_the_same_once_saved_and_read_by_diffusers(tmp_path):
+    pipe = load("emoji-flow")
+    pipe.save_pretrained(tmp_path)
+    saved = diffusers.StableDiffusion3Pipeline.from_pretrained(
+        tmp_path, text_encoder_3=None, tokenizer_3=None
+    )
+    images = []
+    for own in (pipe, saved):
+        own.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        images.append(
+            own("red heart", num_inference_steps=2, max_sequence_length=1, generator=generator,
+                output_type="pt").images
+        )  # fmt: skip
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("name", ["emoji-turbo", "emoji-turbo-2", "emoji-turbo-1"])
+def test_distilled_model_is_emoji_with_a_lora(name):
+    pipe = load(name)
+    assert pipe.get_active_adapters() == [name]
+    pipe.disable_lora()
+    x, t, text = torch.randn(1, 16, 8, 8), torch.tensor([999]), torch.randn(1, 24, 128)
+    with torch.no_grad():
+        assert torch.equal(pipe.unet(x, t, text).sample, load("emoji").unet(x, t, text).sample)
+
+
+def test_shipped_model_without_its_lora_says_so(monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    row = replace(MODELS["emoji-turbo"], lora="emoji/turbo/none.safetensors")
+    monkeypatch.setitem(MODELS, "emoji-turbo", row)
+    with pytest.raises(StoreError, match="weights of the model 'emoji-turbo' are missing"):
+        load("emoji-turbo")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,10 @@ def export(work: Path, out: Path) -> int:
     replacing what is there, and return their size in bytes; the other parts are those of `emoji`.
     """
     pipe = assemble(work)
-    if out.exists():
-        shutil.rmtree(out)
     pipe.transformer.to(torch.float16).save_pretrained(out / "transformer")
     pipe.scheduler.save_pretrained(out / "scheduler")
     pipe.save_config(out)
-    return sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    return sum(f.stat().st_size for f in out.rglob("*") if f.suffix != ".md" and f.is_file())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

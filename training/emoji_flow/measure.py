@@ -13,7 +13,7 @@ from training.summary import summary
 from unalike.pipelines import load
 from unalike.pipelines.catalogue import MODELS
 
-SCALES = (1.0, 2.0, 3.0, 5.0)
+SCALES = (1.0, 2.0, 4.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

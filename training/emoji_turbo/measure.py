@@ -79,6 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "prompts": records,
             "summary": summary(records),
         }
-        for records in (one_to_many("emoji", scale, 25) for scale in (1.0, 3.0, 7.5))
+        for records in (one_to_many("emoji", scale, 25) for scale in (3.0, 7.5))
     ]
     given.out.write_text(json.dumps(record, indent=1) + "\n")
