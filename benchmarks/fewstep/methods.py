@@ -169,16 +169,28 @@ def _methods(*, few: bool) -> dict[str, tuple[str, list[Options]]]:
         ),
         AUTO: (
             "auto",
-            [
-                {},
-                {"strength": 0.2},
-                {"strength": 0.8},
-                {"strength": 1.2},
-                {"strength": 0.8, "eta": 0.0},
-                {"strength": 0.8, "noise_to_signal": 1.5},
-            ],
+            _AUTO_FEW if few else _AUTO_MANY,
         ),
     }
+
+
+_AUTO_FEW: list[Options] = [
+    {},
+    {"strength": 0.3},
+    {"strength": 0.5},
+    {"strength": 0.6},
+    {"eta": 0.0},
+    {"strength": 0.5, "eta": 0.0},
+]
+_AUTO_MANY: list[Options] = [
+    {},
+    {"strength": 0.2},
+    {"strength": 0.8},
+    {"strength": 1.2},
+    {"strength": 0.8, "eta": 0.0},
+    {"strength": 0.8, "noise_to_signal": 1.5},
+]
+"""Settings of `Auto` for few steps, and for many."""
 
 
 def _grid(name: str, values: tuple[float, ...], stops: tuple[float, ...]) -> list[Options]:
