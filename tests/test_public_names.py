@@ -15,6 +15,7 @@ NAMES = [
     "CADS",
     "Choice",
     "ContextualRepulsion",
+    "ContrastiveNoise",
     "CoupledNoise",
     "DAVE",
     "FirstStepBase",

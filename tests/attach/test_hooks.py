@@ -18,6 +18,7 @@ from unalike import (
     DAVE,
     SPARKE,
     ContextualRepulsion,
+    ContrastiveNoise,
     CoupledNoise,
     FirstStepBase,
     PinkNoise,
@@ -39,6 +40,8 @@ ACTIVE: dict[str, Method] = {
     "coupled": CoupledNoise(),
     "coupled over calls": CoupledNoise(size=3),
     "pink": PinkNoise(alpha=1.0),
+    "contrastive": ContrastiveNoise(rate=0.2),
+    "contrastive, model held": ContrastiveNoise(rate=0.2, through_model=False),
     "dave": DAVE(),
     "contextual": ContextualRepulsion(),
     "seedvariance": SeedVariance(),
@@ -47,6 +50,8 @@ IDLE: dict[str, Method] = {
     "coupled": CoupledNoise(strength=0),
     "coupled over calls": CoupledNoise(strength=0, size=3),
     "pink": PinkNoise(alpha=0),
+    "contrastive": ContrastiveNoise(iterations=0),
+    "contrastive, model held": ContrastiveNoise(rate=0, through_model=False),
     "dave": DAVE(strength=0),
     "contextual": ContextualRepulsion(strength=0),
     "seedvariance": SeedVariance(strength=0),
@@ -399,7 +404,7 @@ def test_error_says_what_a_function_does_not_show_when_a_method_needs_it(
             attach()
 
 
-@pytest.mark.parametrize("hook", ["coupled", "pink"])
+@pytest.mark.parametrize("hook", ["coupled", "pink", "contrastive"])
 @pytest.mark.parametrize("settings", [{"start": 0.5}, {"stop": 0.5}, {"every": 2}, {"limit": 0.5}])
 def test_error_names_the_option_when_it_has_no_effect(hook: str, settings: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=rf"{next(iter(settings))} is .*; leave it out"):
@@ -465,3 +470,83 @@ def test_noise_of_tokens_is_a_share_of_their_own_deviation() -> None:
     )
     share = (noise != 0).float().mean(dim=1)
     torch.testing.assert_close(share, torch.full((3,), 0.25), atol=2e-2, rtol=0)
+
+
+@every_host
+def test_prediction_of_a_noise_is_that_of_the_call_and_has_its_gradient(
+    pipelines: Pipelines, name: str
+) -> None:
+    """The gradient through the model by a difference of two calls; held, it is another one."""
+    pipe, asked, seen = pipelines(name), [], []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Asks(Method):
+        name: ClassVar[str] = "asks"
+        reads_predictions: ClassVar[bool] = True
+
+        def initial_noise(self, noise: Tensor, context: Context) -> None:
+            assert context.predict is not None
+            draw = torch.Generator().manual_seed(0)
+            with torch.enable_grad():
+                leaf = noise.clone().requires_grad_()
+                x0 = context.predict(leaf, True)
+                weights = torch.randn(x0.shape, generator=draw)
+                (gradient,) = torch.autograd.grad((weights * x0).sum(), leaf)
+                (held,) = torch.autograd.grad((weights * context.predict(leaf, False)).sum(), leaf)
+            along = gradient / gradient.norm()
+            ends = [context.predict(leaf + e * along, True).detach() for e in (1e-2, -1e-2)]
+            slope = (weights * (ends[0] - ends[1])).sum() / 2e-2
+            asked.append((x0.detach(), slope, gradient.norm(), (held - gradient).norm()))
+
+        def x0_delta(self, x0: Tensor, context: Context) -> None:
+            seen.append(x0)
+
+    plain, guided = drawn(pipe, name), guide(pipe, Asks())
+    assert torch.equal(drawn(guided, name), plain)
+    ((x0, slope, gradient, difference),) = asked
+    torch.testing.assert_close(x0, seen[0])
+    assert float(slope) == pytest.approx(float(gradient), rel=0.05)
+    assert difference > 1e-3 * gradient
+    assert guided.report is not None
+    assert guided.report.calls == (4 + 4) * 4
+
+
+def test_first_predictions_of_a_prompt_differ_more_when_noises_are_optimized(sd: Any) -> None:
+    def alike(*methods: Method) -> float:
+        seen: list[Tensor] = []
+
+        @dataclass(frozen=True, kw_only=True)
+        class Looks(Method):
+            name: ClassVar[str] = "looks"
+
+            def x0_delta(self, x0: Tensor, context: Context) -> None:
+                seen.append(x0)
+
+        guide(sd, *methods, Looks())(**prompted("sd", ["cat"], 3), generator=seeded(3))
+        f = torch.nn.functional.avg_pool2d(seen[0], 2).flatten(1)
+        f = f / f.norm(dim=1, keepdim=True)
+        return float((f @ f.T).sum() - 3) / 6
+
+    assert alike(ContrastiveNoise(rate=0.2)) < alike() - 0.05
+
+
+def test_error_says_to_leave_latents_out_when_noises_are_to_be_optimized(sd: Any) -> None:
+    with pytest.raises(UnsupportedError, match=r"ContrastiveNoise: .*leave latents out"):
+        guide(sd, ContrastiveNoise())(**prompted("sd", ["cat"], 2), latents=torch.zeros(2, 4, 8, 8))
+
+
+def test_error_says_that_there_is_no_gradient_when_the_model_hides_it(
+    sd: Any,
+) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Cut(ContrastiveNoise):
+        """Sees the predictions of a model that hides its gradient."""
+
+        def initial_noise(self, noise: Tensor, context: Context) -> Tensor | None:
+            own = context.predict
+            assert own is not None
+            context.predict = lambda noise, through_model: own(noise, through_model).detach()
+            return super().initial_noise(noise, context)
+
+    with pytest.raises(UnsupportedError, match="has no gradient in its starting noise"):
+        guide(sd, Cut())(**prompted("sd", ["cat"], 2))

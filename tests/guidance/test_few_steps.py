@@ -18,7 +18,7 @@ WINDOWS = [
     for stop in range(start + 1, 21)
     for every in (1, 2, 3, 7)
 ]
-WINDOWED = [name for name in METHODS if name not in ("coupled", "pink")]
+WINDOWED = [name for name in METHODS if name not in ("coupled", "pink", "contrastive")]
 """Those that act at steps; the others act once, before the first."""
 
 

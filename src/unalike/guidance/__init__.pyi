@@ -6,6 +6,7 @@ from unalike.guidance.cads import CADS as CADS
 from unalike.guidance.context import Context as Context
 from unalike.guidance.context import Layer as Layer
 from unalike.guidance.contextual_repulsion import ContextualRepulsion as ContextualRepulsion
+from unalike.guidance.contrastive_noise import ContrastiveNoise as ContrastiveNoise
 from unalike.guidance.coupled_noise import CoupledNoise as CoupledNoise
 from unalike.guidance.dave import DAVE as DAVE
 from unalike.guidance.first_step_base import FirstStepBase as FirstStepBase

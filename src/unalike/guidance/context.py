@@ -72,6 +72,9 @@ class Context:
         deterministic_first_order: whether the step is `next_alpha · x0 + next_sigma · noise` with
             the noise that `x_t` and x0 imply, so that part of it can be renewed; False for solvers
             that remember earlier predictions or add noise of their own.
+        predict: for `initial_noise`, from starting noises (B, …) to the first predictions x0 that
+            the pipeline makes of them, differentiable; `predict(noise, through_model)` says whether
+            through the model, or with its output held. None where the host cannot.
         padding: (B, L) bool, which of the `L` tokens of the prompts are padding; None where that is
             not known.
         state: this method's own storage, empty at the start of a run.
@@ -92,6 +95,7 @@ class Context:
     masks: Callable[[Any], Tensor] | None = None
     generators: Sequence[torch.Generator] = ()
     deterministic_first_order: bool = False
+    predict: Callable[[Tensor, bool], Tensor] | None = None
     padding: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
     stream: dict[str, Any] = field(default_factory=dict)

@@ -26,6 +26,7 @@ ENTRIES: dict[str, str] = {
     "interval": "unalike.guidance.interval:IntervalGuidance",
     "coupled": "unalike.guidance.coupled_noise:CoupledNoise",
     "pink": "unalike.guidance.pink_noise:PinkNoise",
+    "contrastive": "unalike.guidance.contrastive_noise:ContrastiveNoise",
     "dave": "unalike.guidance.dave:DAVE",
     "contextual": "unalike.guidance.contextual_repulsion:ContextualRepulsion",
     "firststep": "unalike.guidance.first_step_base:FirstStepBase",

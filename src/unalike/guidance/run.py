@@ -80,6 +80,7 @@ class Run:
         generators: for methods that draw random numbers, one for each image.
         padding: (B, L) bool, which tokens of the prompts are padding, or None.
         streams: for each method what it stored in earlier runs; changed by this one.
+        predict: as in `Context`.
 
     Attributes:
         steps: the number of model evaluations, as the last call told it.
@@ -99,6 +100,7 @@ class Run:
         generators: Sequence[torch.Generator] = (),
         padding: Tensor | None = None,
         streams: Sequence[dict[str, Any]] | None = None,
+        predict: Callable[[Tensor, bool], Tensor] | None = None,
     ) -> None:
         self.methods = tuple(methods)
         self.steps = 0
@@ -110,6 +112,7 @@ class Run:
         self.masks = masks
         self.generators = generators
         self.padding = padding
+        self.predict = predict
         self.streams = [{} for _ in self.methods] if streams is None else list(streams)
         self.traces = [Trace(m.name) for m in self.methods]
         self._states: list[dict[str, Any]] = [{} for _ in self.methods]
@@ -303,6 +306,7 @@ class Run:
             images=self.images,
             masks=self.masks,
             generators=self.generators,
+            predict=self.predict,
             padding=self.padding,
             state={} if i is None else self._states[i],
             stream={} if i is None else self.streams[i],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,7 @@ def evaluate(
     *,
     encoder: Encoder | None = None,
     groups: Sequence[int] | Tensor | None = None,
+    changed: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
 ) -> Evaluated:
     """Run a pipeline until it has been evaluated `step` times, and stop before the scheduler's
     next step.
@@ -108,6 +109,7 @@ def evaluate(
         step: how many evaluations; "auto" as in `evaluations`.
         encoder: embeds the prompts in place of the pipeline's text encoder.
         groups: as of `guide`.
+        changed: open while the stand-in that it is given runs.
 
     Raises:
         OptionError: for more evaluations than the call has.
@@ -127,6 +129,7 @@ def evaluate(
             Binding(own, watch),
             prompts,
             recorder,
+            changed(own),
         ):
             own(**quiet)
     except _Stop:

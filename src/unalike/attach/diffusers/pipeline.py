@@ -16,6 +16,7 @@ from unalike.attach.diffusers.denoiser_hook import Denoiser
 from unalike.attach.diffusers.embedding import Embed
 from unalike.attach.diffusers.evaluation import require_seeds
 from unalike.attach.diffusers.final_latents import FinalLatents
+from unalike.attach.diffusers.first_prediction import FirstPrediction
 from unalike.attach.diffusers.guards import guard_of, require_fitting_shield, require_stores
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
@@ -316,6 +317,7 @@ class GuidedPipeline:
             randomness=Randomness(named.get("generator")),
             places=places,
             streams=self._streams if keep else None,
+            predict=self._predict(methods, named),
         )
         with (
             places,
@@ -352,6 +354,12 @@ class GuidedPipeline:
             encoder=self.prompt_encoder,
             groups=self.groups,
         )
+
+    def _predict(self, methods: Sequence[Method], named: dict[str, Any]) -> FirstPrediction | None:
+        """Predicts what the call makes of a starting noise, for the methods that ask for it."""
+        asking = [m for m in methods if getattr(m, "reads_predictions", False)]
+        own = named.get("latents") is None
+        return FirstPrediction(self.pipe, named, asking) if asking and own else None
 
     def _guard(self, named: dict[str, Any]) -> Guard | None:
         """The guard that measures the latents of this call against the shield."""

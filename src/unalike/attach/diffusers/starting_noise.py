@@ -6,18 +6,25 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.scoped import rebound, set_call
-from unalike.attach.run.session import Session
 from unalike.errors import UnsupportedError
 from unalike.guidance.method import Method
 
 _DRAW = "randn_tensor"
+
+
+class Starts(Protocol):
+    """Gives a starting noise."""
+
+    def start(self, noise: Tensor) -> Tensor | None:
+        """The noise in place of `noise` (B, …); None to leave it."""
+        ...
 
 
 class StartingNoise:
@@ -34,16 +41,20 @@ class StartingNoise:
         pipe: the pipeline of this call alone, from `own_pipeline`.
         methods: nothing is changed where none of them has `initial_noise`.
         session: asks the methods.
+        gradients: whether the call is to be differentiated in the noise.
 
     Raises:
         UnsupportedError: on entering for a pipeline that draws its noise in another way; from the
             call where it draws several.
     """
 
-    def __init__(self, pipe: Any, methods: Sequence[Method], session: Session) -> None:
+    def __init__(
+        self, pipe: Any, methods: Sequence[Method], session: Starts, *, gradients: bool = False
+    ) -> None:
         self._pipe = pipe
         self._names = [type(m).__name__ for m in methods if m.defines("initial_noise")]
         self._session = session
+        self._gradients = gradients
 
     def __enter__(self) -> StartingNoise:
         if not self._names:
@@ -52,6 +63,8 @@ class StartingNoise:
         prepare, body = host.part("prepare_latents"), inspect.unwrap(host.call)
         if inspect.ismethod(prepare) and _draws(prepare.__func__):
             self._pipe.prepare_latents = MethodType(self._prepared(prepare.__func__), self._pipe)
+            if self._gradients:
+                set_call(self._pipe, body)
         elif prepare is None and _draws(body):
             set_call(self._pipe, self._called(body))
         else:
@@ -86,10 +99,10 @@ class StartingNoise:
     def _called(self, own: FunctionType) -> Callable[..., Any]:
         """The call, whose decorators are gone, with the methods' noise."""
 
-        @torch.no_grad()
         @functools.wraps(own)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._drawing(own, drawn=False)(*args, **kwargs)
+            with torch.set_grad_enabled(self._gradients):
+                return self._drawing(own, drawn=False)(*args, **kwargs)
 
         return call
 

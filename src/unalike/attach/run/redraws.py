@@ -126,7 +126,7 @@ class Redraws:
             methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
             unguided=first.unguided,
-            calls=sum(s.steps - s.reused for s in self._sessions) * self.images,
+            calls=sum(s.steps + s.predictions - s.reused for s in self._sessions) * self.images,
             reused=first.reused,
         )
 

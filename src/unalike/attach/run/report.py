@@ -141,8 +141,9 @@ class Report:
             `radius_source`, how an automatic radius was found; None without one.
         unguided: names of schedulers that the pipeline stepped besides its own, such as those of a
             prior or of a video's sound: what they draw was neither guided nor measured.
-        calls: evaluations of one image by the model, in all: those of candidates and of images that
-            were drawn again too. With classifier-free guidance both halves are one.
+        calls: evaluations of one image by the model, in all: those of candidates, of images that
+            were drawn again, and those that methods ask for before the first step, too. With
+            classifier-free guidance both halves are one.
         candidates: how many candidates each image was chosen from; 1 where it was not.
         reused: how many of the first evaluations were taken over from the chosen candidates, so
             that they cost nothing again.

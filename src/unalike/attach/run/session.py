@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,12 +63,14 @@ class Session:
             None for torch's global generator.
         places: finds the regions of the methods in the latents; None where there are none to find.
         streams: for each method what it stored in earlier calls; this run changes copies.
+        predict: as in `Context`.
 
     Attributes:
         space: the latent space and that of the prompt embeddings, as `Memory` names them.
         steps: number of model evaluations so far.
         decoded: whether the final latents were read where they are decoded or returned.
         unguided: names of schedulers whose steps were not guided.
+        predictions: number of model evaluations for `predict`, before the first step.
         reused: number of model evaluations that were known before.
     """
 
@@ -85,6 +87,7 @@ class Session:
         randomness: Randomness | None = None,
         places: Places | None = None,
         streams: Sequence[dict[str, Any]] | None = None,
+        predict: Callable[[Tensor, bool], Tensor] | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._models = models
@@ -96,6 +99,8 @@ class Session:
         self._randomness = randomness or Randomness()
         self._places = places
         self._streams = [{} for _ in methods] if streams is None else streams
+        self._predict = None if predict is None else self._counted(predict)
+        self.predictions = 0
         self.unguided: list[str] = []
         self.reused = 0
         self.decoded = False
@@ -332,10 +337,20 @@ class Session:
             groups=conditions.groups,
             generators=self._randomness.generators(sample[: conditions.images]),
             streams=[dict(stream) for stream in self._streams],
+            predict=self._predict,
         )
         self._condition(run, conditions, sample.device)
         self._run = run
         return run
+
+    def _counted(
+        self, predict: Callable[[Tensor, bool], Tensor]
+    ) -> Callable[[Tensor, bool], Tensor]:
+        def counted(noise: Tensor, through_model: bool) -> Tensor:
+            self.predictions += 1
+            return predict(noise, through_model)
+
+        return counted
 
     def _condition(self, run: Run, conditions: Conditions, device: torch.device) -> None:
         """Tell the run what is known of its prompts."""
