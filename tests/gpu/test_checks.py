@@ -18,7 +18,7 @@ from tests.gpu import models
 from tests.gpu.conftest import Setting
 from torch import Tensor
 
-from unalike.attach import guide
+from unalike.attach import Candidates, choose, guide
 from unalike.guidance.auto import Auto
 from unalike.guidance.cads import CADS
 from unalike.guidance.sparke import SPARKE
@@ -99,6 +99,41 @@ def test_latents_change_and_the_cost_is_recorded_when_guided(
     measured(f"{what}: guidance adds to a step", (total - plain) * step, "ms")
     if torch.cuda.is_available():
         measured(f"{what}: most memory so far", torch.cuda.max_memory_allocated() / 1e9, "GB")
+
+
+def test_chosen_seeds_cost_their_evaluations_and_draw_the_pipelines_own_images(
+    pipe: Any, name: str, setting: Setting, measured: Measured
+) -> None:
+    """The drawing takes the first evaluation of the chosen candidates over."""
+    side = models.SIZES[name][setting.size]["side"]
+    arguments = {"height": side, "width": side, "num_inference_steps": setting.steps}
+
+    def chosen() -> Any:
+        return choose(
+            pipe, "cat", num=IMAGES, candidates=4 * IMAGES, step=1, batch_size=IMAGES, **arguments
+        )
+
+    choice = chosen()
+    assert choice.calls == 4 * IMAGES
+    assert choice.latents.isfinite().all()
+    assert len(set(choice.seeds)) == IMAGES
+    assert chosen().seeds == choice.seeds
+    guided = guide(pipe, candidates=Candidates(count=2, step=1))
+    drawn = latents(guided, name, setting)
+    report = guided.report
+    assert report is not None
+    assert (report.calls, report.reused) == (IMAGES * (1 + setting.steps), 1)
+    seeds = [torch.Generator().manual_seed(image.seed or 0) for image in report.images]
+    call = {"prompt": ["cat"] * IMAGES, "generator": seeds, "output_type": "latent", **arguments}
+    plain = pipe(**call).images.cpu()
+    torch.testing.assert_close(drawn.float(), plain.float(), atol=0.05, rtol=0.05)
+    draw, choosing = timed(lambda: latents(pipe, name, setting)), timed(chosen)
+    picking = timed(lambda: latents(guided, name, setting))
+    measured(f"{name}: choose {IMAGES} of {4 * IMAGES} seeds", choosing, "s")
+    measured(f"{name}: draw {IMAGES} images in {setting.steps} steps", draw, "s")
+    measured(f"{name}: the same, each of 2 candidates", picking, "s")
+    if torch.cuda.is_available():
+        measured(f"{name}: most memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
 
 
 def test_images_are_those_of_the_pipeline_when_generate_draws_them(

@@ -10,7 +10,7 @@ from tests.hosts.families import FAMILIES
 from tests.hosts.family import WARNINGS, Family, class_labels
 from torch import Tensor
 
-from unalike.attach import choose, guide
+from unalike.attach import Candidates, choose, guide
 from unalike.guidance.context import Context
 from unalike.guidance.method import Method
 
@@ -81,3 +81,19 @@ def test_each_prompt_gets_its_seeds_when_there_are_several(family: Family, read:
     names = ["0", "1"] if family.ask is class_labels else prompts
     assert [chosen.prompt for chosen in together.prompts] == names
     assert together.calls == 6
+
+
+@every_family
+def test_images_are_those_of_the_reported_seeds_when_a_call_chooses(family: Family, read: Read):
+    pipe = read(family)
+    guided = guide(pipe, candidates=Candidates(count=2, step=1))
+    drawn = family.call(guided, ["cat"], 2)
+    report = guided.report
+    assert report is not None
+    seeds = [torch.Generator().manual_seed(image.seed or 0) for image in report.images]
+    assert len({image.seed for image in report.images}) == 2
+    arguments = {**family.arguments, **family.ask(["cat"], 2), "num_inference_steps": family.steps}
+    plain = family.output(pipe(**arguments, generator=seeds))
+    torch.testing.assert_close(drawn, plain, atol=2e-3, rtol=1e-3)
+    assert report.calls == 2 * 2 + 2 * (report.steps - report.reused)
+    assert report.reused == int("lists and not as batches" not in " ".join(family.limits))
