@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.base import table
 from benchmarks.fewstep.figures import FIGURE
-from benchmarks.fewstep.methods import PLAIN, SETTINGS
+from benchmarks.fewstep.methods import FIRST_STEP, PLAIN, SETTINGS
 from benchmarks.fewstep.models import MODELS
 from benchmarks.fewstep.results import (
     HARM,
@@ -35,7 +35,8 @@ def page(folder: Path) -> str:
     parts = [
         "## Few steps and small groups of images",
         "`python -m benchmarks fewstep`",
-        f"Every method has the same number of settings ({SETTINGS}), tried on validation prompts "
+        f"Every method has the same number of settings ({SETTINGS}; {FIRST_STEP}, which has no "
+        "strength, one for each number of first steps), tried on validation prompts "
         f"in groups of {TUNED} images. Of each the setting with the largest coverage there is "
         f"reported, among those whose precision was at most {100 * ROOM:.0f} point below that of "
         "plain sampling; where there is none, the most precise one, marked with an asterisk. "
@@ -44,7 +45,8 @@ def page(folder: Path) -> str:
         f"prompts whose precision falls by more than {100 * HARM:.0f} points; plain sampling with "
         "other seeds says how much of that is chance. *Similarity* is the mean cosine of the "
         "judge's features of two images of a group: 1 for equal images. *Calls* are evaluations "
-        "of the denoiser for an image, counted while it ran, beside those of plain sampling. *At "
+        "of the denoiser for an image, counted while it ran, beside those of plain sampling; that "
+        "ContrastiveNoise differentiates some of them is not counted. *At "
         "equal calls* is the ratio of distinct right images to those that plain sampling is "
         "expected to find when it spends the same evaluations on more random images. Intervals "
         "are 95%, by a paired bootstrap over prompts.",

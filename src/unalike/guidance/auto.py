@@ -132,8 +132,9 @@ class Auto(Method):
         return self.candidates if wanted and steps <= FEW_STEPS else 1
 
     def renewal(self, context: Context) -> float:
-        """`eta`, but for the first of few steps; 0 with the strength 0."""
-        pushed = context.step == 0 and context.steps <= FEW_STEPS
+        """`eta`, but for the first of few steps where that pushes; 0 with the strength 0."""
+        apart = self.batch or self.memory
+        pushed = apart and context.step == 0 and context.steps <= FEW_STEPS
         return self.eta if self.strength > 0 and not pushed else 0.0
 
     def without_renewal(self) -> Self:
