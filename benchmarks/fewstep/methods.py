@@ -62,7 +62,7 @@ def families(model: Model) -> dict[str, list[Trial]]:
         found["IntervalGuidance"] = _tuned(model, "IntervalGuidance", "interval", _intervals())
     if model.steps > 1:
         etas = [0.2, 0.4, 0.55, 0.7, 0.85, 1.0]
-        apart = {"batch": False, "memory": False}
+        apart = {"batch": False, "memory": False, "candidates": 1}
         found[ANCESTRAL] = _tuned(model, ANCESTRAL, "auto", [{"eta": e, **apart} for e in etas])
     for family, (method, settings) in _methods(few=model.few).items():
         found[family] = _tuned(model, family, method, settings)
@@ -145,6 +145,13 @@ def _methods(*, few: bool) -> dict[str, tuple[str, list[Options]]]:
             [{"strength": strength} for strength in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)],
         ),
         "PinkNoise": ("pink", [{"alpha": a} for a in (0.05, 0.1, 0.2, 0.3, 0.45, 0.6)]),
+        "ContrastiveNoise": (
+            "contrastive",
+            [
+                {"rate": rate, "through_model": through}
+                for rate, through in product((0.02, 0.05, 0.1), (False, True))
+            ],
+        ),
         "ContextualRepulsion": ("contextual", _grid("strength", *contextual)),
         "DAVE": (
             "dave",
