@@ -45,9 +45,9 @@ class Model:
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
-        Model("emoji-turbo-1", "emoji-turbo-1", steps=1, lora=True),
-        Model("emoji-turbo-2", "emoji-turbo-2", steps=2, lora=True),
-        Model("emoji-turbo", "emoji-turbo", steps=4, lora=True),
+        Model("emoji-turbo-1", "emoji-turbo-1", steps=1, scale=1.0, lora=True),
+        Model("emoji-turbo-2", "emoji-turbo-2", steps=2, scale=1.0, lora=True),
+        Model("emoji-turbo", "emoji-turbo", steps=4, scale=1.0, lora=True),
         Model("emoji-flow-4", "emoji-flow", steps=4),
         Model("emoji-flow-8", "emoji-flow", steps=8),
         Model("emoji-flow-28", "emoji-flow", steps=28),

@@ -61,6 +61,8 @@ class Results:
     @property
     def complete(self) -> list[int]:
         """The sizes of the groups in which all methods were tested; none before the run's end."""
+        if PLAIN not in self.families:
+            return []
         keys = [self.precise(family).key for family in self.families]
         sizes = {row["size"] for row in self.test}
         return sorted(s for s in sizes if all((key, s) in self._tested for key in keys))
