@@ -107,7 +107,7 @@ def test_images_change_and_groups_are_right_when_guided(pipelines: Pipelines, na
         (3, 1),
     ]
     assert all(
-        image.active["sparke"] == 1.0 and image.nearest is not None for image in report.images
+        image.active["sparke"] == 0.75 and image.nearest is not None for image in report.images
     )
 
 

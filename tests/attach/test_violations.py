@@ -231,7 +231,7 @@ def test_the_other_is_moved_when_one_cannot_be(sd: Any, monkeypatch: pytest.Monk
     arguments, memory = prompted("sd", ["cat"], 2), Memory()
     plain = sd(**arguments, generator=seeded(2)).images
     monkeypatch.setattr(
-        import_module("unalike.attach.diffusers.pipeline"), "LatentGuard", OneCannotMove
+        import_module("unalike.attach.diffusers.guards"), "LatentGuard", OneCannotMove
     )
     guided = guide(sd, shield=shield_around(sd, plain, 0.5), memory=memory)
     with pytest.raises(RefusedError, match="There is no way out") as caught:

@@ -79,7 +79,7 @@ def test_help_names_no_python_types_when_a_command_has_arguments(unalike, comman
     ("line", "offered"),
     [
         ("unalike gen", {"generate"}),
-        ("unalike generate --method s", {"sparke", "spell"}),
+        ("unalike generate --method s", {"sparke", "spell", "seedvariance"}),
         ("unalike generate --on-violation re", {"regenerate", "refuse"}),
         ("unalike cite sp", {"sparke", "spell"}),
     ],

@@ -19,6 +19,7 @@ from unalike.runs.shield.settings import BuildSettings
 
 BASES = {
     "generate": ["cat"],
+    "seeds": ["cat"],
     "score": ["images"],
     "shield build": ["images", "--out", "new", "--space", "pixels"],
     "shield add": ["set", "images"],
@@ -35,6 +36,8 @@ FREE = {"--strength"}
 ALLOWED = {
     ("generate", "--prompt", "no such thing"),
     ("generate", "--prompt", "a" * 300),
+    ("seeds", "--prompt", "no such thing"),
+    ("seeds", "--prompt", "a" * 300),
     ("shield build", "--prompt", "no such thing"),
     ("shield build", "--prompt", "a" * 300),
 }

@@ -21,7 +21,7 @@ from training import options
 from training.emoji.text import CaptionSampler, entry_weights
 from training.loop import Checkpoint, Recipe, fit
 from unalike.models.emoji.data import entries, load_images
-from unalike.models.emoji.few_step import flow_parts
+from unalike.pipelines.flow_parts import flow_parts
 from unalike.pipelines import load
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())

@@ -12,7 +12,7 @@ import torch
 from training import options
 from training.emoji_flow.denoiser import build, scheduler
 from training.loop import Checkpoint
-from unalike.models.emoji.few_step import flow_parts
+from unalike.pipelines.flow_parts import flow_parts
 from unalike.pipelines import load
 
 FOLDER = options.SHIPPED / "emoji" / "flow"

@@ -68,7 +68,7 @@ def seeds(
         seed=seed,
         steps=steps,
         guidance_scale=guidance_scale,
-        step=int(step) if step.isdecimal() else step,
+        step=int(step) if step.isdecimal() and len(step) <= 9 else step,
         objective=objective,
         quality=quality,
         weight=weight,

@@ -196,7 +196,7 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
 
 def _shared_parts(row: Model, options: Mapping[str, Any]) -> dict[str, Any]:
     """The components that a shipped model borrows of its base, in its precision."""
-    from unalike.models.emoji.few_step import flow_parts
+    from unalike.pipelines.flow_parts import flow_parts
 
     precision = {name: options[name] for name in ("dtype", "torch_dtype") if name in options}
     return flow_parts(load(row.base or "", **precision))

@@ -184,7 +184,7 @@ def test_methods_of_both_kinds_compose(pipelines: Pipelines) -> None:
     for fewer in ((CADS(), NEVER), (CADS(), SPARKE(strength=0.1)), (NEVER, SPARKE(strength=0.1))):
         assert not torch.allclose(images, drawn(guide(pipe, *fewer), arguments, 2))
     assert guided.report is not None
-    assert guided.report.images[0].active == {"cads": 0.5, "interval": 1.0, "sparke": 1.0}
+    assert guided.report.images[0].active == {"cads": 0.5, "interval": 1.0, "sparke": 0.75}
 
 
 def test_nothing_happens_when_outside_the_window(pipelines: Pipelines) -> None:

@@ -316,7 +316,7 @@ class GuidedPipeline:
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             randomness=Randomness(named.get("generator")),
             places=places,
-            streams=self._streams if keep else None,
+            streams=self._streams if keep and len(self._streams) == len(methods) else None,
             predict=self._predict(methods, named),
         )
         with (
