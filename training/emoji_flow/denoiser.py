@@ -21,8 +21,8 @@ from training import options
 from training.emoji.text import CaptionSampler, entry_weights
 from training.loop import Checkpoint, Recipe, fit
 from unalike.models.emoji.data import entries, load_images
-from unalike.pipelines.flow_parts import flow_parts
 from unalike.pipelines import load
+from unalike.pipelines.flow_parts import flow_parts
 
 CONFIG = json.loads((Path(__file__).parent / "train.json").read_text())
 

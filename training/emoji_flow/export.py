@@ -12,8 +12,8 @@ import torch
 from training import options
 from training.emoji_flow.denoiser import build, scheduler
 from training.loop import Checkpoint
-from unalike.pipelines.flow_parts import flow_parts
 from unalike.pipelines import load
+from unalike.pipelines.flow_parts import flow_parts
 
 FOLDER = options.SHIPPED / "emoji" / "flow"
 
