@@ -15,7 +15,7 @@ core := guidance metrics scores shields test_kernels.py test_memory.py test_tens
 
 .PHONY: demo test check coverage wheel bench
 demo: $(VENV)/.installed
-	@$(bin)/unalike generate heart "thumbs up" --compare --out $(OUT) --overwrite
+	@$(bin)/unalike generate "thumbs up" farmer --model emoji-turbo --num 8 --compare --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-dev
 	@$(pytest)

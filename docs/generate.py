@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the repository
+
+from docs.cards import flow_tables, turbo_tables
 
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
@@ -104,9 +106,17 @@ def pages() -> dict[Path, str]:
         DIGITS / "README.md": filled(
             (DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)
         ),
+        EMOJI / "turbo" / "README.md": card_of("turbo", turbo_tables),
+        EMOJI / "flow" / "README.md": card_of("flow", flow_tables),
         readme: filled(readme.read_text("utf-8"), results),
         scoring: filled(scoring.read_text("utf-8"), scores),
     }
+
+
+def card_of(name: str, tables: Callable[[Any], dict[str, str]]) -> str:
+    """The card of one of emoji's descendants, with the tables of its measurements."""
+    record = json.loads((TRAINING / f"emoji_{name}" / "record.json").read_text("utf-8"))
+    return filled((EMOJI / name / "README.md").read_text("utf-8"), tables(record))
 
 
 def filled(page: str, tables: Mapping[str, str]) -> str:

@@ -6,9 +6,11 @@ None of the samples is picked: the seeds are the first ones.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -20,10 +22,11 @@ from training.digits.measure import draw as draw_digits
 from training.emoji.measure import draw
 from unalike.models import digits
 from unalike.models.emoji.data import captions, entries, load_images
+from unalike.pipelines.catalogue import MODELS
 from unalike.pipelines.loading import load
 
 PICTURES = Path(__file__).parent / "pictures"
-COMPARED = ("farmer", "thumbs up", "hat", "car")
+COMPARED = ("thumbs up", "farmer", "police officer", "train")
 HEADS = (
     "heart", "cat", "flag", "clock", "bird", "fruit", "face", "person running", "animal", "drink",
     "car", "zodiac", "kiss", "police officer",
@@ -32,24 +35,49 @@ SEEDS = 12
 
 
 def compare(pipe: Any) -> Image.Image:
-    """Eight seeds of each prompt: unguided at guidance scale 7.5, and `Auto` at its default, 2."""
+    """Eight images of each prompt in four steps: plain, and with `Auto`, both from seeds 0 to 7."""
     guided = unalike.guide(pipe, unalike.Auto())
     sides = [
-        [draw(call, [prompt] * 8, seed=0, guidance_scale=scale, steps=20) for prompt in COMPARED]
-        for call, scale in ((pipe, 7.5), (guided, 2.0))
+        [draw(call, [prompt] * 8, seed=0, guidance_scale=1.0, steps=4) for prompt in COMPARED]
+        for call in (pipe, guided)
     ]
     left = sheet(COMPARED, sides[0], label=100)
     right = sheet([""] * len(COMPARED), sides[1], label=24)
     page = Image.new("RGB", (left.width + right.width, left.height + 28), "white")
     font = ImageFont.load_default(size=15)
     for part, x, title in (
-        (left, 0, "unguided, guidance scale 7.5"),
-        (right, left.width, "Auto, guidance scale 2"),
+        (left, 0, "plain, 4 steps"),
+        (right, left.width, "Auto, 4 steps"),
     ):
         page.paste(part, (x, 28))
         pen = ImageDraw.Draw(page)
         pen.text((x + (100 if x == 0 else 24), 4), title, "#1b1b1f", font)
     return page
+
+
+def few_step() -> Image.Image:
+    """Eight seeds of each head word in four, two and one steps."""
+    rows: list[list[Tensor]] = []
+    for name in ("emoji-turbo", "emoji-turbo-2", "emoji-turbo-1"):
+        pipe = quiet(name)
+        steps = MODELS[name].steps
+        rows.append([draw(pipe, [p] * 8, seed=0, guidance_scale=1.0, steps=steps) for p in HEADS])
+    gap = torch.ones(1, *rows[0][0].shape[1:])
+    return sheet(HEADS, [torch.cat([a, gap, b, gap, c]) for a, b, c in zip(*rows, strict=True)])
+
+
+def flow() -> Image.Image:
+    """Eight seeds of each head word."""
+    call = partial(quiet("emoji-flow"), **MODELS["emoji-flow"].arguments)
+    rows = [draw(call, [p] * 8, seed=0, guidance_scale=3.0, steps=28) for p in HEADS]
+    return sheet(HEADS, rows)
+
+
+def quiet(name: str) -> Any:
+    """A shipped model without its progress bar."""
+    pipe = load(name)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def heads(pipe: Any, guidance_scale: float) -> Image.Image:
@@ -111,17 +139,16 @@ def sheet(
 def main() -> None:
     """Draw and save all of them."""
     PICTURES.mkdir(exist_ok=True)
-    pipe = load("emoji")
-    pipe.set_progress_bar_config(disable=True)
+    pipe = quiet("emoji")
     pages = {
-        "compare": compare(pipe),
+        "compare": compare(quiet("emoji-turbo")),
+        "turbo": few_step(),
+        "flow": flow(),
         "heads-cfg3": heads(pipe, 3.0),
         "heads-cfg7.5": heads(pipe, 7.5),
         "names": names(pipe),
     }
-    pipe = load("digits")
-    pipe.set_progress_bar_config(disable=True)
-    pages["digits"] = handwriting(pipe)
+    pages["digits"] = handwriting(quiet("digits"))
     for name, page in pages.items():
         page.save(PICTURES / f"{name}.png", optimize=True)
 

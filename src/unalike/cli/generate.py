@@ -45,7 +45,7 @@ def generate(
         str, _flag("on_violation", metavar="POLICY")
     ] = GenerateSettings.on_violation,
     attempts: Annotated[int, _flag("attempts")] = GenerateSettings.attempts,
-    candidates: Annotated[int, _flag("candidates")] = GenerateSettings.candidates,
+    candidates: Annotated[int | None, _flag("candidates")] = None,
     compare: Annotated[bool, _flag("compare", "--compare/--no-compare")] = False,
     seed: Annotated[int, _flag("seed")] = GenerateSettings.seed,
     steps: Annotated[int | None, _flag("steps")] = None,
@@ -124,7 +124,7 @@ def _summary(outcome: Outcome) -> str:
     if there:
         diversity = diversity_sentence(record)
         lines += [diversity] if diversity else []
-        if record["compare"]:
+        if record["compare"] and record["candidates"] == 1:
             lines.append(
                 f"{record['images']['plainly_changed']} of {there} images look different from the "
                 "unguided image of the same seed"

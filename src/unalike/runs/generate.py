@@ -201,14 +201,15 @@ class _Job:
                 stored_plain = StoredImage.of(
                     plain, self.folder.write_image(planned.index, plain, guided=False).as_posix()
                 )
-            if self.settings.candidates > 1 and report.seed is not None:
+            chosen = self.guided.report.candidates > 1
+            if chosen and report.seed is not None:
                 planned = replace(planned, seed=report.seed)
             if not report.refused:
                 path = self.folder.write_image(planned.index, image)
                 stored = StoredImage.of(
                     image, path.as_posix(), file_record(self.folder.path / path)["sha256"]
                 )
-                difference = None if plain is None else change(image, plain)
+                difference = None if plain is None or chosen else change(image, plain)
                 if self.guided.shield is not None:
                     self._latents.append(self.guided.latents[i])
             self.samples.append(
@@ -312,6 +313,8 @@ def _bands(samples: Sequence[Sample]) -> list[Band]:
 def _legend(samples: Sequence[Sample]) -> list[str]:
     if all(s.unguided is None for s in samples):
         return []
+    if all(s.change is None for s in samples):
+        return ["Without guidance: the seeds in their order. Guided: chosen out of more seeds."]
     changed = sum(s.plainly_changed for s in samples)
     return [
         f"Both sides start from the same noise. Framed: {changed} of {len(samples)} images look "

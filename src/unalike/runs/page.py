@@ -86,8 +86,11 @@ def _images(samples: Sequence[Sample]) -> str:
     if any(s.unguided for s in samples):
         parts.append(
             note(
-                "Both images of a seed start from the same noise. Framed: pixels differ by more "
-                f"than {percent(PLAINLY_CHANGED)} of the full range (root mean square)."
+                "The images without guidance are of the seeds in their order, and the guided ones "
+                "were chosen out of more seeds."
+                if all(s.change is None for s in samples)
+                else "Both images of a seed start from the same noise. Framed: pixels differ by "
+                f"more than {percent(PLAINLY_CHANGED)} of the full range (root mean square)."
             )
         )
     if len(samples) > IMAGES_SHOWN:
@@ -108,7 +111,7 @@ def _figure(prompt: str, sample: Sample) -> str:
     seed, images = f"seed {sample.planned.seed}", []
     compared = sample.unguided is not None
     if sample.unguided:
-        alt = f"{prompt}, {seed}, without guidance"
+        alt = f"{prompt}{f', {seed}' if sample.change is not None else ''}, without guidance"
         images.append(Shown(sample.unguided.thumbnail, alt, "unguided"))
     if sample.image:
         label = "guided" if compared else ""

@@ -33,6 +33,7 @@ def first_record(
     shield: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The record of a run that has not drawn anything yet."""
+    candidates = settings.candidates or max(m.candidates_for(pipeline.steps) for m in methods)
     return {
         "version": unalike.__version__,
         "command": command_line(settings, pipeline, methods),
@@ -44,10 +45,8 @@ def first_record(
         "prompts": list(settings.prompts),
         "num": settings.num,
         "seed": settings.seed,
-        "seeds": None
-        if settings.candidates > 1
-        else [settings.seed + i for i in range(settings.num)],
-        "candidates": settings.candidates,
+        "seeds": None if candidates > 1 else [settings.seed + i for i in range(settings.num)],
+        "candidates": candidates,
         "steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
         "batch_size": settings.batch_size,
@@ -165,7 +164,7 @@ def command_line(
     )
     words += ["--on-violation", settings.on_violation] if settings.shield else []
     words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
-    words += ["--candidates", settings.candidates] if settings.candidates > 1 else []
+    words += ["--candidates", settings.candidates] if settings.candidates else []
     words += ["--compare"] if settings.compare else []
     words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)

@@ -50,8 +50,9 @@ class GenerateSettings:
             refused too.
         attempts: how often an image is drawn again at most, with "regenerate".
         candidates: each image is chosen out of so many candidates of its prompt in the batch, by
-            their first evaluations; 1 to draw from the seeds as they are.
-        compare: also draw every image without guidance, from the same seed.
+            their first evaluations; 1 to draw from the seeds as they are; None for as many as the
+            methods say.
+        compare: also draw every image without guidance, from the seeds as they are.
         seed: image `i` of each prompt is drawn from the seed `seed + i`.
         steps: of the scheduler; None for the model's own number.
         guidance_scale: of classifier-free guidance; None for the model's own.
@@ -119,8 +120,15 @@ class GenerateSettings:
         low=1,
         high=1000,
     )
-    candidates: int = option(
-        1, "Choose each image out of so many seeds, by their first steps.", low=1, high=1000
+    candidates: int | None = option(
+        None,
+        "Choose each image out of so many seeds, by their first steps. [default: the method's, 1 "
+        "but for auto in few steps]",
+        low=1,
+        high=1000,
+        choices=(None,),
+        kind=int,
+        example=4,
     )
     compare: bool = option(False, "Draw each image without guidance too.")
     seed: int = option(
@@ -182,14 +190,6 @@ class GenerateSettings:
                     "{seed} is {}; allowed: at most 2**63 less the number of images, as in "
                     "{seed=0}",
                     self.seed,
-                )
-            )
-        if self.compare and self.candidates > 1:
-            raise OptionError(
-                named(
-                    "{compare} draws images of the seeds in their order, and {candidates} is {}, "
-                    "which chooses other seeds; leave one of them out",
-                    self.candidates,
                 )
             )
         self._require_shield()

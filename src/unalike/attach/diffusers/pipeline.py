@@ -341,7 +341,7 @@ class GuidedPipeline:
         """The candidates that the call is made of; None where nothing is to be chosen."""
         how = self.candidates
         if how is None:
-            how = suggested(self.pipe, methods, named, remembering=self.memory is not None)
+            how = suggested(self.pipe, methods, named, remembering=bool(self.memory))
         if how.count == 1:
             return None
         return pick(
