@@ -74,11 +74,12 @@ class ContextualRepulsion(Method):
 
     name: ClassVar[str] = "contextual"
     summary: ClassVar[str] = "repels the denoiser's features of a prompt's images, at first steps"
-    citation: ClassVar[str] = """@misc{contextual2026,
-  title = {Contextual Space Repulsion},
-  year = {2026},
-  eprint = {2603.28762},
-  archivePrefix = {arXiv}
+    citation: ClassVar[str] = """@article{dahary2026repulsion,
+  title = {On-the-fly Repulsion in the Contextual Space for Rich Diversity in Diffusion
+    Transformers},
+  author = {Dahary, Omer and Koren, Benaya and Garibi, Daniel and Cohen-Or, Daniel},
+  journal = {arXiv preprint arXiv:2603.28762},
+  year = {2026}
 }"""
 
     strength: float = option(

@@ -70,11 +70,10 @@ class ContrastiveNoise(Method):
 
     name: ClassVar[str] = "contrastive"
     summary: ClassVar[str] = "optimizes the starting noises until their first predictions differ"
-    citation: ClassVar[str] = """@misc{cno2025,
-  title = {Contrastive Noise Optimization},
-  year = {2025},
-  eprint = {2510.03813},
-  archivePrefix = {arXiv}
+    citation: ClassVar[str] = """@article{cno2025,
+  title = {Diverse Text-to-Image Generation via Contrastive Noise Optimization},
+  journal = {arXiv preprint arXiv:2510.03813},
+  year = {2025}
 }"""
     reads_predictions: ClassVar[bool] = True
 

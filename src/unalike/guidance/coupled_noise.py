@@ -62,11 +62,11 @@ class CoupledNoise(Method):
 
     name: ClassVar[str] = "coupled"
     summary: ClassVar[str] = "correlates the starting noises of a prompt's images negatively"
-    citation: ClassVar[str] = """@misc{c2c2026,
-  title = {{C2C}: Negatively Correlated Initial Noise},
-  year = {2026},
-  eprint = {2605.11311},
-  archivePrefix = {arXiv}
+    citation: ClassVar[str] = """@article{jia2026couple,
+  title = {Couple to Control: Joint Initial Noise Design in Diffusion Models},
+  author = {Jia, Jing and Shen, Liyue and Wang, Guanyang},
+  journal = {arXiv preprint arXiv:2605.11311},
+  year = {2026}
 }"""
 
     strength: float = option(1.0, "0: independent noises; 1: they sum to 0", low=0, high=1)

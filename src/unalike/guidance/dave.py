@@ -53,11 +53,11 @@ class DAVE(Method):
 
     name: ClassVar[str] = "dave"
     summary: ClassVar[str] = "removes part of the spatial mean of the denoiser's features"
-    citation: ClassVar[str] = """@misc{dave2026,
-  title = {{DAVE}},
-  year = {2026},
-  eprint = {2606.06813},
-  archivePrefix = {arXiv}
+    citation: ClassVar[str] = """@article{dave2026,
+  title = {Breaking the Lock-in: Diversifying Text-to-Image Generation via Representation
+    Modulation},
+  journal = {arXiv preprint arXiv:2606.06813},
+  year = {2026}
 }"""
 
     strength: float = option(0.5, "share of the spatial mean that is removed", low=0, high=1)

@@ -50,11 +50,11 @@ class TSR(Method):
 
     name: ClassVar[str] = "tsr"
     summary: ClassVar[str] = "scales the score by a factor that depends on the noise level"
-    citation: ClassVar[str] = """@misc{tsr2025,
-  title = {Temporal Score Rescaling},
-  year = {2025},
-  eprint = {2510.01184},
-  archivePrefix = {arXiv}
+    citation: ClassVar[str] = """@article{xu2025temporal,
+  title = {Temporal Score Rescaling for Temperature Sampling in Diffusion and Flow Models},
+  author = {Xu, Yanbo and Wu, Yu and Park, Sungjae and Zhou, Zhizhuo and Tulsiani, Shubham},
+  journal = {arXiv preprint arXiv:2510.01184},
+  year = {2025}
 }"""
 
     temperature: float = option(
