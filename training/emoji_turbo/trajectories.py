@@ -95,7 +95,7 @@ class Trajectories:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run this step from the command line."""
     parser = options.training("emoji-turbo", "trajectories", __doc__)
-    parser.add_argument("--files", type=int, default=32, help=f"{BATCH * BATCHES} each")
+    parser.add_argument("--files", type=int, default=13, help=f"{BATCH * BATCHES} each")
     given = parser.parse_args(arguments)
     folder, teacher = given.work / "trajectories", Teacher()
     folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ class PinkNoise(Method):
     name: ClassVar[str] = "pink"
     summary: ClassVar[str] = "gives the starting noise more power at low spatial frequencies"
     citation: ClassVar[str] = """@misc{pinknoise2026,
-  title = {Pink Noise as Initial Noise of Diffusion Models},
+  title = {arXiv:2601.00090},
   year = {2026},
   eprint = {2601.00090},
   archivePrefix = {arXiv}
