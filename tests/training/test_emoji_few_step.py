@@ -24,11 +24,11 @@ def test_a_ddim_step_with_the_target_ends_at_the_later_state(emoji: Any, steps: 
     segments = Segments(steps, emoji.scheduler)
     segment = torch.arange(2 * steps) % steps
     x, velocity = segments.target(states, segment)
-    scheduler = diffusers.DDIMScheduler.from_config(emoji.scheduler.config)
+    scheduler: Any = diffusers.DDIMScheduler.from_config(emoji.scheduler.config)
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == segments.timesteps.tolist()
     for i, j in enumerate(segment.tolist()):
-        end = scheduler.step(velocity[i], segments.timesteps[j], x[i]).prev_sample  # type: ignore
+        end = scheduler.step(velocity[i], segments.timesteps[j], x[i]).prev_sample
         torch.testing.assert_close(end, states[i, (j + 1) * 4 // steps], atol=2e-4, rtol=1e-3)
 
 
@@ -41,7 +41,9 @@ def test_diffusers_reads_the_adapters_as_a_lora(emoji: Any, tmp_path: Any) -> No
     for parameter in adapters.parameters():
         nn.init.normal_(parameter, std=0.03, generator=generator)
     diffusers.StableDiffusionPipeline.save_lora_weights(
-        tmp_path, unet_lora_layers=lora_weights(adapters, trained), weight_name="few.safetensors"
+        tmp_path,
+        unet_lora_layers={**lora_weights(adapters, trained)},
+        weight_name="few.safetensors",
     )
     pipe = unalike.load("emoji")
     x, t = torch.randn(2, 16, 8, 8, generator=generator), torch.tensor([999, 249])

@@ -61,7 +61,8 @@ def lora_weights(adapters: nn.ModuleDict, unet: nn.Module) -> dict[str, Tensor]:
     for key, adapter in adapters.items():
         name = key.replace("/", ".")
         layer: Any = unet.get_submodule(name)
-        a, b = adapter.a.detach(), adapter.b.detach()
+        own: Any = adapter
+        a, b = own.a.detach(), own.b.detach()
         if isinstance(layer, nn.Conv2d):
             a, b = a.view(len(a), *layer.weight.shape[1:]), b.view(*b.shape, 1, 1)
         found |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}

@@ -27,7 +27,7 @@ def export(work: Path, steps: int, out: Path) -> Path:
     }
     file = out / f"emoji-turbo-{steps}.safetensors"
     diffusers.StableDiffusionPipeline.save_lora_weights(
-        out, unet_lora_layers=weights, weight_name=file.name
+        out, unet_lora_layers={**weights}, weight_name=file.name
     )
     return file
 

@@ -27,7 +27,7 @@ def flow_parts(emoji: Any) -> dict[str, Any]:
 
     vae: Any = diffusers.AutoencoderKL.from_config(emoji.vae.config, shift_factor=0.0)
     vae.load_state_dict(emoji.vae.state_dict(), assign=True)
-    text = CLIPTextModelWithProjection(emoji.text_encoder.config)
+    text: Any = CLIPTextModelWithProjection(emoji.text_encoder.config)
     shared = {
         f"text_model.{name.removeprefix('text_model.')}": weight
         for name, weight in emoji.text_encoder.state_dict().items()
