@@ -96,7 +96,20 @@ def test_generated_images_are_those_of_the_recorded_seeds(unalike: Any, tmp_path
         assert difference.abs().max() <= 1
 
 
-def test_comparison_is_refused_when_seeds_are_chosen(unalike: Any):
-    code, _, err = unalike("generate", "heart", "--candidates", "2", "--compare")
-    assert code == 2
-    assert "--compare draws images of the seeds in their order, and --candidates is 2" in err
+def test_unguided_images_are_of_the_seeds_as_they_are_when_seeds_are_chosen(
+    unalike: Any, tmp_path: Any
+):
+    from PIL import Image
+
+    common = ("heart", "-n", "2", "--method", "sparke", "--steps", "2", "--device", "cpu", "-q")
+    for name, candidates in (("chosen", "3"), ("plain", "1")):
+        folder = str(tmp_path / name)
+        code, _, err = unalike(
+            "generate", *common, "--compare", "--candidates", candidates, "--out", folder
+        )
+        assert (code, err) == (0, "")
+    for file in (tmp_path / "plain" / "images").glob("*unguided*"):
+        other = tmp_path / "chosen" / "images" / file.name
+        with Image.open(file) as image, Image.open(other) as same:
+            assert image.tobytes() == same.tobytes()
+    assert list((tmp_path / "plain" / "images").glob("*unguided*"))
