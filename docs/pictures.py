@@ -69,7 +69,7 @@ def few_step() -> Image.Image:
 def flow() -> Image.Image:
     """Eight seeds of each head word."""
     call = partial(quiet("emoji-flow"), **MODELS["emoji-flow"].arguments)
-    rows = [draw(call, [p] * 8, seed=0, guidance_scale=3.0, steps=28) for p in HEADS]
+    rows = [draw(call, [p] * 8, seed=0, guidance_scale=2.0, steps=28) for p in HEADS]
     return sheet(HEADS, rows)
 
 

@@ -8,3 +8,6 @@ images = guided(prompt="portrait of a doctor", num_images_per_prompt=4).images
 
 for number, image in enumerate(images):
     image.save(f"doctor-{number}.png")
+
+choice = unalike.choose(pipe, "portrait of a doctor", num=8, candidates=32)
+print(choice.seeds)

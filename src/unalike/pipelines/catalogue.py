@@ -125,7 +125,7 @@ _SHIPPED = (
         files="emoji/flow",
         base="emoji",
         steps=28,
-        guidance_scale=3.0,
+        guidance_scale=2.0,
         arguments={"max_sequence_length": 1},  # blank tokens in place of the third text model's
         size=(64, 64),
     ),
