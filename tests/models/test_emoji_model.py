@@ -78,3 +78,12 @@ def test_image_does_not_depend_on_what_is_drawn_beside_it(
     together = drawn(pipe, ["heart", "cat", "flag"], batch=3)
     alone = drawn(pipe, ["heart", "cat", "flag"], batch=1)
     assert (together - alone).abs().max() < 2 / 255
+
+
+def test_features_stay_a_function_when_the_extractor_is_imported() -> None:
+    from unalike.extractors.table import extractor
+    from unalike.models import digits, emoji
+
+    for name, package in (("emoji", emoji), ("digits", digits)):
+        extractor(name)
+        assert callable(package.features)

@@ -41,11 +41,11 @@ EXTRACTORS: dict[str, Row] = {
     ),
     "emoji": Row(
         "the shapes of emoji, for images of the shipped model; no download",
-        "unalike.models.emoji.features:Emoji",
+        "unalike.models.emoji.extractor:Emoji",
     ),
     "digits": Row(
         "handwritten digits, by the classifier of the shipped model; no download",
-        "unalike.models.digits.features:Digits",
+        "unalike.models.digits.extractor:Digits",
     ),
     "latents": Row(
         "latents of a model's own autoencoder",
