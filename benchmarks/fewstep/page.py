@@ -55,6 +55,9 @@ def page(folder: Path) -> str:
         parts += ["Plain sampling:", _overview(measured)]
     for name, own in measured.items():
         parts += _model(name, own)
+    missing = [f"`{name}`" for name in MODELS if name not in measured]
+    if missing:
+        parts.append(f"Not measured yet: {', '.join(missing)}.")
     return "\n\n".join(parts)
 
 
