@@ -186,7 +186,7 @@ def test_page_says_what_was_measured_when_rows_are_known(tmp_path: Path):
     folder = tmp_path / "emoji-cfg2"
     folder.mkdir()
     write_rows(folder / "tuning.parquet", tuning)
-    assert "emoji-cfg2" not in page(tmp_path)
+    assert "### emoji-cfg2" not in page(tmp_path)
     write_rows(folder / "test.parquet", test)
     text = page(tmp_path)
     assert "| `emoji-cfg2` | 20 | 2 | 19% | 38% | 0.50 |" in text

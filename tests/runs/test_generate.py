@@ -109,7 +109,7 @@ def test_images_of_later_batches_differ_from_unguided_when_drawn_one_at_a_time(s
 
 
 def test_table_has_a_row_an_image_when_finished(settings, tmp_path):
-    generate(settings(compare=True, seed=3, strength=0.3, batch_size=3))
+    generate(settings(compare=True, seed=3, strength=0.3, batch_size=3, candidates=1))
     rows = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
     assert [(r["index"], r["prompt"], r["prompt_index"], r["seed"]) for r in rows] == [
         (0, "cat", 0, 3),
@@ -205,14 +205,14 @@ def test_record_says_so_when_interrupted_before_the_first_image(settings, tmp_pa
 
 def test_memory_grows_when_a_run_is_complete(settings, tmp_path):
     bank = tmp_path / "bank.safetensors"
-    generate(settings(memory=bank, num=1))
+    generate(settings(memory=bank, num=1, candidates=1))
     assert record(tmp_path / "out")["memory"] == {
         "name": "bank.safetensors",
         "sha256": None,
         "samples_before": 0,
     }
     assert len(Memory.open(bank)) == 2
-    generate(settings(memory=bank, num=1, overwrite=True, seed=9))
+    generate(settings(memory=bank, num=1, overwrite=True, seed=9, candidates=1))
     assert record(tmp_path / "out")["memory"]["samples_before"] == 2
     (space,) = Memory.open(bank).spaces()
     assert (Memory.open(bank).texts(space), Memory.open(bank).seeds(space)) == (

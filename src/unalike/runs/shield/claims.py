@@ -48,7 +48,13 @@ def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Itera
     if used is not None and [m["name"] for m in used] != names:
         yield f"{RECORD}: methods_as_used are others than methods, {', '.join(names)}"
     seeds, num, planned = record.get("seeds"), record["num"], _planned(record)
-    if not isinstance(seeds, list) or seeds != [record["seed"] + i for i in range(len(seeds))]:
+    if record["candidates"] > 1:
+        if seeds is not None:
+            yield (
+                f"{RECORD}: seeds is {seeds!r}, and each image is chosen from "
+                f"{record['candidates']} candidates"
+            )
+    elif not isinstance(seeds, list) or seeds != [record["seed"] + i for i in range(len(seeds))]:
         yield f"{RECORD}: seeds is {seeds!r}, and they follow from its seed, {record['seed']}"
     elif len(seeds) != num:
         yield f"{RECORD}: num is {num}, and there are {len(seeds)} seeds"
@@ -127,7 +133,7 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
     return {
         "prompt": record["prompts"][prompt],
         "prompt_index": prompt,
-        "seed": record["seed"] + place,
+        **({} if record["candidates"] > 1 else {"seed": record["seed"] + place}),
         "image": None if row["refused"] else f"{IMAGES}/{name}",
         "unguided_image": f"{UNGUIDED}/{name}" if record["compare"] else None,
         **shared,

@@ -40,6 +40,7 @@ _FIELDS: Mapping[str, Any] = {
     "prompts": [str],
     "num": int,
     "seed": int,
+    "candidates": int,
     "steps": (int, type(None)),
     "guidance_scale": (*_NUMBER, type(None)),
     "batch_size": int,
