@@ -6,7 +6,9 @@ import torch
 from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
+import unalike
 from unalike.attach import Candidates, choose, guide
+from unalike.attach.diffusers.picking import suggested
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, ShieldError, UnsupportedError
 from unalike.guidance.cads import CADS
@@ -284,9 +286,35 @@ def test_fixed_noise_and_wrong_numbers_are_refused_when_candidates_are_asked_for
         guide(sd, candidates=2)(**arguments, latents=torch.zeros(1, 4, 8, 8))
     with pytest.raises(OptionError, match=r"generator has a int; allowed: a torch\.Generator"):
         guide(sd, candidates=2)(**arguments, generator=[3])
-    with pytest.raises(OptionError, match="count is 0; allowed: a whole number at least 1"):
+    with pytest.raises(OptionError, match="candidates is 0; allowed: a whole number at least 1"):
         guide(sd, candidates=0)
     with pytest.raises(OptionError, match="pipe is guided; give the pipeline itself"):
         choose(guide(sd), "cat")
     with pytest.raises(UnsupportedError, match="pipe is a object; allowed: a diffusers pipeline"):
         choose(object(), "cat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ({"num_inference_steps": 4}, 4),
+        ({"num_inference_steps": 20}, 1),
+        ({"num_inference_steps": 20, "sigmas": [1.0, 0.7, 0.4, 0.2]}, 4),
+        ({"timesteps": [900, 500]}, 4),
+        ({"num_inference_steps": 4, "num_images_per_prompt": 1}, 1),
+        ({"num_inference_steps": 4, "latents": torch.zeros(2, 4, 8, 8)}, 1),
+        ({}, 1),
+    ],
+)
+def test_auto_asks_for_candidates_in_few_steps(
+    tiny_sd: Any, arguments: dict[str, Any], count: int
+) -> None:
+    given = {"prompt": "cat", "num_images_per_prompt": 2, **arguments}
+    assert suggested(tiny_sd, [unalike.Auto()], given, remembering=False).count == count
+    assert suggested(tiny_sd, [SPARKE()], given, remembering=False).count == 1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "4", True, 10**9, [4]])
+def test_guide_names_its_argument_when_candidates_are_bad(tiny_sd: Any, wrong: Any) -> None:
+    with pytest.raises(OptionError, match=r"^candidates is .*allowed: a whole number at least 1"):
+        guide(tiny_sd, candidates=wrong)

@@ -176,8 +176,8 @@ class Method:
         return self
 
     def candidates_for(self, steps: int) -> int:
-        """How many candidates each image is best chosen from in a call of so many evaluations,
-        where the caller does not say; 1 for no choice.
+        """The number of candidates that each image is best chosen from in a call of so many
+        evaluations, where the caller does not say; 1 for no choice.
         """
         return 1
 

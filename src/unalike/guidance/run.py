@@ -293,7 +293,7 @@ class Run:
         return context
 
     def _context(self, call: UpcomingCall, x_t: Tensor, i: int | None) -> Context:
-        """What method `i` sees; None for none of them."""
+        """The context of method `i`; None for that of no method."""
         return Context(
             step=call.step,
             steps=call.steps,

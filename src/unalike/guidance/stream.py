@@ -1,4 +1,4 @@
-"""What a method keeps of a prompt from call to call of one guided pipeline."""
+"""Storage of a method for each prompt, from call to call of one guided pipeline."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PromptStream:
         return next((value for prompt, value in self._entries if _same(prompt, own)), None)
 
     def put(self, image: int, value: Any) -> None:
-        """Stores the value of the prompt of this image; None removes it."""
+        """Store the value of the prompt of this image; None removes it."""
         own = self._prompt(image)
         entries = [entry for entry in self._entries if not _same(entry[0], own)]
         added = [] if value is None else [(own, value)]

@@ -35,7 +35,7 @@ class _Stop(BaseException):  # no pipeline catches it as one of its own errors
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the first evaluations of a call predict.
+    """The predictions of the first evaluations of a call.
 
     Attributes:
         x0: predicted clean latents (B, …) of the last one, float32, on the CPU.
@@ -63,7 +63,7 @@ class Evaluated:
 
 
 def evaluations(step: int | str, steps: int) -> int:
-    """How many evaluations candidates are judged by; of a whole call there are `steps`.
+    """The number of evaluations that candidates are judged by; of a whole call there are `steps`.
 
     With "auto" 1 for up to 4 steps, where it costs a quarter of the image or more, else 2.
 
@@ -212,7 +212,7 @@ class _Watch:
 
 
 def guided_agreement(made: Evaluation | None, x0: Tensor) -> Tensor | None:
-    """How near the outputs of an evaluation with and without the prompt are to each other: (B,).
+    """Minus the distance (B,) of the outputs of an evaluation with and without the prompt.
 
     None where there are not just these two blocks of outputs.
 

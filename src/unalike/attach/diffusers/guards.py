@@ -6,10 +6,11 @@ from typing import Any
 
 from unalike.attach.diffusers.embedded import EmbeddedGuard
 from unalike.attach.diffusers.embedding import Embed, in_embedding, require_fitting_embedding
+from unalike.attach.diffusers.host import Host
 from unalike.attach.run.guard import Guard, LatentGuard
 from unalike.attach.run.models import Models
 from unalike.attach.spaces import Space
-from unalike.errors import OptionError, StoreError, named
+from unalike.errors import OptionError, StoreError, UnsupportedError, named
 from unalike.memory import Memory
 from unalike.shields import Shield
 
@@ -63,6 +64,19 @@ def require_fitting_shield(
                 shield.space,
                 models.latents,
             )
+        )
+
+
+def require_pipeline(pipe: Any, example: str) -> None:
+    """Refuse what is no pipeline with a scheduler.
+
+    Raises:
+        UnsupportedError: with the call that would be right, `example`.
+    """
+    if Host(pipe).part("scheduler") is None or not callable(pipe):
+        raise UnsupportedError(
+            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as "
+            f"in {example}"
         )
 
 

@@ -226,7 +226,7 @@ class Layers:
 def _streams(
     module: torch.nn.Module, given: dict[str, Any], output: tuple[Any, ...]
 ) -> list[str | None]:
-    """What each output of a transformer's block is of: "image", "text"; None for what is neither.
+    """Each output of a transformer's block by its stream: "image", "text", or None for neither.
 
     Outputs are told by the shapes of the block's inputs.
 

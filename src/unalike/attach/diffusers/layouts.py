@@ -141,7 +141,7 @@ def _is_per_prompt(name: str) -> bool:
 
 
 def _length(value: Any) -> int:
-    """How many prompts an argument is for; 0 for what is no list."""
+    """The number of prompts that an argument is for; 0 unless it is a list."""
     if isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim > 0):
         return len(value)
     return 0

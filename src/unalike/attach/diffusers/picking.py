@@ -47,17 +47,23 @@ class Picked:
 def suggested(
     pipe: Any, methods: Sequence[Method], arguments: dict[str, Any], *, remembering: bool
 ) -> Candidates:
-    """What the methods of a call say of candidates, where the call can be made of some: its images
-    start from noise of their own, and there are several of one prompt, or earlier ones.
+    """The candidates that the methods of a call ask for; one where nothing can be chosen: with
+    `latents` given, or where no image has another of its prompt or an earlier one beside it.
     """
-    steps, several = arguments.get("num_inference_steps"), _several_of_one_prompt(arguments)
-    count = (
-        max((m.candidates_for(steps) for m in methods), default=1) if isinstance(steps, int) else 1
-    )
+    steps, several = _steps(arguments), _several_of_one_prompt(arguments)
+    count = 1 if steps is None else max((m.candidates_for(steps) for m in methods), default=1)
     chosen = count > 1 and (several or remembering) and arguments.get("latents") is None
     if not chosen or "generator" not in Host(pipe).parameters:
         return Candidates(count=1)
     return Candidates(count=count, objective="log-determinant")
+
+
+def _steps(arguments: dict[str, Any]) -> int | None:
+    """The steps that a call asks for, by their number or their levels; None where it does not."""
+    given = [arguments.get(name) for name in ("sigmas", "timesteps")]
+    levels = next((value for value in given if value is not None), None)
+    steps = arguments.get("num_inference_steps") if levels is None else len(levels)
+    return steps if isinstance(steps, int) else None
 
 
 def _several_of_one_prompt(arguments: dict[str, Any]) -> bool:
@@ -196,7 +202,7 @@ def _images(
     encoder: Encoder | None,
     groups: Sequence[int] | Tensor | None,
 ) -> int:
-    """How many images a call makes."""
+    """The number of images that a call makes."""
     given = arguments.get("generator")
     if isinstance(given, list | tuple):
         return len(given)

@@ -17,7 +17,12 @@ from unalike.attach.diffusers.embedding import Embed
 from unalike.attach.diffusers.evaluation import require_seeds
 from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.first_prediction import FirstPrediction
-from unalike.attach.diffusers.guards import guard_of, require_fitting_shield, require_stores
+from unalike.attach.diffusers.guards import (
+    guard_of,
+    require_fitting_shield,
+    require_pipeline,
+    require_stores,
+)
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
@@ -31,7 +36,7 @@ from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
 from unalike.attach.diffusers.starting_noise import StartingNoise
 from unalike.attach.diffusers.step_hook import Binding
 from unalike.attach.run import encoders
-from unalike.attach.run.candidates import Candidates
+from unalike.attach.run.candidates import Candidates, as_candidates
 from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.run.guard import Guard
 from unalike.attach.run.models import require_same_models
@@ -130,11 +135,7 @@ def guide(
             "this pipeline is guided already; give all methods to one call, as in guide(pipe, "
             "SPARKE(), SPELL())"
         )
-    if Host(pipe).part("scheduler") is None or not callable(pipe):
-        raise UnsupportedError(
-            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as "
-            "in guide(load('emoji'), SPARKE())"
-        )
+    require_pipeline(pipe, "guide(load('emoji'), SPARKE())")
     for method in methods:
         if not isinstance(method, Method):
             raise OptionError(
@@ -142,7 +143,7 @@ def guide(
                 "SPARKE(strength=0.05))"
             )
     require_stores("guide(pipe", memory, shield)
-    how = Candidates(count=candidates) if isinstance(candidates, int) else candidates
+    how = as_candidates(candidates)
     if how is not None and how.count > 1:
         require_seeds(pipe)
     policy, encoder = Policy(on_violation, attempts), encoders.prompt_encoder(prompt_encoder)

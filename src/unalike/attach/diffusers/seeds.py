@@ -17,8 +17,12 @@ from unalike.attach.diffusers.evaluation import (
     evaluate,
     require_seeds,
 )
-from unalike.attach.diffusers.guards import guard_of, require_fitting_shield, require_stores
-from unalike.attach.diffusers.host import Host
+from unalike.attach.diffusers.guards import (
+    guard_of,
+    require_fitting_shield,
+    require_pipeline,
+    require_stores,
+)
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layouts import Images
 from unalike.attach.diffusers.picking import pool_of, remembered
@@ -27,7 +31,7 @@ from unalike.attach.run.candidates import AUTO, Candidates, heading_inside
 from unalike.attach.run.choice import Choice, Chosen, take
 from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.run.models import Models, require_same_models
-from unalike.errors import Option, OptionError, ShieldError, UnsupportedError, named
+from unalike.errors import Option, OptionError, ShieldError, named
 from unalike.memory import Memory
 from unalike.options import LARGEST_SEED, plain_number
 from unalike.selection.greedy import MOST
@@ -220,11 +224,7 @@ def _require_pipeline(pipe: Any) -> None:
             "pipe is guided; give the pipeline itself, as in choose(guided.pipe, …), or let the "
             "call choose, as in guide(pipe, candidates=4)"
         )
-    if Host(pipe).part("scheduler") is None or not callable(pipe):
-        raise UnsupportedError(
-            f"pipe is a {type(pipe).__name__}; allowed: a diffusers pipeline with a scheduler, as "
-            "in choose(load('emoji'), 'heart')"
-        )
+    require_pipeline(pipe, "choose(load('emoji'), 'heart')")
     require_seeds(pipe)
 
 

@@ -1,4 +1,4 @@
-"""How candidates are judged, and the choice among their predictions."""
+"""The judgement of candidates, and the choice among their predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from unalike.attach.run.guard import Guard
 from unalike.errors import OptionError, named
 from unalike.guidance.protocols import References
-from unalike.options import option, require_allowed
+from unalike.options import option, plain_number, require_allowed
 from unalike.selection import OBJECTIVES, Selection, agreement, select, typicality
 from unalike.selection.greedy import MOST
 
@@ -21,7 +21,7 @@ QUALITIES = ("typicality", "consistency", "agreement")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """How many candidates there are, and how the ones to draw are chosen.
+    """The number of candidates, and the way in which those to draw are chosen.
 
     Args:
         count: candidates for each image in `guide`, for each prompt in `choose`.
@@ -69,6 +69,31 @@ class Candidates:
     def evaluations(self) -> int | str:
         """The step; 2 where the quality needs as many and the step is "auto"."""
         return 2 if self.step == AUTO and self.quality == "consistency" else self.step
+
+
+def as_candidates(given: object) -> Candidates | None:
+    """The argument `candidates` of `guide`: a number, how to choose, or None for what methods say.
+
+    Raises:
+        OptionError: for anything else.
+
+    Example:
+        >>> as_candidates(4)
+        Candidates(count=4, step='auto', objective='farthest', quality=None, weight=0.25)
+    """
+    if given is None or isinstance(given, Candidates):
+        return given
+    number = plain_number(given)
+    if not isinstance(number, int) or not 1 <= number <= MOST:
+        raise OptionError(
+            named(
+                "{candidates} is {!r}; allowed: a whole number at least 1 and at most {:,}, a "
+                "Candidates, or None, as in {candidates=4}",
+                given,
+                MOST,
+            )
+        )
+    return Candidates(count=number)
 
 
 @dataclass(frozen=True)
@@ -147,7 +172,7 @@ class Pool:
 
 
 def heading_inside(guard: Guard | None, x0: Tensor) -> Tensor:
-    """Which predictions (B, …) lie in a protected ball: (B,) bool, all False without a guard."""
+    """(B,) bool: True for predictions (B, …) in a protected ball, all False without a guard."""
     if guard is None:
         return torch.zeros(len(x0), dtype=torch.bool)
     return guard.inside(x0).cpu()
