@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from tests.attach.conftest import prompted, seeded
@@ -298,20 +299,27 @@ def test_fixed_noise_and_wrong_numbers_are_refused_when_candidates_are_asked_for
     ("arguments", "count"),
     [
         ({"num_inference_steps": 4}, 4),
+        ({"num_inference_steps": 1}, 2),
         ({"num_inference_steps": 20}, 1),
         ({"num_inference_steps": 20, "sigmas": [1.0, 0.7, 0.4, 0.2]}, 4),
-        ({"timesteps": [900, 500]}, 4),
+        ({"timesteps": [900, 500]}, 3),
         ({"num_inference_steps": 4, "num_images_per_prompt": 1}, 1),
         ({"num_inference_steps": 4, "latents": torch.zeros(2, 4, 8, 8)}, 1),
         ({}, 1),
     ],
 )
-def test_auto_asks_for_candidates_in_few_steps(
+def test_auto_asks_for_candidates_in_few_steps_that_are_taken_once(
     tiny_sd: Any, arguments: dict[str, Any], count: int
 ) -> None:
     given = {"prompt": "cat", "num_images_per_prompt": 2, **arguments}
-    assert suggested(tiny_sd, [unalike.Auto()], given, remembering=False).count == count
+    once = [unalike.Auto(passes=1)]
+    assert suggested(tiny_sd, once, given, remembering=False).count == count
     assert suggested(tiny_sd, [SPARKE()], given, remembering=False).count == 1
+    again = suggested(tiny_sd, [unalike.Auto()], given, remembering=False).count
+    assert again == (2 if arguments.get("num_inference_steps") == 1 else 1)
+    remembers = diffusers.DPMSolverMultistepScheduler.from_config(tiny_sd.scheduler.config)
+    tiny_sd.scheduler = remembers
+    assert suggested(tiny_sd, [unalike.Auto()], given, remembering=False).count == count
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "4", True, 10**9, [4]])

@@ -69,7 +69,7 @@ def test_report_says_how_much_noise_was_renewed_when_the_solver_can(
 ) -> None:
     (auto,) = used(tiny_sd, scheduler, unalike.Auto(eta=0.75))
     assert auto["options"]["eta"] == 0.75
-    assert auto["renewal"] == {"asked": 0.75, "used": 0.75, "steps": 2}  # not at the first of few
+    assert auto["renewal"] == {"asked": 0.75, "used": 0.75, "steps": 4}  # not at the first of few
 
 
 def test_report_has_no_renewal_when_none_was_asked_for(tiny_sd: Any) -> None:

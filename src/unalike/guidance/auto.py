@@ -36,10 +36,14 @@ class Auto(Method):
       equal predictions. Only deterministic first-order solvers can do so (DDIM, Euler,
       flow-matching Euler, registered ones that say so). With others it is left out, and the report
       says so.
-    - Calls of up to 8 steps, as of distilled models, leave little room. There each image is chosen
-      out of `candidates` seeds by the first evaluation, as `guide(candidates=…)` does; the first
-      step alone pushes the chosen ones apart, by twice the strength; noise is renewed from the
-      second step on. `candidates=1` leaves the choice out; the report says what it cost.
+    - Calls of up to 8 steps, as of distilled models, leave little room. There the first step alone
+      pushes images apart, by twice the strength, and noise is renewed from the second step on. Then
+      the finished predictions are noised to the level of the second step, which pushes them apart
+      by the strength, and the steps from there on are taken again: `passes` in all, so that 4 steps
+      become 7 evaluations. Where that cannot be, because there is one step alone or the solver
+      remembers earlier predictions, each image is chosen out of `candidates` seeds by the first
+      evaluation, as `guide(candidates=…)` does, or out of fewer, so that calls cost at most twice
+      the evaluations. `passes=1` and `candidates=1` leave both out; the report says what was spent.
 
     A single image without a memory is drawn as in ancestral sampling.
 
@@ -57,7 +61,9 @@ class Auto(Method):
         eta: how much of the noise is renewed at each step, from 0 to 1; 1 as in ancestral sampling.
         batch: whether the images of the batch are unlike each other.
         memory: whether they are unlike earlier generations.
-        candidates: in calls of up to `FEW_STEPS` steps, how many seeds each image is chosen from.
+        candidates: in calls of up to `FEW_STEPS` steps that cannot be taken again, how many seeds
+            each image is chosen from, at most one more than there are steps.
+        passes: in calls of up to `FEW_STEPS` steps, how often those after the first are taken.
 
     Raises:
         OptionError: for an option outside its allowed values, and as `SPARKE` does.
@@ -94,8 +100,12 @@ class Auto(Method):
     batch: bool = option(True, "images of a batch are unlike each other")
     memory: bool = option(True, "images are unlike earlier generations")
     candidates: int = option(
-        4, f"in calls of up to {FEW_STEPS} steps: seeds that each image is chosen from", low=1,
-        high=1000,
+        4, f"in calls of up to {FEW_STEPS} steps, taken once: seeds to choose each image from",
+        low=1, high=1000,
+    )  # fmt: skip
+    passes: int = option(
+        2, f"in calls of up to {FEW_STEPS} steps: how often those after the first are taken",
+        low=1, high=100,
     )  # fmt: skip
     limit: float | None = option(
         0.3,
@@ -110,12 +120,16 @@ class Auto(Method):
         """Whether samples count by how similar their prompts are: always."""
         return True
 
+    @property
+    def _repels(self) -> bool:
+        return self.strength > 0 and (self.batch or self.memory)
+
     def x0_delta(self, x0: Tensor, context: Context) -> Tensor | None:
         """The repulsion (B, …); None below its noise level, and for one image without a memory."""
         if context.steps <= FEW_STEPS:
-            if context.step > 0 or context.level.next_sigma == 0:
+            if context.level.next_sigma == 0 or context.step != min(context.again, 1):
                 return None
-            return self._repulsion(2.0, x0, context)
+            return self._repulsion(1.0 if context.again else 2.0, x0, context)
         left = context.level.next_sigma / (self.noise_to_signal * context.level.next_alpha)
         if left == 0 or (left < 1 and context.step > 0):
             return None
@@ -126,17 +140,25 @@ class Auto(Method):
             strength=self.strength * factor, batch=self.batch, memory=self.memory
         ).x0_delta(x0, context)
 
-    def candidates_for(self, steps: int) -> int:
-        """`candidates` in calls of few steps."""
-        wanted = self.strength > 0 and (self.batch or self.memory)
-        return self.candidates if wanted and steps <= FEW_STEPS else 1
+    def candidates_for(self, steps: int, *, again: bool) -> int:
+        """`candidates` in calls of few steps that cannot be taken again."""
+        if steps > FEW_STEPS or not self._repels or (again and steps > 1 and self.passes > 1):
+            return 1
+        return min(self.candidates, steps + 1)
 
     def renewal(self, context: Context) -> float:
         """`eta`, but for the first of few steps where that pushes; 0 with the strength 0."""
-        apart = self.batch or self.memory
-        pushed = apart and context.step == 0 and context.steps <= FEW_STEPS
+        pushed = self._repels and context.step == 0 and context.steps <= FEW_STEPS
         return self.eta if self.strength > 0 and not pushed else 0.0
 
     def without_renewal(self) -> Self:
         """The same with `eta=0`."""
         return replace(self, eta=0.0)
+
+    def passes_for(self, steps: int) -> int:
+        """`passes` in calls of few steps."""
+        return self.passes if self._repels and steps <= FEW_STEPS else 1
+
+    def without_passes(self) -> Self:
+        """The same with `passes=1`."""
+        return replace(self, passes=1)

@@ -56,8 +56,10 @@ class Context:
     For `B` images and prompt embeddings of size `p`.
 
     Attributes:
-        step: index of this model evaluation, from 0.
-        steps: how many evaluations the run has.
+        step: index of this step in the schedule, from 0.
+        steps: how many steps the schedule has.
+        again: how many times this step was taken before: 0 but in further passes (see
+            `Method.passes_for`).
         level: the noise level of this evaluation, and the one that the step ends at.
         x_t: the noisy latents (B, …).
         groups: (B,) int64, equal for images of the same prompt.
@@ -99,6 +101,7 @@ class Context:
     padding: Tensor | None = None
     state: dict[str, Any] = field(default_factory=dict)
     stream: dict[str, Any] = field(default_factory=dict)
+    again: int = 0
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, dtype and device of `like` (B, …), each image's from

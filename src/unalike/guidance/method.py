@@ -175,11 +175,30 @@ class Method:
         """The method as it acts where the solver cannot renew noise; reports describe that."""
         return self
 
-    def candidates_for(self, steps: int) -> int:
-        """The number of candidates that each image is best chosen from in a call of so many
-        evaluations, where the caller does not say; 1 for no choice.
+    def candidates_for(self, steps: int, *, again: bool) -> int:
+        """The number of candidates that each image is best chosen from in a call of so many steps,
+        where the caller does not say; 1 for no choice.
+
+        Args:
+            steps: of the schedule.
+            again: whether they can be taken again, as `passes_for` asks.
         """
         return 1
+
+    def passes_for(self, steps: int) -> int:
+        """How often the steps after the first are taken, of a schedule of so many.
+
+        A pass ends in predictions of finished latents. Each further one begins with these, noised
+        anew to the level of the second step (restart sampling, arXiv:2306.14878), and costs one
+        evaluation less than the schedule has steps. There are none with solvers that remember
+        earlier predictions, in calls of a part of the schedule, where no image has another of its
+        prompt or a memory beside it, and outside diffusers.
+        """
+        return 1
+
+    def without_passes(self) -> Self:
+        """The method as it acts where there is one pass; reports describe that."""
+        return self
 
     @property
     def acts_on_prompts(self) -> bool:

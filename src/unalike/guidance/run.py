@@ -28,13 +28,15 @@ class UpcomingCall:
 
     Attributes:
         level: its noise level, and the one that its step ends at.
-        step: its index, from 0.
-        steps: how many evaluations the run has, as far as the schedule tells.
+        step: its index in the schedule, from 0.
+        steps: how many steps the schedule has, as far as it tells.
+        again: how many times this step was taken before.
     """
 
     level: Level
     step: int
     steps: int
+    again: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +280,13 @@ class Run:
             return total
         return edit if total is None else total + edit
 
+    def restarted(self, call: Call) -> Tensor:
+        """The noisy latents (B, …) that a further pass begins with: the corrected predictions
+        `call.x0` (B, …) and fresh noise, at the level that `call` ends at.
+        """
+        context, level = self._context_of(call), call.level
+        return level.next_alpha * call.x0 + level.next_sigma * context.noise(call.x0)
+
     def _limited(self, method: Method, delta: Tensor, x0: Tensor, context: Context) -> Tensor:
         delta = limited(delta.float(), x0, context, method.limit)
         if not torch.isfinite(delta).all():
@@ -297,6 +306,7 @@ class Run:
         return Context(
             step=call.step,
             steps=call.steps,
+            again=call.again,
             level=call.level,
             x_t=x_t,
             groups=self.groups,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unalike
+from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.libraries import library_versions
@@ -33,7 +34,10 @@ def first_record(
     shield: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The record of a run that has not drawn anything yet."""
-    candidates = settings.candidates or max(m.candidates_for(pipeline.steps) for m in methods)
+    first = [prompt for prompt in settings.prompts for _ in range(settings.num)]
+    arguments = pipeline.arguments(first[: settings.batch_size])
+    found = suggested(pipeline.pipe, methods, arguments, remembering=memory is not None)
+    candidates = settings.candidates or found.count
     return {
         "version": unalike.__version__,
         "command": command_line(settings, pipeline, methods),

@@ -37,6 +37,7 @@ __all__ = [
     "schedule",
     "scheduler_timesteps",
     "supported",
+    "takes_steps_again",
 ]
 
 Level = SchedulerLevel
@@ -130,14 +131,14 @@ def schedule(scheduler: Any) -> Tensor:
     return require(scheduler).schedule(scheduler)
 
 
-def position(scheduler: Any, timestep: Any, after: int) -> int:
+def position(scheduler: Any, timestep: Any, after: int, *, one_way: bool = True) -> int:
     """The index in `schedule` of the current call; see `Entry.locate`.
 
     Raises:
         UnsupportedError: where the timestep is not in the schedule, or the schedule goes up and
             down.
     """
-    return require(scheduler).locate(scheduler, timestep, after)
+    return require(scheduler).locate(scheduler, timestep, after, one_way=one_way)
 
 
 def scheduler_timesteps(scheduler: Any, timestep: float) -> tuple[float, ...]:
@@ -148,6 +149,11 @@ def scheduler_timesteps(scheduler: Any, timestep: float) -> tuple[float, ...]:
 def deterministic_first_order(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     """Whether a call of the scheduler with these arguments is a deterministic first-order step."""
     return require(scheduler).steps_deterministically(scheduler, arguments)
+
+
+def takes_steps_again(scheduler: Any) -> bool:
+    """Whether the scheduler can go back to an earlier step of its schedule."""
+    return require(scheduler).memoryless or deterministic_first_order(scheduler, {})
 
 
 def _entry(scheduler_class: type) -> Entry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.diffusers import levels
 from unalike.attach.diffusers.evaluation import Evaluated, counted, evaluate
 from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.layouts import lists_images
@@ -24,6 +26,9 @@ from unalike.errors import OptionError, UnsupportedError, named
 from unalike.guidance.method import HOOKS, Method
 from unalike.guidance.protocols import References
 from unalike.memory import Memory
+
+_NUMBER = re.compile(r"num_\w+_per_prompt|batch_size")
+"""The arguments by which pipelines are asked for several images, videos, or sounds."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,26 @@ def suggested(
     """The candidates that the methods of a call ask for; one where nothing can be chosen: with
     `latents` given, or where no image has another of its prompt or an earlier one beside it.
     """
-    steps, several = _steps(arguments), _several_of_one_prompt(arguments)
-    count = 1 if steps is None else max((m.candidates_for(steps) for m in methods), default=1)
-    chosen = count > 1 and (several or remembering) and arguments.get("latents") is None
+    steps, crowded = _steps(arguments), remembering or _several_of_one_prompt(arguments)
+    again = repeats_steps(pipe, arguments, remembering=remembering)
+    found = [m.candidates_for(steps, again=again) for m in methods] if steps is not None else []
+    count = max(found, default=1)
+    chosen = count > 1 and crowded and arguments.get("latents") is None
     if not chosen or "generator" not in Host(pipe).parameters:
         return Candidates(count=1)
     return Candidates(count=count, objective="log-determinant")
+
+
+def repeats_steps(pipe: Any, arguments: dict[str, Any], *, remembering: bool) -> bool:
+    """Whether methods may have the steps of a call taken again: where an image has another of its
+    prompt or an earlier one beside it, the schedule is taken whole, from noise, and the solver
+    remembers nothing.
+    """
+    edits = "strength" in Host(pipe).parameters
+    begun = any(arguments.get(name) is not None for name in ("image", "video")) and edits
+    ends = [arguments.get(name) for name in ("denoising_start", "denoising_end")]
+    whole = not begun and ends == [None, None] and levels.takes_steps_again(pipe.scheduler)
+    return whole and (remembering or _several_of_one_prompt(arguments))
 
 
 def _steps(arguments: dict[str, Any]) -> int | None:
@@ -71,8 +90,8 @@ def _several_of_one_prompt(arguments: dict[str, Any]) -> bool:
     given = next((value for value in asked if value is not None), None)
     texts = list(given) if isinstance(given, list | tuple) else None
     repeated = texts is not None and len(set(map(repr, texts))) < len(texts)
-    each = max(arguments.get(name) or 1 for name in ("num_images_per_prompt", "batch_size"))
-    return repeated or each > 1
+    numbers = [n for name, n in arguments.items() if _NUMBER.fullmatch(name) and n is not None]
+    return repeated or max(numbers, default=1) > 1
 
 
 def pick(

@@ -28,7 +28,13 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layers import Layers
 from unalike.attach.diffusers.padding import Padding
-from unalike.attach.diffusers.picking import Picked, pick, repeatable, suggested
+from unalike.attach.diffusers.picking import (
+    Picked,
+    pick,
+    repeatable,
+    repeats_steps,
+    suggested,
+)
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, Replay
 from unalike.attach.diffusers.regions.places import Places
@@ -237,12 +243,15 @@ class GuidedPipeline:
             named = {**named, "generator": picked.generator}
             args, kwargs, redraw = (), named, Redraw(named) if policy.redraws else None
         known = picked.evaluations if picked is not None and repeatable(methods) else ()
-        first, output = self._run(methods, named, args, kwargs, keep=True, known=known)
+        repeats = repeats_steps(self.pipe, named, remembering=bool(self.memory))
+        first, output = self._run(
+            methods, named, args, kwargs, keep=True, known=known, repeats=repeats
+        )
         draws = Redraws(first, output)
         for attempt in range(1, policy.redraws + 1):
             if draws.inside and redraw is not None:
                 again = redraw.arguments(draws.inside, draws.images, attempt)
-                draws.add(*self._run(methods, again, (), again, keep=True))
+                draws.add(*self._run(methods, again, (), again, keep=True, repeats=repeats))
         output, latents = draws.output(), draws.latents()
         report = draws.report(
             methods, self._guard(named), as_latents=named.get("output_type") == "latent"
@@ -299,9 +308,11 @@ class GuidedPipeline:
         *,
         keep: bool,
         known: Sequence[Evaluation] = (),
+        repeats: bool = False,
     ) -> tuple[Session, Any]:
         """Run the pipeline once; without `keep` for its final latents alone. `known` are its first
-        evaluations, where they are known.
+        evaluations, where they are known; `repeats` says whether methods may have steps taken
+        again.
         """
         own = own_pipeline(self.pipe)
         prompts = Prompts(own, named, self.prompt_encoder if keep else None, self.groups)
@@ -322,7 +333,7 @@ class GuidedPipeline:
         )
         with (
             places,
-            Binding(own, session) as binding,
+            Binding(own, session, session if repeats else None) as binding,
             prompts,
             Padding(own, methods, prompts),
             StartingNoise(own, methods, session),

@@ -90,6 +90,9 @@ class Entry:
         deterministic_first_order: whether a step is `next_alpha · x0 + next_sigma · noise` with the
             noise that sample and x0 imply: no memory of earlier predictions, no fresh noise, one
             evaluation. Stochastic and clipping settings of the scheduler are seen to besides.
+        memoryless: whether a step depends on its own evaluation and on fresh noise alone, and the
+            scheduler counts its steps: such a one can take steps again, as those that are
+            `deterministic_first_order` can.
         position: of a call in the schedule, for a class without a step index that has a rule of its
             own; None to go by the timesteps.
         scheduler_timesteps: the timesteps that a model may be given as this number.
@@ -98,6 +101,7 @@ class Entry:
     level: LevelMap
     schedule: Callable[[Any], Tensor] = all_timesteps
     deterministic_first_order: bool = False
+    memoryless: bool = False
     position: Callable[[Any, Any], int] | None = None
     scheduler_timesteps: Callable[[Any, float], tuple[float, ...]] = on_any_scale
 
@@ -124,7 +128,15 @@ class Entry:
             return False
         return not any(getattr(scheduler.config, name, False) for name in _SWITCHES)
 
-    def locate(self, scheduler: Any, timestep: Any, after: int) -> int:
+    def require_one_way(self, scheduler: Any) -> None:
+        """Refuses a schedule that goes up and down.
+
+        Raises:
+            UnsupportedError: the message shows it.
+        """
+        _require_one_way(scheduler, self.schedule(scheduler))
+
+    def locate(self, scheduler: Any, timestep: Any, after: int, *, one_way: bool = True) -> int:
         """The index in the schedule of the current call; `after` is that of the one before, or -1.
 
         Sets the scheduler's own step index where it has one that is not set yet, just as its `step`
@@ -132,11 +144,12 @@ class Entry:
 
         Raises:
             UnsupportedError: where the timestep is not in the schedule; at the first call of a run,
-                for a schedule whose noise does not fall.
+                for a schedule whose noise does not fall, if it has to fall all the way.
         """
         index = self._index(scheduler, timestep, after)
         if after < 0:
-            _require_one_way(scheduler, self.schedule(scheduler))
+            if one_way:
+                self.require_one_way(scheduler)
             rise = self.checked_level(scheduler, first(timestep)).noise_level.rise
             if rise is not None:
                 raise _wrong_level(scheduler, first(timestep), rise)
@@ -209,7 +222,7 @@ BUILT_IN: dict[str, Entry] = {
     "DPMSolverSinglestepScheduler": Entry(x0_maps.multistep),
     "EDMDPMSolverMultistepScheduler": Entry(x0_maps.edm),
     "EDMEulerScheduler": Entry(x0_maps.edm, deterministic_first_order=True),
-    "EulerAncestralDiscreteScheduler": Entry(x0_maps.euler),
+    "EulerAncestralDiscreteScheduler": Entry(x0_maps.euler, memoryless=True),
     "EulerDiscreteScheduler": Entry(x0_maps.euler, deterministic_first_order=True),
     "FlowMatchEulerDiscreteScheduler": Entry(
         x0_maps.flow, deterministic_first_order=True, scheduler_timesteps=of_flow
@@ -220,14 +233,14 @@ BUILT_IN: dict[str, Entry] = {
     "IPNDMScheduler": Entry(x0_maps.ipndm),
     "KDPM2AncestralDiscreteScheduler": Entry(x0_maps.kdpm2_ancestral),
     "KDPM2DiscreteScheduler": Entry(x0_maps.kdpm2),
-    "LCMScheduler": Entry(x0_maps.consistency),
+    "LCMScheduler": Entry(x0_maps.consistency, memoryless=True),
     "LMSDiscreteScheduler": Entry(x0_maps.euler),
     "PNDMScheduler": Entry(x0_maps.pndm),
     "SASolverScheduler": Entry(x0_maps.multistep),
     "SCMScheduler": Entry(
         x0_maps.trigonometric, schedule=all_but_the_last, scheduler_timesteps=of_angles
     ),
-    "TCDScheduler": Entry(x0_maps.tcd),
+    "TCDScheduler": Entry(x0_maps.tcd, memoryless=True),
     "UniPCMultistepScheduler": Entry(x0_maps.multistep),
 }
 """Class name → entry, so that no scheduler has to be imported that is not used."""

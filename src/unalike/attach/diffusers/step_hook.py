@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.passes import Order, repeat
 from unalike.attach.diffusers.scoped import own_schedulers
 from unalike.errors import AttachmentError, UnsupportedError
 from unalike.guidance.run import Call, UpcomingCall
@@ -42,12 +44,25 @@ class Guidance(Protocol):
         ...
 
 
+class Repeats(Protocol):
+    """What a binding asks about further passes over the schedule."""
+
+    def passes(self, steps: int) -> int:
+        """How often the steps after the first are taken, of a schedule of so many."""
+        ...
+
+    def restarted(self, call: Call) -> Tensor:
+        """The noisy latents (R, …) that a further pass begins with; `call.x0` is corrected."""
+        ...
+
+
 class Binding:
     """Context manager: while it is open, the pipeline's scheduler is guided.
 
     Args:
         pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
         guidance: asked at each call.
+        repeats: asked for further passes; None for one pass.
 
     Attributes:
         unguided: names of the other schedulers that were stepped: those of a pipeline's further
@@ -60,10 +75,12 @@ class Binding:
             x0 map cannot describe; when copies of the scheduler are stepped in its place.
     """
 
-    def __init__(self, pipe: Any, guidance: Guidance) -> None:
+    def __init__(self, pipe: Any, guidance: Guidance, repeats: Repeats | None = None) -> None:
         self._pipe = pipe
         self._scheduler = pipe.scheduler
         self._guidance = guidance
+        self._repeats = repeats
+        self._order: Order | None = None
         self._position, self._done = -1, 0
         self._stepped = False
         self._saved: dict[str, Any] = {}
@@ -177,20 +194,35 @@ class Binding:
                 "methods that act on prompts need to know at which step they are: leave them out "
                 "for this pipeline"
             )
-        levels.position(
-            scheduler, levels.schedule(scheduler)[index], self._position
-        )  # sets the step index, as the step itself would
-        return UpcomingCall(
-            level=levels.level(scheduler, levels.schedule(scheduler)[index]).noise_level,
-            step=self._done,
-            steps=self._done + len(times) - index,
-        )
+        timestep = levels.schedule(scheduler)[index]
+        self._locate(timestep)  # sets the step index, as the step itself would
+        return self._upcoming(index, levels.level(scheduler, timestep))
 
     def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         result = own(*args, **kwargs)
         self._position, self._done = -1, 0
         self._guidance.reset()
+        if self._repeats is not None:
+            passes = self._repeats.passes(len(levels.schedule(self._scheduler)))
+            self._order = repeat(self._scheduler, passes)
         return result
+
+    def _locate(self, timestep: Any) -> int:
+        one_way = self._order is None
+        return levels.position(self._scheduler, timestep, self._position, one_way=one_way)
+
+    def _upcoming(self, position: int, level: levels.SchedulerLevel) -> UpcomingCall:
+        """The call at a position of the schedule."""
+        order = self._order
+        if order is None:
+            left = len(levels.schedule(self._scheduler)) - position
+            return UpcomingCall(level=level.noise_level, step=self._done, steps=self._done + left)
+        return UpcomingCall(
+            level=order.level(position, level.noise_level),
+            step=order.steps[position],
+            steps=order.count,
+            again=order.again(position),
+        )
 
     def _step(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(own).bind(*args, **kwargs)
@@ -201,10 +233,10 @@ class Binding:
         )
         self._stepped = True
         _refuse(scheduler, arguments)
-        self._position = levels.position(scheduler, timestep, self._position)
+        self._position = self._locate(timestep)
         remaining = len(levels.schedule(scheduler)) - self._position
         level = levels.level(scheduler, levels.first(timestep))
-        call = _call(scheduler, arguments, level, self._done, self._done + remaining)
+        call = _call(scheduler, arguments, level, self._upcoming(self._position, level))
         delta = (
             None if level.b == 0 else self._guidance.correct(call)
         )  # at b = 0 the output has no say in x0
@@ -214,6 +246,9 @@ class Binding:
             arguments["model_output"] = _edited(arguments["model_output"], delta / level.b)
             result = own(*bound.args, **bound.kwargs)
         self._done += 1
+        if self._repeats and self._order and self._order.turns(self._position):
+            corrected = call if delta is None else replace(call, x0=call.x0 + delta)
+            return _with_next(result, self._repeats.restarted(corrected))
         if remaining == 1:
             final = self._guidance.finish(result[0])
             if final is not None:
@@ -222,7 +257,10 @@ class Binding:
 
 
 def _call(
-    scheduler: Any, arguments: dict[str, Any], level: levels.SchedulerLevel, step: int, steps: int
+    scheduler: Any,
+    arguments: dict[str, Any],
+    level: levels.SchedulerLevel,
+    upcoming: UpcomingCall,
 ) -> Call:
     sample, output = arguments["sample"], arguments["model_output"]
     precise = torch.promote_types(sample.dtype, torch.float32)
@@ -231,9 +269,10 @@ def _call(
     return Call(
         x0=x0,
         x_t=x_t,
-        level=level.noise_level,
-        step=step,
-        steps=steps,
+        level=upcoming.level,
+        step=upcoming.step,
+        steps=upcoming.steps,
+        again=upcoming.again,
         deterministic_first_order=levels.deterministic_first_order(scheduler, arguments),
     )
 
@@ -247,6 +286,14 @@ def _edited(output: Tensor, change: Tensor) -> Tensor:
     mean = _mean_part(output, change.shape[1])
     edited = (mean.to(change.dtype) + change).to(output.dtype)
     return edited if mean is output else torch.cat([edited, output[:, change.shape[1] :]], dim=1)
+
+
+def _with_next(result: Any, sample: Tensor) -> Any:
+    """A step's result that goes on from `sample`."""
+    if isinstance(result, tuple):
+        return (sample.to(result[0].dtype), *result[1:])
+    result.prev_sample = sample.to(result.prev_sample.dtype)
+    return result
 
 
 def _with_sample(result: Any, sample: Tensor) -> Any:

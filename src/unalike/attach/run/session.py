@@ -127,7 +127,7 @@ class Session:
         self._conditions: Conditions | None = None
         self._ending = Ending(self._guard, self._move)
         self.space = ""
-        self.steps = 0
+        self.steps = self.restarts = 0
 
     @property
     def groups(self) -> Tensor:
@@ -166,11 +166,23 @@ class Session:
         if not self.steps:
             self._see_latents(call)
         run, conditions = self._begun()
-        self.steps = call.step + 1
+        self.steps += 1
         images = conditions.images
         with nullcontext() if self._images is None else self._images.open():
             delta = run.correct(replace(call, x0=call.x0[:images], x_t=call.x_t[:images]))
         return None if delta is None else _repeated(delta.to(call.x0), len(call.x0))
+
+    def passes(self, steps: int) -> int:
+        """Return how often the steps after the first are taken, of a schedule of so many."""
+        return max((method.passes_for(steps) for method in self._methods), default=1)
+
+    def restarted(self, call: Call) -> Tensor:
+        """Return the noisy latents (R, …) that a further pass begins with."""
+        run, conditions = self._begun()
+        self.restarts += 1
+        images = conditions.images
+        found = run.restarted(replace(call, x0=call.x0[:images], x_t=call.x_t[:images]))
+        return _repeated(found, len(call.x0))
 
     def prepare(self, call: UpcomingCall, sample: Tensor, embeddings: Sequence[Tensor]) -> Prepared:
         """Prepare the evaluation of the model on its input `sample` (R, …).
@@ -280,7 +292,8 @@ class Session:
         for method, trace in zip(methods, self._begun()[0].traces, strict=True):
             renewal = trace.renewal
             dropped = renewal.asked > 0 and renewal.used == 0
-            entry = described(method.without_renewal() if dropped else method)
+            acted = method.without_renewal() if dropped else method
+            entry = described(acted if self.restarts else acted.without_passes())
             found.append(entry | ({"renewal": asdict(renewal)} if renewal.asked > 0 else {}))
         return found
 
