@@ -22,6 +22,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the reposi
 
 from docs.cards import flow_tables, turbo_tables
 
+from benchmarks.fewstep.methods import AUTO, ONE_PASS
+from benchmarks.fewstep.page import short_table
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
 from unalike.extractors.table import EXTRACTORS, spellings
@@ -36,6 +38,9 @@ DIGITS = ROOT / "src" / "unalike" / "models" / "digits"
 TRAINING = ROOT / "training"
 RESULTS = ROOT / "benchmarks" / "results"
 PARETO = RESULTS / "pareto"
+FEWSTEP = RESULTS / "fewstep"
+HEADLINE = (AUTO, ONE_PASS, "choice of 4", "ContrastiveNoise", "SPARKE on x0", "SPELL", "CADS")
+"""The few-step methods that the README shows."""
 
 WIDTH = 100
 OTHER = re.compile(r"\||#|<!|!\[|```|$")
@@ -87,9 +92,13 @@ def pages() -> dict[Path, str]:
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
     digits = json.loads((TRAINING / "digits" / "record.json").read_text("utf-8"))
     readme = ROOT / "README.md"
-    results = {"headline": headline_table(PARETO, "emoji")}
+    results = {
+        "headline": headline_table(PARETO, "emoji"),
+        "few steps": short_table(FEWSTEP, "emoji-turbo", HEADLINE),
+    }
     choosing = ROOT / "docs" / "choosing.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
+    variety["few steps"] = short_table(FEWSTEP, "emoji-turbo")
     scoring, scores = (
         ROOT / "docs" / "scoring.md",
         {"figures": figure_table(), "features": feature_table()},

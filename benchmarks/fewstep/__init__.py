@@ -52,7 +52,7 @@ class Size:
     models: int | None = None
 
 
-LONG = Size(tuning=1, groups={8: 2, 4: 2})
+LONG = Size(tuning=1, groups={8: 2, 4: 1}, pool=2, validation=VALIDATION[::2])
 """That of models of many steps, of which each image costs several times as much;
 `benchmarks.pareto` has groups of 32.
 """

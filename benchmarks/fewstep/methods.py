@@ -18,6 +18,8 @@ SETTINGS = 6
 """Trials of each method but those in `OTHERWISE`."""
 
 FIRST_STEP = "FirstStepBase"
+ONE_PASS = f"{AUTO}, each step once"
+RESTARTS = "steps taken again"
 OTHERWISE = frozenset({PLAIN, FIRST_STEP})
 """Methods with other numbers of trials: plain sampling has one, and the LoRA of a model can be left
 out at each number of first steps but all.
@@ -33,6 +35,7 @@ ALONE = frozenset(
         "PinkNoise",
         "DAVE",
         FIRST_STEP,
+        RESTARTS,
         "SeedVariance",
         "TSR",
     }
@@ -74,7 +77,24 @@ def families(model: Model) -> dict[str, list[Trial]]:
             Trial(f"choice of {count}", model.guidance_scale, candidates={"count": count, **how})
             for how in _CHOICES
         ]
-    return found | _combined(model)
+    return found | _combined(model) | _parts_of_auto(model)
+
+
+def _parts_of_auto(model: Model) -> dict[str, list[Trial]]:
+    """What `Auto` does in few steps, in parts: the repulsion that costs no evaluation, and steps
+    that are taken again without any.
+    """
+    if not model.few or model.steps == 1:
+        return {}
+    strengths = [
+        {"strength": s, "passes": 1, "candidates": 1} for s in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+    ]
+    none = {"strength": 1e-9, "candidates": 1}  # 0 would leave all else out too
+    passes = [{**none, "passes": p, "eta": e} for p, e in product((2, 3, 4), (0.0, 1.0))]
+    return {
+        ONE_PASS: _tuned(model, ONE_PASS, "auto", strengths),
+        RESTARTS: _tuned(model, RESTARTS, "auto", passes),
+    }
 
 
 def _combined(model: Model) -> dict[str, list[Trial]]:
@@ -186,8 +206,8 @@ _AUTO_FEW: list[Options] = [
     {"strength": 0.3},
     {"strength": 0.5},
     {"strength": 0.6},
+    {"strength": 0.8},
     {"eta": 0.0},
-    {"strength": 0.5, "eta": 0.0},
 ]
 _AUTO_MANY: list[Options] = [
     {},

@@ -61,6 +61,28 @@ def page(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def short_table(folder: Path, model: str, families: Sequence[str] | None = None) -> str:
+    """The methods beside plain sampling in groups of 8, the largest coverage first.
+
+    Args:
+        folder: of the run.
+        model: its name in `MODELS`.
+        families: the methods to show; None for all.
+    """
+    results = Results.read(folder / model)
+    shown = [f for f in results.families if f != PLAIN and (families is None or f in families)]
+    gains = []
+    for family in shown:
+        choice = results.precise(family)
+        line = _line(results, choice, TUNED)
+        gain = float(line.own[:, 0].mean() / line.base[:, 0].mean())
+        cells = line.cells
+        gains.append((gain, [*cells[:2], cells[3], cells[5], cells[6], cells[8]]))
+    rows = [cells for _, cells in sorted(gains, key=lambda found: -found[0])]
+    columns = ["method", "setting", "distinct right images", "points of precision"]
+    return table([*columns, "prompts harmed", "evaluations"], rows)
+
+
 def _overview(measured: dict[str, Results]) -> str:
     """What plain sampling reaches on each model."""
     sizes = sorted({size for own in measured.values() for size in own.complete})
