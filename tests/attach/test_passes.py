@@ -64,19 +64,18 @@ def solver(sd: Any) -> Any:
 
 
 def test_passes_begin_at_the_second_step():
-    assert Order(4, 3).steps == [0, 1, 2, 3, 1, 2, 3, 1, 2, 3]
-    assert [p for p in range(10) if Order(4, 3).turns(p)] == [3, 6]
-    assert Order(1, 3).steps == [0]
-    assert Order(2, 3).steps == [0, 1, 1, 1]
-    assert [p for p in range(4) if Order(2, 3).turns(p)] == [1, 2]
+    assert Order.passes(4, 3) == Order(4, [0, 1, 2, 3, 1, 2, 3, 1, 2, 3], [3, 6])
+    assert Order.passes(1, 3) == Order(1, [0], [])
+    assert Order.passes(2, 3) == Order(2, [0, 1, 1, 1], [1, 2])
+    assert Order.passes(4, 1) == Order(4, [0, 1, 2, 3], [])
 
 
 def test_a_pass_ends_at_the_level_of_the_second_step():
-    order, levels = Order(3, 2), [Level(0.1, 0.9, 0.5, 0.5), Level(0.5, 0.5, 0.8, 0.2)]
+    order, levels = Order.passes(3, 2), [Level(0.1, 0.9, 0.5, 0.5), Level(0.5, 0.5, 0.8, 0.2)]
     last = Level(0.8, 0.2, 1.0, 0.0)
-    assert [order.level(i, level) for i, level in enumerate(levels)] == levels
-    assert order.level(2, last) == Level(0.8, 0.2, 0.5, 0.5)
-    assert [order.level(3, levels[1]), order.level(4, last)] == [levels[1], last]
+    assert [order.level(i, level, None) for i, level in enumerate(levels)] == levels
+    assert order.level(2, last, None) == Level(0.8, 0.2, 0.5, 0.5)
+    assert [order.level(3, levels[1], None), order.level(4, last, None)] == [levels[1], last]
 
 
 @pytest.mark.parametrize(

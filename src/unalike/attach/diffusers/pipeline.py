@@ -28,6 +28,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layers import Layers
 from unalike.attach.diffusers.padding import Padding
+from unalike.attach.diffusers.passes import Passes
 from unalike.attach.diffusers.picking import (
     Picked,
     pick,
@@ -333,7 +334,7 @@ class GuidedPipeline:
         )
         with (
             places,
-            Binding(own, session, session if repeats else None) as binding,
+            Binding(own, session, Passes(session) if repeats else None) as binding,
             prompts,
             Padding(own, methods, prompts),
             StartingNoise(own, methods, session),

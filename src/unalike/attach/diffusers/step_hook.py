@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.diffusers.passes import Order, repeat
+from unalike.attach.diffusers.passes import Order, set_order
 from unalike.attach.diffusers.scoped import own_schedulers
 from unalike.errors import AttachmentError, UnsupportedError
 from unalike.guidance.run import Call, UpcomingCall
@@ -45,14 +45,16 @@ class Guidance(Protocol):
 
 
 class Repeats(Protocol):
-    """What a binding asks about further passes over the schedule."""
+    """What a binding asks about steps that are taken again."""
 
-    def passes(self, steps: int) -> int:
-        """How often the steps after the first are taken, of a schedule of so many."""
+    def order(self, count: int) -> Order:
+        """The order in which the steps of a schedule of so many are taken."""
         ...
 
     def restarted(self, call: Call) -> Tensor:
-        """The noisy latents (R, …) that a further pass begins with; `call.x0` is corrected."""
+        """The noisy latents (R, …) that the run goes on from after a turn, at the level that the
+        call ends at; `call.x0` is corrected.
+        """
         ...
 
 
@@ -62,7 +64,7 @@ class Binding:
     Args:
         pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
         guidance: asked at each call.
-        repeats: asked for further passes; None for one pass.
+        repeats: asked for the order of the steps; None for that of the schedule.
 
     Attributes:
         unguided: names of the other schedulers that were stepped: those of a pipeline's further
@@ -203,8 +205,8 @@ class Binding:
         self._position, self._done = -1, 0
         self._guidance.reset()
         if self._repeats is not None:
-            passes = self._repeats.passes(len(levels.schedule(self._scheduler)))
-            self._order = repeat(self._scheduler, passes)
+            order = self._repeats.order(len(levels.schedule(self._scheduler)))
+            self._order = order if set_order(self._scheduler, order) else None
         return result
 
     def _locate(self, timestep: Any) -> int:
@@ -218,7 +220,7 @@ class Binding:
             left = len(levels.schedule(self._scheduler)) - position
             return UpcomingCall(level=level.noise_level, step=self._done, steps=self._done + left)
         return UpcomingCall(
-            level=order.level(position, level.noise_level),
+            level=order.level(position, level.noise_level, self._scheduler),
             step=order.steps[position],
             steps=order.count,
             again=order.again(position),
@@ -246,7 +248,7 @@ class Binding:
             arguments["model_output"] = _edited(arguments["model_output"], delta / level.b)
             result = own(*bound.args, **bound.kwargs)
         self._done += 1
-        if self._repeats and self._order and self._order.turns(self._position):
+        if self._repeats and self._order and self._position in self._order.turns:
             corrected = call if delta is None else replace(call, x0=call.x0 + delta)
             return _with_next(result, self._repeats.restarted(corrected))
         if remaining == 1:
