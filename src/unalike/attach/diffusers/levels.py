@@ -85,7 +85,11 @@ def register(
         True
     """
     _ENTRIES[scheduler_class] = Entry(
-        level, schedule, deterministic_first_order, position, scheduler_timesteps
+        level,
+        schedule,
+        deterministic_first_order=deterministic_first_order,
+        position=position,
+        scheduler_timesteps=scheduler_timesteps,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
+from unalike.attach.diffusers.again import steered, with_other_seeds
 from unalike.attach.diffusers.arguments import completed, documented, model_defaults, unshared
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
@@ -28,7 +30,7 @@ from unalike.attach.diffusers.images import PipelineImages, Remembered
 from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layers import Layers
 from unalike.attach.diffusers.padding import Padding
-from unalike.attach.diffusers.passes import Passes
+from unalike.attach.diffusers.passes import Passes, Restart
 from unalike.attach.diffusers.picking import (
     Picked,
     pick,
@@ -41,7 +43,7 @@ from unalike.attach.diffusers.recording import Evaluation, Replay
 from unalike.attach.diffusers.regions.places import Places
 from unalike.attach.diffusers.scoped import current, one_at_a_time, own_pipeline
 from unalike.attach.diffusers.starting_noise import StartingNoise
-from unalike.attach.diffusers.step_hook import Binding
+from unalike.attach.diffusers.step_hook import Binding, Repeats
 from unalike.attach.run import encoders
 from unalike.attach.run.candidates import Candidates, as_candidates
 from unalike.attach.run.encoders import PromptEncoder
@@ -237,22 +239,30 @@ class GuidedPipeline:
         self._require_fitting_stores()
         kwargs = completed(self.pipe, args, kwargs)
         named = Host(self.pipe).named(args, kwargs)
-        policy, redraw = self.policy, Redraw(named) if self.policy.redraws else None
         methods = self._ready_methods(named)
         picked = self._pick(methods, named)
         if picked is not None:
             named = {**named, "generator": picked.generator}
-            args, kwargs, redraw = (), named, Redraw(named) if policy.redraws else None
+            args, kwargs = (), named
+        redraws, redraw = self.policy.redraws_of(named), Redraw(named)
         known = picked.evaluations if picked is not None and repeatable(methods) else ()
-        repeats = repeats_steps(self.pipe, named, remembering=bool(self.memory))
-        first, output = self._run(
-            methods, named, args, kwargs, keep=True, known=known, repeats=repeats
-        )
-        draws = Redraws(first, output)
-        for attempt in range(1, policy.redraws + 1):
-            if draws.inside and redraw is not None:
-                again = redraw.arguments(draws.inside, draws.images, attempt)
-                draws.add(*self._run(methods, again, (), again, keep=True, repeats=repeats))
+        order = Passes if repeats_steps(self.pipe, named, remembering=bool(self.memory)) else None
+        first, output = self._run(methods, named, args, kwargs, keep=True, known=known, order=order)
+        draws = Redraws(first, output, self._guard(named) if self.policy.finished else None)
+        self._restart(draws, methods, redraw)
+        for attempt in range(1, redraws + 1):
+            if draws.inside:
+                again = with_other_seeds(
+                    self.pipe,
+                    redraw,
+                    draws.inside,
+                    draws.images,
+                    attempt,
+                    guard=self._guard(named) if self.policy.finished else None,
+                    encoder=self.prompt_encoder,
+                    groups=self.groups,
+                )
+                draws.add(*self._run(methods, again, (), again, keep=True, order=order))
         output, latents = draws.output(), draws.latents()
         report = draws.report(
             methods, self._guard(named), as_latents=named.get("output_type") == "latent"
@@ -267,7 +277,7 @@ class GuidedPipeline:
             None if latents is None else blanked(latents, draws.inside, draws.images).cpu()
         )
         if draws.inside:
-            raise refusal(output, report, draws.inside, draws.failures, policy)
+            raise refusal(output, report, draws.inside, draws.failures, self.policy)
         return output
 
     def __getattr__(self, name: str) -> Any:
@@ -309,11 +319,11 @@ class GuidedPipeline:
         *,
         keep: bool,
         known: Sequence[Evaluation] = (),
-        repeats: bool = False,
+        order: Callable[[Session], Repeats] | None = None,
     ) -> tuple[Session, Any]:
         """Run the pipeline once; without `keep` for its final latents alone. `known` are its first
-        evaluations, where they are known; `repeats` says whether methods may have steps taken
-        again.
+        evaluations, where they are known; `order` makes the order of the steps, where it is another
+        one than the schedule's.
         """
         own = own_pipeline(self.pipe)
         prompts = Prompts(own, named, self.prompt_encoder if keep else None, self.groups)
@@ -334,7 +344,7 @@ class GuidedPipeline:
         )
         with (
             places,
-            Binding(own, session, Passes(session) if repeats else None) as binding,
+            Binding(own, session, None if order is None else order(session)) as binding,
             prompts,
             Padding(own, methods, prompts),
             StartingNoise(own, methods, session),
@@ -367,6 +377,20 @@ class GuidedPipeline:
             encoder=self.prompt_encoder,
             groups=self.groups,
         )
+
+    def _restart(self, draws: Redraws, methods: Sequence[Method], redraw: Redraw) -> None:
+        """Draw images that are inside again from their finished latents, noised to an earlier and
+        earlier level, while SPELL steers them away.
+        """
+        same, finished = redraw.same(), draws.latents()
+        if finished is None or not repeats_steps(self.pipe, same, remembering=True):
+            return
+        for share in self.policy.restarts:
+            if draws.inside:
+                order = partial(Restart, latents=finished, share=share)
+                again = self._run(steered(methods), same, (), same, keep=True, order=order)
+                draws.add(*again, restarted=True)
+                same = redraw.same()
 
     def _predict(self, methods: Sequence[Method], named: dict[str, Any]) -> FirstPrediction | None:
         """Predicts what the call makes of a starting noise, for the methods that ask for it."""

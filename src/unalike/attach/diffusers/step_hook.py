@@ -196,9 +196,9 @@ class Binding:
                 "methods that act on prompts need to know at which step they are: leave them out "
                 "for this pipeline"
             )
-        timestep = levels.schedule(scheduler)[index]
-        self._locate(timestep)  # sets the step index, as the step itself would
-        return self._upcoming(index, levels.level(scheduler, timestep))
+        scheduled = levels.schedule(scheduler)[index]
+        self._locate(scheduled)  # sets the step index, as the step itself would
+        return self._upcoming(index, levels.level(scheduler, scheduled))
 
     def _set_timesteps(self, own: Any, *args: Any, **kwargs: Any) -> Any:
         result = own(*args, **kwargs)

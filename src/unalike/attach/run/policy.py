@@ -13,8 +13,12 @@ from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 
-MOVE, REGENERATE, REFUSE = POLICIES = ("move", "regenerate", "refuse")
+MOVE, REDRAW, REGENERATE, REFUSE = POLICIES = ("move", "redraw", "regenerate", "refuse")
 ATTEMPTS = 3
+RESTARTS = (0.5, 0.25)
+"""The shares of the schedule that are left out when a finished image is restarted, one after the
+other: the earliest level last.
+"""
 _NAMED = 5
 
 
@@ -23,10 +27,13 @@ class Policy:
     """A policy for images whose final latent lies in a protected ball; none is returned.
 
     Args:
-        on_violation: "move" out of the balls after the last step; "regenerate", draw again from
-            other noise; "refuse" to return it. What cannot be moved out, and what is still inside
-            when it was drawn again for the last time, is refused too.
-        attempts: how often an image is drawn again at most, with "regenerate".
+        on_violation: "move" out of the balls after the last step; "redraw" where the finished image
+            is inside, from earlier and earlier noise levels while SPELL steers it away, and then
+            from other seeds; "regenerate", draw again from other seeds alone; "refuse" to return
+            it. What cannot be moved out, and what is still inside when it was drawn again for the
+            last time, is refused too.
+        attempts: how often an image is drawn again from another seed at most, with "redraw" and
+            "regenerate".
 
     Raises:
         OptionError: for anything else than these, and for a number of attempts where nothing is
@@ -54,17 +61,43 @@ class Policy:
                 f"attempts is {self.attempts!r}; allowed: a whole number of at least 1, as in "
                 f"attempts={ATTEMPTS}"
             )
-        if self.attempts != ATTEMPTS and self.on_violation != REGENERATE:
+        if self.attempts != ATTEMPTS and self.on_violation not in (REDRAW, REGENERATE):
             raise OptionError(
                 f"attempts is {self.attempts} and on_violation is {self.on_violation!r}, which "
                 "draws nothing again; leave attempts out, or "
-                "set on_violation='regenerate'"
+                "set on_violation='redraw'"
             )
 
     @property
     def redraws(self) -> int:
-        """The largest number of times that an image is drawn again."""
-        return self.attempts if self.on_violation == REGENERATE else 0
+        """The largest number of times that an image is drawn again from another seed."""
+        return self.attempts if self.on_violation in (REDRAW, REGENERATE) else 0
+
+    def redraws_of(self, arguments: Mapping[str, Any]) -> int:
+        """The same for a call with these arguments: with `latents` only "redraw" is possible, which
+        leaves other seeds out then.
+
+        Raises:
+            OptionError: with "regenerate" and explicit latents.
+        """
+        if self.redraws == 0 or arguments.get("latents") is None:
+            return self.redraws
+        if self.on_violation == REDRAW:
+            return 0
+        raise OptionError(
+            "latents are given and on_violation is 'regenerate': images of fixed noise cannot be "
+            "drawn again; leave latents out, or use on_violation='redraw', 'move' or 'refuse'"
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether images count as they are finished, and not their latents alone."""
+        return self.on_violation == REDRAW
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """The shares of the schedule that are left out when an image is restarted, in order."""
+        return RESTARTS if self.on_violation == REDRAW else ()
 
     def require(self, pipe: Any, *, shielded: bool) -> None:
         """Check that the policy can be kept with this pipeline.
@@ -98,39 +131,48 @@ class Redraw:
     Args:
         arguments: of the call, by name, before it was made: the generators are copied as they are
             then.
-
-    Raises:
-        OptionError: for a call with explicit latents.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        if arguments.get("latents") is not None:
-            raise OptionError(
-                "latents are given and on_violation is 'regenerate': images of fixed noise cannot "
-                "be drawn again; leave latents out, or "
-                "use on_violation='move' or 'refuse'"
-            )
         self._arguments = dict(arguments)
         self._generator = copied(arguments.get("generator"))
 
-    def arguments(self, rows: Sequence[int], images: int, attempt: int) -> dict[str, Any]:
+    def same(self) -> dict[str, Any]:
+        """Make the arguments of the call as it was made."""
+        return {**self._arguments, "generator": copied(self._generator)}
+
+    def arguments(
+        self,
+        rows: Sequence[int],
+        images: int,
+        attempt: int,
+        choices: Mapping[int, int] | None = None,
+    ) -> dict[str, Any]:
         """Make the arguments of a call that draws these images again.
 
         Args:
             rows: numbers of images.
             images: how many the call makes.
             attempt: 1 for the first time that images are drawn again.
+            choices: for images the number of the seed, among those that an attempt may take; 0
+                unless given.
         """
-        known = self._generator
+        known, choices = self._generator, choices or {}
         if known is None:
             return self._arguments
         own = list(known) if isinstance(known, list | tuple) else [known]
         if len(own) != images:
-            again = [_seeded(own[0], derived_seed(own[0], attempt, i)) for i in range(images)]
+            again = [
+                _seeded(own[0], _seed_again(own[0], attempt, i, choices.get(i, 0)))
+                for i in range(images)
+            ]
             return {**self._arguments, "generator": again}
-        anew, kept, places = {id(own[i]) for i in rows}, copied(own), occurrences(own)
+        anew = {id(own[i]): choices.get(i, 0) for i in rows}
+        kept, places = copied(own), occurrences(own)
         again = [
-            _seeded(g, derived_seed(g, attempt, place or None)) if id(g) in anew else kept[i]
+            _seeded(g, _seed_again(g, attempt, place or None, anew[id(g)]))
+            if id(g) in anew
+            else kept[i]
             for i, (g, place) in enumerate(zip(own, places, strict=True))
         ]
         return {**self._arguments, "generator": again}
@@ -142,7 +184,7 @@ def refusal(
     refused: list[int],
     failures: Mapping[int, ShieldError],
     policy: Policy,
-    choices: Sequence[str] = (MOVE, REGENERATE),
+    choices: Sequence[str] = (MOVE, REDRAW),
 ) -> RefusedError:
     """Build the error that names the refused images and the reasons.
 
@@ -163,6 +205,7 @@ def refusal(
     times = "1 time" if policy.attempts == 1 else f"{policy.attempts} times"
     tried = {
         MOVE: "they could not be moved out",
+        REDRAW: f"they were restarted, and drawn again {times}",
         REGENERATE: f"they were drawn again {times}",
         REFUSE: "on_violation is 'refuse'",
     }[policy.on_violation]
@@ -180,6 +223,10 @@ def refusal(
     )
 
 
+def _seed_again(generator: torch.Generator, attempt: int, place: int | None, choice: int) -> int:
+    return derived_seed(generator, attempt, place, *([choice] if choice else []))
+
+
 def _seeded(like: torch.Generator, seed: int) -> torch.Generator:
     return torch.Generator(device=like.device).manual_seed(seed)
 
@@ -190,7 +237,9 @@ def _place(report: Report, number: int) -> str:
     certificate = image.certificate
     if certificate is None:
         return f"image {number}{prompt}"
+    found, decoded = certificate, certificate.decoded
+    place = decoded if found.margin >= 0 and decoded is not None else found
     return (
-        f"image {number}{prompt} is {certificate.distance:.6g} from {certificate.nearest_id!r}, "
-        f"radius {certificate.radius:g}"
+        f"image {number}{prompt} is {place.distance:.6g} from {place.nearest_id!r}, "
+        f"radius {found.radius:g}"
     )

@@ -33,6 +33,8 @@ class Redraws:
     Args:
         session: of the first run.
         output: what the pipeline returned.
+        finished: where finished images are measured, and those inside count as inside; None where
+            what the session measured counts alone.
 
     Raises:
         AttachmentError: when the scheduler was never stepped.
@@ -44,21 +46,27 @@ class Redraws:
         images: how many images there are.
     """
 
-    def __init__(self, session: Session, output: Any) -> None:
+    def __init__(self, session: Session, output: Any, finished: Guard | None = None) -> None:
         self._sessions, self._outputs = [session], [output]
         self._reports = [session.images()]
+        self._finished = finished
         self.images = len(self._reports[0])
-        self.inside = session.inside
+        self.inside = self._inside(session, output)
         self._choice = [0] * self.images
+        self._drawn, self._restarted = [1] * self.images, [0] * self.images
 
-    def add(self, session: Session, output: Any) -> None:
-        """Add a run that drew the images inside again."""
+    def add(self, session: Session, output: Any, *, restarted: bool = False) -> None:
+        """Add a run that drew the images inside again: from their own latents, where they were
+        `restarted`, or from other noise.
+        """
+        for i in self.inside:
+            (self._restarted if restarted else self._drawn)[i] += 1
         self._sessions.append(session)
         self._outputs.append(output)
         self._reports.append(session.images())
         for i in self.inside:
             self._choice[i] = len(self._sessions) - 1
-        still = set(session.inside)
+        still = set(self._inside(session, output))
         self.inside = [i for i in self.inside if i in still]
 
     @property
@@ -115,7 +123,7 @@ class Redraws:
         decoded = [None] * self.images if guard is None or as_latents else self._decoded(guard)
         neighbours = self._neighbours()
         images = [
-            self._image(self._reports[run][i], run + 1, neighbours[i], decoded[i])
+            self._image(self._reports[run][i], neighbours[i], decoded[i])
             for i, run in enumerate(self._choice)
         ]
         return Report(
@@ -133,15 +141,25 @@ class Redraws:
     def _of(self, image: int) -> Session:
         return self._sessions[self._choice[image]]
 
+    def _inside(self, session: Session, output: Any) -> list[int]:
+        """The numbers of the images of a run that are inside, as latents or finished."""
+        shown = None if self._finished is None else pixels(output, self.images)
+        if self._finished is None or shown is None:
+            return session.inside
+        found = self._measured(self._finished, shown)
+        finished = {i for i, decoded in enumerate(found) if decoded is not None and decoded.inside}
+        return sorted({*session.inside, *finished})
+
     def _image(
-        self, report: ImageReport, attempts: int, nearest: Nearest | None, decoded: Decoded | None
+        self, report: ImageReport, nearest: Nearest | None, decoded: Decoded | None
     ) -> ImageReport:
         certificate: Certificate | None = report.certificate
         if certificate is not None:
             certificate = replace(certificate, decoded=decoded)
         return replace(
             report,
-            attempts=attempts,
+            attempts=self._drawn[report.index],
+            restarts=self._restarted[report.index],
             refused=report.index in self.inside,
             flagged=report.index in self.flagged,
             nearest=nearest,
@@ -168,10 +186,12 @@ class Redraws:
 
     def _decoded(self, guard: Guard) -> Sequence[Decoded | None]:
         shown = pixels(taken(self._outputs, self._choice), self.images)
-        if shown is None:
-            return [None] * self.images
+        return [None] * self.images if shown is None else self._measured(guard, shown)
+
+    def _measured(self, guard: Guard, shown: Tensor) -> Sequence[Decoded | None]:
+        """The place of each finished image (B, 3, h, w), as 8 bits a channel."""
         try:
-            index, distance = guard.nearest_to_images(shown)
+            index, distance = guard.nearest_to_images((shown * 255).round() / 255)
         except (
             UnsupportedError
         ):  # without an encoder there is no second measurement, and the certificate says so

@@ -100,7 +100,9 @@ class ImageReport:
         nearest: its nearest neighbour; None where there is no other sample, and for an image that
             is not returned.
         certificate: None without a shield.
-        attempts: how often it was drawn; 1 is the first draw.
+        attempts: how often it was drawn from a seed; 1 is the first draw.
+        restarts: how often it was drawn again from its own finished latents, noised to an earlier
+            level. A seed alone does not draw an image again that was restarted last.
         refused: whether it is inside the protected set, so that it was not returned.
         flagged: whether the pipeline's safety checker withheld it, so that it is not remembered.
         regions: per method with a region, the share of the image that it covers, as it was at the
@@ -119,6 +121,7 @@ class ImageReport:
     nearest: Nearest | None
     certificate: Certificate | None
     attempts: int = 1
+    restarts: int = 0
     refused: bool = False
     regions: dict[str, float] = field(default_factory=dict)
     seed: int | None = None

@@ -1,0 +1,73 @@
+"""Draw images again whose finished image is inside the protected set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from unalike.attach.diffusers.evaluation import evaluate
+from unalike.attach.run.candidates import heading_inside
+from unalike.attach.run.encoders import Encoder
+from unalike.attach.run.guard import Guard
+from unalike.attach.run.policy import Redraw
+from unalike.guidance.method import Method
+from unalike.guidance.spell import SPELL
+
+STEERING = 1.5
+"""How far SPELL moves a prediction out of a ball while an image is restarted, as a multiple of the
+way out: the autoencoder takes part of it back.
+"""
+STOP = 0.7
+"""The share of the schedule after which SPELL leaves a restarted image alone, so that the model
+finishes it."""
+SEEDS = 4
+"""How many seeds each image is drawn from at most in one attempt, but for the last all of them only
+up to their first predictions.
+"""
+
+
+def steered(methods: Sequence[Method]) -> list[Method]:
+    """The methods, and SPELL around the protected set where none of them is."""
+    if any(isinstance(method, SPELL) and method.shield for method in methods):
+        return list(methods)
+    return [*methods, SPELL(batch=False, memory=False, overcompensation=STEERING, stop=STOP)]
+
+
+def with_other_seeds(
+    pipe: Any,
+    redraw: Redraw,
+    rows: Sequence[int],
+    images: int,
+    attempt: int,
+    *,
+    guard: Guard | None,
+    encoder: Encoder | None,
+    groups: Sequence[int] | Tensor | None,
+) -> dict[str, Any]:
+    """The arguments of a call that draws images from other seeds: for each image the first of up to
+    `SEEDS` whose first predictions are outside the protected set, or the last of them.
+
+    Args:
+        pipe: a diffusers pipeline.
+        redraw: of the call.
+        rows: numbers of the images.
+        images: how many the call makes.
+        attempt: 1 for the first time.
+        guard: of the protected set; None to take the first seed.
+        encoder, groups: as of `guide`.
+    """
+    choices = dict.fromkeys(rows, 0)
+    left = list(rows)
+    for choice in range(SEEDS if guard is not None else 0):
+        choices.update(dict.fromkeys(left, choice))
+        asked = redraw.arguments(rows, images, attempt, choices)
+        if choice + 1 == SEEDS or asked.get("generator") is None:
+            break
+        found = evaluate(pipe, asked, "auto", encoder=encoder, groups=groups)
+        inside = heading_inside(guard, found.x0).tolist()
+        left = [row for row in left if inside[row]]
+        if not left:
+            break
+    return redraw.arguments(rows, images, attempt, choices)
