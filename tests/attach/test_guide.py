@@ -195,7 +195,7 @@ def test_certificates_say_outside_when_a_shield_is_in_the_way(
         view.latents[:1].view(1, *shape), space=space.split()[0], radius=1.0, ids=["mine"]
     )
     kept = Memory()
-    guided = guide(pipe, shield=shield, memory=kept)
+    guided = guide(pipe, on_violation="move", shield=shield, memory=kept)
     images = drawn(guided, arguments, count=2)
     assert guided.report is not None
     first, second = (image.certificate for image in guided.report.images)

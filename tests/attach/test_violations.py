@@ -209,8 +209,8 @@ def test_images_are_refused_when_the_precision_leaves_no_way_out(sd: Any) -> Non
             RefusedError,
             match=r"2 of 2 images .*could not be moved out.*in float16 could not be placed",
         ) as caught:
-            guide(sd, shield=far)(**arguments, generator=seeded(2))
-        guided = guide(sd, shield=near)
+            guide(sd, on_violation="move", shield=far)(**arguments, generator=seeded(2))
+        guided = guide(sd, on_violation="move", shield=near)
         guided(**arguments, generator=seeded(2))
     finally:
         sd.to(torch.float32)
@@ -233,7 +233,7 @@ def test_the_other_is_moved_when_one_cannot_be(sd: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         import_module("unalike.attach.diffusers.guards"), "LatentGuard", OneCannotMove
     )
-    guided = guide(sd, shield=shield_around(sd, plain, 0.5), memory=memory)
+    guided = guide(sd, on_violation="move", shield=shield_around(sd, plain, 0.5), memory=memory)
     with pytest.raises(RefusedError, match="There is no way out") as caught:
         guided(**arguments, generator=seeded(2))
     assert caught.value.refused == [0]
@@ -248,7 +248,7 @@ def test_finished_image_is_measured_when_there_is_a_shield(pipelines: Pipelines,
     arguments = {**prompted(name, ["cat"], 2), "output_type": "pil"}
     images = pipe(**arguments, generator=seeded(2)).images
     protected = encode_images(pipe, [images[1], images[0].rotate(90)]).float()
-    guided = guide(pipe, shield=shield_around(pipe, protected, 1e-2))
+    guided = guide(pipe, on_violation="move", shield=shield_around(pipe, protected, 1e-2))
     guided(**arguments, generator=seeded(2))
     first, second = (certificate.decoded for certificate in certificates(guided))
     assert first is not None
@@ -274,7 +274,7 @@ def test_finished_image_is_measured_when_it_is_no_picture(sd: Any, output_type: 
         else torch.rand(1, 3, 16, 16),
         1e-2,
     )
-    guided = guide(sd, shield=shield)
+    guided = guide(sd, on_violation="move", shield=shield)
     guided(**arguments, generator=seeded(1))
     decoded = certificates(guided)[0].decoded
     assert decoded is not None
@@ -285,7 +285,7 @@ def test_nothing_is_measured_twice_when_there_is_no_image_or_no_encoder(
     sd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = prompted("sd", ["cat"], 1)
-    guided = guide(sd, shield=shield_around(sd, torch.zeros(1, 4, 8, 8), 1e-3))
+    guided = guide(sd, on_violation="move", shield=shield_around(sd, torch.zeros(1, 4, 8, 8), 1e-3))
     guided(**arguments, generator=seeded(1))
     assert certificates(guided)[0].decoded is None
     monkeypatch.setattr(diffusers.AutoencoderKL, "encode", property())
@@ -320,7 +320,12 @@ def test_autoencoder_encodes_in_full_precision_when_it_is_in_half(
 def test_certificate_counts_the_steps_when_spell_moved_the_prediction(sd: Any) -> None:
     arguments = prompted("sd", ["cat"], 2)
     plain = sd(**arguments, generator=seeded(2)).images
-    guided = guide(sd, SPELL(batch=False, memory=False), shield=shield_around(sd, plain[:1], 2.0))
+    guided = guide(
+        sd,
+        SPELL(batch=False, memory=False),
+        on_violation="move",
+        shield=shield_around(sd, plain[:1], 2.0),
+    )
     guided(**arguments, generator=seeded(2))
     assert guided.report is not None
     active = [image.active["spell"] for image in guided.report.images]

@@ -80,7 +80,7 @@ def test_help_names_no_python_types_when_a_command_has_arguments(unalike, comman
     [
         ("unalike gen", {"generate"}),
         ("unalike generate --method s", {"sparke", "spell", "seedvariance"}),
-        ("unalike generate --on-violation re", {"regenerate", "refuse"}),
+        ("unalike generate --on-violation re", {"redraw", "regenerate", "refuse"}),
         ("unalike cite sp", {"sparke", "spell"}),
     ],
 )

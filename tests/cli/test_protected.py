@@ -59,7 +59,7 @@ def test_exit_code_is_1_and_says_why_when_images_are_refused(generate, tmp_path:
 
 
 def test_exit_code_is_0_when_images_were_moved_or_drawn_again(generate) -> None:
-    code, out, _ = generate()
+    code, out, _ = generate("--on-violation", "move")
     assert (code, "1 of 2 images moved out" in out) == (0, True)
     code, out, _ = generate(
         "--on-violation", "regenerate", "--attempts", 2, "--overwrite", "--json"
@@ -70,7 +70,7 @@ def test_exit_code_is_0_when_images_were_moved_or_drawn_again(generate) -> None:
 def test_exit_code_tells_whether_certificates_hold_when_verified(
     generate, unalike, tiny_sd_folder: Path, tmp_path: Path
 ) -> None:
-    generate("--quiet")
+    generate("--quiet", "--on-violation", "move")
     code, out, _ = unalike("shield", "verify", "out", "--model", tiny_sd_folder)
     assert code == 0
     lines = out.splitlines()
@@ -93,7 +93,7 @@ def test_exit_code_tells_whether_certificates_hold_when_verified(
 def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(
     generate, unalike, tmp_path: Path
 ) -> None:
-    generate("--quiet")
+    generate("--quiet", "--on-violation", "move")
     (tmp_path / "shield").rename(tmp_path / "elsewhere")
     code, _, err = unalike("shield", "verify", "out", "--quiet")
     assert code == 2
@@ -103,8 +103,8 @@ def test_exit_code_is_2_when_the_set_of_the_run_is_not_here(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--on-violation", "redo"), "allowed: move or regenerate or refuse"),
-        (("--attempts", 2), "nothing is drawn again"),
+        (("--on-violation", "redo"), "allowed: redraw or move or regenerate or refuse"),
+        (("--attempts", 2, "--on-violation", "move"), "nothing is drawn again"),
     ],
 )
 def test_exit_code_is_2_when_the_policy_makes_no_sense(

@@ -264,7 +264,9 @@ def test_images_are_certified_when_a_shield_is_given(settings, tiny_sd, tmp_path
         radius=2.0,
         ids=["a", "b"],
     ).save(tmp_path / "shield")
-    second = generate(settings(num=1, shield=tmp_path / "shield", out=tmp_path / "second"))
+    second = generate(
+        settings(num=1, on_violation="move", shield=tmp_path / "shield", out=tmp_path / "second")
+    )
     assert first.record["shield"] is None
     shield = Shield.open(tmp_path / "shield")
     assert second.record["shield"] == {
@@ -297,6 +299,7 @@ def test_pictures_are_outside_when_the_shield_is_of_features(settings, clip_fold
     asked = {
         "num": 1,
         "shield": tmp_path / "shield",
+        "on_violation": "move",
         "set": ("spell.radius=1e-6",),
         "method": ("spell",),
         "out": tmp_path / "second",

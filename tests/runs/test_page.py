@@ -161,6 +161,7 @@ def test_finished_images_come_first_when_only_latents_are_certified():
         "2.25",
         "yes",
         "17",
+        "0",
         "1",
     ]
     assert text[2].index("finished image") < text[2].index("latent")

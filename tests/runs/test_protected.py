@@ -53,6 +53,7 @@ def settings(model: Path, out: Path, **changes: Any) -> GenerateSettings:
 def draw(protected: Path, tiny_sd_folder: Path, tmp_path: Path) -> Callable[..., Outcome]:
     def run(**changes: Any) -> Outcome:
         out = changes.pop("out", tmp_path / "out")
+        changes = {"on_violation": "move", **changes}
         return generate(settings(tiny_sd_folder, out, shield=protected / "shield", **changes))
 
     return run
@@ -235,11 +236,15 @@ def test_recorded_command_says_the_policy_when_there_is_a_shield(
     [
         (
             {"on_violation": "redo", "shield": Path("x")},
-            "on_violation is 'redo'; allowed: .move. or .regenerate. or .refuse.",
+            "on_violation is 'redo'; allowed: .redraw. or .move. or .regenerate. or .refuse.",
         ),
         ({"on_violation": "refuse"}, "there is no protected set"),
         ({"attempts": 0}, "attempts is 0"),
-        ({"attempts": 5, "shield": Path("x")}, "attempts is 5, and nothing is drawn again"),
+        (
+            {"attempts": 5, "shield": Path("x"), "on_violation": "move"},
+            "attempts is 5, and nothing is drawn again",
+        ),
+        ({"attempts": 5}, "attempts is 5, and nothing is drawn again"),
     ],
 )
 def test_policy_is_refused_when_it_makes_no_sense(changes: dict[str, Any], message: str) -> None:

@@ -33,9 +33,9 @@ from unalike.runs.samples import (
     sample_table,
 )
 from unalike.runs.scoring import PLAINLY_CHANGED, change
-from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.settings import AGAIN, GenerateSettings, build_methods
 from unalike.runs.shield.embedding import embedding_of
-from unalike.runs.summary import FINISHED, LATENTS
+from unalike.runs.summary import certified_of
 from unalike.shields import Shield
 
 
@@ -255,10 +255,10 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
 def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]:
     return {
         "name": settings.shield.name if settings.shield else None,
-        "certified": LATENTS if shield.embedding is None else FINISHED,
+        "certified": certified_of(settings.on_violation, embedded=shield.embedding is not None),
         **shield.summary(),
         "on_violation": settings.on_violation,
-        "attempts": settings.attempts if settings.on_violation == "regenerate" else None,
+        "attempts": settings.attempts if settings.on_violation in AGAIN else None,
     }
 
 

@@ -22,10 +22,10 @@ from unalike.runs.html import (
     table,
 )
 from unalike.runs.numbers import counted, number, percent
-from unalike.runs.samples import Sample, by_prompt, returned
+from unalike.runs.samples import Sample, by_prompt, returned, usual_steps
 from unalike.runs.scoring import BASIS, PLAINLY_CHANGED, Diversity
 from unalike.runs.shield.inspection import radius_in_words
-from unalike.runs.summary import LATENTS, diversity_sentence, protection_sentences
+from unalike.runs.summary import FINISHED, diversity_sentence, protection_sentences
 
 IMAGES_SHOWN = 512
 _OF_IMAGE, _OF_STEP = "share of the predicted image", "share of the denoiser's own step"
@@ -162,18 +162,19 @@ def _guidance(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     if not names:
         return ""
     parts, used = ["<h2>What the guidance did</h2>"], record.get("methods_as_used")
-    used = used or [{} for _ in names]
-    for name, entry in zip(names, used, strict=True):
-        of_image = [s.report.corrections_of_x0[name] for s in samples]
-        of_step = [s.report.corrections[name] for s in samples]
-        active = [s.report.active[name] for s in samples]
+    of_restarts = [{} for _ in names]  # in which SPELL acts too
+    for name, entry in zip(names, [*(used or []), *of_restarts], strict=False):
+        drawn = usual_steps(samples, name)
+        of_image = [s.report.corrections_of_x0[name] for s in drawn]
+        of_step = [s.report.corrections[name] for s in drawn]
+        active = [s.report.active[name] for s in drawn]
         parts.append(f"<h3>{escape(name)}</h3>")
         text = _acted(of_image, sum(active) / len(active), entry.get("renewal"))
         if not any(map(any, of_image)):
             parts.append(note(text))
             continue
         text += (
-            f" Lines: the size of the correction, mean over {counted(len(samples), 'image')}; "
+            f" Lines: the size of the correction, mean over {counted(len(drawn), 'image')}; "
             "bands: from the smallest to the largest. A logarithmic scale has no zero, so images "
             "and steps without a correction are left out there."
         )
@@ -267,7 +268,7 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     if not certified:
         return ""
     shield = record["shield"]
-    latents = shield["certified"] == LATENTS
+    latents = shield["certified"] != FINISHED
     rows = [_certificate_row(sample, c, latents=latents) for sample, c in certified]
     about = [
         f"{counted(shield['size'], 'protected image')}; radius "
@@ -277,9 +278,9 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     if latents:
         about.append(
             "Two distances to the nearest protected image: that of the finished image, encoded "
-            "again, which anybody can measure; and that of the final latent, which is what the "
-            "certificate is of. They differ, since an autoencoder does not return the latent that "
-            "it decoded. The margin is how far the latent is beyond the radius."
+            "again, which anybody can measure; and that of the final latent. The certificate is of "
+            f"{shield['certified']}. They differ, since an autoencoder does not return the latent "
+            "that it decoded. The margin is how far the latent is beyond the radius."
         )
         head += ["distance of the finished image", "nearest to the latent"]
         head += ["distance of the latent", "margin of the latent"]
@@ -289,7 +290,7 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
             "The margin is how far an image is beyond the radius."
         )
         head += ["distance of the finished image", "margin"]
-    head += ["moved out at the end", "steps SPELL moved it", "draws"]
+    head += ["moved out at the end", "steps SPELL moved it", "restarts", "draws"]
     listed = table("Distances to the protected set", head, rows, numbers_from=3)
     return "\n".join(["<h2>Protected set</h2>", *map(note, about), listed])
 
@@ -297,7 +298,7 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 def _certificate_row(sample: Sample, certificate: Certificate, *, latents: bool) -> list[str]:
     place = sample.image.path if sample.image else f"number {sample.planned.index}, refused"
     end = ["yes" if certificate.moved else "no", str(certificate.steps_moved)]
-    end.append(str(sample.report.attempts))
+    end += [str(sample.report.restarts), str(sample.report.attempts)]
     distance, margin = number(certificate.distance), number(certificate.margin)
     if not latents:
         state = "inside" if certificate.margin < 0 else "outside"

@@ -17,9 +17,9 @@ from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.libraries import library_versions
-from unalike.runs.samples import Sample, returned
+from unalike.runs.samples import Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
-from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.settings import AGAIN, GenerateSettings, build_methods
 
 if TYPE_CHECKING:
     from unalike.runs.pipeline import RunPipeline
@@ -113,6 +113,7 @@ def _shielded(samples: Sequence[Sample]) -> dict[str, int | None]:
     return {
         "decoded_inside": sum(inside) if len(inside) == len(decoded) else None,
         "moved": sum(c is not None and c.moved for c in certificates),
+        "restarted": sum(s.report.restarts > 0 for s in samples),
         "drawn_again": sum(s.report.attempts > 1 for s in samples),
         "refused": sum(s.report.refused for s in samples),
     }
@@ -167,7 +168,11 @@ def command_line(
         else []
     )
     words += ["--on-violation", settings.on_violation] if settings.shield else []
-    words += ["--attempts", settings.attempts] if settings.on_violation == "regenerate" else []
+    words += (
+        ["--attempts", settings.attempts]
+        if settings.shield and settings.on_violation in AGAIN
+        else []
+    )
     words += ["--candidates", settings.candidates] if settings.candidates else []
     words += ["--compare"] if settings.compare else []
     words += ["--dtype", settings.dtype]
@@ -203,14 +208,16 @@ def file_record(path: Path, **facts: Any) -> dict[str, Any]:
 
 
 def _guidance_summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Mean size of a method's correction at each step, as two shares, and the share of steps in
-    which it acted.
+    """Mean size of a method's correction at each step, as two shares, and over all steps; and the
+    share of steps in which it acted.
     """
+    own, usual = [s for s in samples if name in s.report.corrections], usual_steps(samples, name)
     return {
         "method": name,
-        "share_of_predicted_image": _means([s.report.corrections_of_x0[name] for s in samples]),
-        "share_of_denoiser_step": _means([s.report.corrections[name] for s in samples]),
-        "active": _mean([s.report.active[name] for s in samples]),
+        "share_of_predicted_image": _means([s.report.corrections_of_x0[name] for s in usual]),
+        "share_of_denoiser_step": _means([s.report.corrections[name] for s in usual]),
+        "size": _mean([_mean(s.report.corrections_of_x0[name]) or 0.0 for s in own]),
+        "active": _mean([s.report.active[name] for s in own]),
     }
 
 

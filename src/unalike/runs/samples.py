@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,16 @@ def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]
         for k, prompt in enumerate(prompts)
         for i in range(num)
     ]
+
+
+def usual_steps(samples: Sequence[Sample], method: str) -> list[Sample]:
+    """The samples that a method acted on in the most usual number of steps: an image that is alone,
+    and one that was restarted, may take fewer.
+    """
+    own = [s for s in samples if method in s.report.corrections]
+    counts = Counter(len(s.report.corrections[method]) for s in own)
+    usual = counts.most_common(1)[0][0]
+    return [s for s in own if len(s.report.corrections[method]) == usual]
 
 
 def returned(samples: Iterable[Sample]) -> list[Sample]:
@@ -183,6 +194,7 @@ SCHEMA = pa.schema(
         ("certificate_decoded_distance", pa.float64()),
         ("certificate_decoded_inside", pa.bool_()),
         ("attempts", pa.int64()),
+        ("restarts", pa.int64()),
         ("refused", pa.bool_()),
     ]
 )
@@ -206,6 +218,7 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
         "nearest_distance": nearest.distance if nearest else None,
         **_certificate(sample.report.certificate),
         "attempts": sample.report.attempts,
+        "restarts": sample.report.restarts,
         "refused": sample.report.refused,
     }
 

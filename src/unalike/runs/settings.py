@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")
-POLICIES = ("move", "regenerate", "refuse")
+POLICIES = ("redraw", "move", "regenerate", "refuse")
+AGAIN = ("redraw", "regenerate")
+"""The policies that draw from other seeds."""
 ATTEMPTS = 3
 MOST_IMAGES = 100_000
 EXAMPLE_PROMPT = Option("prompts", ("red heart",))
@@ -45,10 +47,11 @@ class GenerateSettings:
         shield: folder of a protected set to stay out of.
         shield_space: where the features of that set come from, as in "clip:FOLDER", where the name
             that it knows them by does not say.
-        on_violation: what is done with images that are inside it after the last step: "move" them
-            out, "regenerate" them from other noise, or "refuse" them. What is still inside then is
-            refused too.
-        attempts: how often an image is drawn again at most, with "regenerate".
+        on_violation: what is done with images that are inside it: "redraw" finished images from
+            earlier noise levels and then from other seeds, "move" final latents out, "regenerate"
+            from other seeds alone, or "refuse" them. What is still inside then is refused too.
+        attempts: how often an image is drawn from another seed at most, with "redraw" and
+            "regenerate".
         candidates: each image is chosen out of so many candidates of its prompt in the batch, by
             their first evaluations; 1 to draw from the seeds as they are; None for as many as the
             methods say.
@@ -111,12 +114,12 @@ class GenerateSettings:
     )
     on_violation: str = option(
         POLICIES[0],
-        "Images inside it after the last step: move them out, regenerate them, or refuse them.",
+        "Images inside it: redraw or regenerate them, move their latents out, or refuse them.",
         choices=POLICIES,
     )
     attempts: int = option(
         ATTEMPTS,
-        "Draw an image at most so many times, with --on-violation regenerate.",
+        "Draw an image from at most so many other seeds, with redraw and regenerate.",
         low=1,
         high=1000,
     )
@@ -212,11 +215,11 @@ class GenerateSettings:
                         value,
                     )
                 )
-        if self.attempts != ATTEMPTS and self.on_violation != "regenerate":
+        if self.attempts != ATTEMPTS and not (self.shield and self.on_violation in AGAIN):
             raise OptionError(
                 named(
                     "{attempts} is {}, and nothing is drawn again; leave it out, or set "
-                    "{on_violation='regenerate'}",
+                    "{shield} and {on_violation='redraw'}",
                     self.attempts,
                 )
             )

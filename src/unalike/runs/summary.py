@@ -12,7 +12,21 @@ from typing import Any
 
 from unalike.runs.numbers import counted, number
 
-LATENTS, FINISHED = "latents", "finished images"
+LATENTS, FINISHED, BOTH = "latents", "finished images", "latents and finished images"
+
+
+def certified_of(policy: str, *, embedded: bool) -> str:
+    """The points that the certificates of a run are of.
+
+    Args:
+        policy: for images inside the protected set.
+        embedded: whether that is of what finished images show, and not of latents.
+    """
+    if embedded:
+        return FINISHED
+    return BOTH if policy == "redraw" else LATENTS
+
+
 """The two things that a run may certify, as `run.json` names them in `shield.certified`."""
 
 
@@ -44,18 +58,20 @@ def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
     drawn = images["finished"] + images.get("refused", 0)
     if not shield or not drawn:
         return ()
+    again = images.get("restarted", 0)
     done = (
-        f"{images['moved']} of {drawn:,} images moved out, {images['drawn_again']} drawn again, "
-        f"{images['refused']} refused"
+        f"{images['moved']} of {drawn:,} images moved out, "
+        + (f"{again} restarted, " if again else "")
+        + f"{images['drawn_again']} drawn again, {images['refused']} refused"
     )
     found = finished_sentence(
         images["decoded_inside"],
         images["finished"],
         shield["size"],
         shield["radius"] + shield["rounding"],
-        encoded=shield["certified"] == LATENTS,
+        encoded=shield["certified"] != FINISHED,
     )
-    if shield["certified"] == FINISHED:
+    if shield["certified"] != LATENTS:
         return found, f"That is certified: {done}"
     return found, f"Only latents are certified: {images['finished']} of {drawn:,} outside; {done}"
 

@@ -107,7 +107,9 @@ def test_returned_pictures_are_outside_when_they_would_be_the_protected_ones(
     drawn = unguided(pipe, name, 3)
     known = own.features(drawn)
     radius = 0.5 * (known[0] - known[1:]).norm(dim=1).min().item()
-    guided = guide(pipe, *methods, shield=around(known[:1], radius, own), embed=own)
+    guided = guide(
+        pipe, *methods, on_violation="move", shield=around(known[:1], radius, own), embed=own
+    )
     pictures = in_files(
         guided(**prompted(name, ["cat"], 3) | {"output_type": "pil"}, generator=seeded(3))[0]
     )
@@ -133,7 +135,13 @@ def test_returned_pictures_are_outside_when_latents_are_the_image(
     known = own.features(drawn)
     radius = 0.5 * (known[0] - known[1]).norm().item()
     for methods in ((), (REPEL,)):
-        guided = guide(pixel_pipe, *methods, shield=around(known[:1], radius, own), embed=own)
+        guided = guide(
+            pixel_pipe,
+            *methods,
+            on_violation="move",
+            shield=around(known[:1], radius, own),
+            embed=own,
+        )
         pictures = in_files(guided(**arguments, generator=seeded(2)).images)
         assert (own.features(pictures) - known[0]).norm(dim=1).min() > radius
         assert torch.equal(pictures[1], drawn[1])
@@ -154,7 +162,7 @@ def test_trajectories_are_bit_identical_when_no_ball_is_touched(sd: Any) -> None
 
 def test_images_are_moved_out_when_the_call_runs_in_inference_mode(sd: Any) -> None:
     known = flat(unguided(sd, "sd", 1))
-    guided = guide(sd, REPEL, shield=around(known, 2.0), embed=flat)
+    guided = guide(sd, REPEL, on_violation="move", shield=around(known, 2.0), embed=flat)
     with torch.inference_mode():
         images = guided(**prompted("sd", ["cat"], 1) | {"output_type": "pt"}, generator=seeded(1))[
             0

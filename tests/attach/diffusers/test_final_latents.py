@@ -104,7 +104,9 @@ def require_honest(pipe: Any, arguments: dict[str, Any], radius: float = 1.0) ->
     assert view is not None
     assert torch.equal(view.latents, free.latents.flatten(1))
 
-    guided = guide(pipe, shield=shield_at(pipe, plain, radius), memory=Memory())
+    guided = guide(
+        pipe, on_violation="move", shield=shield_at(pipe, plain, radius), memory=Memory()
+    )
     moved = decoded(pipe, lambda: guided(**arguments, generator=seeded(1)))
     distance = float((moved - plain).double().norm())
     assert distance >= radius * (1 - 1e-5)
@@ -148,7 +150,7 @@ def test_certificate_is_right_when_a_callback_writes_into_latents_that_were_move
     def undo(step: int, timestep: Any, latents: Tensor) -> None:
         latents.copy_(plain)
 
-    guided = guide(sd, shield=shield_at(sd, plain, 1.0))
+    guided = guide(sd, on_violation="move", shield=shield_at(sd, plain, 1.0))
     arguments = call("sd", callback=undo, callback_steps=1)
     moved = decoded(sd, lambda: guided(**arguments, generator=seeded(1)))
     assert float((moved - plain).double().norm()) >= 1 - 1e-5
@@ -161,7 +163,7 @@ def test_certificate_is_right_when_the_output_is_of_any_type(sd: Any, output_typ
     arguments = call("sd", callback_on_step_end=soften(STEPS - 1))
     latent = {**arguments, "output_type": "latent"}
     plain = sd(**latent, generator=seeded(1)).images
-    guided = guide(sd, shield=shield_at(sd, plain, 1.0))
+    guided = guide(sd, on_violation="move", shield=shield_at(sd, plain, 1.0))
     for as_tuple in (False, True):
         asked = {**arguments, "output_type": output_type, "return_dict": not as_tuple}
         out = guided(**asked, generator=seeded(1))
@@ -185,7 +187,7 @@ def test_only_the_edited_image_is_moved_when_the_autoencoder_decodes_slices(sd: 
     plain = sd(**arguments, generator=seeded(3)).images
     sd.vae.enable_slicing()
     try:
-        guided = guide(sd, shield=shield_at(sd, plain[1:2], 1.0))
+        guided = guide(sd, on_violation="move", shield=shield_at(sd, plain[1:2], 1.0))
         z = decoded(sd, lambda: guided(**{**arguments, "output_type": "pt"}, generator=seeded(3)))
     finally:
         sd.vae.disable_slicing()
@@ -201,7 +203,7 @@ def test_shield_is_refused_when_a_callback_adds_images_to_those_of_the_call(sd: 
         latents = tensors["latents"]
         return {"latents": torch.cat([latents, 0 * latents])} if step == STEPS - 1 else {}
 
-    guided = guide(sd, shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
+    guided = guide(sd, on_violation="move", shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
     arguments = call("sd", output_type="latent", callback_on_step_end=add)
     with pytest.raises(UnsupportedError, match="cannot be read"):
         guided(**arguments, generator=seeded(1))
@@ -294,7 +296,7 @@ def test_certificate_is_right_when_the_unet_sees_the_mask(sd: Any) -> None:
 
 def test_shield_is_refused_when_finished_images_are_pasted_together(sd: Any) -> None:
     pipe = diffusers.StableDiffusionInpaintPipeline(**sd.components, requires_safety_checker=False)
-    guided = guide(pipe, shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
+    guided = guide(pipe, on_violation="move", shield=shield_at(sd, torch.zeros(1, 4, 8, 8), 1.0))
     with pytest.raises(UnsupportedError, match="padding_mask_crop pastes"):
         guided(**call("sd", image=IMAGE, mask_image=MASK, padding_mask_crop=2))
 
@@ -309,7 +311,7 @@ def test_shield_is_refused_before_the_first_step_when_the_call_ends_before_the_l
         return {}
 
     pipe = pipelines("sdxl")
-    guided = guide(pipe, shield=shield_at(pipe, torch.zeros(1, 4, 8, 8), 1.0))
+    guided = guide(pipe, on_violation="move", shield=shield_at(pipe, torch.zeros(1, 4, 8, 8), 1.0))
     arguments = call("sdxl", denoising_end=0.5, callback_on_step_end=note)
     with pytest.raises(UnsupportedError, match=r"denoising_end is 0\.5, so the call ends before"):
         guided(**arguments, generator=seeded(1))
@@ -348,7 +350,7 @@ def test_certificate_is_right_when_a_video_gets_its_first_frame_at_the_end(
         require_honest(pipe, arguments)
         return
     plain = pipe(**arguments, generator=seeded(1)).frames
-    guided = guide(pipe, shield=shield_at(pipe, plain, 1.0))
+    guided = guide(pipe, on_violation="move", shield=shield_at(pipe, plain, 1.0))
     frames = guided(**arguments, generator=seeded(1)).frames
     assert guided.latents is not None
     assert torch.equal(frames, guided.latents)
@@ -367,7 +369,7 @@ def test_images_without_an_autoencoder_are_read_when_something_changed_them(
     pipe = Inverted(unet=pixel_pipe.unet, scheduler=copy.deepcopy(pixel_pipe.scheduler))
     pipe.set_progress_bar_config(disable=True)
     inverted = torch.as_tensor(1 - plain).permute(0, 3, 1, 2) * 2 - 1
-    guided = guide(pipe, shield=shield_at(pipe, inverted, 0.5))
+    guided = guide(pipe, on_violation="move", shield=shield_at(pipe, inverted, 0.5))
     with pytest.raises(RefusedError):
         guided(num_inference_steps=2, output_type="np", generator=seeded(1)[0])
     assert guided.report is not None
@@ -386,7 +388,7 @@ def test_call_is_refused_before_decoding_when_the_latents_cannot_be_read(sd: Any
     pipe.set_progress_bar_config(disable=True)
     stores: list[dict[str, Any]] = [
         {"memory": Memory()},
-        {"shield": shield_at(sd, torch.ones(1, 4, 8, 8), 1.0)},
+        {"shield": shield_at(sd, torch.ones(1, 4, 8, 8), 1.0), "on_violation": "move"},
     ]
     for store in stores:
         with pytest.raises(UnsupportedError, match="cannot be read"):

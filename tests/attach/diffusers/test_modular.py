@@ -129,7 +129,7 @@ def shielded(pipe: Any, around: Tensor, **policy: Any) -> Any:
         shield=Shield(
             around, space=latent_space(latent_model(pipe), tuple(around.shape[1:])), radius=0.5
         ),
-        **policy,
+        **{"on_violation": "move", **policy},
     )
 
 

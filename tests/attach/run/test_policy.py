@@ -11,7 +11,7 @@ from unalike.errors import OptionError, RefusedError, ShieldError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mov",), r"on_violation is 'mov'; allowed: 'move', 'regenerate', 'refuse'"),
+        (("mov",), r"on_violation is 'mov'; allowed: 'redraw', 'move', 'regenerate', 'refuse'"),
         (("regenerate", 0), "attempts is 0"),
         (("regenerate", True), "attempts is True"),
         (("regenerate", 1.5), "attempts is 1.5"),
@@ -77,14 +77,15 @@ def image(number: int, distance: float) -> ImageReport:
 
 def test_message_names_each_image_and_why_when_images_are_refused() -> None:
     report = Report(images=[image(0, 3.0), image(1, 0.5)])
-    error = refusal(("blank",), report, [1], {1: ShieldError("the way out is too long")}, Policy())
+    failures = {1: ShieldError("the way out is too long")}
+    error = refusal(("blank",), report, [1], failures, Policy("move"))
     assert isinstance(error, RefusedError)
     assert (error.output, error.report, error.refused) == (("blank",), report, [1])
     for words in (
         "1 of 2 images",
         "image 1 ('cat') is 0.5 from 'logo', radius 2",
         "The way out is too long",
-        "on_violation='regenerate'",
+        "on_violation='redraw'",
     ):
         assert words in str(error)
 

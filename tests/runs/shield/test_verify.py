@@ -55,7 +55,11 @@ def drawn(tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     ).save(folder / "shield")
     generate(
         GenerateSettings(
-            **FACTS, model=str(tiny_sd_folder), out=folder / "moved", shield=folder / "shield"
+            **FACTS,
+            model=str(tiny_sd_folder),
+            out=folder / "moved",
+            on_violation="move",
+            shield=folder / "shield",
         )
     )
     generate(
@@ -372,7 +376,10 @@ def test_unguided_images_are_compared_when_there_are_some(
     settings = {**FACTS, "num": 3, "strength": 0.3, "batch_size": 2, "compare": True}
     generate(
         GenerateSettings(
-            **settings, model=str(tiny_sd_folder), out=tmp_path / "run", shield=drawn / "shield"
+            **{"on_violation": "move", **settings},
+            model=str(tiny_sd_folder),
+            out=tmp_path / "run",
+            shield=drawn / "shield",
         )
     )
     again = lambda: verify(tmp_path / "run", drawn / "shield", model=str(tiny_sd_folder))  # noqa: E731
@@ -517,7 +524,11 @@ def test_set_of_features_is_verified_by_the_images_when_it_is_one(
         writer.finish(radius=0.5)
     generate(
         GenerateSettings(
-            **FACTS, model=str(tiny_sd_folder), out=tmp_path / "run", shield=tmp_path / "pixels"
+            **FACTS,
+            model=str(tiny_sd_folder),
+            out=tmp_path / "run",
+            on_violation="move",
+            shield=tmp_path / "pixels",
         )
     )
     assert verify(tmp_path / "run", tmp_path / "pixels").differences == ()

@@ -50,7 +50,7 @@ from unalike.attach.run.encoders import PromptEncoder
 from unalike.attach.run.guard import Guard
 from unalike.attach.run.models import require_same_models
 from unalike.attach.run.outputs import blanked
-from unalike.attach.run.policy import ATTEMPTS, MOVE, Policy, Redraw, refusal
+from unalike.attach.run.policy import ATTEMPTS, MOVE, REDRAW, Policy, Redraw, refusal
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.redraws import Redraws
 from unalike.attach.run.report import Report
@@ -85,7 +85,7 @@ def guide(
     memory: Memory | None = None,
     shield: Shield | None = None,
     embed: Embed | None = None,
-    on_violation: str = MOVE,
+    on_violation: str = REDRAW,
     attempts: int = ATTEMPTS,
     prompt_encoder: PromptEncoder | None = None,
     groups: Sequence[int] | Tensor | None = None,

@@ -13,7 +13,7 @@ from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
 
-MOVE, REDRAW, REGENERATE, REFUSE = POLICIES = ("move", "redraw", "regenerate", "refuse")
+REDRAW, MOVE, REGENERATE, REFUSE = POLICIES = ("redraw", "move", "regenerate", "refuse")
 ATTEMPTS = 3
 RESTARTS = (0.5, 0.25)
 """The shares of the schedule that are left out when a finished image is restarted, one after the
@@ -44,7 +44,7 @@ class Policy:
         (2, 0)
     """
 
-    on_violation: str = MOVE
+    on_violation: str = REDRAW
     attempts: int = ATTEMPTS
 
     def __post_init__(self) -> None:
@@ -107,12 +107,12 @@ class Policy:
             UnsupportedError: when images are to be drawn again and the pipeline cannot be told from
                 which noise.
         """
-        if not shielded and self.on_violation != MOVE:
+        if not shielded and self.on_violation != REDRAW:
             raise OptionError(
                 f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in "
                 "guide(pipe, shield=Shield.open(folder))"
             )
-        if self.redraws and "generator" not in Host(pipe).parameters:
+        if shielded and self.redraws and "generator" not in Host(pipe).parameters:
             raise UnsupportedError(
                 f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from "
                 "other noise; use on_violation='move' or "

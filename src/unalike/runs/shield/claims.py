@@ -17,7 +17,7 @@ from unalike.runs.folder import IMAGES, RECORD, SAMPLES, UNGUIDED, image_name
 from unalike.runs.scoring import PLAINLY_CHANGED
 from unalike.runs.settings import POLICIES
 from unalike.runs.shield.evidence import Row
-from unalike.runs.summary import FINISHED, LATENTS
+from unalike.runs.summary import BOTH, certified_of
 from unalike.shields import Shield
 
 _ROUNDING = 1e-9
@@ -34,7 +34,8 @@ _COMMAND = {
 def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Iterator[str]:
     """Contradictions of the record with the protected set, and with itself."""
     shield, images = record["shield"], record["images"]
-    certified = FINISHED if protected.embedding else LATENTS
+    embedded = protected.embedding is not None
+    certified = certified_of(str(shield["on_violation"]), embedded=embedded)
     for name, true in {**protected.summary(), "certified": certified}.items():
         if shield.get(name) != true:
             yield (
@@ -167,7 +168,8 @@ def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterat
                 f"{image(row)}: certificate_margin is {margin!r} in {SAMPLES}, and {own!r} "
                 "follows from its distance"
             )
-        if own >= 0 and not protected.embedding:
+        inside = record["shield"].get("certified") == BOTH and row.get("certificate_decoded_inside")
+        if own >= 0 and not protected.embedding and not inside:
             yield (
                 f"{image(row)}: it is refused, and outside by its certificate_distance of "
                 f"{distance!r}"
@@ -199,6 +201,7 @@ def _of_counts(record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
         "finished": len(kept),
         "refused": len(rows) - len(kept),
         "moved": sum(bool(row["certificate_moved"]) for row in rows),
+        "restarted": sum((row.get("restarts") or 0) > 0 for row in rows),
         "drawn_again": sum((row.get("attempts") or 0) > 1 for row in rows),
         "decoded_inside": None if None in inside else sum(map(bool, inside)),
         "plainly_changed": sum(c is not None and c > PLAINLY_CHANGED for c in changed)
@@ -217,9 +220,9 @@ def _of_guidance(record: Mapping[str, Any], kept: Sequence[Row]) -> Iterator[str
         name, sizes = entry["method"], entry["share_of_predicted_image"]
         for column, claimed in (
             (f"active_{name}", entry["active"]),
-            (f"correction_{name}", _mean(sizes)),
+            (f"correction_{name}", entry.get("size", _mean(sizes))),
         ):
-            own = _mean([row.get(column) for row in kept])
+            own = _mean([v for row in kept if (v := row.get(column)) is not None])
             if not same(claimed, own):
                 yield (
                     f"{RECORD}: {name} has a mean of {claimed!r}, and {column} of {SAMPLES} one "

@@ -71,6 +71,15 @@ def differences_of_certified(
     yield from _nearest_unlike(row, "certificate_nearest", found, protected)
 
 
+def finished_inside(row: Row, found: Found | None, protected: Shield) -> Iterator[str]:
+    """The ball that a finished image is in, where those are certified."""
+    if found is not None and found.distance < protected.reach:
+        yield (
+            f"{image(row)}: the finished image is inside the protected set, {found.distance!r} "
+            f"from {protected.ids[found.rows[0]]!r}"
+        )
+
+
 def differences_of_decoded(row: Row, found: Found | None, protected: Shield) -> Iterator[str]:
     """Differences of the certificate of a finished image from what was measured."""
     if found is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from unalike.runs.folder import RECORD, SAMPLES
 from unalike.runs.numbers import number
-from unalike.runs.summary import LATENTS, finished_sentence
+from unalike.runs.summary import FINISHED, LATENTS, finished_sentence
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Verification:
         inside: how many finished images are inside the protected set, measured here; None where
             they cannot be encoded.
         images: how many images the run has.
-        certified: what its certificates are of: "latents" or "finished images".
+        certified: what its certificates are of: "latents", "finished images", or both.
         refused: how many images it refused; there is nothing of those to compute.
         moved: how many were moved out after the last step.
         encoded: how many images were encoded again and measured.
@@ -63,10 +63,10 @@ class Verification:
                 self.encoded or self.images,
                 self.protected,
                 self.reach,
-                encoded=latents,
+                encoded=self.certified != FINISHED,
             )
         ]
-        what = "Only latents are certified" if latents else "Finished images are certified"
+        what = "Only latents are certified" if latents else f"Certified are {self.certified}"
         done = f"{self.moved} moved out, {self.refused} refused"
         if not self.images:
             lines.append(f"{what}, and no image was kept; {done}")

@@ -18,6 +18,7 @@ from unalike.runs.shield.distances import (
     differences_of_certified,
     differences_of_decoded,
     differences_of_latents,
+    finished_inside,
     nearest_by_image,
 )
 from unalike.runs.shield.evidence import (
@@ -36,8 +37,7 @@ from unalike.runs.shield.recomputed import (
     measured,
 )
 from unalike.runs.shield.verification import Verification
-from unalike.runs.summary import FINISHED
-from unalike.runs.summary import LATENTS as OF_LATENTS
+from unalike.runs.summary import BOTH
 from unalike.shields import Shield
 
 
@@ -124,12 +124,15 @@ def verify(
     )
     for row in kept:
         differences += differences_of_certified(row, final.get(row["index"]), protected, tolerance)
-        differences += differences_of_decoded(row, of_images.get(row["index"]), protected)
+        finished = of_images.get(row["index"])
+        differences += differences_of_decoded(row, finished, protected)
+        if record["shield"].get("certified") == BOTH:
+            differences += finished_inside(row, finished, protected)
     near = [f.distance < protected.reach for f in of_images.values()]
     return Verification(
         inside=sum(near) if near else None,
         images=len(kept),
-        certified=FINISHED if protected.embedding else OF_LATENTS,
+        certified=record["shield"].get("certified"),
         refused=len(rows) - len(kept),
         moved=sum(bool(row["certificate_moved"]) for row in kept),
         encoded=len(of_images),
