@@ -1,4 +1,4 @@
-"""Images that stay out of balls around protected ones, with the proof."""
+"""Finished images that stay out of balls around protected ones, with the proof."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import torch
 
 import unalike
 from unalike.attach import shield_from_images
+from unalike.errors import RefusedError
 
 pipe = unalike.load("emoji")
 settings = {
@@ -21,11 +22,15 @@ if not Path("protected").exists():
     )
 
 shield = unalike.Shield.open("protected")
-guided = unalike.guide(pipe, unalike.SPELL(batch=False, memory=False), shield=shield)
-images = guided(prompt=["red heart", "cat face", "house"], **settings).images
+guided = unalike.guide(pipe, shield=shield)
+try:
+    images = guided(prompt=["heart", "cat face", "house"], **settings).images
+except RefusedError as refused:
+    images = refused.output.images  # those that are inside are blank
 
 for image in guided.report.images:
-    proof = image.certificate
+    proof = image.certificate.decoded
     print(
-        f"{image.prompt}: {proof.distance:.1f} from {proof.nearest_id!r}, radius {proof.radius:g}"
+        f"{image.prompt}: {proof.distance:.1f} from {proof.nearest_id!r}, radius {shield.radius:g}"
+        + (", refused" if image.refused else "")
     )

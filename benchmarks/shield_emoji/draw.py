@@ -35,7 +35,9 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     call: Any = (
         pipe
         if shield is None
-        else guide(pipe, SPELL(batch=False, memory=False), shield=shield, embed=embed)
+        else guide(
+            pipe, SPELL(batch=False, memory=False), shield=shield, embed=embed, on_violation="move"
+        )
     )
     generators = [torch.Generator().manual_seed(i) for i in range(job.images)]
     started = time.perf_counter()

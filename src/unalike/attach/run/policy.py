@@ -210,13 +210,17 @@ def refusal(
         REFUSE: "on_violation is 'refuse'",
     }[policy.on_violation]
     others = " or ".join(repr(name) for name in choices if name != policy.on_violation)
-    instead = f"use on_violation={others}, " if others else ""
+    other_policy = f"use on_violation={others}, " if others else ""
+    instead = (
+        "ask for something else, "
+        if policy.finished
+        else f"add SPELL() to the methods, {other_policy}"
+    )
     return RefusedError(
         f"{len(refused)} of {len(report.images)} images are inside the protected set and are not "
         f"returned ({tried}): {named}{more}"
         f"{reasons}. The others are in this error's output, where these are blank. Draw from other "
-        "seeds, add SPELL() to the methods, "
-        f"{instead}or give the shield a smaller radius",
+        f"seeds, {instead}or give the shield a smaller radius",
         output=output,
         report=report,
         refused=refused,
