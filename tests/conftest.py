@@ -1,4 +1,5 @@
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,28 @@ def tiny_sd(tiny_sd_folder: Path) -> Any:
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of a few thousand random weights at 16×16, with a tokenizer of the alphabet."""
     return tiny.write_clip(tmp_path_factory.mktemp("clip"))
+
+
+class TinyDescriptor(torch.nn.Module):
+    """Means of the image in 4×4 places, as a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Linear(48, 16)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.mix(torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1))
+
+
+@pytest.fixture(scope="session")
+def sscd_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript program that takes images as SSCD's do."""
+    file = tmp_path_factory.mktemp("sscd") / "tiny.torchscript.pt"
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.manual_seed(0)
+        torch.jit.save(torch.jit.script(TinyDescriptor().eval()), str(file))
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,15 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["pixels", "emoji", "digits", "latents", "clip", "dinov2"])
-def name(request, tiny_sd_folder, clip_folder, dinov2_folder):
+@pytest.fixture(params=["pixels", "emoji", "digits", "latents", "clip", "dinov2", "sscd"])
+def name(request, tiny_sd_folder, clip_folder, dinov2_folder, sscd_file):
     """Each extractor that needs no extra, with a tiny network where it has one."""
-    folders = {"latents": tiny_sd_folder, "clip": clip_folder, "dinov2": dinov2_folder}
+    folders = {
+        "latents": tiny_sd_folder,
+        "clip": clip_folder,
+        "dinov2": dinov2_folder,
+        "sscd": sscd_file,
+    }
     return (
         f"{request.param}:{folders[request.param]}" if request.param in folders else request.param
     )
@@ -67,7 +72,7 @@ def test_fingerprint_tells_networks_apart_and_holds_no_path(name):
         for folder in name.split(":")[1:]
         for text in (own.fingerprint, own.basis, own.resizing)
     )
-    if own.model is not None:
+    if own.model is not None and own.name != "sscd":  # which goes by its file
         before = own.fingerprint
         weight = next(p for _, p in sorted(own.model.named_parameters()) if p.ndim >= 2)
         weight.neg_()
@@ -119,6 +124,25 @@ def test_folder_is_refused_when_it_holds_something_else(kind, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(StoreError, match=f"features={kind}:FOLDER"):
         extractor(f"{kind}:{tmp_path}", device="cpu")
+
+
+def test_file_of_sscd_is_refused_when_it_is_missing_or_no_program(tmp_path):
+    for name in ("sscd", f"sscd:{tmp_path / 'none.pt'}"):
+        with pytest.raises(OptionError, match=r"no such file; .* as in features='?sscd:sscd_disc"):
+            extractor(name, device="cpu")
+    (tmp_path / "text.pt").write_text("weights")
+    with pytest.raises(StoreError, match="is no TorchScript program"):
+        extractor(f"sscd:{tmp_path / 'text.pt'}", device="cpu")
+
+
+def test_descriptors_of_sscd_are_unit_vectors_and_go_by_their_file(sscd_file, tmp_path):
+    own = extractor(f"sscd:{sscd_file}", device="cpu")
+    found = own.features(noise(3, 3, 40, 40))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    assert own.fingerprint.startswith("sscd/TorchScript-")
+    copy = tmp_path / "other name.pt"
+    copy.write_bytes(sscd_file.read_bytes())
+    assert extractor(f"sscd:{copy}", device="cpu").fingerprint == own.fingerprint
 
 
 def test_source_is_refused_when_it_is_neither_a_folder_nor_a_hub_id(tmp_path):

@@ -141,5 +141,5 @@ def _refused(outcome: Outcome) -> str:
     what = "1 image is" if count == 1 else f"{count} images are"
     return (
         f"{what} inside the protected set {shield!r} and not written; samples.parquet says which. "
-        "Draw from another --seed, use another --on-violation, or add --method spell"
+        "Draw from another --seed, ask for something else, or give the set a smaller radius"
     )

@@ -65,6 +65,11 @@ EXTRACTORS: dict[str, Row] = {
         "facebook/dinov2-large",
         named=True,
     ),
+    "sscd": Row(
+        "copies of an image, edited ones too; needs its TorchScript file, as in sscd:FILE",
+        "unalike.extractors.sscd:Sscd",
+        named=True,
+    ),
     "inception": Row(
         "the network of FID; needs the extra unalike[metrics]",
         "unalike.extractors.inception:Inception",
@@ -129,11 +134,11 @@ def extractor(name: str, *, device: str = "auto", batch_size: int = 32) -> Extra
 
 
 def portable(space: str) -> str:
-    """The spelling of features without the place of a folder: its own name alone.
+    """The spelling of features without the place of a folder or file: its own name alone.
 
     Example:
         >>> portable("pixels"), portable("clip:openai/clip-vit-base-patch32")
         ('pixels', 'clip:openai/clip-vit-base-patch32')
     """
     kind, colon, source = space.partition(":")
-    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).is_dir() else space
+    return f"{kind}:{Path(source).resolve().name}" if colon and Path(source).exists() else space

@@ -20,8 +20,8 @@ STEERING = 1.5
 way out: the autoencoder takes part of it back.
 """
 STOP = 0.7
-"""The share of the schedule after which SPELL leaves a restarted image alone, so that the model
-finishes it."""
+"""The share of the schedule after which SPELL leaves a restarted image to the model.
+"""
 SEEDS = 4
 """How many seeds each image is drawn from at most in one attempt, but for the last all of them only
 up to their first predictions.
