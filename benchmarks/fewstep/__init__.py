@@ -52,9 +52,9 @@ class Size:
     models: int | None = None
 
 
-LONG = Size(tuning=1, groups={8: 2, 4: 1}, pool=2, validation=VALIDATION[::2])
-"""That of models of many steps, of which each image costs several times as much;
-`benchmarks.pareto` has groups of 32.
+LONG = Size(tuning=1, groups={8: 1, 4: 1}, pool=2, validation=VALIDATION[::2])
+"""That of models with classifier-free guidance or many steps, of which each image costs several
+times as much; `benchmarks.pareto` has groups of 32.
 """
 SMOKE = Size(
     tuning=1,
@@ -78,7 +78,8 @@ def run(folder: Path, smoke: bool, progress: Progress, models: Sequence[str] | N
                 progress((number + share) / len(names))
 
             model = MODELS[name]
-            size = SMOKE if smoke else Size() if model.few else LONG
+            distilled = model.few and model.guidance_scale == 1
+            size = SMOKE if smoke else Size() if distilled else LONG
             _Comparison(model, folder / name, size, pool, of_all).run()
             draw_figure(folder / name)
 
