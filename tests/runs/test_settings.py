@@ -104,7 +104,7 @@ def test_assigned_option_wins_when_strength_is_given_too():
 
 
 def test_shield_brings_spell_for_the_shield_alone_when_no_method_is_named():
-    assert methods(shield=Path("protected"))[-1] == SPELL(shield=True, batch=False, memory=False)
+    assert methods(shield=Path("protected"))[-1] == SPELL(batch=False, memory=False, stop=0.7)
 
 
 @pytest.mark.parametrize(
