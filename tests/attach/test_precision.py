@@ -117,7 +117,8 @@ def test_guidance_is_left_out_in_half_precision(fresh: Fresh, dtype: torch.dtype
 def test_shield_holds_in_half_precision(fresh: Fresh, dtype: torch.dtype) -> None:
     pipe, arguments = fresh("sd", dtype), {**prompted("sd", ["cat"], 2), "output_type": "pt"}
     images = drawn(pipe, arguments)
-    guided = guide(pipe, SPELL(), shield=shield_from_images(pipe, images[:1].float(), radius=8.0))
+    shield = shield_from_images(pipe, images[:1].float(), radius=8.0)
+    guided = guide(pipe, SPELL(), shield=shield, on_violation="move")
     drawn(guided, arguments)
     assert guided.report is not None
     for image in guided.report.images:
@@ -146,8 +147,9 @@ def test_images_are_the_same_when_models_are_offloaded(fresh: Fresh, how: str) -
         radius=1.0,
     )
     methods = (CADS(), SPARKE(strength=0.3), SPELL())
-    expected = guide(fresh("sd"), *methods, memory=Memory(), shield=shield)
-    guided = guide(fresh("sd"), *methods, memory=Memory(), shield=shield)
+    stores: dict[str, Any] = {"shield": shield, "on_violation": "move"}
+    expected = guide(fresh("sd"), *methods, memory=Memory(), **stores)
+    guided = guide(fresh("sd"), *methods, memory=Memory(), **stores)
     offloaded(guided.pipe, how)
     assert torch.equal(drawn(guided, arguments), drawn(expected, arguments))
     assert guided.report is not None
@@ -169,7 +171,13 @@ def test_no_other_model_runs_between_the_steps_when_latents_are_guided(fresh: Fr
     shield = shield_from_images(pipe, torch.zeros(1, 3, 16, 16), radius=1.0)
     memory = Memory()
     guided = guide(
-        pipe, CADS(), SPARKE(strength=0.3), SPELL(memory=True), memory=memory, shield=shield
+        pipe,
+        CADS(),
+        SPARKE(strength=0.3),
+        SPELL(memory=True),
+        memory=memory,
+        shield=shield,
+        on_violation="move",
     )
     drawn(guided, prompted("sd", ["cat"], 2))
     offloaded(pipe, "model")

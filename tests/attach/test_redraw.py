@@ -200,13 +200,14 @@ def test_spell_is_added_where_no_method_minds_the_protected_set():
     assert added[2].stop < 1
 
 
-def test_policy_says_what_it_does():
+def test_policy_says_what_it_does(turbo: Any):
     assert Policy().on_violation == "redraw"
     assert (Policy().finished, Policy("move").finished) == (True, False)
     assert (Policy("regenerate").restarts, Policy("refuse").redraws) == ((), 0)
-    assert Policy().redraws_of({"latents": torch.zeros(1)}) == 0
+    given = {"latents": torch.zeros(1)}
+    assert (Policy().redraws_of(turbo, {}), Policy().redraws_of(turbo, given)) == (3, 0)
     with pytest.raises(OptionError, match="latents are given"):
-        Policy("regenerate").redraws_of({"latents": torch.zeros(1)})
+        Policy("regenerate").redraws_of(turbo, given)
 
 
 def test_hearts_that_are_drawn_look_like_none_that_is_protected(turbo: Any):

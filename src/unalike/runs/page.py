@@ -162,7 +162,7 @@ def _guidance(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     if not names:
         return ""
     parts, used = ["<h2>What the guidance did</h2>"], record.get("methods_as_used")
-    of_restarts = [{} for _ in names]  # in which SPELL acts too
+    of_restarts: list[dict[str, Any]] = [{} for _ in names]  # in which SPELL acts too
     for name, entry in zip(names, [*(used or []), *of_restarts], strict=False):
         drawn = usual_steps(samples, name)
         of_image = [s.report.corrections_of_x0[name] for s in drawn]

@@ -244,7 +244,7 @@ class GuidedPipeline:
         if picked is not None:
             named = {**named, "generator": picked.generator}
             args, kwargs = (), named
-        redraws, redraw = self.policy.redraws_of(named), Redraw(named)
+        redraws, redraw = self.policy.redraws_of(self.pipe, named), Redraw(named)
         known = picked.evaluations if picked is not None and repeatable(methods) else ()
         order = Passes if repeats_steps(self.pipe, named, remembering=bool(self.memory)) else None
         first, output = self._run(methods, named, args, kwargs, keep=True, known=known, order=order)

@@ -73,17 +73,18 @@ class Policy:
         """The largest number of times that an image is drawn again from another seed."""
         return self.attempts if self.on_violation in (REDRAW, REGENERATE) else 0
 
-    def redraws_of(self, arguments: Mapping[str, Any]) -> int:
-        """The same for a call with these arguments: with `latents` only "redraw" is possible, which
-        leaves other seeds out then.
+    def redraws_of(self, pipe: Any, arguments: Mapping[str, Any]) -> int:
+        """The same for a call of a pipeline: "redraw" leaves other seeds out where there are none,
+        for there is no generator, or the noise is given as `latents`.
 
         Raises:
             OptionError: with "regenerate" and explicit latents.
         """
-        if self.redraws == 0 or arguments.get("latents") is None:
-            return self.redraws
-        if self.on_violation == REDRAW:
+        fixed = arguments.get("latents") is not None
+        if self.on_violation == REDRAW and (fixed or "generator" not in Host(pipe).parameters):
             return 0
+        if self.redraws == 0 or not fixed:
+            return self.redraws
         raise OptionError(
             "latents are given and on_violation is 'regenerate': images of fixed noise cannot be "
             "drawn again; leave latents out, or use on_violation='redraw', 'move' or 'refuse'"
@@ -112,7 +113,7 @@ class Policy:
                 f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in "
                 "guide(pipe, shield=Shield.open(folder))"
             )
-        if shielded and self.redraws and "generator" not in Host(pipe).parameters:
+        if self.on_violation == REGENERATE and "generator" not in Host(pipe).parameters:
             raise UnsupportedError(
                 f"{type(pipe).__name__} takes no generator, so images cannot be drawn again from "
                 "other noise; use on_violation='move' or "
