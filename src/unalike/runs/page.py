@@ -161,9 +161,9 @@ def _guidance(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     names = list(dict.fromkeys(m for s in samples for m in s.report.corrections))
     if not names:
         return ""
-    parts, used = ["<h2>What the guidance did</h2>"], record.get("methods_as_used")
-    of_restarts: list[dict[str, Any]] = [{} for _ in names]  # in which SPELL acts too
-    for name, entry in zip(names, [*(used or []), *of_restarts], strict=False):
+    parts, used = ["<h2>What the guidance did</h2>"], record.get("methods_as_used") or []
+    for i, name in enumerate(names):
+        entry = used[i] if i < len(used) else {}  # in restarts SPELL acts too
         drawn = usual_steps(samples, name)
         of_image = [s.report.corrections_of_x0[name] for s in drawn]
         of_step = [s.report.corrections[name] for s in drawn]
