@@ -178,6 +178,19 @@ def test_other_seeds_are_taken_when_the_solver_cannot_go_back(sd: Any):
     assert image.seed == derived_seed(torch.Generator().manual_seed(0), 1, None)
 
 
+def test_report_counts_every_evaluation_that_was_made(turbo: Any, hearts: Shield):
+    evaluated = []
+    hook = turbo.unet.register_forward_hook(lambda *call: evaluated.append(len(call[2][0])))
+    guided = guide(turbo, shield=hearts)
+    try:
+        with pytest.raises(RefusedError):
+            guided(["red heart"] * 2, generator=seeded(2), output_type="pt")
+    finally:
+        hook.remove()
+    assert guided.report is not None
+    assert guided.report.calls == sum(evaluated)
+
+
 def test_each_image_gets_a_seed_of_its_own_choice():
     redraw = Redraw({"generator": seeded(3)})
     seeds = [

@@ -45,9 +45,10 @@ def with_other_seeds(
     guard: Guard | None,
     encoder: Encoder | None,
     groups: Sequence[int] | Tensor | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
     """The arguments of a call that draws images from other seeds: for each image the first of up to
-    `SEEDS` whose first predictions are outside the protected set, or the last of them.
+    `SEEDS` whose first predictions are outside the protected set, or the last of them; and how many
+    evaluations of an image were spent to find them.
 
     Args:
         pipe: a diffusers pipeline.
@@ -58,16 +59,16 @@ def with_other_seeds(
         guard: of the protected set; None to take the first seed.
         encoder, groups: as of `guide`.
     """
-    choices = dict.fromkeys(rows, 0)
-    left = list(rows)
+    choices, left, calls = dict.fromkeys(rows, 0), list(rows), 0
     for choice in range(SEEDS if guard is not None else 0):
         choices.update(dict.fromkeys(left, choice))
         asked = redraw.arguments(rows, images, attempt, choices)
         if choice + 1 == SEEDS or asked.get("generator") is None:
             break
         found = evaluate(pipe, asked, "auto", encoder=encoder, groups=groups)
+        calls += found.calls
         inside = heading_inside(guard, found.x0).tolist()
         left = [row for row in left if inside[row]]
         if not left:
             break
-    return redraw.arguments(rows, images, attempt, choices)
+    return redraw.arguments(rows, images, attempt, choices), calls

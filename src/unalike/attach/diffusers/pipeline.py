@@ -252,7 +252,7 @@ class GuidedPipeline:
         self._restart(draws, methods, redraw)
         for attempt in range(1, redraws + 1):
             if draws.inside:
-                again = with_other_seeds(
+                again, calls = with_other_seeds(
                     self.pipe,
                     redraw,
                     draws.inside,
@@ -262,7 +262,8 @@ class GuidedPipeline:
                     encoder=self.prompt_encoder,
                     groups=self.groups,
                 )
-                draws.add(*self._run(methods, again, (), again, keep=True, order=order))
+                drawn = self._run(methods, again, (), again, keep=True, order=order)
+                draws.add(*drawn, calls=calls)
         output, latents = draws.output(), draws.latents()
         report = draws.report(
             methods, self._guard(named), as_latents=named.get("output_type") == "latent"
@@ -382,6 +383,8 @@ class GuidedPipeline:
         """Draw images that are inside again from their finished latents, noised to an earlier and
         earlier level, while SPELL steers them away.
         """
+        if not draws.inside or not self.policy.restarts:
+            return
         same, finished = redraw.same(), draws.latents()
         if finished is None or not repeats_steps(self.pipe, same, remembering=True):
             return

@@ -54,11 +54,15 @@ class Redraws:
         self.inside = self._inside(session, output)
         self._choice = [0] * self.images
         self._drawn, self._restarted = [1] * self.images, [0] * self.images
+        self._calls = 0
 
-    def add(self, session: Session, output: Any, *, restarted: bool = False) -> None:
+    def add(
+        self, session: Session, output: Any, *, restarted: bool = False, calls: int = 0
+    ) -> None:
         """Add a run that drew the images inside again: from their own latents, where they were
-        `restarted`, or from other noise.
+        `restarted`, or from other noise, which took so many evaluations (`calls`) to choose.
         """
+        self._calls += calls
         for i in self.inside:
             (self._restarted if restarted else self._drawn)[i] += 1
         self._sessions.append(session)
@@ -134,7 +138,8 @@ class Redraws:
             methods=first.used(methods),
             shield=None if guard is None else guard.shield.summary(),
             unguided=first.unguided,
-            calls=sum(s.steps + s.predictions - s.reused for s in self._sessions) * self.images,
+            calls=self._calls
+            + sum(s.steps + s.predictions - s.reused for s in self._sessions) * self.images,
             reused=first.reused,
         )
 
