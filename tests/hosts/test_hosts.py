@@ -219,7 +219,7 @@ def test_images_are_those_of_the_certified_latents_when_a_shield_moves_one(
     assert plain.report is not None
     assert plain.latents is not None
     shield = Shield(plain.latents[:1], space=plain.report.space.split()[0], radius=0.5)
-    guided, decoder = guide(pipe, shield=shield), Decoder(pipe, size(family))
+    guided, decoder = guide(pipe, shield=shield, on_violation="move"), Decoder(pipe, size(family))
     after = family.call(guided, ["cat"], 2, output_type="np")
     assert guided.report is not None
     assert guided.latents is not None

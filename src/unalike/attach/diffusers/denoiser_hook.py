@@ -24,6 +24,9 @@ from unalike.guidance.run import Prepared
 
 _HINT = "use methods that correct x0 with this pipeline, such as SPARKE"
 
+_NONE = (-1, 0)
+"""Before the first evaluation, by its step and how often that was taken before."""
+
 
 class Denoiser:
     """Context manager: while it is open, the denoiser (`unet` or `transformer`) is given the
@@ -65,8 +68,8 @@ class Denoiser:
         self._session = session
         self._prompts = prompts
         self._hooks: list[RemovableHandle] = []
-        self._step, self._prepared = -1, Prepared((), True)
-        self._unheard = -1  # the last step in which the model was asked without the prompt first
+        self._evaluation, self._prepared = _NONE, Prepared((), True)
+        self._unheard = _NONE  # the last step in which the model was asked without the prompt first
         self._rows = torch.zeros(0, dtype=torch.bool)  # of the model's input, for positive prompts
         self._images = 0
         self._length: int | None = (
@@ -129,20 +132,21 @@ class Denoiser:
         labels = arguments.get("class_labels") if self._prompts.labelled else None
         tokens = arguments.get("encoder_hidden_states") if labels is None else labels
         call = self._binding.upcoming(time)
-        self._require_heard(call.step)
-        self._rows = self._positive_rows(module, tokens, sample, asked=call.step == self._step)
+        now = (call.step, call.again)
+        self._require_heard(now)
+        self._rows = self._positive_rows(module, tokens, sample, asked=now == self._evaluation)
         if not self._rows.any():  # the empty prompts have a call of their own
-            if call.step != self._step and self._may_drop_cfg:
+            if now != self._evaluation and self._may_drop_cfg:
                 raise UnsupportedError(
                     f"{self._who}: {type(module).__name__} is asked without the prompt before it "
                     "is asked with it, so "
                     f"classifier-free guidance cannot be left out; {_HINT}"
                 )
-            if call.step != self._step:
-                self._unheard = call.step
+            if now != self._evaluation:
+                self._unheard = now
             return args, kwargs
         places = _places(arguments) if labels is None else []
-        if call.step != self._step:
+        if now != self._evaluation:
             self._classes = {}
             classes = (
                 {}
@@ -150,9 +154,9 @@ class Denoiser:
                 else {m: m(labels[self._rows][: self._images]) for m in _embedders(module)}
             )
             embeddings = [*(self._taken(place[name]) for place, name in places), *classes.values()]
-            self._prepared, self._step = (
+            self._prepared, self._evaluation = (
                 self._session.prepare(call, sample[: self._images], embeddings),
-                call.step,
+                now,
             )
             new = self._prepared.embeddings[len(places) :]
             self._classes = {
@@ -224,9 +228,9 @@ class Denoiser:
             )
         return found.all(dim=1).to(sample.device)
 
-    def _require_heard(self, step: int | None) -> None:
+    def _require_heard(self, evaluation: tuple[int, int] | None) -> None:
         """Refuse a model that was not asked with the prompts in the step before."""
-        if self._unheard not in (-1, step, self._step):
+        if self._unheard not in (_NONE, evaluation, self._evaluation):
             raise self._no_prompts("the denoiser")
 
     def _no_prompts(self, module: str) -> UnsupportedError:

@@ -167,7 +167,8 @@ class Layers:
         sample, time = model_call(module, args, kwargs, f"{self._who}: ", _HINT)[1:]
         call = self._binding.upcoming(time)
         out = getattr(getattr(module, "config", None), "out_channels", None)
-        if self._call is None or call.step != self._call.step:
+        now = (call.step, call.again)
+        if self._call is None or now != (self._call.step, self._call.again):
             self._earlier = 0
         else:  # the prompts and the empty prompts have calls of their own
             self._earlier += len(self._sample) // self._images

@@ -31,6 +31,10 @@ _NUMBER = re.compile(r"num_\w+_per_prompt|batch_size")
 """The arguments by which pipelines are asked for several images, videos, or sounds."""
 
 
+_BY_STEPS = frozenset({"cfg_trunc_ratio"})
+"""Arguments of pipelines that count their steps against the number that was asked for."""
+
+
 @dataclass(frozen=True)
 class Picked:
     """The candidates that a call is made of.
@@ -70,7 +74,10 @@ def repeats_steps(pipe: Any, arguments: dict[str, Any], *, remembering: bool) ->
     prompt or an earlier one beside it, the schedule is taken whole, from noise, and the solver
     remembers nothing.
     """
-    edits = "strength" in Host(pipe).parameters
+    host = Host(pipe)
+    if host.is_modular or not _BY_STEPS.isdisjoint(host.parameters):
+        return False  # they end guidance by the number of steps that they were asked for
+    edits = "strength" in host.parameters
     begun = any(arguments.get(name) is not None for name in ("image", "video")) and edits
     ends = [arguments.get(name) for name in ("denoising_start", "denoising_end")]
     whole = not begun and ends == [None, None] and levels.takes_steps_again(pipe.scheduler)
