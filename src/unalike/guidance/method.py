@@ -186,7 +186,7 @@ class Method:
         return 1
 
     def passes_for(self, steps: int) -> int:
-        """How often the steps after the first are taken, of a schedule of so many.
+        """The number of times that the steps after the first are taken, of a schedule of so many.
 
         A pass ends in predictions of finished latents. Each further one begins with these, noised
         anew to the level of the second step (restart sampling, arXiv:2306.14878), and costs one

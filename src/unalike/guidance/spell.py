@@ -21,6 +21,10 @@ from unalike.guidance.stored import stored_rows
 from unalike.kernels import unit_rows
 from unalike.options import option
 
+LAST = 0.7
+"""The share of the schedule after which SPELL leaves images to the model, where they are judged as
+they are finished: a push at the end keeps a distance and leaves a copy.
+"""
 _SAME_PROMPT = 0.999  # cosine of two embeddings of one prompt, with room for half precision
 
 

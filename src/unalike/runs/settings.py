@@ -25,8 +25,6 @@ POLICIES = ("redraw", "move", "regenerate", "refuse")
 AGAIN = ("redraw", "regenerate")
 """The policies that draw from other seeds."""
 ATTEMPTS = 3
-SPELL_STOP = 0.7
-"""The share of the schedule after which SPELL leaves images alone that are judged as finished."""
 MOST_IMAGES = 100_000
 EXAMPLE_PROMPT = Option("prompts", ("red heart",))
 _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
@@ -280,8 +278,9 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
     presets = {**(row.published if row else {}), **tuned}
     chosen = {name: dict(presets.get(name, {})) for name in (settings.method or tuned)}
     if settings.shield and not settings.method:
-        # where finished images count, the model has the last word
-        end = {"stop": SPELL_STOP} if settings.on_violation == POLICIES[0] else {}
+        from unalike.guidance.spell import LAST
+
+        end = {"stop": LAST} if settings.on_violation == "redraw" else {}
         chosen.setdefault("spell", {"batch": False, "memory": False, **end})
     for name in chosen:
         build(name)  # says which methods there are before anything is said about their options

@@ -13,26 +13,20 @@ from unalike.attach.run.encoders import Encoder
 from unalike.attach.run.guard import Guard
 from unalike.attach.run.policy import Redraw
 from unalike.guidance.method import Method
-from unalike.guidance.spell import SPELL
+from unalike.guidance.spell import LAST, SPELL
 
 STEERING = 1.5
-"""How far SPELL moves a prediction out of a ball while an image is restarted, as a multiple of the
-way out: the autoencoder takes part of it back.
-"""
-STOP = 0.7
-"""The share of the schedule after which SPELL leaves a restarted image to the model.
+"""SPELL's overcompensation while an image is restarted: the autoencoder takes part of a move back.
 """
 SEEDS = 4
-"""How many seeds each image is drawn from at most in one attempt, but for the last all of them only
-up to their first predictions.
-"""
+"""The seeds that are tried for an image in one attempt, at most, by their first predictions."""
 
 
 def steered(methods: Sequence[Method]) -> list[Method]:
     """The methods, and SPELL around the protected set where none of them is."""
     if any(isinstance(method, SPELL) and method.shield for method in methods):
         return list(methods)
-    return [*methods, SPELL(batch=False, memory=False, overcompensation=STEERING, stop=STOP)]
+    return [*methods, SPELL(batch=False, memory=False, overcompensation=STEERING, stop=LAST)]
 
 
 def with_other_seeds(

@@ -49,7 +49,7 @@ class Order:
         return cls(count, [0, *range(step, count)], [0])
 
     def again(self, position: int) -> int:
-        """How many times the step at a position was taken before."""
+        """The number of times that the step at a position was taken before."""
         return self.steps[:position].count(self.steps[position])
 
     def level(self, position: int, scheduled: Level, scheduler: Any) -> Level:
@@ -83,7 +83,7 @@ class Passes:
         return Order.passes(count, self.session.passes(count))
 
     def restarted(self, call: Call) -> Tensor:
-        """What a further pass begins with."""
+        """The noisy latents (R, …) that a further pass begins with."""
         return self.session.restarted(call)
 
 

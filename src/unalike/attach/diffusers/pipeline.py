@@ -104,10 +104,14 @@ def guide(
         embed: what made the vectors of a shield in an embedding: an extractor of
             `unalike.extractors`, or a function of images (n, 3, h, w) in [0, 1] that gradients pass
             through.
-        on_violation: what is done with an image that is inside then: "move" it out; "regenerate",
-            draw it again from other noise; "refuse" it. What cannot be moved out, or is still
-            inside in the end, is refused too: the call raises `RefusedError`, which has the others.
-        attempts: how often an image is drawn again at most, with "regenerate".
+        on_violation: what is done with an image that is inside then. "redraw", the default, judges
+            images as they are finished (8 bits, encoded again): they are drawn again from earlier
+            noise levels while SPELL steers them away, then from other seeds. The others judge the
+            final latent: "move" it out; "regenerate", draw from other seeds alone; "refuse". What
+            is still inside in the end is refused: the call raises `RefusedError`, which has the
+            others.
+        attempts: how often an image is drawn from another seed at most, with "redraw" and
+            "regenerate".
         prompt_encoder: `list of N prompts -> (N, p)`, instead of the pipeline's own embeddings: one
             shared encoder makes the prompts of several models comparable. "clip" is
             openai/clip-vit-base-patch32, which SPARKE was published with; "clip:FOLDER" another.
@@ -128,7 +132,8 @@ def guide(
     Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images
     once for each setting of the call. With a shield the finished images are encoded once more, to
     say how far they are from the protected ones by themselves. To draw images again is to run the
-    whole batch again. Candidates cost one or two evaluations each; those of the chosen are taken
+    whole batch again: with "redraw" up to five times, and up to three first predictions for each of
+    the other seeds. Candidates cost one or two evaluations each; those of the chosen are taken
     over into the drawing where methods leave the first evaluation alone, so that two candidates an
     image make a call of 4 evaluations 1.25 times as dear, and four 1.75 times.
 

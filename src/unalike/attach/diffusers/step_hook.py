@@ -45,7 +45,7 @@ class Guidance(Protocol):
 
 
 class Repeats(Protocol):
-    """What a binding asks about steps that are taken again."""
+    """Steps that are taken again: their order, and the latents that a run goes on from."""
 
     def order(self, count: int) -> Order:
         """The order in which the steps of a schedule of so many are taken."""

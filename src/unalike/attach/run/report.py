@@ -36,7 +36,7 @@ class Decoded:
 
     An autoencoder does not return exactly the latent that it decoded, so this distance differs from
     that of the final latent, and an image whose latent is outside may be inside by this measure.
-    What is guaranteed is the latent.
+    With on_violation="redraw" both are guaranteed, with the others the latent alone.
 
     Attributes:
         nearest_id: the protected point nearest to it.
