@@ -15,6 +15,7 @@ STEPS = {
         "autoencoder": "train the autoencoder, then its decoder alone",
         "denoiser": "train the text encoder and the U-Net",
         "export": "write the pipeline in float16",
+        "copies": "train the copy-detection encoder, and measure it",
         "measure": "measure the pipeline and write record.json",
     },
     "emoji-turbo": {

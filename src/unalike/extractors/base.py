@@ -30,6 +30,8 @@ class Extractor(ABC):
         unit: distances between features are reported divided by it, so that they mean something; 1
             leaves them as they are.
         unit_name: what distances in that unit are.
+        copy_distance: two images whose features are nearer are taken for copies, where that was
+            measured for these features; None where it was not.
 
     Args:
         model: the network, moved to the device and set to evaluation; None where there is none.
@@ -46,6 +48,7 @@ class Extractor(ABC):
     kernel: Kernel = Cosine()
     unit: float = 1.0
     unit_name: str = "Euclidean distance of features"
+    copy_distance: float | None = None
 
     def __init__(
         self, model: torch.nn.Module | None = None, *, device: str = "auto", batch_size: int = 32

@@ -46,6 +46,7 @@ class Sscd(Extractor):
 
     name = "sscd"
     resizing = f"resized to {SIDE}×{SIDE} (bicubic); other shapes than a square are squeezed"
+    copy_distance = COPY
 
     def __init__(
         self, source: str | None = None, *, device: str = "auto", batch_size: int = 32

@@ -43,6 +43,10 @@ EXTRACTORS: dict[str, Row] = {
         "the shapes of emoji, for images of the shipped model; no download",
         "unalike.models.emoji.extractor:Emoji",
     ),
+    "emoji-copies": Row(
+        "copies of emoji, edited ones too, for images of the shipped model; no download",
+        "unalike.models.emoji.copies:EmojiCopies",
+    ),
     "digits": Row(
         "handwritten digits, by the classifier of the shipped model; no download",
         "unalike.models.digits.extractor:Digits",

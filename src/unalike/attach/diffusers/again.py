@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from unalike.attach.diffusers.evaluation import evaluate
-from unalike.attach.run.candidates import heading_inside
 from unalike.attach.run.encoders import Encoder
-from unalike.attach.run.guard import Guard
+from unalike.attach.run.guard import Guard, inside_any
 from unalike.attach.run.policy import Redraw
 from unalike.guidance.method import Method
 from unalike.guidance.spell import LAST, SPELL
@@ -36,7 +35,7 @@ def with_other_seeds(
     images: int,
     attempt: int,
     *,
-    guard: Guard | None,
+    guards: Sequence[Guard],
     encoder: Encoder | None,
     groups: Sequence[int] | Tensor | None,
 ) -> tuple[dict[str, Any], int]:
@@ -50,18 +49,18 @@ def with_other_seeds(
         rows: numbers of the images.
         images: how many the call makes.
         attempt: 1 for the first time.
-        guard: of the protected set; None to take the first seed.
+        guards: of the protected sets; none to take the first seed.
         encoder, groups: as of `guide`.
     """
     choices, left, calls = dict.fromkeys(rows, 0), list(rows), 0
-    for choice in range(SEEDS if guard is not None else 0):
+    for choice in range(SEEDS if guards else 0):
         choices.update(dict.fromkeys(left, choice))
         asked = redraw.arguments(rows, images, attempt, choices)
         if choice + 1 == SEEDS or asked.get("generator") is None:
             break
         found = evaluate(pipe, asked, "auto", encoder=encoder, groups=groups)
         calls += found.calls
-        inside = heading_inside(guard, found.x0).tolist()
+        inside = inside_any(guards, found.x0).tolist()
         left = [row for row in left if inside[row]]
         if not left:
             break

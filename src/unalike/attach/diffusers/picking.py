@@ -16,9 +16,9 @@ from unalike.attach.diffusers.host import Host
 from unalike.attach.diffusers.layouts import lists_images
 from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, assembled
-from unalike.attach.run.candidates import Candidates, Pool, heading_inside
+from unalike.attach.run.candidates import Candidates, Pool
 from unalike.attach.run.encoders import Encoder
-from unalike.attach.run.guard import Guard
+from unalike.attach.run.guard import Guard, inside_any
 from unalike.attach.run.models import Models
 from unalike.attach.run.randomness import Randomness, advance, derived_seed, occurrences
 from unalike.attach.spaces import latent_space, memory_space
@@ -108,7 +108,7 @@ def pick(
     *,
     memory: Memory | None,
     models: Models,
-    guard: Guard | None,
+    guards: Sequence[Guard],
     encoder: Encoder | None,
     groups: Sequence[int] | Tensor | None,
 ) -> Picked:
@@ -126,7 +126,7 @@ def pick(
         how: to choose.
         memory: earlier generations.
         models: names of the pipeline's.
-        guard: of the protected set; candidates that head into it are taken only where there are
+        guards: of the protected sets; candidates that head into one are taken only where there are
             too few others.
         encoder: embeds the prompts in place of the pipeline's text encoder.
         groups: as of `guide`.
@@ -156,7 +156,7 @@ def pick(
             done(images)
     conditions = rounds[0].conditions
     each = _pools(arguments, conditions.groups.tolist(), conditions.texts)
-    inside = torch.cat([heading_inside(guard, part.x0) for part in rounds])
+    inside = torch.cat([inside_any(guards, part.x0) for part in rounds])
     pool_groups = each.repeat(how.count)
     pool = pool_of(rounds, pool_groups, _allowed(inside, pool_groups, each), how)
     counts = [int((each == group).sum()) for group in each.unique().tolist()]

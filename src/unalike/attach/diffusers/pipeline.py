@@ -15,12 +15,14 @@ from unalike.attach.diffusers.arguments import completed, documented, model_defa
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.attach.diffusers.denoiser_hook import Denoiser
-from unalike.attach.diffusers.embedding import Embed
 from unalike.attach.diffusers.evaluation import require_seeds
 from unalike.attach.diffusers.final_latents import FinalLatents
 from unalike.attach.diffusers.first_prediction import FirstPrediction
 from unalike.attach.diffusers.guards import (
-    guard_of,
+    Embeds,
+    Shields,
+    guards_of,
+    listed,
     require_fitting_shield,
     require_pipeline,
     require_stores,
@@ -58,7 +60,6 @@ from unalike.attach.run.session import Session
 from unalike.errors import AttachmentError, OptionError, UnsupportedError
 from unalike.guidance.method import Method
 from unalike.memory import Memory
-from unalike.shields import Shield
 
 _OWN = (
     "pipe",
@@ -83,8 +84,8 @@ def guide(
     pipe: Any,
     *methods: Method,
     memory: Memory | None = None,
-    shield: Shield | None = None,
-    embed: Embed | None = None,
+    shield: Shields = None,
+    embed: Embeds = None,
     on_violation: str = REDRAW,
     attempts: int = ATTEMPTS,
     prompt_encoder: PromptEncoder | None = None,
@@ -100,10 +101,12 @@ def guide(
         memory: earlier generations, which methods may stay away from; the call's own images are
             added when it has succeeded.
         shield: protected latents, or vectors of an embedding; after the last step each image is
-            checked against them, and certified.
+            checked against them, and certified. A list of several, in spaces of their own: then an
+            image is inside where it is inside one of them, and methods see the first of latents, or
+            the first.
         embed: what made the vectors of a shield in an embedding: an extractor of
             `unalike.extractors`, or a function of images (n, 3, h, w) in [0, 1] that gradients pass
-            through.
+            through; a list where several shields need one.
         on_violation: what is done with an image that is inside then. "redraw", the default, judges
             images as they are finished (8 bits, encoded again): they are drawn again from earlier
             noise levels while SPELL steers them away, then from other seeds. The others judge the
@@ -200,8 +203,8 @@ class GuidedPipeline:
         methods: Sequence[Method],
         *,
         memory: Memory | None,
-        shield: Shield | None,
-        embed: Embed | None,
+        shield: Shields,
+        embed: Embeds,
         policy: Policy,
         prompt_encoder: encoders.Encoder | None,
         groups: Sequence[int] | Tensor | None,
@@ -223,7 +226,7 @@ class GuidedPipeline:
         self._remembered = Remembered()
         self._streams: list[dict[str, Any]] = [{} for _ in self.methods]
         levels.require(pipe.scheduler)
-        policy.require(pipe, shielded=shield is not None)
+        policy.require(pipe, shields=len(listed(shield)))
         self._require_fitting_stores()
 
     @one_at_a_time
@@ -253,26 +256,27 @@ class GuidedPipeline:
         known = picked.evaluations if picked is not None and repeatable(methods) else ()
         order = Passes if repeats_steps(self.pipe, named, remembering=bool(self.memory)) else None
         first, output = self._run(methods, named, args, kwargs, keep=True, known=known, order=order)
-        draws = Redraws(first, output, self._guard(named) if self.policy.finished else None)
+        guards = self._guards(named)
+        finished = guards if self.policy.finished else ()
+        draws = Redraws(first, output, finished)
         self._restart(draws, methods, redraw)
         for attempt in range(1, redraws + 1):
             if draws.inside:
+                rows, own = self._part(methods, redraw, draws)
                 again, calls = with_other_seeds(
                     self.pipe,
-                    redraw,
-                    draws.inside,
-                    draws.images,
+                    own,
+                    range(len(rows)) if len(rows) < draws.images else draws.inside,
+                    len(rows),
                     attempt,
-                    guard=self._guard(named) if self.policy.finished else None,
+                    guards=finished,
                     encoder=self.prompt_encoder,
-                    groups=self.groups,
+                    groups=self._groups_of(rows),
                 )
-                drawn = self._run(methods, again, (), again, keep=True, order=order)
-                draws.add(*drawn, calls=calls)
+                drawn = self._run(methods, again, (), again, keep=True, order=order, rows=rows)
+                draws.add(*drawn, rows=rows, calls=calls)
         output, latents = draws.output(), draws.latents()
-        report = draws.report(
-            methods, self._guard(named), as_latents=named.get("output_type") == "latent"
-        )
+        report = draws.report(methods, guards, as_latents=named.get("output_type") == "latent")
         draws.commit()
         if first.finished:
             self._streams = first.streams
@@ -326,13 +330,14 @@ class GuidedPipeline:
         keep: bool,
         known: Sequence[Evaluation] = (),
         order: Callable[[Session], Repeats] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> tuple[Session, Any]:
         """Run the pipeline once; without `keep` for its final latents alone. `known` are its first
         evaluations, where they are known; `order` makes the order of the steps, where it is another
-        one than the schedule's.
+        one than the schedule's; `rows` are the images that it makes, where they are not all.
         """
-        own = own_pipeline(self.pipe)
-        prompts = Prompts(own, named, self.prompt_encoder if keep else None, self.groups)
+        own, groups = own_pipeline(self.pipe), self._groups_of(rows)
+        prompts = Prompts(own, named, self.prompt_encoder if keep else None, groups)
         embeds = keep and any(getattr(method, "embed", None) is not None for method in methods)
         places = Places(own, named, methods, prompts)
         session = Session(
@@ -340,7 +345,7 @@ class GuidedPipeline:
             models=self._known_models.names,
             prompts=prompts,
             memory=self.memory if keep else None,
-            guard=self._guard(named) if keep else None,
+            guards=self._guards(named) if keep else (),
             move=self.policy.on_violation == MOVE,
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             randomness=Randomness(named.get("generator")),
@@ -379,7 +384,7 @@ class GuidedPipeline:
             how,
             memory=self.memory,
             models=self._known_models.names,
-            guard=self._guard(named),
+            guards=self._guards(named),
             encoder=self.prompt_encoder,
             groups=self.groups,
         )
@@ -390,15 +395,32 @@ class GuidedPipeline:
         """
         if not draws.inside or not self.policy.restarts:
             return
-        same, finished = redraw.same(), draws.latents()
-        if finished is None or not repeats_steps(self.pipe, same, remembering=True):
+        finished = draws.latents()
+        if finished is None or not repeats_steps(self.pipe, redraw.same(), remembering=True):
             return
+        steering = steered(methods)
         for share in self.policy.restarts:
             if draws.inside:
-                order = partial(Restart, latents=finished, share=share)
-                again = self._run(steered(methods), same, (), same, keep=True, order=order)
-                draws.add(*again, restarted=True)
-                same = redraw.same()
+                rows, own = self._part(steering, redraw, draws)
+                order, same = partial(Restart, latents=finished[rows], share=share), own.same()
+                again = self._run(steering, same, (), same, keep=True, order=order, rows=rows)
+                draws.add(*again, rows=rows, restarted=True)
+
+    def _part(
+        self, methods: Sequence[Method], redraw: Redraw, draws: Redraws
+    ) -> tuple[list[int], Redraw]:
+        """The images that are drawn to draw those inside again: these alone where no method looks
+        at the others of the batch and the arguments tell them apart, else all; and their call.
+        """
+        alone = all(getattr(method, "batch", True) is False for method in methods)
+        fewer = redraw.fewer(draws.inside, draws.images) if alone else None
+        return (list(range(draws.images)), redraw) if fewer is None else (draws.inside, fewer)
+
+    def _groups_of(self, rows: Sequence[int] | None) -> Any:
+        """The groups that were given of some of the images; of all for None."""
+        if self.groups is None or rows is None:
+            return self.groups
+        return [self.groups[i] for i in rows]
 
     def _predict(self, methods: Sequence[Method], named: dict[str, Any]) -> FirstPrediction | None:
         """Predicts what the call makes of a starting noise, for the methods that ask for it."""
@@ -406,10 +428,10 @@ class GuidedPipeline:
         own = named.get("latents") is None
         return FirstPrediction(self.pipe, named, asking) if asking and own else None
 
-    def _guard(self, named: dict[str, Any]) -> Guard | None:
-        """The guard that measures the latents of this call against the shield."""
+    def _guards(self, named: dict[str, Any]) -> tuple[Guard, ...]:
+        """The guards that measure the latents of this call, one for each protected set."""
         if self.shield is None:
-            return None
+            return ()
         if named.get("padding_mask_crop") is not None:
             raise UnsupportedError(
                 "padding_mask_crop pastes the finished image into the original, so it cannot be "
@@ -422,7 +444,7 @@ class GuidedPipeline:
                 "and has no images that could be certified; leave it out, or guide the pipeline "
                 "without a shield and give the shield to the second pipeline"
             )
-        return guard_of(self.pipe, self.shield, self.embed, named)
+        return guards_of(self.pipe, self.shield, self.embed, named)
 
     def _decoder(self, named: dict[str, Any]) -> Decoder:
         return Decoder(self.pipe, (named.get("height"), named.get("width")))

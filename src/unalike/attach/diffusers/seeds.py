@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unalike.attach.diffusers.arguments import completed
-from unalike.attach.diffusers.embedding import Embed
 from unalike.attach.diffusers.evaluation import (
     Evaluated,
     Progress,
@@ -18,7 +17,9 @@ from unalike.attach.diffusers.evaluation import (
     require_seeds,
 )
 from unalike.attach.diffusers.guards import (
-    guard_of,
+    Embeds,
+    Shields,
+    guards_of,
     require_fitting_shield,
     require_pipeline,
     require_stores,
@@ -27,15 +28,15 @@ from unalike.attach.diffusers.known_models import KnownModels
 from unalike.attach.diffusers.layouts import Images
 from unalike.attach.diffusers.picking import pool_of, remembered
 from unalike.attach.run import encoders
-from unalike.attach.run.candidates import AUTO, Candidates, heading_inside
+from unalike.attach.run.candidates import AUTO, Candidates
 from unalike.attach.run.choice import Choice, Chosen, take
 from unalike.attach.run.encoders import PromptEncoder
+from unalike.attach.run.guard import inside_any
 from unalike.attach.run.models import Models, require_same_models
 from unalike.errors import Option, OptionError, ShieldError, named
 from unalike.memory import Memory
 from unalike.options import LARGEST_SEED, plain_number
 from unalike.selection.greedy import MOST
-from unalike.shields import Shield
 
 _WHOLE = {"num": (1, MOST), "candidates": (1, MOST), "batch_size": (1, MOST)}
 
@@ -48,8 +49,8 @@ def choose(
     candidates: int = 64,
     seed: int = 0,
     memory: Memory | None = None,
-    shield: Shield | None = None,
-    embed: Embed | None = None,
+    shield: Shields = None,
+    embed: Embeds = None,
     step: int | str = AUTO,
     objective: str = "farthest",
     quality: str | None = None,
@@ -120,7 +121,7 @@ def choose(
     encoder = encoders.prompt_encoder(prompt_encoder)
     models = KnownModels().look(pipe, encoder)
     require_fitting_shield(pipe, shield, embed, models)
-    guard = guard_of(pipe, shield, embed, arguments)
+    guards = guards_of(pipe, shield, embed, arguments)
     if memory is not None:
         require_same_models(memory, models)
     parts: list[Evaluated] = []
@@ -138,7 +139,7 @@ def choose(
                 seeds = range(seed + start, seed + min(candidates, start + batch_size))
                 for part in images.call(run, number, seeds):
                     parts.append(replace(part, made=[]))  # which is several times as large
-                    inside.append(heading_inside(guard, part.x0))
+                    inside.append(inside_any(guards, part.x0))
                     done(len(part.x0))
     return _choice(parts, torch.cat(inside), images.prompts, how, num, seed, memory, models)
 

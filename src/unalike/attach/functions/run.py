@@ -112,7 +112,7 @@ class GuidedFunction:
             models=self._models,
             prompts=self._conditioning,
             memory=self.memory,
-            guard=None if self.shield is None else PlainGuard(self.shield),
+            guards=self._guards,
             randomness=None
             if self._conditioning.seeds is None
             else Randomness.of_seeds(self._conditioning.seeds),
@@ -146,9 +146,8 @@ class GuidedFunction:
         moved = session.finish(x)
         result = x if moved is None else moved
         draws = Redraws(session, result)
-        guard = None if self.shield is None else PlainGuard(self.shield)
         report = replace(
-            draws.report(self.methods, guard, as_latents=True), steps=self._evaluations
+            draws.report(self.methods, self._guards, as_latents=True), steps=self._evaluations
         )
         final = session.latents if session.latents is not None else result
         draws.commit()
@@ -164,6 +163,10 @@ class GuidedFunction:
                 choices=(),
             )
         return result
+
+    @property
+    def _guards(self) -> list[PlainGuard]:
+        return [] if self.shield is None else [PlainGuard(self.shield)]
 
     def _open(self) -> Session:
         if self._session is None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from unalike.attach.run.guard import Guard
 from unalike.errors import OptionError, named
 from unalike.guidance.protocols import References
 from unalike.options import option, plain_number, require_allowed
@@ -169,10 +167,3 @@ class Pool:
                 )
             )
         return agreement(self.before, self.x0)
-
-
-def heading_inside(guard: Guard | None, x0: Tensor) -> Tensor:
-    """(B,) bool: True for predictions (B, …) in a protected ball, all False without a guard."""
-    if guard is None:
-        return torch.zeros(len(x0), dtype=torch.bool)
-    return guard.inside(x0).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,6 +60,21 @@ class Guard(Protocol):
             NumericsError: when what they are turned into is not finite.
         """
         ...
+
+
+def inside_any(guards: Sequence[Guard], latents: Tensor) -> Tensor:
+    """(B,) bool, on the CPU: which latents (B, …) lie in a ball of any of the shields."""
+    found = torch.zeros(len(latents), dtype=torch.bool)
+    for guard in guards:
+        found |= guard.inside(latents).cpu()
+    return found
+
+
+def steering(guards: Sequence[Guard]) -> Guard | None:
+    """The guard whose regions methods see: the first of latents, which costs no decoding, else the
+    first; None for none.
+    """
+    return next((g for g in guards if isinstance(g, PlainGuard)), next(iter(guards), None))
 
 
 @dataclass(frozen=True)

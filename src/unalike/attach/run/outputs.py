@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,25 +14,31 @@ from unalike.images import read_image, stacked
 _MADE = ("images", "videos", "latents")
 
 
-def taken(outputs: Sequence[Any], choice: Sequence[int]) -> Any:
-    """Assemble an output of which image `i` comes from `outputs[choice[i]]`.
+Place: TypeAlias = tuple[int, int]
+"""The number of a run, and the number of an image in it."""
 
-    Where all images come from one output, that output itself is returned.
+
+def taken(outputs: Sequence[Any], sizes: Sequence[int], choice: Sequence[Place]) -> Any:
+    """Assemble an output of images of several runs.
+
+    Where they are all images of one run, in their order, its output itself is returned.
 
     Args:
-        outputs: what runs of one pipeline with the same arguments returned.
-        choice: for each image the number of the run.
+        outputs: what runs of one pipeline returned.
+        sizes: how many images each run made; the first one as many as there are in all.
+        choice: for each image its place.
 
     Raises:
         UnsupportedError: when a part of an output is not one entry for each image.
 
     Example:
-        >>> taken([(["a", "b"], None), (["c", "d"], None)], [0, 1])
-        (['a', 'd'], None)
+        >>> taken([(["a", "b"], None), (["c"], None)], [2, 1], [(0, 0), (1, 0)])
+        (['a', 'c'], None)
     """
-    if len(set(choice)) == 1:
-        return outputs[choice[0]]
-    return _mapped(outputs, lambda parts: _taken(parts, choice))
+    run = choice[0][0]
+    if list(choice) == [(run, i) for i in range(sizes[run])]:
+        return outputs[run]
+    return _mapped(outputs, lambda parts: _taken(parts, sizes, choice))
 
 
 def blanked(output: Any, rows: Iterable[int], images: int) -> Any:
@@ -163,13 +169,13 @@ def _mapped(outputs: Sequence[Any], change: Any) -> Any:
     return change(list(outputs))
 
 
-def _taken(parts: Sequence[Any], choice: Sequence[int]) -> Any:
+def _taken(parts: Sequence[Any], sizes: Sequence[int], choice: Sequence[Place]) -> Any:
     first = parts[0]
     if all(part is None for part in parts):
         return None
-    for part in parts:
-        _require_rows(part, len(choice))
-    rows = [parts[run][i] for i, run in enumerate(choice)]
+    for part, size in zip(parts, sizes, strict=True):
+        _require_rows(part, size)
+    rows = [parts[run][row] for run, row in choice]
     if isinstance(first, list):
         return rows
     result = first.clone() if isinstance(first, Tensor) else first.copy()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from unalike.attach.diffusers.host import Host
+from unalike.attach.run.fewer import fewer_images
 from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
 from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
@@ -100,15 +101,22 @@ class Policy:
         """The shares of the schedule that are left out when an image is restarted, in order."""
         return RESTARTS if self.on_violation == REDRAW else ()
 
-    def require(self, pipe: Any, *, shielded: bool) -> None:
+    def require(self, pipe: Any, *, shields: int) -> None:
         """Check that the policy can be kept with this pipeline.
 
         Raises:
-            OptionError: when there is no shield that a policy could be for.
+            OptionError: when there is no shield that a policy could be for, and to move images out
+                of several.
             UnsupportedError: when images are to be drawn again and the pipeline cannot be told from
                 which noise.
         """
-        if not shielded and self.on_violation != REDRAW:
+        if shields > 1 and self.on_violation == MOVE:
+            raise OptionError(
+                f"on_violation is 'move' and there are {shields} shields: an image that is moved "
+                "out of one may be moved into another; use on_violation='redraw', or give one "
+                "shield"
+            )
+        if not shields and self.on_violation != REDRAW:
             raise OptionError(
                 f"on_violation is {self.on_violation!r} and there is no shield; pass one, as in "
                 "guide(pipe, shield=Shield.open(folder))"
@@ -141,6 +149,18 @@ class Redraw:
     def same(self) -> dict[str, Any]:
         """Make the arguments of the call as it was made."""
         return {**self._arguments, "generator": copied(self._generator)}
+
+    def fewer(self, rows: Sequence[int], images: int) -> Redraw | None:
+        """That of a call that makes some of the images alone, each as in the whole call; None where
+        the arguments of single images cannot be told apart.
+
+        Args:
+            rows: numbers of the images.
+            images: how many the call makes.
+        """
+        own = self.same()
+        fewer = fewer_images(own, rows, images)
+        return None if fewer is None else Redraw(fewer)
 
     def arguments(
         self,

@@ -99,7 +99,9 @@ class ImageReport:
         active: per method, the share of steps at which it did something.
         nearest: its nearest neighbour; None where there is no other sample, and for an image that
             is not returned.
-        certificate: None without a shield.
+        certificate: None without a shield; with several, that of the one that the image is nearest
+            to, in units of its radius.
+        certificates: those of all shields, in their order.
         attempts: how often it was drawn from a seed; 1 is the first draw.
         restarts: how often it was drawn again from its own finished latents, noised to an earlier
             level. A seed alone does not draw an image again that was restarted last.
@@ -126,6 +128,7 @@ class ImageReport:
     regions: dict[str, float] = field(default_factory=dict)
     seed: int | None = None
     flagged: bool = False
+    certificates: list[Certificate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,9 @@ class Report:
         methods: name and options of each method as it was used, with what was measured for it
             (`radius="auto"`).
         shield: `size`, `space`, `radius`, `rounding` and `checksum` of the protected set, and
-            `radius_source`, how an automatic radius was found; None without one.
+            `radius_source`, how an automatic radius was found; None without one, and of several
+            the first.
+        shields: the same of each protected set, in their order.
         unguided: names of schedulers that the pipeline stepped besides its own, such as those of a
             prior or of a video's sound: what they draw was neither guided nor measured.
         calls: evaluations of one image by the model, in all: those of candidates, of images that
@@ -162,6 +167,7 @@ class Report:
     calls: int = 0
     candidates: int = 1
     reused: int = 0
+    shields: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         count, end = len(self.images), "" if self.finished else ", stopped before the last step"
@@ -201,6 +207,20 @@ def _line(image: ImageReport) -> str:
     return f"{name}: {'; '.join(parts) or 'not guided'}"
 
 
+def tightest(certificates: Sequence[Certificate]) -> Certificate | None:
+    """The certificate of the protected set that an image is nearest to, in units of its radius;
+    None for none.
+
+    A finished image that is encoded again counts where it is nearer than what is certified.
+    """
+
+    def place(found: Certificate) -> float:
+        decoded = [] if found.decoded is None else [found.decoded.distance]
+        return min([found.distance, *decoded]) / found.radius
+
+    return min(certificates, key=place, default=None)
+
+
 def nearest_neighbours(latents: Tensor, memory: Tensor | None) -> list[Nearest | None]:
     """Find the nearest neighbour of each final latent (B, …) in the batch and the memory (n, d).
 
@@ -224,7 +244,7 @@ def image_reports(
     traces: Sequence[Trace],
     groups: Tensor,
     texts: Sequence[str] | None,
-    certificates: Sequence[Certificate | None],
+    certificates: Sequence[Sequence[Certificate]],
     covered: Sequence[Sequence[float] | None],
     seeds: Sequence[int | None] | None = None,
 ) -> list[ImageReport]:
@@ -254,7 +274,8 @@ def image_reports(
             corrections_of_x0={name: of_x0[name][i] for name in names},
             active={name: sum(active[name][i]) / max(1, len(active[name][i])) for name in names},
             nearest=None,
-            certificate=certificates[i],
+            certificate=tightest(certificates[i]),
+            certificates=list(certificates[i]),
             regions={
                 name: shares[i]
                 for name, shares in zip(names, covered, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unalike.attach.run.conditions import Conditions
 from unalike.attach.run.ending import Ending
-from unalike.attach.run.guard import Guard
+from unalike.attach.run.guard import Guard, steering
 from unalike.attach.run.models import Models, require_same_models
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import ImageReport, image_reports, steps_active
@@ -56,8 +56,8 @@ class Session:
         prompts: says what is known of the images of the call, as by listening to the pipeline's
             prompts.
         memory: read at the first step; written by `commit` only.
-        guard: of the protected set; checks after the last step.
-        move: whether the guard moves out what is inside then; else it only measures.
+        guards: of the protected sets; they check after the last step.
+        move: whether the guard, then one, moves out what is inside; else it only measures.
         images: of the pipeline, where a method compares embeddings of those.
         randomness: of the call, for the memory's records and for methods that draw random numbers;
             None for torch's global generator.
@@ -81,7 +81,7 @@ class Session:
         models: Models,
         prompts: Conditioned,
         memory: Memory | None = None,
-        guard: Guard | None = None,
+        guards: Sequence[Guard] = (),
         move: bool = True,
         images: PipelineImages | None = None,
         randomness: Randomness | None = None,
@@ -93,7 +93,7 @@ class Session:
         self._models = models
         self._prompts = prompts
         self._memory = memory
-        self._guard = guard
+        self._guards = tuple(guards)
         self._move = move
         self._images = images
         self._randomness = randomness or Randomness()
@@ -115,8 +115,8 @@ class Session:
         self._stale = not self._has_noise
 
     def _begin_anew(self) -> None:
-        if self.decoded and (self._guard is not None or self._memory is not None):
-            store = "memory" if self._guard is None else "shield"
+        if self.decoded and (self._guards or self._memory is not None):
+            store = "shield" if self._guards else "memory"
             raise UnsupportedError(
                 f"this pipeline makes its result in parts, one after another, and the {store} can "
                 "be kept for one alone; ask for a result "
@@ -125,7 +125,7 @@ class Session:
         self._stale = self.decoded = self._has_noise = False
         self._run: Run | None = None
         self._conditions: Conditions | None = None
-        self._ending = Ending(self._guard, self._move)
+        self._ending = Ending(self._guards, self._move)
         self.space = ""
         self.steps = self.restarts = 0
 
@@ -227,8 +227,8 @@ class Session:
         Raises:
             UnsupportedError: where they have to be measured or remembered.
         """
-        if self._guard is not None or self._memory is not None:
-            store = "memory" if self._guard is None else "shield"
+        if self._guards or self._memory is not None:
+            store = "shield" if self._guards else "memory"
             raise UnsupportedError(
                 f"the latents that this {host} decodes or returns are not those after its last "
                 f"step and cannot be read, so the {store} "
@@ -268,7 +268,7 @@ class Session:
                 was checked.
         """
         run, conditions = self._begun()
-        if not self.finished and self._guard is not None:
+        if not self.finished and self._guards:
             raise ShieldError(
                 f"the pipeline ended after step {self.steps} of {run.steps}, so its latents were "
                 "not checked against the shield; "
@@ -395,7 +395,8 @@ class Session:
             space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1]
         )
         run.memory = self._references(device)
-        run.shield = None if self._guard is None else self._guard.regions(space, device)
+        guard = steering(self._guards)
+        run.shield = None if guard is None else guard.regions(space, device)
         run.images = self._images
         if self._images is not None and self._memory is not None:
             self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
