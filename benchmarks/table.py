@@ -71,6 +71,13 @@ BENCHMARKS: dict[str, Row] = {
             "without the kernel on prompts?"
         ),
     ),
+    "copies": Row(
+        "benchmarks.copies",
+        (
+            "How many finished images show a protected one, without a shield, with the published "
+            "one, and with one of finished images?"
+        ),
+    ),
     "shield_emoji": Row(
         "benchmarks.shield_emoji",
         (

@@ -231,3 +231,41 @@ def test_hearts_that_are_drawn_look_like_none_that_is_protected(turbo: Any):
     kept = [i for i in range(8) if i not in caught.value.refused]
     found = emoji.nearest(caught.value.output.images[kept].float())
     assert not (found.shown & torch.isin(found.index, truth("heart"))).any()
+
+
+def test_images_inside_are_drawn_alone_where_no_method_sees_the_others(turbo: Any, hearts: Shield):
+    asked = {**FOUR, "prompt": ["red heart", "house", "train"]}
+    guided = guide(turbo, shield=hearts, attempts=1)
+    with pytest.raises(RefusedError) as caught:
+        guided(**asked, generator=seeded(3))
+    report = caught.value.report
+    assert report is not None
+    # three images in 4 steps, then one alone: twice restarted after the first step (half, a
+    # quarter), up to 3 looks at other seeds, and drawn once more
+    alone = report.calls - 3 * 4
+    assert (1 + 2) + (1 + 3) + 4 <= alone <= (1 + 2) + (1 + 3) + 3 + 4
+    whole = guide(turbo, SPELL(radius=1e-6, shield=False), shield=hearts, attempts=1)
+    with pytest.raises(RefusedError) as caught:
+        whole(**asked, generator=seeded(3))
+    together = caught.value.report
+    assert together is not None
+    assert together.calls == 3 * 4 + 3 * alone
+    assert [i.prompt for i in report.images] == ["red heart", "house", "train"]
+    assert [i.group for i in report.images] == [i.group for i in together.images]
+    assert [i.index for i in report.images] == [0, 1, 2]
+
+
+def test_an_image_drawn_alone_is_that_of_the_whole_batch(turbo: Any, hearts: Shield):
+    asked = {**FOUR, "prompt": ["heart"] * 6}
+    found = []
+    for methods in ((), (SPELL(radius=1e-6, shield=False),)):  # with which the whole batch is drawn
+        guided = guide(turbo, *methods, shield=hearts, on_violation="regenerate", attempts=2)
+        try:
+            images = guided(**asked, generator=seeded(6)).images
+        except RefusedError as refused:
+            images = refused.output.images
+        assert guided.report is not None
+        found.append((images, [image.attempts for image in guided.report.images]))
+    assert max(found[0][1]) > 1
+    assert found[0][1] == found[1][1]
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-3)

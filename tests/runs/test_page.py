@@ -57,6 +57,7 @@ def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0
         active={"sparke": active},
         nearest=None,
         certificate=certificate,
+        certificates=[] if certificate is None else [certificate],
     )
     picture = StoredImage("images/00000.png", Image.new("RGB", (side, side), "red"), torch.zeros(3))
     return Sample(

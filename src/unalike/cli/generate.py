@@ -39,8 +39,8 @@ def generate(
     strength: Annotated[float | None, _flag("strength")] = None,
     set_: Annotated[list[str] | None, _flag("set", "--set", metavar="METHOD.OPTION=VALUE")] = None,
     memory: Annotated[Path | None, _flag("memory", metavar="FILE")] = None,
-    shield: Annotated[Path | None, _flag("shield", metavar="DIR")] = None,
-    shield_space: Annotated[str | None, _flag("shield_space", metavar="FEATURES")] = None,
+    shield: Annotated[list[str] | None, _flag("shield", metavar="DIR")] = None,
+    shield_space: Annotated[list[str] | None, _flag("shield_space", metavar="FEATURES")] = None,
     on_violation: Annotated[
         str, _flag("on_violation", metavar="POLICY")
     ] = GenerateSettings.on_violation,
@@ -77,8 +77,8 @@ def generate(
         strength=strength,
         set=tuple(set_ or ()),
         memory=memory,
-        shield=shield,
-        shield_space=shield_space,
+        shield=tuple(shield or ()),
+        shield_space=tuple(shield_space or ()),
         on_violation=on_violation,
         attempts=attempts,
         candidates=candidates,
@@ -137,9 +137,10 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _refused(outcome: Outcome) -> str:
-    count, shield = outcome.refused, outcome.record["shield"]["name"]
+    sets = [outcome.record["shield"], *outcome.record["further_shields"]]
+    count, shield = outcome.refused, " or ".join(repr(own["name"]) for own in sets)
     what = "1 image is" if count == 1 else f"{count} images are"
     return (
-        f"{what} inside the protected set {shield!r} and not written; samples.parquet says which. "
+        f"{what} inside the protected set {shield} and not written; samples.parquet says which. "
         "Draw from another --seed, ask for something else, or give the set a smaller radius"
     )

@@ -206,9 +206,9 @@ def check(
 @shield.command(cls=Command)
 def verify(
     run: Annotated[Path, _verify("run", argument=True, metavar="RUN")],
-    folder: Annotated[Path | None, _verify("folder", "--shield", metavar="DIR")] = None,
+    folder: Annotated[list[str] | None, _verify("folder", "--shield", metavar="DIR")] = None,
     model: Annotated[str | None, _verify("model", autocompletion=lambda: list(MODELS))] = None,
-    space: Annotated[str | None, _verify("space")] = None,
+    space: Annotated[list[str] | None, _verify("space")] = None,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
     quiet: Annotated[
@@ -221,16 +221,22 @@ def verify(
     is inside. Where only latents are certified, finished images inside are counted and do not
     change the exit code.
     """
-    settings = VerifySettings(run=run, folder=folder, model=model, space=space, device=device)
+    settings = VerifySettings(
+        run=run,
+        folder=tuple(folder or ()),
+        model=model,
+        space=tuple(space or ()),
+        device=device,
+    )
     with progress_bar("verifying", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
-        from unalike.runs.shield.evidence import recorded_set
+        from unalike.runs.shield.evidence import recorded_sets
         from unalike.runs.shield.verify import verify as compute
 
         quieten_hosts(downloads=quiet or as_json)
         outcome = compute(
             settings.run,
-            settings.folder or recorded_set(settings.run),
+            settings.folders or recorded_sets(settings.run),
             model=settings.model,
             space=settings.space,
             device=settings.device,
@@ -238,10 +244,10 @@ def verify(
         )
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
-    elif not quiet or outcome.differences:
-        typer.echo("\n".join(outcome.differences) if quiet else _verified(outcome))
+    elif not quiet or outcome.all_differences:
+        typer.echo("\n".join(outcome.all_differences) if quiet else _verified(outcome))
     if not outcome.confirmed:
-        count = len(outcome.differences)
+        count = len(outcome.all_differences)
         typer.echo(
             f"unalike: the certificates of {run} do not hold: {counted(count, 'difference')}",
             err=True,
@@ -293,7 +299,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _verified(outcome: Verification) -> str:
-    return "\n".join([*outcome.differences, *outcome.sentences()])
+    return "\n".join([*outcome.all_differences, *outcome.sentences()])
 
 
 def _checked(outcome: Checked) -> str:

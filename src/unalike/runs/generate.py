@@ -34,7 +34,7 @@ from unalike.runs.samples import (
 )
 from unalike.runs.scoring import PLAINLY_CHANGED, change
 from unalike.runs.settings import AGAIN, GenerateSettings, build_methods
-from unalike.runs.shield.embedding import embedding_of
+from unalike.runs.shield.embedding import embeddings_of
 from unalike.runs.summary import certified_of
 from unalike.shields import Shield
 
@@ -98,12 +98,8 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
     memory = (
         Memory.open(settings.memory) if settings.memory and settings.memory.exists() else Memory()
     )
-    shield = Shield.open(settings.shield) if settings.shield else None
-    embed = (
-        None
-        if shield is None
-        else embedding_of(shield, settings.shield_space, device=settings.device)
-    )
+    shields = [Shield.open(folder) for folder in settings.shields]
+    embeds = embeddings_of(shields, settings.shield_space or (), device=settings.device)
     folder = RunFolder.claim(
         settings.out or free_folder(settings.prompts, Path.cwd()), overwrite=settings.overwrite
     )
@@ -113,8 +109,8 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
             pipeline.pipe,
             *methods,
             memory=memory,
-            shield=shield,
-            embed=embed,
+            shield=shields or None,
+            embed=embeds or None,
             on_violation=settings.on_violation,
             attempts=settings.attempts,
             candidates=settings.candidates,
@@ -127,7 +123,7 @@ def generate(settings: GenerateSettings, progress: Progress | None = None) -> Ou
         pipeline,
         methods,
         memory=_memory_record(memory, settings),
-        shield=_shield_record(shield, settings) if settings.shield and shield else None,
+        shields=_shield_records(shields, settings),
     )
     folder.start(record)
     job = _Job(settings, pipeline, guided, folder, progress or silent)
@@ -252,14 +248,18 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
     return replace(report, index=batch[report.index].index, nearest=nearest)
 
 
-def _shield_record(shield: Shield, settings: GenerateSettings) -> dict[str, Any]:
-    return {
-        "name": settings.shield.name if settings.shield else None,
-        "certified": certified_of(settings.on_violation, embedded=shield.embedding is not None),
-        **shield.summary(),
-        "on_violation": settings.on_violation,
-        "attempts": settings.attempts if settings.on_violation in AGAIN else None,
-    }
+def _shield_records(shields: Sequence[Shield], settings: GenerateSettings) -> list[dict[str, Any]]:
+    """What the record says of each protected set."""
+    return [
+        {
+            "name": folder.name,
+            "certified": certified_of(settings.on_violation, embedded=shield.embedding is not None),
+            **shield.summary(),
+            "on_violation": settings.on_violation,
+            "attempts": settings.attempts if settings.on_violation in AGAIN else None,
+        }
+        for shield, folder in zip(shields, settings.shields, strict=True)
+    ]
 
 
 def _memory_record(memory: Memory, settings: GenerateSettings) -> dict[str, Any] | None:

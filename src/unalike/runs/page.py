@@ -264,10 +264,21 @@ def _correction_table(
 
 
 def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
-    certified = [(s, s.report.certificate) for s in samples if s.report.certificate is not None]
-    if not certified:
-        return ""
-    shield = record["shield"]
+    shields = [record["shield"], *record.get("further_shields", [])] if record["shield"] else []
+    certified = [
+        [(s, s.report.certificates[k]) for s in samples if len(s.report.certificates) > k]
+        for k in range(len(shields))
+    ]
+    return "\n".join(
+        _certificates_of(shield, own, shield["name"] if len(shields) > 1 else "")
+        for shield, own in zip(shields, certified, strict=True)
+        if own
+    )
+
+
+def _certificates_of(
+    shield: Mapping[str, Any], certified: Sequence[tuple[Sample, Certificate]], name: str
+) -> str:
     latents = shield["certified"] != FINISHED
     rows = [_certificate_row(sample, c, latents=latents) for sample, c in certified]
     about = [
@@ -292,7 +303,8 @@ def _certificates(record: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         head += ["distance of the finished image", "margin"]
     head += ["moved out at the end", "steps SPELL moved it", "restarts", "draws"]
     listed = table("Distances to the protected set", head, rows, numbers_from=3)
-    return "\n".join(["<h2>Protected set</h2>", *map(note, about), listed])
+    heading = f"Protected set {escape(name)}".strip()
+    return "\n".join([f"<h2>{heading}</h2>", *map(note, about), listed])
 
 
 def _certificate_row(sample: Sample, certificate: Certificate, *, latents: bool) -> list[str]:

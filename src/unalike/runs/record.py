@@ -31,7 +31,7 @@ def first_record(
     methods: Sequence[Method],
     *,
     memory: Mapping[str, Any] | None,
-    shield: Mapping[str, Any] | None,
+    shields: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The record of a run that has not drawn anything yet."""
     first = [prompt for prompt in settings.prompts for _ in range(settings.num)]
@@ -56,7 +56,8 @@ def first_record(
         "batch_size": settings.batch_size,
         "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
-        "shield": dict(shield) if shield else None,
+        "shield": dict(shields[0]) if shields else None,
+        "further_shields": [dict(shield) for shield in shields[1:]],
         "compare": settings.compare,
         "images": {"planned": settings.total, "finished": 0},
         "libraries": library_versions(),
@@ -103,16 +104,12 @@ def _shielded(samples: Sequence[Sample]) -> dict[str, int | None]:
 
     `decoded_inside` counts finished images, encoded again; None where that could not be measured.
     """
-    certificates = [s.report.certificate for s in samples]
-    decoded = [
-        c.decoded
-        for s, c in zip(samples, certificates, strict=True)
-        if c is not None and not s.report.refused
-    ]
-    inside = [d.inside for d in decoded if d is not None]
+    kept = [[c.decoded for c in s.report.certificates] for s in samples if not s.report.refused]
+    known = all(decoded is not None for own in kept for decoded in own)
+    inside = [any(d is not None and d.inside for d in own) for own in kept]
     return {
-        "decoded_inside": sum(inside) if len(inside) == len(decoded) else None,
-        "moved": sum(c is not None and c.moved for c in certificates),
+        "decoded_inside": sum(inside) if known else None,
+        "moved": sum(any(c.moved for c in s.report.certificates) for s in samples),
         "restarted": sum(s.report.restarts > 0 for s in samples),
         "drawn_again": sum(s.report.attempts > 1 for s in samples),
         "refused": sum(s.report.refused for s in samples),
@@ -160,13 +157,11 @@ def command_line(
         for name, value in described(method)["options"].items():
             if value != usual[name]:
                 words += ["--set", f"{method.name}.{name}={_assigned(value)}"]
-    for name, path in (("--memory", settings.memory), ("--shield", settings.shield)):
-        words += [name, path.resolve()] if path else []
-    words += (
-        ["--shield-space", resolved_features(settings.shield_space)]
-        if settings.shield_space
-        else []
-    )
+    words += ["--memory", settings.memory.resolve()] if settings.memory else []
+    for folder in settings.shields:
+        words += ["--shield", folder.resolve()]
+    for space in settings.shield_space or ():
+        words += ["--shield-space", resolved_features(space)]
     words += ["--on-violation", settings.on_violation] if settings.shield else []
     words += (
         ["--attempts", settings.attempts]

@@ -137,7 +137,8 @@ def sample_table(
     "memory", the samples that the memory held before the batch; `correction_NAME`, the mean size of
     that method's correction as a share of the predicted image, and `active_NAME`, the share of
     steps in which it acted; `certificate_*`, where the final latent is relative to the protected
-    set, and `certificate_decoded_*` the same of the image encoded again; `attempts`, how often the
+    set, and `certificate_decoded_*` the same of the image encoded again, with several sets for the
+    first one, and `certificate_2_*`, … for the others; `attempts`, how often the
     image was drawn; `refused`, whether it was inside the protected set, so that there is no image.
     Null where there is none.
 
@@ -154,6 +155,11 @@ def sample_table(
     table = pa.table(columns, schema=SCHEMA)
     for name, value in settings.items():
         table = table.append_column(name, pa.array([value] * len(samples)))
+    for number in range(2, 1 + max((len(s.report.certificates) for s in samples), default=0)):
+        rows = [_certificate(s.report.certificates[number - 1]) for s in samples]
+        for name in CERTIFICATE:
+            column = pa.array([row[name] for row in rows], SCHEMA.field(name).type)
+            table = table.append_column(further(name, number), column)
     for method in dict.fromkeys(m for s in samples for m in s.report.corrections):
         sizes = [s.report.corrections_of_x0.get(method) for s in samples]
         table = table.append_column(
@@ -200,6 +206,20 @@ SCHEMA = pa.schema(
 )
 
 
+CERTIFICATE = tuple(name for name in SCHEMA.names if name.startswith("certificate_"))
+"""The columns of the first protected set."""
+
+
+def further(name: str, number: int) -> str:
+    """The column of the certificates of another protected set than the first.
+
+    Example:
+        >>> further("certificate_distance", 2)
+        'certificate_2_distance'
+    """
+    return name.replace("certificate_", f"certificate_{number}_", 1)
+
+
 def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
     nearest = sample.report.nearest
     return {
@@ -216,7 +236,7 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
         "nearest_source": nearest.source if nearest else None,
         "nearest_index": nearest.index if nearest else None,
         "nearest_distance": nearest.distance if nearest else None,
-        **_certificate(sample.report.certificate),
+        **_certificate(next(iter(sample.report.certificates), None)),
         "attempts": sample.report.attempts,
         "restarts": sample.report.restarts,
         "refused": sample.report.refused,
@@ -224,9 +244,8 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
 
 
 def _certificate(certificate: Certificate | None) -> dict[str, Any]:
-    names = [name for name in SCHEMA.names if name.startswith("certificate_")]
     if certificate is None:
-        return dict.fromkeys(names)
+        return dict.fromkeys(CERTIFICATE)
     decoded = certificate.decoded
     return {
         "certificate_nearest": certificate.nearest_id,

@@ -9,7 +9,7 @@ from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
 from unalike.runs.progress import Progress, silent
 from unalike.runs.seeds_settings import SeedsSettings
-from unalike.runs.shield.embedding import embedding_of
+from unalike.runs.shield.embedding import embeddings_of
 from unalike.shields import Shield
 
 
@@ -31,9 +31,8 @@ def seeds(settings: SeedsSettings, progress: Progress | None = None) -> dict[str
         ShieldError: where too few candidates stay out of the shield.
     """
     memory = Memory.open(settings.memory) if settings.memory else None
-    shield = Shield.open(settings.shield) if settings.shield else None
-    space, device = settings.shield_space, settings.device
-    embed = None if shield is None else embedding_of(shield, space, device=device)
+    shields = [Shield.open(folder) for folder in settings.shields]
+    embeds = embeddings_of(shields, settings.shield_space or (), device=settings.device)
     pipeline = RunPipeline.open(settings)
     told = progress or silent
 
@@ -46,8 +45,8 @@ def seeds(settings: SeedsSettings, progress: Progress | None = None) -> dict[str
         candidates=settings.candidates,
         seed=settings.seed,
         memory=memory,
-        shield=shield,
-        embed=embed,
+        shield=shields or None,
+        embed=embeds or None,
         step=settings.step,
         objective=settings.objective,
         quality=settings.quality,

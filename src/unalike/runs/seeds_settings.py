@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unalike.errors import Option, OptionError, named
+from unalike.errors import Literal, Option, OptionError, named
 from unalike.options import LARGEST_SEED, option, require_allowed
-from unalike.runs.settings import AUTO, EXAMPLE_PROMPT, MOST_IMAGES, GenerateSettings
+from unalike.runs.settings import (
+    AUTO,
+    EXAMPLE_PROMPT,
+    MOST_IMAGES,
+    Folders,
+    GenerateSettings,
+    as_texts,
+)
 
 MOST_CANDIDATES = 10_000
 OBJECTIVES = ("farthest", "log-determinant", "vendi", "facility")
@@ -57,13 +64,13 @@ class SeedsSettings:
         kind=Path,
         choices=(None,),
     )
-    shield: Path | None = option(
-        None,
-        "Leave out seeds that head into the protected set in this folder.",
-        kind=Path,
-        choices=(None,),
+    shield: Folders = option(
+        (),
+        "Leave out seeds that head into the protected set in this folder; repeat it for several.",
+        kind=tuple,
+        example=Literal("DIR"),
     )
-    shield_space: str | None = _same("shield_space")
+    shield_space: tuple[str, ...] | str | None = _same("shield_space")
     seed: int = option(0, "The first of the candidates.", low=0, high=LARGEST_SEED)
     steps: int | None = _same("steps")
     guidance_scale: float | None = _same("guidance_scale")
@@ -85,6 +92,7 @@ class SeedsSettings:
     dtype: str = _same("dtype")
 
     def __post_init__(self) -> None:
+        as_texts(self, "shield", "shield_space")
         require_allowed(self)
         if not self.prompts:
             raise OptionError(
@@ -100,11 +108,16 @@ class SeedsSettings:
                     Option("candidates", 4 * self.num),
                 )
             )
-        if self.shield_space is not None and self.shield is None:
+        if self.shield_space and not self.shield:
             raise OptionError(
                 named(
                     "{shield_space} is {!r}, and there is no protected set; give its folder, as in "
                     "{shield=DIR}",
-                    self.shield_space,
+                    self.shield_space[0],
                 )
             )
+
+    @property
+    def shields(self) -> tuple[Path, ...]:
+        """The folders of the protected sets."""
+        return tuple(map(Path, self.shield or ()))  # pyright: ignore[reportArgumentType]

@@ -7,18 +7,21 @@ Neither torch nor diffusers is imported until methods are built.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from unalike.errors import Option, OptionError, did_you_mean, named
+from unalike.errors import Literal, Option, OptionError, did_you_mean, named
 from unalike.options import LARGEST_SEED, option, require_allowed
 from unalike.pipelines.catalogue import MODELS
 
 if TYPE_CHECKING:
     from unalike.guidance.method import Method
 
+Folders: TypeAlias = "tuple[str, ...] | Path | str | None"
+"""Several folders, or one; a tuple of texts once the settings are made."""
 AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")
 POLICIES = ("redraw", "move", "regenerate", "refuse")
@@ -44,7 +47,8 @@ class GenerateSettings:
         set: options of methods as "METHOD.OPTION=VALUE".
         memory: file of earlier generations to differ from; made if it is not there, and extended
             when the run is complete.
-        shield: folder of a protected set to stay out of.
+        shield: folder of a protected set to stay out of, or folders of several, in spaces of their
+            own.
         shield_space: where the features of that set come from, as in "clip:FOLDER", where the name
             that it knows them by does not say.
         on_violation: what is done with images that are inside it: "redraw" finished images from
@@ -100,17 +104,18 @@ class GenerateSettings:
         kind=Path,
         choices=(None,),
     )
-    shield: Path | None = option(
-        None,
-        "Stay out of the protected set in this folder, made by `unalike shield build`.",
-        kind=Path,
-        choices=(None,),
+    shield: Folders = option(
+        (),
+        "Stay out of the protected set in this folder, made by `unalike shield build`; repeat it "
+        "for sets in several spaces.",
+        kind=tuple,
+        example=Literal("DIR"),
     )
-    shield_space: str | None = option(
-        None,
-        "Where the features of that set are, as in clip:FOLDER. [default: as it says]",
-        kind=str,
-        choices=(None,),
+    shield_space: tuple[str, ...] | str | None = option(
+        (),
+        "Where the features of such a set are, as in clip:FOLDER. [default: as it says]",
+        kind=tuple,
+        example=Literal("clip:FOLDER"),
     )
     on_violation: str = option(
         POLICIES[0],
@@ -168,6 +173,7 @@ class GenerateSettings:
     )
 
     def __post_init__(self) -> None:
+        as_texts(self, "shield", "shield_space")
         require_allowed(self)
         if not self.prompts:
             raise OptionError(
@@ -204,15 +210,15 @@ class GenerateSettings:
 
     def _require_shield(self) -> None:
         """Refuse settings that do nothing without a protected set, or with its policy."""
-        for f, unused in (("on_violation", POLICIES[0]), ("shield_space", None)):
+        for f, unused in (("on_violation", POLICIES[0]), ("shield_space", ())):
             value = getattr(self, f)
-            if value != unused and self.shield is None:
+            if value != unused and not self.shield:
                 raise OptionError(
                     named(
                         "{} is {!r}, and there is no protected set; give its folder, as in "
                         "{shield=DIR}",
                         Option(f),
-                        value,
+                        value[0] if isinstance(value, tuple) else value,
                     )
                 )
         if self.attempts != ATTEMPTS and not (self.shield and self.on_violation in AGAIN):
@@ -225,9 +231,24 @@ class GenerateSettings:
             )
 
     @property
+    def shields(self) -> tuple[Path, ...]:
+        """The folders of the protected sets."""
+        return tuple(map(Path, self.shield or ()))  # pyright: ignore[reportArgumentType]
+
+    @property
     def total(self) -> int:
         """The number of guided images."""
         return len(self.prompts) * self.num
+
+
+def as_texts(settings: Any, *names: str) -> None:
+    """Turn one path or text, several, or None, into a tuple of texts, in fields of these names."""
+    for name in names:
+        value = getattr(settings, name)
+        given = [value] if isinstance(value, str | os.PathLike) else value or ()
+        if isinstance(given, list | tuple):
+            given = tuple(str(v) if isinstance(v, os.PathLike) else v for v in given)
+        object.__setattr__(settings, name, given)
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:

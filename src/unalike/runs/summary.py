@@ -64,16 +64,43 @@ def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
         + (f"{again} restarted, " if again else "")
         + f"{images['drawn_again']} drawn again, {images['refused']} refused"
     )
-    found = finished_sentence(
-        images["decoded_inside"],
-        images["finished"],
-        shield["size"],
-        shield["radius"] + shield["rounding"],
-        encoded=shield["certified"] != FINISHED,
+    further = record.get("further_shields", [])
+    found = (
+        several_sentence(images["decoded_inside"], images["finished"], [shield, *further])
+        if further
+        else finished_sentence(
+            images["decoded_inside"],
+            images["finished"],
+            shield["size"],
+            shield["radius"] + shield["rounding"],
+            encoded=shield["certified"] != FINISHED,
+        )
     )
     if shield["certified"] != LATENTS:
         return found, f"That is certified: {done}"
     return found, f"Only latents are certified: {images['finished']} of {drawn:,} outside; {done}"
+
+
+def several_sentence(inside: int | None, images: int, shields: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many finished images are inside one of several protected sets.
+
+    Args:
+        inside: how many; None where they could not be measured.
+        images: of how many.
+        shields: what the record says of each set.
+    """
+    where = "; ".join(
+        f"{shield['name']} ({counted(shield['size'], 'image')}, nearer than "
+        f"{number(shield['radius'] + shield['rounding'])} in {shield['space'].partition('/')[0]})"
+        for shield in shields
+    )
+    sets = f"{len(shields)} protected sets: {where}"
+    if images == 0:
+        return f"There is no finished image that could be inside one of {sets}"
+    if inside is None:
+        return f"It is not known how many of {images:,} finished images are inside one of {sets}"
+    verb = "is" if inside == 1 else "are"
+    return f"{inside:,} of {images:,} finished images {verb} inside one of {sets}"
 
 
 def finished_sentence(

@@ -31,7 +31,8 @@ class Calibration:
 
     Attributes:
         radius: of the balls.
-        explanation: what it was found from, ready for JSON: `quantile`; then for "protected" and,
+        explanation: what it was found from, ready for JSON: `quantile`; `copy_distance` where that
+            was known; then for "protected" and,
             where some were drawn, "generated": `measured` (how many), `copies` (how many of them
             are copies), `distance` (the quantile of the others, None where all are copies),
             `copies_inside` and `others_inside` (the shares nearer than the radius, None where they
@@ -43,11 +44,16 @@ class Calibration:
 
 
 def automatic_radius(
-    protected: Tensor, generated: Tensor | None = None, quantile: float = 0.05
+    protected: Tensor,
+    generated: Tensor | None = None,
+    quantile: float = 0.05,
+    copy_distance: float | None = None,
 ) -> Calibration:
     """Half of a low quantile of the distances between protected images, copies left out.
 
-    At most the same quantile of the distances of unguided images to the set.
+    At most the same quantile of the distances of unguided images to the set. For features by which
+    copies are told from others at a known distance it is that distance, and what is measured says
+    how often it is wrong here.
 
     With half of that distance the balls of images that are unlike do not meet, and with no more
     than generations have that are no copies those stay as they are. An image at `d_1` from its
@@ -63,6 +69,8 @@ def automatic_radius(
         generated: (m, 2) the same for unguided generations, as `nearest_distances` gives them; None
             without any.
         quantile: between 0 and 1; larger makes larger balls.
+        copy_distance: below which two images are copies in this space; None where that is not
+            known.
 
     Raises:
         OptionError: for values that are no distances, and where nothing is left to measure.
@@ -98,6 +106,7 @@ def automatic_radius(
     found = [value * _SHARE[name] for name, value in unlike.items() if value] or (
         [largest] if largest else []
     )
+    found = found if copy_distance is None else [copy_distance]
     if not found:
         raise OptionError(
             named(
@@ -108,6 +117,8 @@ def automatic_radius(
         )
     radius = min(found)
     explanation: dict[str, Any] = {"quantile": quantile}
+    if copy_distance is not None:
+        explanation["copy_distance"] = copy_distance
     for name, d in sets.items():
         inside = d[:, 0] < radius
         explanation[name] = {

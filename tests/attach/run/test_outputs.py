@@ -26,7 +26,7 @@ def test_images_come_from_their_runs_when_several_are_merged() -> None:
     second = StableDiffusionPipelineOutput(
         images=pictures("blue", "white"), nsfw_content_detected=[True, True]
     )
-    merged = taken([first, second], [1, 0])
+    merged = taken([first, second], [2, 2], [(1, 0), (0, 1)])
     assert type(merged) is StableDiffusionPipelineOutput
     assert [colour(image) for image in merged.images] == [(0, 0, 255), (0, 255, 0)]
     assert merged.nsfw_content_detected == [True, False]
@@ -36,7 +36,7 @@ def test_images_come_from_their_runs_when_several_are_merged() -> None:
 @pytest.mark.parametrize("make", [torch.tensor, np.array])
 def test_rows_keep_their_kind_and_type_when_arrays_are_merged(make) -> None:
     parts = [make([[1, 1], [2, 2]]), make([[3, 3], [4, 4]])]
-    (merged, nothing) = taken([(parts[0], None), (parts[1], None)], [0, 1])
+    (merged, nothing) = taken([(parts[0], None), (parts[1], None)], [2, 2], [(0, 0), (1, 1)])
     assert nothing is None
     assert type(merged) is type(parts[0])
     assert merged.dtype == parts[0].dtype
@@ -49,7 +49,7 @@ def test_output_is_the_very_same_when_all_images_are_of_one_run() -> None:
         ImagePipelineOutput(images=pictures("red")),
         ImagePipelineOutput(images=pictures("lime")),
     ]
-    assert taken(outputs, [1]) is outputs[1]
+    assert taken(outputs, [1, 1], [(1, 0)]) is outputs[1]
 
 
 def test_images_are_black_when_blank() -> None:
@@ -82,7 +82,7 @@ def test_output_is_refused_when_its_parts_are_no_images(part) -> None:
     with pytest.raises(UnsupportedError, match="for 2 images"):
         blanked((part,), [0], 2)
     with pytest.raises(UnsupportedError, match="for 2 images"):
-        taken([(part,), (part,)], [0, 1])
+        taken([(part,), (part,)], [2, 2], [(0, 0), (1, 1)])
 
 
 def test_pixels_are_the_same_when_the_output_is_of_another_type() -> None:

@@ -37,7 +37,7 @@ def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
     second = Trace("spell", [0.0 * idle] * 2, [0.0 * idle] * 2, [idle, acted])
     certificate = Certificate("logo", 2.0, 1.5, 0.5, False, "s", "c")
     images = image_reports(
-        [first, second], torch.tensor([0, 1]), ["a", "b"], [certificate, None], [None, [0.25, 1.0]]
+        [first, second], torch.tensor([0, 1]), ["a", "b"], [[certificate], []], [None, [0.25, 1.0]]
     )
     assert [image.certificate for image in images] == [certificate, None]
     assert [image.prompt for image in images] == ["a", "b"]
@@ -51,7 +51,7 @@ def test_sizes_are_split_by_image_when_methods_share_a_name() -> None:
 def test_report_is_json_when_turned_into_a_dictionary() -> None:
     certificate = Certificate("a", 2.0, 1.0, 1.0, True, "s", "c", 3, Decoded("b", 0.5, True))
     image = replace(
-        image_reports([], torch.tensor([3]), None, [certificate], [])[0],
+        image_reports([], torch.tensor([3]), None, [[certificate]], [])[0],
         nearest=Nearest(0, "memory", 1.0),
     )
     found = json.loads(json.dumps(Report(images=[image], steps=4, space="s p/1").to_dict()))

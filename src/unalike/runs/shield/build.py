@@ -191,7 +191,7 @@ def _measured(
             settings, encoder, lambda share, note="": tell(_ENCODING + half * (1 + share), note)
         )
         generated = nearest_distances(points, vectors)
-    found = automatic_radius(apart, generated)
+    found = automatic_radius(apart, generated, copy_distance=encoder.copy_distance)
     explanation = {"method": "auto", **found.explanation}
     if how is not None:
         explanation["generated"] = {**explanation["generated"], **how}

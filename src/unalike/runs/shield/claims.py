@@ -6,6 +6,7 @@ Distances are another matter (`verify`): they follow from latents and images alo
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from unalike.runs.summary import BOTH, certified_of
 from unalike.shields import Shield
 
 _ROUNDING = 1e-9
+_INSIDE = re.compile(r"certificate(_\d+)?_decoded_inside")
 _OF_IMAGES = ("image_sha256", "change", "nearest_source", "nearest_index", "nearest_distance")
 _COMMAND = {
     "--num": "num",
@@ -169,7 +171,8 @@ def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterat
                 "follows from its distance"
             )
         inside = record["shield"].get("certified") == BOTH and row.get("certificate_decoded_inside")
-        if own >= 0 and not protected.embedding and not inside:
+        others = record.get("further_shields")  # it may be inside one of them
+        if own >= 0 and not protected.embedding and not inside and not others:
             yield (
                 f"{image(row)}: it is refused, and outside by its certificate_distance of "
                 f"{distance!r}"
@@ -195,7 +198,7 @@ def _of_steps(record: Mapping[str, Any], row: Row) -> Iterator[str]:
 
 def _of_counts(record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     kept = [row for row in rows if not row["refused"]]
-    inside = [row.get("certificate_decoded_inside") for row in kept]
+    inside = [_any_inside(row) for row in kept]
     changed = [row.get("change") for row in kept]
     counts = {
         "finished": len(kept),
@@ -212,6 +215,12 @@ def _of_counts(record: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
         claimed = record["images"].get(name)
         if claimed != count:
             yield f"{RECORD}: images.{name} is {claimed!r}, and {count!r} by {SAMPLES}"
+
+
+def _any_inside(row: Row) -> bool | None:
+    """Whether a finished image is inside any of the protected sets; None where it is not known."""
+    found = [value for name, value in row.items() if _INSIDE.fullmatch(name)]
+    return None if None in found else any(found)
 
 
 def _of_guidance(record: Mapping[str, Any], kept: Sequence[Row]) -> Iterator[str]:

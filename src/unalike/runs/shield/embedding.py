@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from unalike.errors import Literal, Option, OptionError, named
@@ -9,6 +10,35 @@ from unalike.errors import Literal, Option, OptionError, named
 if TYPE_CHECKING:
     from unalike.extractors.base import Extractor
     from unalike.shields import Shield
+
+
+def embeddings_of(
+    shields: Sequence[Shield], spaces: Iterable[str], *, device: str = "auto"
+) -> list[Extractor]:
+    """The extractors of all protected sets of features.
+
+    Args:
+        shields: the sets.
+        spaces: other spellings of their features, in any order.
+        device: "auto", or a device of torch.
+
+    Raises:
+        OptionError: for a space that none of the sets needs, and as `embedding_of`.
+    """
+    left, found = list(spaces), []
+    for shield in shields:
+        kind = (shield.embedding or "").partition(":")[0]
+        own = next((space for space in left if space.partition(":")[0] == kind), None)
+        if own is None and len(shields) == 1 and left:
+            own = left[0]  # which cannot be right, and the error says why
+        if own is not None:
+            left.remove(own)
+        found.append(embedding_of(shield, own, device=device))
+    if left:
+        raise OptionError(
+            named("{shield_space} is {!r}, and no protected set is of it; leave it out", left[0])
+        )
+    return [embed for embed in found if embed is not None]
 
 
 def embedding_of(shield: Shield, space: str | None, *, device: str = "auto") -> Extractor | None:

@@ -32,12 +32,14 @@ class Encoder(Protocol):
             themselves.
         embedding: the spelling of the features, a folder in it by its own name alone; None for
             latents.
+        copy_distance: below which two points are those of copies; None where that is not known.
     """
 
     space: str
     shape: tuple[int, ...]
     size: tuple[int, int] | None
     embedding: str | None
+    copy_distance: float | None
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The points (m, …) float32 of images of any sizes, at least one."""
@@ -54,6 +56,7 @@ class LatentEncoder:
     """
 
     embedding: str | None = None
+    copy_distance: float | None = None
 
     def __init__(
         self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto"
@@ -84,6 +87,7 @@ class FeatureEncoder:
     def __init__(self, name: str, *, device: str = "auto", batch_size: int = 32) -> None:
         self._extractor = extractor(name, device=device, batch_size=batch_size)
         self.embedding: str | None = portable(name)
+        self.copy_distance: float | None = self._extractor.copy_distance
         self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
 

@@ -23,7 +23,7 @@ from unalike.pipelines.loading import load
 from unalike.runs.folder import LATENTS, LATENTS_KIND, LATENTS_VERSION, SAMPLES, RunFolder
 from unalike.runs.images import reason
 from unalike.runs.record import file_record
-from unalike.runs.samples import SCHEMA
+from unalike.runs.samples import CERTIFICATE, SCHEMA, further
 from unalike.runs.settings import DTYPES
 from unalike.runs.shield.encoders import FeatureEncoder
 from unalike.shields import Shield
@@ -99,23 +99,70 @@ def _wrong(value: Any, kind: Any, name: str) -> str:
     return next((wrong for part in parts if (wrong := _wrong(*part))), "")
 
 
-def recorded_set(run: Path) -> Path:
-    """The folder in the current one that has the name of the run's protected set.
+def recorded_sets(run: Path) -> list[Path]:
+    """The folders in the current one that have the names of the run's protected sets.
 
     Raises:
-        StoreError: where it is not there.
+        StoreError: where one is not there.
     """
-    folder = Path(str(read_record(run)["shield"].get("name")))
-    if not folder.is_dir():
+    record = read_record(run)
+    folders = [Path(str(of_set(record, k)["shield"].get("name"))) for k in _numbers(record)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise StoreError(
+                named(
+                    "the run {!r} names the protected set {!r}, which is not here; give its "
+                    "folder, as in {folder=DIR}",
+                    str(run),
+                    str(folder),
+                )
+            )
+    return folders
+
+
+def of_set(record: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The record with what it says of the protected set of this number, from 1, as its `shield`."""
+    sets = [record["shield"], *record.get("further_shields", [])]
+    return {**record, "shield": {**record["shield"], **sets[number - 1]}}
+
+
+def columns_of_set(row: Row, number: int) -> Row:
+    """The row with the certificate of the protected set of this number in the place of the first,
+    and that one in its place.
+    """
+    if number == 1:
+        return row
+    names = {name: further(name, number) for name in CERTIFICATE}
+    other = {there: here for here, there in names.items()}
+    return {{**names, **other}.get(name, name): value for name, value in row.items()}
+
+
+def in_order(record: Mapping[str, Any], sets: Sequence[Shield]) -> list[Shield]:
+    """Protected sets in the order in which the run has them, by their checksums.
+
+    One set for a run of one is taken as it is: what differs is said of it.
+
+    Raises:
+        StoreError: for another number of sets, or one that the run does not have.
+    """
+    known = [of_set(record, k)["shield"].get("checksum") for k in _numbers(record)]
+    if len(known) == len(sets) == 1:
+        return list(sets)
+    given = {shield.checksum: shield for shield in sets}
+    if len(sets) != len(known) or set(given) != set(known):
+        names = ", ".join(repr(of_set(record, k)["shield"].get("name")) for k in _numbers(record))
         raise StoreError(
             named(
-                "the run {!r} names the protected set {!r}, which is not here; give its folder, as "
-                "in {folder=DIR}",
-                str(run),
-                str(folder),
+                "the run was drawn with the protected sets {}, and others were given; give those "
+                "folders, as in {folder=DIR}",
+                names,
             )
         )
-    return folder
+    return [given[checksum] for checksum in known]
+
+
+def _numbers(record: Mapping[str, Any]) -> range:
+    return range(1, 2 + len(record.get("further_shields", [])))
 
 
 def read_rows(run: Path) -> list[Row]:

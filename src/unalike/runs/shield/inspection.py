@@ -115,6 +115,9 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
     """
     if source is None:
         return f"{number(radius, 6)}, as given"
+    if source.get("copy_distance") is not None:
+        known = "the distance below which two images are copies in this space"
+        return f"{number(radius, 6)}: {known}{_wrong(source)}"
     found = [
         f"{share} the {source['quantile']:.0%} quantile ({number(own['distance'])}) of how far "
         f"{counted(own['measured'] - own['copies'], noun)} "
@@ -125,7 +128,16 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
     ]
     if not found:
         found = ["the largest distance of an image to its nearest, since all are copies"]
-    return f"{number(radius, 6)}, measured: {'; '.join(found)}"
+    return f"{number(radius, 6)}, measured: {'; '.join(found)}{_wrong(source)}"
+
+
+def _wrong(source: Mapping[str, Any]) -> str:
+    """How many unguided images would be refused although they are no copies."""
+    own = source.get("generated")
+    share = own["others_inside"] if own else None
+    if share is None:
+        return ""
+    return f"; {share:.1%} of unguided images that are no copies are inside"
 
 
 _MEASURED = (

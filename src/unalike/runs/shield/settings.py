@@ -9,10 +9,11 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unalike.errors import Message, Option, OptionError, did_you_mean, named
+from unalike.errors import Literal, Message, Option, OptionError, did_you_mean, named
 from unalike.extractors.table import parse, spellings
 from unalike.files import read_json
 from unalike.options import LARGEST_SEED, option, plain_number, require_allowed
+from unalike.runs.settings import Folders, as_texts
 
 LATENT = "latent"
 DTYPES = ("float16", "float32")
@@ -232,9 +233,10 @@ class VerifySettings:
 
     Args:
         run: an output folder of `unalike generate`.
-        folder: of its protected set; None for the one of that name in the current folder.
+        folder: of its protected set, or of each; empty for those of their names in the current
+            folder.
         model: the model that drew the run; None for the one that it names.
-        space: the features of the set, with the folder they are in.
+        space: the features of such a set, with the folder they are in.
         device: "auto", or a device of torch.
 
     Raises:
@@ -242,11 +244,11 @@ class VerifySettings:
     """
 
     run: Path = option(MISSING, "An output folder of generate.", kind=Path)
-    folder: Path | None = option(
-        None,
-        "Its protected set. [default: the one of that name in this folder]",
-        kind=Path,
-        choices=(None,),
+    folder: Folders = option(
+        (),
+        "Its protected set; repeat it for several. [default: those of their names in this folder]",
+        kind=tuple,
+        example=Literal("DIR"),
     )
     model: str | None = option(
         None,
@@ -255,13 +257,24 @@ class VerifySettings:
         choices=(None,),
         example="emoji",
     )
-    space: str | None = _space_of_the_set()
+    space: tuple[str, ...] | str | None = option(
+        (),
+        "Where the features of such a set are, as in clip:FOLDER. [default: as it says]",
+        kind=tuple,
+        example=Literal("clip:FOLDER"),
+    )
     device: str = _device()
 
     def __post_init__(self) -> None:
+        as_texts(self, "folder", "space")
         require_allowed(self)
-        if self.space is not None:
-            require_space(self.space)
+        for space in self.space or ():
+            require_space(space)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of the protected sets."""
+        return list(map(Path, self.folder or ()))  # pyright: ignore[reportArgumentType]
 
 
 _Given = TypeVar("_Given", bound=AddSettings)

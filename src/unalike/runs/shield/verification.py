@@ -28,6 +28,7 @@ class Verification:
             here; None where none was.
         differences: everything that is not as the run says, or certified and inside a ball; empty
             where all is well.
+        further: the results for the other protected sets of the run.
     """
 
     inside: int | None
@@ -40,22 +41,46 @@ class Verification:
     reach: float
     margin: float | None
     differences: tuple[str, ...]
+    further: tuple[Verification, ...] = ()
 
     @property
     def confirmed(self) -> bool:
         """Whether all that can be computed again is as the run says, and what is certified is
         outside. With a set of latents finished images may be inside all the same: see `inside`.
         """
-        return not self.differences
+        return not self.all_differences
+
+    @property
+    def all_differences(self) -> list[str]:
+        """The differences of all sets, each once."""
+        own = (self, *self.further)
+        return list(dict.fromkeys(text for part in own for text in part.differences))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        return {"confirmed": self.confirmed, **asdict(self), "differences": list(self.differences)}
+        return {
+            "confirmed": self.confirmed,
+            **asdict(self),
+            "differences": list(self.differences),
+            "further": [part.to_dict() for part in self.further],
+        }
 
     def sentences(self) -> list[str]:
-        """The result in words: finished images first, then what is certified, then whether the run
-        is right about both.
+        """The result in words: for each set finished images first, then what is certified; and
+        whether the run is right about both.
         """
+        lines = [line for part in (self, *self.further) for line in part._facts()]
+        if self.confirmed:
+            lines.append(
+                f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
+                "be computed again"
+            )
+        else:
+            lines.append(f"not confirmed: {len(self.all_differences)} differences")
+        return lines
+
+    def _facts(self) -> list[str]:
+        """What was measured with one set."""
         latents = self.certified == LATENTS
         lines = [
             finished_sentence(
@@ -76,11 +101,4 @@ class Verification:
             lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
         else:
             lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
-        if self.confirmed:
-            lines.append(
-                f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
-                "be computed again"
-            )
-        else:
-            lines.append(f"not confirmed: {len(self.differences)} differences")
         return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from unalike.runs.shield.distances import (
 )
 from unalike.runs.shield.evidence import (
     Row,
+    columns_of_set,
     feature_encoder,
     finished_image,
+    in_order,
     latent_encoder,
+    of_set,
     read_latents,
     read_record,
     read_rows,
@@ -43,10 +47,10 @@ from unalike.shields import Shield
 
 def verify(
     run: Path,
-    shield: Path,
+    shield: Path | Sequence[Path],
     *,
     model: str | None = None,
-    space: str | None = None,
+    space: str | Sequence[str] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
@@ -66,23 +70,57 @@ def verify(
 
     Args:
         run: output folder of `unalike generate`.
-        shield: folder of the protected set.
+        shield: folder of the protected set, or of each that the run had, in any order.
         model: a name, folder or hub id, where that of the run's record cannot be found: it holds no
             paths.
         space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the
-            set names it without its place.
+            set names it without its place; several where several do.
         device: for the network that encodes: "auto", or a device of torch.
         progress: told the share of the work that is done.
 
+    Returns:
+        The result for the first set of the run, with those of the others as its `further`.
+
     Raises:
         StoreError: when a file of the run or the set is missing or damaged, the run had no
-            protected set, or the model is another.
+            protected set or another number of them, or the model is another.
         OptionError: when the model or the device is not there.
 
     Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for
     each image.
     """
-    record, rows, protected = read_record(run), read_rows(run), Shield.open(shield)
+    record, rows = read_record(run), read_rows(run)
+    sets = in_order(record, [Shield.open(f) for f in _listed(shield)])
+    spaces, found = list(_listed(space)), []
+    for number, protected in enumerate(sets, 1):
+        kind = (protected.embedding or "").partition(":")[0]
+        own = next((s for s in spaces if s.partition(":")[0] == kind), None)
+
+        def tell(share: float, note: str = "", number: int = number) -> None:
+            if progress is not None:
+                progress((number - 1 + share) / len(sets), note)
+
+        seen = of_set(record, number), [columns_of_set(row, number) for row in rows]
+        found.append(
+            _of_one_set(run, *seen, protected, model=model, space=own, device=device, tell=tell)
+        )
+    return replace(found[0], further=tuple(found[1:]))
+
+
+def _of_one_set(
+    run: Path,
+    record: Mapping[str, Any],
+    rows: Sequence[Row],
+    protected: Shield,
+    *,
+    model: str | None,
+    space: str | None,
+    device: str,
+    tell: Progress,
+) -> Verification:
+    """The result for one protected set: record and rows have what they say of that one in the
+    place of the first.
+    """
     kept = [row for row in rows if not row["refused"]]
     of_latents: dict[int, Found] = {}
     of_images: dict[int, Found] = {}
@@ -114,8 +152,7 @@ def verify(
         found: dict[int, Measured] = {}
         for done, row in enumerate(kept, 1):
             differences += _read(run, row, encode, points, found)
-            if progress is not None:
-                progress(done / len(kept), f"{done} of {len(kept)} images")
+            tell(done / len(kept), f"{done} of {len(kept)} images")
         differences += differences_of_images(record, rows, found)
         slack = DECODED_TOLERANCE * protected.reach
         of_images = nearest_by_image(points, protected, DECODED_TOLERANCE, slack)
@@ -141,6 +178,12 @@ def verify(
         margin=min(f.distance for f in final.values()) - protected.reach if final else None,
         differences=tuple(differences),
     )
+
+
+def _listed(given: Path | str | Sequence[Any] | None) -> list[Any]:
+    if given is None:
+        return []
+    return [given] if isinstance(given, Path | str) else list(given)
 
 
 def _read(
