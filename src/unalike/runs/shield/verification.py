@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from unalike.runs.folder import RECORD, SAMPLES
 from unalike.runs.numbers import number
+from unalike.runs.shield.edited import AfterEdit
 from unalike.runs.summary import FINISHED, LATENTS, finished_sentence
 
 
@@ -28,6 +30,9 @@ class Verification:
             here; None where none was.
         differences: everything that is not as the run says, or certified and inside a ball; empty
             where all is well.
+        edits: the finished images after each edit, by its name; None where that was not asked for,
+            and where the run is of another set, so that nothing was measured. Certificates do not
+            speak of edited images, so one that is inside is no difference.
     """
 
     inside: int | None
@@ -40,6 +45,7 @@ class Verification:
     reach: float
     margin: float | None
     differences: tuple[str, ...]
+    edits: Mapping[str, AfterEdit] | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -54,7 +60,7 @@ class Verification:
 
     def sentences(self) -> list[str]:
         """The result in words: finished images first, then what is certified, then whether the run
-        is right about both.
+        is right about both, then what edits were measured to do.
         """
         latents = self.certified == LATENTS
         lines = [
@@ -83,4 +89,4 @@ class Verification:
             )
         else:
             lines.append(f"not confirmed: {len(self.differences)} differences")
-        return lines
+        return [*lines, *(after.sentence(name) for name, after in (self.edits or {}).items())]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unalike.runs.folder import LATENTS, RECORD, SAMPLES
-from unalike.runs.progress import Progress
+from unalike.runs.progress import Progress, silent
 from unalike.runs.shield.brute_force import Found
 from unalike.runs.shield.claims import differences_of_record, differences_of_rows, image
 from unalike.runs.shield.distances import (
@@ -21,6 +21,7 @@ from unalike.runs.shield.distances import (
     finished_inside,
     nearest_by_image,
 )
+from unalike.runs.shield.edited import UNEDITED, AfterEdit, finished_after_edits
 from unalike.runs.shield.evidence import (
     Row,
     feature_encoder,
@@ -48,6 +49,7 @@ def verify(
     model: str | None = None,
     space: str | None = None,
     device: str = "auto",
+    edits: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Recompute what `run.json` and `samples.parquet` say of a run, and compare.
@@ -72,6 +74,9 @@ def verify(
         space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the
             set names it without its place.
         device: for the network that encodes: "auto", or a device of torch.
+        edits: measure the finished images after each of `unalike.runs.shield.edits` too, by
+            comparing with every protected vector. What is inside then is reported, and no
+            difference.
         progress: told the share of the work that is done.
 
     Raises:
@@ -80,12 +85,13 @@ def verify(
         OptionError: when the model or the device is not there.
 
     Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for
-    each image.
+    each image. With e edits 1 + e times as much.
     """
     record, rows, protected = read_record(run), read_rows(run), Shield.open(shield)
     kept = [row for row in rows if not row["refused"]]
     of_latents: dict[int, Found] = {}
     of_images: dict[int, Found] = {}
+    after_edits: dict[str, AfterEdit] | None = None
     differences = list(_of_set(record, rows, protected))
     if not differences:  # with another set every distance is another
         differences += differences_of_record(record, protected)
@@ -115,10 +121,13 @@ def verify(
         for done, row in enumerate(kept, 1):
             differences += _read(run, row, encode, points, found)
             if progress is not None:
-                progress(done / len(kept), f"{done} of {len(kept)} images")
+                share = UNEDITED if edits else 1.0
+                progress(share * done / len(kept), f"{done} of {len(kept)} images")
         differences += differences_of_images(record, rows, found)
         slack = DECODED_TOLERANCE * protected.reach
         of_images = nearest_by_image(points, protected, DECODED_TOLERANCE, slack)
+        if edits:
+            after_edits = finished_after_edits(run, kept, encode, protected, progress or silent)
     final, tolerance = (
         (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
     )
@@ -140,6 +149,7 @@ def verify(
         reach=protected.reach,
         margin=min(f.distance for f in final.values()) - protected.reach if final else None,
         differences=tuple(differences),
+        edits=after_edits,
     )
 
 
