@@ -155,6 +155,7 @@ COMMANDS = {
     "shield check": [
         "--batch-size",
         "--device",
+        "--edits",
         "--fail-inside",
         "--json",
         "--model",
@@ -169,6 +170,7 @@ COMMANDS = {
     ],
     "shield verify": [
         "--device",
+        "--edits",
         "--json",
         "--model",
         "--quiet",

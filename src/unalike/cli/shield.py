@@ -11,6 +11,7 @@ import typer
 
 from unalike.cli.command import Command, flag
 from unalike.cli.progress import progress_bar
+from unalike.errors import OptionError, named
 from unalike.pipelines.catalogue import MODELS
 from unalike.runs.numbers import counted
 from unalike.runs.shield.settings import (
@@ -163,6 +164,7 @@ def check(
     space: Space = None,
     out: Annotated[Path | None, _check("out", metavar="DIR")] = None,
     overwrite: Annotated[bool, _check("overwrite", "--overwrite")] = False,
+    edits: Annotated[bool, _check("edits", "--edits")] = False,
     fail_inside: Annotated[
         bool,
         typer.Option("--fail-inside", help="End with exit code 1 when an image is inside a ball."),
@@ -175,7 +177,8 @@ def check(
 ) -> None:
     """Measure how near images are to a protected set.
 
-    Writes check.json, check.parquet and report.html with the closest pairs side by side.
+    Writes check.json, check.parquet and report.html with the closest pairs side by side. What is
+    inside after an edit does not change the exit code.
     """
     settings = CheckSettings(
         folder=folder,
@@ -184,6 +187,7 @@ def check(
         space=space,
         out=out,
         overwrite=overwrite,
+        edits=edits,
         batch_size=batch_size,
         skip_bad=skip_bad,
         device=device,
@@ -209,6 +213,7 @@ def verify(
     folder: Annotated[list[str] | None, _verify("folder", "--shield", metavar="DIR")] = None,
     model: Annotated[str | None, _verify("model", autocompletion=lambda: list(MODELS))] = None,
     space: Annotated[list[str] | None, _verify("space")] = None,
+    edits: Annotated[bool, _verify("edits", "--edits")] = False,
     device: Device = CheckSettings.device,
     as_json: AsJson = False,
     quiet: Annotated[
@@ -219,15 +224,20 @@ def verify(
 
     Ends with exit code 1 when anything differs from what the run says, or when something certified
     is inside. Where only latents are certified, finished images inside are counted and do not
-    change the exit code.
+    change the exit code. Nor do edited images inside, of which no certificate speaks.
     """
     settings = VerifySettings(
         run=run,
         folder=tuple(folder or ()),
         model=model,
         space=tuple(space or ()),
+        edits=edits,
         device=device,
     )
+    if edits and quiet and not as_json:
+        raise OptionError(
+            named("{quiet} leaves out what {edits} measures; leave out one of the two")
+        )
     with progress_bar("verifying", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.shield.evidence import recorded_sets
@@ -240,6 +250,7 @@ def verify(
             model=settings.model,
             space=settings.space,
             device=settings.device,
+            edits=settings.edits,
             progress=progress,
         )
     if as_json:
@@ -310,6 +321,7 @@ def _checked(outcome: Checked) -> str:
         f"skipped  {entry['image']} ({entry['reason']})" for entry in outcome.record["skipped"]
     ]
     lines.append(check_sentence(outcome.record))
+    lines += [after.sentence(name) for name, after in (outcome.edits or {}).items()]
     lines += [
         f"closest  {number(c.distance)} (margin {number(c.margin)}) {c.image} to {c.nearest}"
         for c in outcome.checked[:3]

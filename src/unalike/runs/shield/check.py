@@ -14,6 +14,13 @@ from unalike.runs.folder import free_folder
 from unalike.runs.progress import Progress, silent
 from unalike.runs.results import ResultFolder
 from unalike.runs.shield.checked import Checked, check_table, checked
+from unalike.runs.shield.edited import (
+    AfterEdit,
+    EncoderOfEdits,
+    checked_after_edits,
+    checked_with_edits,
+    require_images_to_edit,
+)
 from unalike.runs.shield.encoders import Encoder, encoder_of
 from unalike.runs.shield.page import check_page
 from unalike.runs.shield.reading import Skipped, encode_all
@@ -32,15 +39,23 @@ class CheckFolder(ResultFolder):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a check: its folder, the content of `check.json`, and the images, closest first."""
+    """Result of a check.
+
+    Attributes:
+        folder: of the results.
+        record: the content of `check.json`.
+        checked: the images, closest first.
+        edits: all of them after each edit, by its name; None where that was not asked for.
+    """
 
     folder: Path
     record: Mapping[str, Any]
     checked: Sequence[Checked]
+    edits: Mapping[str, AfterEdit] | None = None
 
     @property
     def inside(self) -> int:
-        """The number of images inside a ball."""
+        """The number of images inside a ball, as they are on disk."""
         return sum(c.inside for c in self.checked)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +71,8 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
     their certificates say but for what decoding and encoding change. Nothing is written before
     everything is measured.
 
+    With `edits` every image is measured after each of `unalike.runs.shield.edits` too.
+
     Args:
         settings: what to do.
         progress: told the share of the work that is done.
@@ -68,6 +85,8 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
     """
     tell, settings = progress or silent, with_model(settings)
     sources = find_sources(settings.images)
+    if settings.edits:
+        require_images_to_edit(sources)
     finished(settings.folder)
     folder = CheckFolder.claim(
         settings.out
@@ -76,11 +95,13 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
     )
     try:
         shield = Shield.open(settings.folder)
-        encoder = _encoder(settings)
+        encoder, measure = _encoder(settings), checked
+        if settings.edits:
+            encoder, measure = EncoderOfEdits(encoder), checked_with_edits
         found: list[Checked] = []
 
         def take(points: torch.Tensor, names: list[str]) -> None:
-            found.extend(checked(shield, points, names))
+            found.extend(measure(shield, points, names))
 
         skipped = encode_all(
             sources,
@@ -91,12 +112,13 @@ def check(settings: CheckSettings, progress: Progress | None = None) -> Outcome:
             tell=tell,
         )
         found.sort(key=lambda c: (c.margin, c.image))
-        record = _record(settings, shield, found, skipped)
-        folder.write(record, check_table(found, shield.radius), check_page(record, found))
+        edits = checked_after_edits(found)
+        record = _record(settings, shield, found, edits, skipped)
+        folder.write(record, check_table(found, shield.radius), check_page(record, found, edits))
     except BaseException:
         folder.abandon()
         raise
-    return Outcome(folder.path, record, found)
+    return Outcome(folder.path, record, found, edits)
 
 
 def _encoder(settings: CheckSettings) -> Encoder:
@@ -110,7 +132,11 @@ def _encoder(settings: CheckSettings) -> Encoder:
 
 
 def _record(
-    settings: CheckSettings, shield: Shield, found: Sequence[Checked], skipped: Skipped
+    settings: CheckSettings,
+    shield: Shield,
+    found: Sequence[Checked],
+    edits: Mapping[str, AfterEdit] | None,
+    skipped: Skipped,
 ) -> dict[str, Any]:
     return {
         "tool": "unalike",
@@ -125,6 +151,7 @@ def _record(
         },
         "images": len(found),
         "inside": sum(c.inside for c in found),
+        "edits": edits and {name: asdict(after) for name, after in edits.items()},
         "skipped": [{"image": name, "reason": why} for name, why in skipped],
-        "checked": [asdict(c) for c in found],
+        "checked": [c.to_row() for c in found],
     }

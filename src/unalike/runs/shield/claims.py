@@ -188,6 +188,13 @@ def _of_steps(record: Mapping[str, Any], row: Row) -> Iterator[str]:
         if (name == "active_spell" or name.startswith("active_spell-")) and share is not None
     ]
     claimed = row.get("certificate_steps_moved")
+    if row.get("restarts"):  # in fewer steps than the others, so that a share is of another number
+        if (claimed or 0) > 0 and not any(own):
+            yield (
+                f"{image(row)}: certificate_steps_moved is {claimed!r} in {SAMPLES}, and SPELL "
+                "acted in no step"
+            )
+        return
     most = min(sum(own), evaluations) if evaluations else claimed
     if claimed is None or (evaluations and not max(own, default=0) <= claimed <= (most or 0)):
         yield (

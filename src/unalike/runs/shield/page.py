@@ -18,22 +18,34 @@ from unalike.runs.html import (
 )
 from unalike.runs.numbers import number
 from unalike.runs.shield.checked import Checked
+from unalike.runs.shield.edited import AfterEdit
 from unalike.runs.shield.sources import read_images
 
 PAIRS_SHOWN = 48
 ROWS_LISTED = 200
 
 
-def check_page(record: Mapping[str, Any], checked: Sequence[Checked]) -> str:
+def check_page(
+    record: Mapping[str, Any],
+    checked: Sequence[Checked],
+    edits: Mapping[str, AfterEdit] | None = None,
+) -> str:
     """The page as HTML text.
 
     Args:
         record: what `check.json` holds.
         checked: the images, the closest first.
+        edits: all of them after each edit, by its name; None where they were not edited.
     """
     return document(
         f"Distances to the protected set {record['set']['name']}",
-        [*_lead(record), _skipped(record), _pairs(checked), _listed(checked)],
+        [
+            *_lead(record),
+            *_edited(edits or {}),
+            _skipped(record),
+            _pairs(checked),
+            _listed(checked),
+        ],
     )
 
 
@@ -73,6 +85,10 @@ def _lead(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _edited(edits: Mapping[str, AfterEdit]) -> list[str]:
+    return [paragraph(f"{after.sentence(name)}.") for name, after in edits.items()]
+
+
 def _skipped(record: Mapping[str, Any]) -> str:
     if not record["skipped"]:
         return ""
@@ -104,12 +120,24 @@ def _pairs(checked: Sequence[Checked]) -> str:
 
 def _listed(checked: Sequence[Checked]) -> str:
     rows = [
-        [c.image, c.nearest, number(c.distance), number(c.margin), "yes" if c.inside else "no"]
+        [
+            c.image,
+            c.nearest,
+            number(c.distance),
+            number(c.margin),
+            _yes(c),
+            *map(_yes, c.edits.values()),
+        ]
         for c in checked[:ROWS_LISTED]
     ]
     about = "All distances are in check.parquet."
     if len(checked) > ROWS_LISTED:
         about += f" The closest {ROWS_LISTED} of {len(checked)} are listed."
     head = ["image", "nearest protected", "distance", "margin", "inside"]
+    head += [f"inside after {edit}" for edit in (checked[0].edits if checked else ())]
     listed = table("Distances to the protected set", head, rows, numbers_from=2)
     return f"<h2>Distances</h2>\n{note(about)}\n{listed}"
+
+
+def _yes(image: Checked) -> str:
+    return "yes" if image.inside else "no"

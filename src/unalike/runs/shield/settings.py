@@ -38,6 +38,11 @@ def _device() -> Any:
     return option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
 
 
+def _edits() -> Any:
+    help = "Measure the images again after each of three edits: jpeg80, half, crop10."
+    return option(False, help)
+
+
 def _space_of_the_set() -> Any:
     help = "The features of the set, with the folder they are in, as in clip:FOLDER."
     return option(None, help, kind=str, choices=(None,), example="pixels")
@@ -219,12 +224,14 @@ class CheckSettings(AddSettings):
             tells the model where none is given.
         out: folder for the results; None for a new one.
         overwrite: replace the results of an earlier check in that folder.
+        edits: measure every image after each of `unalike.runs.shield.edits` too.
     """
 
     out: Path | None = option(
         None, "Folder for the results. [default: a new one]", kind=Path, choices=(None,)
     )
     overwrite: bool = option(False, "Replace the earlier results in that folder.")
+    edits: bool = _edits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +245,7 @@ class VerifySettings:
         model: the model that drew the run; None for the one that it names.
         space: the features of such a set, with the folder they are in.
         device: "auto", or a device of torch.
+        edits: measure every finished image after each of `unalike.runs.shield.edits` too.
 
     Raises:
         OptionError: for a value outside what is allowed.
@@ -264,6 +272,7 @@ class VerifySettings:
         example=Literal("clip:FOLDER"),
     )
     device: str = _device()
+    edits: bool = _edits()
 
     def __post_init__(self) -> None:
         as_texts(self, "folder", "space")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from unalike.runs.folder import RECORD, SAMPLES
 from unalike.runs.numbers import number
+from unalike.runs.shield.edited import AfterEdit
 from unalike.runs.summary import FINISHED, LATENTS, finished_sentence
 
 
@@ -29,6 +31,9 @@ class Verification:
         differences: everything that is not as the run says, or certified and inside a ball; empty
             where all is well.
         further: the results for the other protected sets of the run.
+        edits: the finished images after each edit, by its name; None where that was not asked for,
+            and where the run is of another set, so that nothing was measured. Certificates do not
+            speak of edited images, so one that is inside is no difference.
     """
 
     inside: int | None
@@ -42,6 +47,7 @@ class Verification:
     margin: float | None
     differences: tuple[str, ...]
     further: tuple[Verification, ...] = ()
+    edits: Mapping[str, AfterEdit] | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -66,8 +72,8 @@ class Verification:
         }
 
     def sentences(self) -> list[str]:
-        """The result in words: for each set finished images first, then what is certified; and
-        whether the run is right about both.
+        """The result in words: for each set finished images first, then what is certified, then
+        what edits were measured to do; and whether the run is right about all.
         """
         lines = [line for part in (self, *self.further) for line in part._facts()]
         if self.confirmed:
@@ -101,4 +107,4 @@ class Verification:
             lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
         else:
             lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
-        return lines
+        return [*lines, *(after.sentence(name) for name, after in (self.edits or {}).items())]

@@ -22,6 +22,7 @@ from unalike.runs.shield.distances import (
     finished_inside,
     nearest_by_image,
 )
+from unalike.runs.shield.edited import UNEDITED, AfterEdit, finished_after_edits
 from unalike.runs.shield.evidence import (
     Row,
     columns_of_set,
@@ -52,6 +53,7 @@ def verify(
     model: str | None = None,
     space: str | Sequence[str] | None = None,
     device: str = "auto",
+    edits: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Recompute what `run.json` and `samples.parquet` say of a run, and compare.
@@ -76,6 +78,9 @@ def verify(
         space: the features of the set, with the folder they are in, as in "clip:FOLDER", where the
             set names it without its place; several where several do.
         device: for the network that encodes: "auto", or a device of torch.
+        edits: measure the finished images after each of `unalike.runs.shield.edits` too, by
+            comparing with every protected vector. What is inside then is reported, and no
+            difference.
         progress: told the share of the work that is done.
 
     Returns:
@@ -87,7 +92,7 @@ def verify(
         OptionError: when the model or the device is not there.
 
     Cost: O(m n d) for m images and n vectors, as matrix products, and one pass of the encoder for
-    each image.
+    each image. With e edits 1 + e times as much.
     """
     record, rows = read_record(run), read_rows(run)
     sets = in_order(record, [Shield.open(f) for f in _listed(shield)])
@@ -102,7 +107,9 @@ def verify(
 
         seen = of_set(record, number), [columns_of_set(row, number) for row in rows]
         found.append(
-            _of_one_set(run, *seen, protected, model=model, space=own, device=device, tell=tell)
+            _of_one_set(
+                run, *seen, protected, model=model, space=own, device=device, edits=edits, tell=tell
+            )
         )
     return replace(found[0], further=tuple(found[1:]))
 
@@ -116,6 +123,7 @@ def _of_one_set(
     model: str | None,
     space: str | None,
     device: str,
+    edits: bool,
     tell: Progress,
 ) -> Verification:
     """The result for one protected set: record and rows have what they say of that one in the
@@ -124,6 +132,7 @@ def _of_one_set(
     kept = [row for row in rows if not row["refused"]]
     of_latents: dict[int, Found] = {}
     of_images: dict[int, Found] = {}
+    after_edits: dict[str, AfterEdit] | None = None
     differences = list(_of_set(record, rows, protected))
     if not differences:  # with another set every distance is another
         differences += differences_of_record(record, protected)
@@ -152,10 +161,13 @@ def _of_one_set(
         found: dict[int, Measured] = {}
         for done, row in enumerate(kept, 1):
             differences += _read(run, row, encode, points, found)
-            tell(done / len(kept), f"{done} of {len(kept)} images")
+            share = UNEDITED if edits else 1.0
+            tell(share * done / len(kept), f"{done} of {len(kept)} images")
         differences += differences_of_images(record, rows, found)
         slack = DECODED_TOLERANCE * protected.reach
         of_images = nearest_by_image(points, protected, DECODED_TOLERANCE, slack)
+        if edits:
+            after_edits = finished_after_edits(run, kept, encode, protected, tell)
     final, tolerance = (
         (of_images, DECODED_TOLERANCE) if protected.embedding else (of_latents, LATENT_TOLERANCE)
     )
@@ -177,6 +189,7 @@ def _of_one_set(
         reach=protected.reach,
         margin=min(f.distance for f in final.values()) - protected.reach if final else None,
         differences=tuple(differences),
+        edits=after_edits,
     )
 
 
