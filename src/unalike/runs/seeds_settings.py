@@ -69,6 +69,7 @@ class SeedsSettings:
         "Leave out seeds that head into the protected set in this folder; repeat it for several.",
         kind=tuple,
         example=Literal("DIR"),
+        paths=True,
     )
     shield_space: tuple[str, ...] | str | None = _same("shield_space")
     seed: int = option(0, "The first of the candidates.", low=0, high=LARGEST_SEED)

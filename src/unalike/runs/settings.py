@@ -110,6 +110,7 @@ class GenerateSettings:
         "for sets in several spaces.",
         kind=tuple,
         example=Literal("DIR"),
+        paths=True,
     )
     shield_space: tuple[str, ...] | str | None = option(
         (),

@@ -257,6 +257,7 @@ class VerifySettings:
         "Its protected set; repeat it for several. [default: those of their names in this folder]",
         kind=tuple,
         example=Literal("DIR"),
+        paths=True,
     )
     model: str | None = option(
         None,
