@@ -146,7 +146,8 @@ METRICS: dict[str, Metric] = {
         "share inside the radius",
         "reference",
         "",
-        "share of images closer than the radius to a reference image",
+        "share of images closer than the radius to a reference image: copies, with features such "
+        "as sscd and emoji-copies",
         0,
         1,
     ),

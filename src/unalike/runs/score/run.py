@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ def score(settings: ScoreSettings, progress: Progress | None = None) -> Outcome:
     try:
         started = time.perf_counter()
         own = extractor(settings.features, device=settings.device, batch_size=settings.batch_size)
+        if settings.reference and settings.radius is None and own.copy_distance is not None:
+            settings = replace(settings, radius=own.copy_distance / own.unit)
         images, reference = _read(settings, own, plan, real, tell)
         if len(images) < 2:
             raise OptionError(

@@ -29,7 +29,8 @@ class ScoreSettings:
         bootstrap: redraws of the intervals; 0 for none.
         k: the neighbour that ends a ball, for precision, recall, density and coverage.
         radius: report the share of images closer than this to the reference; in the unit of the
-            features, which the report names.
+            features, which the report names. None for the distance below which two images are
+            copies, where that is known for the features.
         skip_bad: leave unreadable images out in place of refusing the folder.
         batch_size: images embedded at a time.
         device: "auto", or a device of torch such as "cuda:0".
@@ -83,7 +84,8 @@ class ScoreSettings:
     )
     radius: float | None = option(
         None,
-        "Report the share of images closer than this to the reference.",
+        "Report the share of images closer than this to the reference. [default: the distance of "
+        "copies, where that is known for the features]",
         above=0,
         high=1_000_000_000,
         choices=(None,),
