@@ -57,7 +57,7 @@ class Updates:
         precise = torch.promote_types(before.dtype, torch.float32)
         change = (after.detach().to(precise) - before.detach().to(precise)).flatten(1)
         self._steps = call.steps
-        self._sizes[call.step] = change.norm(dim=1) / change.shape[1] ** 0.5
+        self._sizes[call.step] = change.square().mean(dim=1).sqrt()
 
     def clear(self) -> None:
         """Forget the updates, because the run begins or goes on from other latents."""
