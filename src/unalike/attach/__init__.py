@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     )
     from unalike.attach.run.candidates import Candidates
     from unalike.attach.run.choice import Choice, Chosen
+    from unalike.attach.run.memorisation import Memorisation
     from unalike.attach.run.report import Certificate, Decoded, ImageReport, Nearest, Report
+    from unalike.attach.run.stability import StabilityRegion, memorisation, stability_region
 
 __all__ = [
     "Candidates",
@@ -37,8 +39,10 @@ __all__ = [
     "GuidedPipeline",
     "GuidedPrediction",
     "ImageReport",
+    "Memorisation",
     "Nearest",
     "Report",
+    "StabilityRegion",
     "choose",
     "denoised_fn",
     "encode_images",
@@ -46,7 +50,9 @@ __all__ = [
     "guide_denoiser",
     "karras_sigmas",
     "levels",
+    "memorisation",
     "shield_from_images",
+    "stability_region",
 ]
 
 _HOMES = {
@@ -60,15 +66,19 @@ _HOMES = {
     "GuidedPipeline": "unalike.attach.diffusers.pipeline",
     "GuidedPrediction": "unalike.attach.functions",
     "ImageReport": "unalike.attach.run.report",
+    "Memorisation": "unalike.attach.run.memorisation",
     "Nearest": "unalike.attach.run.report",
     "Report": "unalike.attach.run.report",
+    "StabilityRegion": "unalike.attach.run.stability",
     "denoised_fn": "unalike.attach.functions",
     "encode_images": "unalike.attach.diffusers.vae",
     "guide": "unalike.attach.diffusers.pipeline",
     "guide_denoiser": "unalike.attach.functions",
     "karras_sigmas": "unalike.attach.functions",
     "levels": "unalike.attach.diffusers.levels",
+    "memorisation": "unalike.attach.run.stability",
     "shield_from_images": "unalike.attach.diffusers.vae",
+    "stability_region": "unalike.attach.run.stability",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, lambda: _HOMES)

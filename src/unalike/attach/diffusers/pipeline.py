@@ -355,7 +355,9 @@ class GuidedPipeline:
         )
         with (
             places,
-            Binding(own, session, None if order is None else order(session)) as binding,
+            Binding(
+                own, session, None if order is None else order(session), session.updates
+            ) as binding,
             prompts,
             Padding(own, methods, prompts),
             StartingNoise(own, methods, session),

@@ -58,6 +58,14 @@ class Repeats(Protocol):
         ...
 
 
+class Steps(Protocol):
+    """The scheduler's own steps, as they are taken."""
+
+    def add(self, call: UpcomingCall, before: Tensor, after: Tensor) -> None:
+        """The step of a call went from the latents `before` to `after` (R, …)."""
+        ...
+
+
 class Binding:
     """Context manager: while it is open, the pipeline's scheduler is guided.
 
@@ -65,6 +73,7 @@ class Binding:
         pipe: a diffusers pipeline, or anything with a diffusers scheduler as `scheduler`.
         guidance: asked at each call.
         repeats: asked for the order of the steps; None for that of the schedule.
+        steps: told of each step; None where nobody asks.
 
     Attributes:
         unguided: names of the other schedulers that were stepped: those of a pipeline's further
@@ -77,11 +86,18 @@ class Binding:
             x0 map cannot describe; when copies of the scheduler are stepped in its place.
     """
 
-    def __init__(self, pipe: Any, guidance: Guidance, repeats: Repeats | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        guidance: Guidance,
+        repeats: Repeats | None = None,
+        steps: Steps | None = None,
+    ) -> None:
         self._pipe = pipe
         self._scheduler = pipe.scheduler
         self._guidance = guidance
         self._repeats = repeats
+        self._steps = steps
         self._order: Order | None = None
         self._position, self._done = -1, 0
         self._stepped = False
@@ -248,6 +264,8 @@ class Binding:
             arguments["model_output"] = _edited(arguments["model_output"], delta / level.b)
             result = own(*bound.args, **bound.kwargs)
         self._done += 1
+        if self._steps is not None:
+            self._steps.add(call, arguments["sample"], result[0])
         if self._repeats and self._order and self._position in self._order.turns:
             corrected = call if delta is None else replace(call, x0=call.x0 + delta)
             return _with_next(result, self._repeats.restarted(corrected))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unalike.attach.run.memorisation import Memorisation
 from unalike.guidance.run import Trace
 from unalike.shields.search import nearest
 
@@ -112,6 +113,8 @@ class ImageReport:
         seed: draws this image again, alone or in a batch, as in `generator=[torch.Generator()
             .manual_seed(seed)]`; None where no seed does, as with a generator that was used before
             the call, or one that several images share.
+        memorisation: the sizes of its latent updates, without the shield's moves; None for a
+            function, which shows no steps.
     """
 
     index: int
@@ -129,6 +132,7 @@ class ImageReport:
     seed: int | None = None
     flagged: bool = False
     certificates: list[Certificate] = field(default_factory=list)
+    memorisation: Memorisation | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,7 @@ def image_reports(
     certificates: Sequence[Sequence[Certificate]],
     covered: Sequence[Sequence[float] | None],
     seeds: Sequence[int | None] | None = None,
+    memorisations: Sequence[Memorisation | None] | None = None,
 ) -> list[ImageReport]:
     """Build one report for each image from the traces of a run, without its neighbours.
 
@@ -282,6 +287,7 @@ def image_reports(
                 if shares is not None
             },
             seed=None if seeds is None else seeds[i],
+            memorisation=None if memorisations is None else memorisations[i],
         )
         for i in range(len(groups))
     ]

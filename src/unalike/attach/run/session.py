@@ -13,6 +13,7 @@ from torch import Tensor
 from unalike.attach.run.conditions import Conditions
 from unalike.attach.run.ending import Ending
 from unalike.attach.run.guard import Guard, steering
+from unalike.attach.run.memorisation import Updates
 from unalike.attach.run.models import Models, require_same_models
 from unalike.attach.run.randomness import Randomness
 from unalike.attach.run.report import ImageReport, image_reports, steps_active
@@ -72,6 +73,7 @@ class Session:
         unguided: names of schedulers whose steps were not guided.
         predictions: number of model evaluations for `predict`, before the first step.
         reused: number of model evaluations that were known before.
+        updates: the updates of the latents; the host adds them.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Session:
         self.unguided: list[str] = []
         self.reused = 0
         self.decoded = False
+        self.updates = Updates()
         self._begin_anew()
 
     def reset(self) -> None:
@@ -128,6 +131,7 @@ class Session:
         self._ending = Ending(self._guards, self._move)
         self.space = ""
         self.steps = self.restarts = 0
+        self.updates.clear()
 
     @property
     def groups(self) -> Tensor:
@@ -180,6 +184,7 @@ class Session:
         """Return the noisy latents (R, …) that a further pass begins with."""
         run, conditions = self._begun()
         self.restarts += 1
+        self.updates.clear()  # they lead to latents that the run does not go on from
         images = conditions.images
         found = run.restarted(replace(call, x0=call.x0[:images], x_t=call.x_t[:images]))
         return _repeated(found, len(call.x0))
@@ -282,6 +287,7 @@ class Session:
             self._ending.certificates(steps_active(run.traces, SPELL.name, conditions.images)),
             self._covered(run, conditions.images),
             self._randomness.seeds(conditions.images),
+            self.updates.memorisations(conditions.images),
         )
 
     def used(self, methods: Sequence[Method]) -> list[dict[str, Any]]:
