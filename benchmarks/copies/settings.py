@@ -12,8 +12,8 @@ from training.emoji.measure import PROMPTS
 from unalike.models.emoji.data import captions, entries, truth
 
 BATCH = 16
-LATENT_RADIUS = 6.0
-"""Of the balls around latents: the middle one of `benchmarks.shield_emoji`."""
+LATENT_RADIUS = 9.0
+"""Of the balls around latents: the largest one of `benchmarks.shield_emoji`."""
 PROBED = 2
 """The cells that the approximate search looks into."""
 NONE, IVF, PUBLISHED, FINISHED = GUARDS = ("none", "ivf", "published", "finished")
