@@ -29,7 +29,11 @@ def listed(given: Any) -> list[Any]:
 
 
 def guards_of(
-    pipe: Any, shield: Shields, embed: Embeds, arguments: dict[str, Any]
+    pipe: Any,
+    shield: Shields,
+    embed: Embeds,
+    arguments: dict[str, Any],
+    steering: float = 0.0,
 ) -> tuple[Guard, ...]:
     """The guards that measure the latents of a call, one for each protected set.
 
@@ -38,12 +42,18 @@ def guards_of(
         shield: the protected sets.
         embed: what made the vectors of those of an embedding.
         arguments: of the call, by name.
+        steering: the radius of the balls of latents that methods see, where that is the larger one.
     """
     size = arguments.get("height"), arguments.get("width")
-    return tuple(
-        LatentGuard(own, pipe) if with_ is None else EmbeddedGuard(own, pipe, with_, size=size)
-        for own, with_ in _paired(shield, embed)
-    )
+    found: list[Guard] = []
+    for own, with_ in _paired(shield, embed):
+        if with_ is None:
+            guard = LatentGuard(own, pipe)
+            guard.steering = steering
+            found.append(guard)
+        else:
+            found.append(EmbeddedGuard(own, pipe, with_, size=size))
+    return tuple(found)
 
 
 def _paired(shield: Shields, embed: Embeds) -> list[tuple[Shield, Embed | None]]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unalike.attach.diffusers import levels
-from unalike.attach.diffusers.again import steered, with_other_seeds
+from unalike.attach.diffusers.again import WIDER, steered, with_other_seeds
 from unalike.attach.diffusers.arguments import completed, documented, model_defaults, unshared
 from unalike.attach.diffusers.calibration import calibrated, settings_key
 from unalike.attach.diffusers.decoding import Decoder
@@ -331,10 +331,12 @@ class GuidedPipeline:
         known: Sequence[Evaluation] = (),
         order: Callable[[Session], Repeats] | None = None,
         rows: Sequence[int] | None = None,
+        steering: float = 0.0,
     ) -> tuple[Session, Any]:
         """Run the pipeline once; without `keep` for its final latents alone. `known` are its first
         evaluations, where they are known; `order` makes the order of the steps, where it is another
-        one than the schedule's; `rows` are the images that it makes, where they are not all.
+        one than the schedule's; `rows` are the images that it makes, where they are not all;
+        `steering` is the radius of the balls that methods see, where that is the larger one.
         """
         own, groups = own_pipeline(self.pipe), self._groups_of(rows)
         prompts = Prompts(own, named, self.prompt_encoder if keep else None, groups)
@@ -345,7 +347,7 @@ class GuidedPipeline:
             models=self._known_models.names,
             prompts=prompts,
             memory=self.memory if keep else None,
-            guards=self._guards(named) if keep else (),
+            guards=self._guards(named, steering) if keep else (),
             move=self.policy.on_violation == MOVE,
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             randomness=Randomness(named.get("generator")),
@@ -400,12 +402,15 @@ class GuidedPipeline:
         finished = draws.latents()
         if finished is None or not repeats_steps(self.pipe, redraw.same(), remembering=True):
             return
-        steering = steered(methods)
+        methods, reach = steered(methods), draws.reach(self._guards(redraw.same()))
         for share in self.policy.restarts:
             if draws.inside:
-                rows, own = self._part(steering, redraw, draws)
+                rows, own = self._part(methods, redraw, draws)
                 order, same = partial(Restart, latents=finished[rows], share=share), own.same()
-                again = self._run(steering, same, (), same, keep=True, order=order, rows=rows)
+                again = self._run(
+                    methods, same, (), same, keep=True, order=order, rows=rows,
+                    steering=WIDER * reach,
+                )  # fmt: skip
                 draws.add(*again, rows=rows, restarted=True)
 
     def _part(
@@ -430,8 +435,10 @@ class GuidedPipeline:
         own = named.get("latents") is None
         return FirstPrediction(self.pipe, named, asking) if asking and own else None
 
-    def _guards(self, named: dict[str, Any]) -> tuple[Guard, ...]:
-        """The guards that measure the latents of this call, one for each protected set."""
+    def _guards(self, named: dict[str, Any], steering: float = 0.0) -> tuple[Guard, ...]:
+        """The guards that measure the latents of this call, one for each protected set; `steering`
+        as of `_run`.
+        """
         if self.shield is None:
             return ()
         if named.get("padding_mask_crop") is not None:
@@ -446,7 +453,7 @@ class GuidedPipeline:
                 "and has no images that could be certified; leave it out, or guide the pipeline "
                 "without a shield and give the shield to the second pipeline"
             )
-        return guards_of(self.pipe, self.shield, self.embed, named)
+        return guards_of(self.pipe, self.shield, self.embed, named, steering)
 
     def _decoder(self, named: dict[str, Any]) -> Decoder:
         return Decoder(self.pipe, (named.get("height"), named.get("width")))

@@ -12,6 +12,7 @@ from torch import Tensor
 from unalike.errors import NumericsError, ShieldError, UnsupportedError
 from unalike.guidance.protocols import Protected, ProtectedFeatures
 from unalike.shields import Shield
+from unalike.shields.trajectory import Trajectory
 
 
 class Guard(Protocol):
@@ -117,14 +118,19 @@ class PlainGuard:
 
     Args:
         shield: the protected set.
+
+    Attributes:
+        steering: the radius of the balls that methods see, where it is larger than the shield's.
     """
 
     def __init__(self, shield: Shield) -> None:
         self.shield = shield
+        self.steering = 0.0
 
     def regions(self, space: str, device: torch.device) -> Protected:
         """Return the balls, with a search that follows the predictions of the call."""
-        return self.shield.trajectory(space, device)
+        found = self.shield.trajectory(space, device)
+        return Trajectory(found.search, self.steering) if self.steering > found.radius else found
 
     def inside(self, latents: Tensor) -> Tensor:
         """Test which of the final latents (B, …) lie in a ball: (B,) bool."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unalike.attach.run.guard import Guard
+from unalike.attach.run.guard import Guard, PlainGuard, steering
 from unalike.attach.run.outputs import Place, blanked, flagged, pixels, taken
 from unalike.attach.run.report import (
     Decoded,
@@ -79,6 +79,15 @@ class Redraws:
             (self._restarted if restarted else self._drawn)[i] += 1
             self._choice[i] = len(self._runs) - 1, own.index(i)
         self.inside = [i for i in self.inside if i in still]
+
+    def reach(self, guards: Sequence[Guard]) -> float:
+        """How far the latents of images inside are from the nearest protected latent at most, where
+        another space than that of latents decides too; else 0.
+        """
+        guard, latents = steering(guards), self.latents()
+        if len(guards) < 2 or not isinstance(guard, PlainGuard) or latents is None:
+            return 0.0
+        return float(guard.nearest(latents[self.inside])[1].max())
 
     @property
     def flagged(self) -> list[int]:

@@ -20,7 +20,7 @@ CONVOLUTIONS = ((24, 2), (48, 2), (48, 1), (64, 2), (64, 1), (64, 2))
 """Channels and stride of each."""
 SIZE = 64
 """Numbers of a descriptor."""
-COPY = 0.6
+COPY = 0.7
 """The distance below which two images are copies."""
 KIND, VERSION, FILE = "unalike.copies", 1, "copies.safetensors"
 
