@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.base import Benchmark, Progress, read_rows, write_rows
 from benchmarks.copies.draw import build, measure
+from benchmarks.copies.edits import measure_edits
 from benchmarks.copies.page import ROWS, add_variety, draw_pairs, page
 from benchmarks.copies.settings import SMOKE, Size
 from benchmarks.figure import require_matplotlib
@@ -34,6 +35,7 @@ def run(folder: Path, smoke: bool, progress: Progress) -> None:
             write_rows(folder / ROWS, rows)
             progress((i + 1) / len(missing))
     add_variety(rows, folder)
+    measure_edits(rows, folder)
     draw_pairs(rows, folder)
     progress(1.0)
 

@@ -58,10 +58,10 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     refused = [report.refused for report in reports] or [False] * job.images
     own = protected(job.setting.protected)
     match, right = emoji.nearest(shown), emoji.truth(job.prompt)
-    copies, latents = _descriptors(shown), _latents(shown)
+    copies, latents = descriptors(shown), _latents(shown)
     _write(job, shown, copies, [i for i, gone in enumerate(refused) if not gone], folder)
-    of_copies = torch.cdist(copies.double(), _known("copies", job.setting.protected)).min(dim=1)
-    of_latents = torch.cdist(latents.double(), _known("latents", job.setting.protected)).amin(dim=1)
+    of_copies = torch.cdist(copies.double(), known("copies", job.setting.protected)).min(dim=1)
+    of_latents = torch.cdist(latents.double(), known("latents", job.setting.protected)).amin(dim=1)
     return [
         {
             **asdict(job.setting),
@@ -83,10 +83,10 @@ def measure(job: Job, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def features_of(job_name: str, prompt: str, folder: Path) -> Tensor:
-    """The judge's features (n, d) of the images of a job that were not refused."""
+def returned(job_name: str, prompt: str, folder: Path) -> Tensor:
+    """The images (n, 3, 64, 64) of a job in [0, 1] that were not refused."""
     held = load_file(_file(folder / "data" / job_name, prompt))
-    return emoji.features(held["images"][held["kept"]].float() / 255)
+    return held["images"][held["kept"]].float() / 255
 
 
 def image_of(job_name: str, prompt: str, seed: int, folder: Path) -> Tensor:
@@ -149,7 +149,7 @@ def _latent_shield(name: str) -> Shield:
 @cache
 def _copies_shield(name: str) -> Shield:
     own, extractor = protected(name), _extractor()
-    points = _descriptors(emoji.load_images()[own].float() / 255)
+    points = descriptors(emoji.load_images()[own].float() / 255)
     space = f"{extractor.fingerprint}/{points.shape[1]}"
     ids = [names()[int(i)] for i in own]
     assert extractor.copy_distance is not None
@@ -157,10 +157,10 @@ def _copies_shield(name: str) -> Shield:
 
 
 @cache
-def _known(space: str, name: str) -> Tensor:
+def known(space: str, name: str) -> Tensor:
     """The protected images in a space (n, d) float64, encoded anew and not read from a set."""
     images = emoji.load_images()[protected(name)].float() / 255
-    encode = _descriptors if space == "copies" else _latents
+    encode = descriptors if space == "copies" else _latents
     return torch.cat([encode(part) for part in images.split(24)]).double()
 
 
@@ -169,7 +169,8 @@ def _extractor() -> Extractor:
     return EmojiCopies(device="cpu")
 
 
-def _descriptors(images: Tensor) -> Tensor:
+def descriptors(images: Tensor) -> Tensor:
+    """The copy-detection descriptors (n, 64) of images (n, 3, 64, 64) in [0, 1]."""
     return _extractor().features(images)
 
 

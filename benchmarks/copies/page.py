@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.base import interval, read_rows, table, write_rows
-from benchmarks.copies.draw import features_of, image_of
+from benchmarks.copies.draw import image_of, returned
+from benchmarks.copies.edits import edits_section
 from benchmarks.copies.settings import (
     FINISHED,
     GUARDS,
@@ -23,6 +24,7 @@ from benchmarks.copies.settings import (
     answered,
 )
 from benchmarks.figure import drawn
+from unalike.models.emoji import features
 from unalike.models.emoji.copies import COPY
 from unalike.models.emoji.data import load_images
 from unalike.scores import vendi
@@ -66,6 +68,7 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
             if part:
                 parts += [f"**{title}** protected:", _table(part, folder)]
     parts += [
+        edits_section(folder),
         _verified(folder),
         "![Images without a shield, the protected images that they are nearest to, and the same "
         "seeds with each shield](../benchmarks/results/copies/pairs.png)",
@@ -151,8 +154,8 @@ def add_variety(rows: Sequence[Row], folder: Path) -> None:
     keys = dict.fromkeys((r["model"], r["protected"], r["guard"], r["prompt"]) for r in rows)
     found = []
     for model, protected, guard, prompt in keys:
-        features = features_of(Setting(model, protected, guard).name, prompt, folder)
-        score = vendi(features) if len(features) > 1 else None
+        images = returned(Setting(model, protected, guard).name, prompt, folder)
+        score = vendi(features(images)) if len(images) > 1 else None
         names = {"model": model, "protected": protected, "guard": guard, "prompt": prompt}
         found.append({**names, "vendi": score})
     write_rows(folder / VARIETY, found)

@@ -101,6 +101,10 @@ class Unchecked(Shield):
         """None (B,), whatever they are: nothing is looked for."""
         return torch.zeros(len(latents), dtype=torch.bool)
 
+    def nearest(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """No distance: nothing is measured, so that nothing is refused."""
+        return torch.zeros(len(latents), dtype=torch.int64), torch.full((len(latents),), torch.inf)
+
     nprobe: int
 
 
