@@ -20,9 +20,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the repository
 
-from docs.cards import flow_tables, turbo_tables
+from docs.cards import copy_tables, flow_tables, turbo_tables
 
 from benchmarks.fewstep.methods import AUTO, ONE_PASS
+from benchmarks.copies.page import short_tables
 from benchmarks.fewstep.page import short_table
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
@@ -90,13 +91,14 @@ def pages() -> dict[Path, str]:
     record = json.loads((TRAINING / "emoji" / "record.json").read_text("utf-8"))
     card = EMOJI / "README.md"
     tables = {"summary": emoji_summary(record), "prompts": emoji_prompts(record)}
+    tables |= copy_tables(json.loads((TRAINING / "emoji" / "copies.json").read_text("utf-8")))
     digits = json.loads((TRAINING / "digits" / "record.json").read_text("utf-8"))
     readme = ROOT / "README.md"
     results = {
         "headline": headline_table(PARETO, "emoji"),
         "few steps": short_table(FEWSTEP, "emoji-turbo", HEADLINE),
     }
-    choosing = ROOT / "docs" / "choosing.md"
+    choosing, shields = ROOT / "docs" / "choosing.md", ROOT / "docs" / "shields.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
     variety["few steps"] = short_table(FEWSTEP, "emoji-turbo")
     scoring, scores = (
@@ -111,6 +113,9 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "models.md": wrapped(models_page()),
         ROOT / "docs" / "pipelines.md": wrapped(pipelines_page()),
         choosing: filled(choosing.read_text("utf-8"), variety),
+        shields: wrapped(
+            filled(shields.read_text("utf-8"), {"copies": short_tables(RESULTS / "copies")})
+        ),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled(
             (DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)

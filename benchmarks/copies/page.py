@@ -61,12 +61,10 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
     ]
     for model in models:
         steps, scale = MODELS[model].steps, MODELS[model].guidance_scale
-        parts.append(f"### `{model}`, {steps} steps, guidance scale {scale:g}")
-        own = [r for r in rows if r["model"] == model]
-        for name, title in _SETS.items():
-            part = [r for r in own if r["protected"] == name]
-            if part:
-                parts += [f"**{title}** protected:", _table(part, folder)]
+        parts += [
+            f"### `{model}`, {steps} steps, guidance scale {scale:g}",
+            tables_of(model, rows, folder),
+        ]
     parts += [
         edits_section(folder),
         _verified(folder),
@@ -75,6 +73,27 @@ def page(folder: Path, rows: Sequence[Row]) -> str:
         "The pairs are the first image of each prompt, whatever it shows; black ones are refused.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def tables_of(model: str, rows: Sequence[Row], folder: Path) -> str:
+    """The tables of a model, one for each protected set."""
+    parts = []
+    for name, title in _SETS.items():
+        own = [r for r in rows if r["model"] == model and r["protected"] == name]
+        if own:
+            parts += [f"**{title}** protected:", _table(own, folder)]
+    return "\n\n".join(parts)
+
+
+def short_tables(folder: Path) -> str:
+    """The tables of the model in few steps, and how they are to be read."""
+    model = next(iter(MODELS))
+    return (
+        f"Measured on `{model}` in {MODELS[model].steps} steps. Inside as copies are finished "
+        f"images nearer than {COPY:g} to a protected one in `emoji-copies`; named are those that "
+        "the judge of the emoji model takes for a protected one:\n\n"
+        + tables_of(model, read_rows(folder / ROWS), folder)
+    )
 
 
 def _table(rows: Sequence[Row], folder: Path) -> str:

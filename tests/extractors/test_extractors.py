@@ -98,7 +98,7 @@ def test_images_are_refused_when_they_are_not_in_the_unit_range(images, message)
     ("name", "message"),
     [
         ("pixel", "did you mean 'pixels'"),
-        ("nonsense", "allowed: pixels, emoji, digits, latents"),
+        ("nonsense", "allowed: pixels, emoji, emoji-copies, digits, latents"),
         ("pixels:folder", "allowed: pixels"),
         ("clip:", "allowed: clip:FOLDER or clip"),
     ],

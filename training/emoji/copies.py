@@ -94,11 +94,13 @@ def edited(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor
     )
     found = damage.recoloured(
         found,
-        brightness=some(0.5, _uniform(generator, 0.75, 1.25, n), 1.0),
-        contrast=some(0.5, _uniform(generator, 0.7, 1.3, n), 1.0),
-        saturation=some(0.5, _uniform(generator, 0.3, 1.5, n), 1.0),
-        hue=some(0.3, _uniform(generator, -0.03, 0.03, n), 0.0),
+        brightness=some(0.6, _uniform(generator, 0.6, 1.3, n), 1.0),
+        contrast=some(0.5, _uniform(generator, 0.65, 1.3, n), 1.0),
+        saturation=some(0.5, _uniform(generator, 0.3, 1.6, n), 1.0),
+        hue=some(0.4, _uniform(generator, -0.04, 0.04, n), 0.0),
     )
+    gains = _uniform(generator, 0.75, 1.3, n, 3)
+    found = damage.tinted(found, some(0.4, gains.T, 1.0).T)
     parts = list(found.chunk(8))
     quality = int(torch.randint(40, 96, (1,), generator=generator))
     side = int(torch.randint(24, 56, (1,), generator=generator))
@@ -192,7 +194,7 @@ def measured(model: CopyEncoder, work: Path) -> dict[str, Any]:
     """Error rates on the images that were held back.
 
     Returns:
-        `images`: how many. `distances`: for each edit the quantiles 50%, 95% and 99% of the
+        `images`: how many. `copy`: the distance of copies. `distances`: for each edit the quantiles 50%, 95% and 99% of the
         distance from an image to its edited form; `autoencoder` are those of its decoded forms.
         `missed`: for each the share that is beyond `COPY`. `others`: the quantiles 1%, 5% and 50%
         of the distance to the nearest of all images of another base name; `mistaken`: the share
@@ -212,6 +214,7 @@ def measured(model: CopyEncoder, work: Path) -> dict[str, Any]:
     nearest = apart.amin(dim=1)
     return {
         "images": len(own),
+        "copy": COPY,
         "distances": {name: _quantiles(d, (0.5, 0.95, 0.99)) for name, d in distances.items()},
         "missed": {name: _share(d >= COPY) for name, d in distances.items()},
         "others": _quantiles(nearest, (0.01, 0.05, 0.5)),

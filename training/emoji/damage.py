@@ -112,6 +112,11 @@ def recoloured(
     return (0.5 + factors[1] * (factors[0] * found - 0.5)).clamp(0, 1)
 
 
+def tinted(images: Tensor, gains: Tensor) -> Tensor:
+    """With the ink of each channel, which is how far it is from white, times a gain (n, 3)."""
+    return 1 - ((1 - images) * gains[..., None, None]).clamp(0, 1)
+
+
 def blended(images: Tensor, others: Tensor, amount: float | Tensor) -> Tensor:
     """A mixture that is `amount` of `others` and the rest of `images`."""
     share = torch.as_tensor(amount, dtype=images.dtype).expand(len(images)).view(-1, 1, 1, 1)

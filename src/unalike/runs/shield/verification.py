@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ class Verification:
     """Result of a verification.
 
     Attributes:
+        space: of the protected set.
         inside: how many finished images are inside the protected set, measured here; None where
             they cannot be encoded.
         images: how many images the run has.
@@ -36,6 +37,7 @@ class Verification:
             speak of edited images, so one that is inside is no difference.
     """
 
+    space: str
     inside: int | None
     images: int
     certified: str
@@ -72,18 +74,30 @@ class Verification:
         }
 
     def sentences(self) -> list[str]:
-        """The result in words: for each set finished images first, then what is certified, then
-        what edits were measured to do; and whether the run is right about all.
+        """The result in words: for each set finished images first, then what is certified; then
+        whether the run is right about both; then what edits were measured to do.
         """
-        lines = [line for part in (self, *self.further) for line in part._facts()]
+        parts = (self, *self.further)
         if self.confirmed:
-            lines.append(
+            whole = (
                 f"confirmed: all that {RECORD} and {SAMPLES} say of {self.images} images and can "
                 "be computed again"
             )
         else:
-            lines.append(f"not confirmed: {len(self.all_differences)} differences")
-        return lines
+            whole = f"not confirmed: {len(self.all_differences)} differences"
+        return [
+            *(part._named(line, parts) for part in parts for line in part._facts()),
+            whole,
+            *(part._named(line, parts) for part in parts for line in part._edited()),
+        ]
+
+    def _named(self, line: str, parts: Sequence[Verification]) -> str:
+        """A sentence with the space that it is about, where there are several."""
+        return line if len(parts) == 1 else f"{self.space.partition('/')[0]}: {line}"
+
+    def _edited(self) -> list[str]:
+        """What was measured after edits."""
+        return [after.sentence(name) for name, after in (self.edits or {}).items()]
 
     def _facts(self) -> list[str]:
         """What was measured with one set."""
@@ -107,4 +121,4 @@ class Verification:
             lines.append(f"{what}, and one is inside by {number(-self.margin)}; {done}")
         else:
             lines.append(f"{what}: the nearest is outside by {number(self.margin)}; {done}")
-        return [*lines, *(after.sentence(name) for name, after in (self.edits or {}).items())]
+        return lines

@@ -179,6 +179,7 @@ def _of_one_set(
             differences += finished_inside(row, finished, protected)
     near = [f.distance < protected.reach for f in of_images.values()]
     return Verification(
+        space=protected.space,
         inside=sum(near) if near else None,
         images=len(kept),
         certified=record["shield"].get("certified"),
