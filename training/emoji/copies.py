@@ -101,7 +101,7 @@ def edited(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor
     )
     gains = _uniform(generator, 0.75, 1.3, n, 3)
     found = damage.tinted(found, some(0.4, gains.T, 1.0).T)
-    parts = list(found.chunk(8))
+    parts = list(found.tensor_split(8))
     quality = int(torch.randint(40, 96, (1,), generator=generator))
     side = int(torch.randint(24, 56, (1,), generator=generator))
     cover = int(torch.randint(8, 22, (1,), generator=generator))

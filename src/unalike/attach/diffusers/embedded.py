@@ -71,6 +71,7 @@ class EmbeddedGuard:
         self.decoder = Decoder(pipe, size)
         self._embed = embedding_function(embed)
         self._device: torch.device | None = getattr(embed, "device", None)
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def regions(self, space: str, device: torch.device) -> ProtectedFeatures:
         """The balls with their way out, for the predictions of one call; whatever space its latents
@@ -84,8 +85,7 @@ class EmbeddedGuard:
 
         Images so near to a ball that rounding decides count as inside.
         """
-        with self.decoder.open():
-            images = self.decoder.images(latents)
+        images = self._decoded(latents)
         near = [
             self._within(self.features(form), self.shield.reach * (1 + _SLACK))
             for form in (images, as_returned(images))
@@ -163,9 +163,7 @@ class EmbeddedGuard:
         """The number (B,) of the protected point nearest to the 8-bit image of each of the final
         latents (B, …), and the distance (B,).
         """
-        with self.decoder.open():
-            images = self.decoder.images(latents)
-        return self.shield.nearest(self.features(as_returned(images)))
+        return self.shield.nearest(self.features(as_returned(self._decoded(latents))))
 
     @torch.no_grad()
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +191,13 @@ class EmbeddedGuard:
                 "float32 or bfloat16 for the autoencoder"
             )
         return e
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """The images (B, 3, h, w) of latents; those of the last ones are kept."""
+        if self._last is None or self._last[0] is not latents:
+            with self.decoder.open():
+                self._last = latents, self.decoder.images(latents)
+        return self._last[1]
 
     def step_out(self, x: Tensor, radius: float) -> tuple[float, Tensor | None]:
         """Measure how far the image of a latent is from the nearest ball, and step out of it.
