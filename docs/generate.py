@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks and tests are packages of the reposi
 
 from docs.cards import copy_tables, flow_tables, turbo_tables
 
-from benchmarks.fewstep.methods import AUTO, ONE_PASS
 from benchmarks.copies.page import short_tables
+from benchmarks.fewstep.methods import AUTO, ONE_PASS
 from benchmarks.fewstep.page import short_table
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load

@@ -93,6 +93,7 @@ def test_what_is_inside_either_set_is_refused_and_verified(
         ("certificate_2_nearest", "other"),
         ("certificate_2_decoded_inside", True),
         ("certificate_distance", 7.0),
+        ("drawn_seed", 7),
     ],
 )
 def test_a_changed_certificate_of_any_set_is_found(

@@ -138,8 +138,9 @@ def sample_table(
     that method's correction as a share of the predicted image, and `active_NAME`, the share of
     steps in which it acted; `certificate_*`, where the final latent is relative to the protected
     set, and `certificate_decoded_*` the same of the image encoded again, with several sets for the
-    first one, and `certificate_2_*`, … for the others; `attempts`, how often the
-    image was drawn; `refused`, whether it was inside the protected set, so that there is no image.
+    first one, and `certificate_2_*`, … for the others; `attempts`, how often the image was drawn
+    from a seed, `drawn_seed`, the last of these, and `restarts`, how often from its own latents;
+    `refused`, whether it was inside the protected set, so that there is no image.
     Null where there is none.
 
     Args:
@@ -200,6 +201,7 @@ SCHEMA = pa.schema(
         ("certificate_decoded_distance", pa.float64()),
         ("certificate_decoded_inside", pa.bool_()),
         ("attempts", pa.int64()),
+        ("drawn_seed", pa.int64()),
         ("restarts", pa.int64()),
         ("refused", pa.bool_()),
     ]
@@ -238,6 +240,7 @@ def _row(sample: Sample, scores: Diversity | None) -> dict[str, Any]:
         "nearest_distance": nearest.distance if nearest else None,
         **_certificate(next(iter(sample.report.certificates), None)),
         "attempts": sample.report.attempts,
+        "drawn_seed": sample.report.seed,
         "restarts": sample.report.restarts,
         "refused": sample.report.refused,
     }

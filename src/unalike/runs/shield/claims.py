@@ -137,6 +137,7 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
         "prompt": record["prompts"][prompt],
         "prompt_index": prompt,
         **({} if record["candidates"] > 1 else {"seed": record["seed"] + place}),
+        **({"drawn_seed": row["seed"]} if row.get("attempts") == 1 else {}),
         "image": None if row["refused"] else f"{IMAGES}/{name}",
         "unguided_image": f"{UNGUIDED}/{name}" if record["compare"] else None,
         **shared,
