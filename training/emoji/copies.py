@@ -194,8 +194,9 @@ def measured(model: CopyEncoder, work: Path) -> dict[str, Any]:
     """Error rates on the images that were held back.
 
     Returns:
-        `images`: how many. `copy`: the distance of copies. `distances`: for each edit the quantiles 50%, 95% and 99% of the
-        distance from an image to its edited form; `autoencoder` are those of its decoded forms.
+        `images`: how many. `copy`: the distance of copies. `distances`: for each edit the
+        quantiles 50%, 95% and 99% of the distance from an image to its edited form; `autoencoder`
+        are those of its decoded forms.
         `missed`: for each the share that is beyond `COPY`. `others`: the quantiles 1%, 5% and 50%
         of the distance to the nearest of all images of another base name; `mistaken`: the share
         that is nearer than `COPY`; `mistaken_pairs`: the same of pairs.
