@@ -9,16 +9,14 @@ from unalike.attach import shield_from_images
 from unalike.errors import RefusedError
 from unalike.extractors import extractor as extractor_of
 from unalike.models import emoji
-from unalike.shields import Shield
 
 pipe = unalike.load("emoji-turbo")
 names = ["red heart", "blue heart", "green heart"]
 images = torch.cat([emoji.load_images()[emoji.truth(name)] for name in names]) / 255
 
-latents = shield_from_images(pipe, list(images), radius=9.0, ids=names)
+latents = shield_from_images(pipe, images, radius=9.0, ids=names)
 extractor = extractor_of("emoji-copies")
-space = f"{extractor.fingerprint}/64"
-copies = Shield(extractor.features(images), space=space, radius=extractor.copy_distance, ids=names)
+copies = shield_from_images(extractor, images, radius="auto", ids=names)
 guided = unalike.guide(pipe, shield=[latents, copies], embed=extractor)
 
 settings = {"num_inference_steps": 4, "guidance_scale": 1.0}

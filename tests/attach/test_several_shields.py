@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tests.attach.conftest import prompted, seeded
 from torch import Tensor
 
 from unalike.attach import choose, encode_images, guide, shield_from_images
 from unalike.attach.run.fewer import fewer_images
 from unalike.errors import OptionError, RefusedError, ShieldError
+from unalike.extractors import extractor
 from unalike.guidance import SPELL
+from unalike.models.emoji.copies import COPY
 from unalike.shields import Shield
 
 ASKED = {**prompted("sd", ["cat"], 3), "output_type": "pt"}
@@ -190,3 +193,19 @@ def test_all_images_are_drawn_again_where_the_arguments_of_one_are_not_known(
     change: dict[str, Any],
 ) -> None:
     assert fewer_images({"prompt": "cat", "generator": seeded(2), **change}, [0], 2) is None
+
+
+def test_a_set_of_features_is_made_of_images_of_any_size(sd: Any, tmp_path: Any) -> None:
+    pixels = extractor("pixels", device="cpu")
+    pictures = [Image.new("RGB", size, "red") for size in ((16, 16), (20, 16), (16, 16))]
+    shield = shield_from_images(pixels, pictures, 0.5, ids=["a", "b", "c"])
+    assert torch.equal(
+        shield.nearest(pixels.of_images(pictures[1:2]))[1], torch.zeros(1, dtype=torch.float64)
+    )
+    shield.save(tmp_path / "set")
+    assert Shield.open(tmp_path / "set").embedding == "pixels"
+    copies = extractor("emoji-copies", device="cpu")
+    assert shield_from_images(copies, drawn(sd)[:2], "auto").radius == COPY
+    guide(sd, shield=[shield, shield_from_images(sd, [pictures[0]], 1.0)], embed=pixels)
+    with pytest.raises(OptionError, match="resizes images by itself"):
+        shield_from_images(pixels, pictures, 0.5, size=(16, 16))

@@ -13,6 +13,7 @@ from torch import Tensor
 from unalike.errors import Literal, NumericsError, Option, OptionError, StoreError, named
 from unalike.fingerprint import fingerprint
 from unalike.hub import offline_options
+from unalike.images import read_all, stacked
 from unalike.kernels import Cosine, Kernel
 
 
@@ -109,6 +110,27 @@ class Extractor(ABC):
             ]
         )
         self.require_finite(found, "image")
+        return found
+
+    def of_images(self, images: Any) -> Tensor:
+        """Features (n, d) of images of any sizes, each as `unalike.images.read_image` takes it;
+        those of one size are embedded together.
+
+        Raises:
+            OptionError: for no images.
+            NumericsError: as `features`.
+        """
+        given = read_all(images)
+        if isinstance(given, Tensor):
+            return self.features(given)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, image in enumerate(given):
+            groups.setdefault(image.size, []).append(i)
+        found = torch.empty(0)
+        for own in groups.values():
+            rows = self.features(stacked([given[i] for i in own]))
+            found = found if len(found) else rows.new_empty(len(given), rows.shape[1])
+            found[own] = rows
         return found
 
     def require_finite(self, found: Tensor, what: str) -> None:

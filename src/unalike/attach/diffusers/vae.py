@@ -15,6 +15,8 @@ from torch import Tensor
 from unalike.attach.diffusers.host import Host
 from unalike.attach.spaces import latent_model, latent_space
 from unalike.errors import OptionError, UnsupportedError
+from unalike.extractors.base import Extractor
+from unalike.extractors.table import EXTRACTORS
 from unalike.images import read_all
 from unalike.shields import Shield
 
@@ -93,19 +95,25 @@ def shield_from_images(
     ids: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
 ) -> Shield:
-    """A shield around images, for pipelines with this one's autoencoder.
+    """A shield around images, for pipelines with this one's autoencoder, or in the space of an
+    extractor, for any pipeline.
 
     Args:
-        pipe: a diffusers pipeline; its autoencoder encodes the images.
+        pipe: a diffusers pipeline; its autoencoder encodes the images. Or an extractor of
+            `unalike.extractors`, to be given to `guide` as `embed` too.
         images: the protected ones, as `encode_images` takes them.
-        radius: in the units of the latents, or "auto" to measure it on the set.
+        radius: in the units of the latents or features, or "auto": the distance of copies where the
+            extractor knows it, else measured on the set.
         ids: a name for each, to appear in certificates.
-        size: height and width to resize to; that of the images to be generated.
+        size: height and width to resize to; that of the images to be generated. An extractor
+            resizes images by itself.
 
     Raises:
         OptionError: for no images, images of different sizes, or a radius that is not above 0.
         UnsupportedError: as `encode_images`.
     """
+    if isinstance(pipe, Extractor):
+        return _shield_of_features(pipe, images, radius, ids, size)
     latents = encode_images(pipe, images, size=size).float()
     return Shield(
         latents,
@@ -113,6 +121,27 @@ def shield_from_images(
         radius=radius,
         ids=ids,
     )
+
+
+def _shield_of_features(
+    extractor: Extractor,
+    images: Any,
+    radius: float | str,
+    ids: Sequence[str] | None,
+    size: tuple[int, int] | None,
+) -> Shield:
+    if size is not None:
+        raise OptionError(
+            f"size is {size}, and the extractor {extractor.name!r} resizes images by itself; leave "
+            "it out"
+        )
+    features = extractor.of_images(images)
+    space = f"{extractor.fingerprint}/{features.shape[1]}"
+    known = extractor.copy_distance if radius == "auto" else None
+    shield = Shield(features, space=space, radius=known or radius, ids=ids)
+    if not EXTRACTORS[extractor.name].named:  # else its source is not known here
+        shield.embedding = extractor.name
+    return shield
 
 
 def _pixels(pipe: Any, images: Any, size: tuple[int, int] | None) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,7 +15,6 @@ from unalike.errors import OptionError, StoreError, named
 from unalike.extractors import extractor
 from unalike.extractors.base import torch_device
 from unalike.extractors.table import portable
-from unalike.images import read_image, stacked
 from unalike.pipelines.loading import load
 from unalike.runs.shield.settings import LATENT
 from unalike.shields.manifest import Manifest
@@ -93,15 +91,7 @@ class FeatureEncoder:
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The features (m, d) of the images; those of one size are embedded together."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, image in enumerate(images):
-            groups.setdefault(image.size, []).append(i)
-        found = torch.empty(0)
-        for own in groups.values():
-            rows = self._extractor.features(stacked([read_image(images[i]) for i in own]))
-            found = found if len(found) else rows.new_empty(len(images), rows.shape[1])
-            found[own] = rows
-        return found
+        return self._extractor.of_images(list(images))
 
 
 def open_encoder(
