@@ -25,14 +25,17 @@ sets, of latents and of copy-detection features.
 
 @dataclass(frozen=True)
 class Model:
-    """How a model is run, and how many images of each prompt are drawn with it."""
+    """How a model is run, and how many images of each prompt are drawn with it: where all training
+    images are protected, so that most are drawn again several times, and where fewer are.
+    """
 
     steps: int
     guidance_scale: float
+    images_of_all: int
     images: int
 
 
-MODELS = {"emoji-turbo": Model(4, 1.0, 32), "emoji": Model(20, 2.0, 8)}
+MODELS = {"emoji-turbo": Model(4, 1.0, 16, 64), "emoji": Model(20, 2.0, 4, 8)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ def answered(prompt: str, name: str) -> bool:
     return not bool(torch.isin(truth(prompt), protected(name)).all())
 
 
+def _images(model: str, name: str) -> int:
+    own = MODELS[model]
+    return own.images_of_all if name == "all" else own.images
+
+
 @dataclass(frozen=True)
 class Size:
     """How much is drawn: the models, and every so many of the prompts and images."""
@@ -111,7 +119,7 @@ class Size:
         guards alike.
         """
         return [
-            Job(Setting(model, name, guard), prompt, max(2, MODELS[model].images // self.every))
+            Job(Setting(model, name, guard), prompt, max(2, _images(model, name) // self.every))
             for model in self.models
             for name in self.sets
             for prompt in PROMPTS_OF[name][:: self.every]
