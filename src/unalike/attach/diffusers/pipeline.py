@@ -266,7 +266,7 @@ class GuidedPipeline:
                 again, calls = with_other_seeds(
                     self.pipe,
                     own,
-                    range(len(rows)) if len(rows) < draws.images else draws.inside,
+                    [rows.index(i) for i in draws.inside],
                     len(rows),
                     attempt,
                     guards=finished,
