@@ -8,7 +8,7 @@ import torch
 
 from training.emoji.copies import EDITS, families, held_back
 from unalike.extractors import extractor
-from unalike.models.emoji.copies import COPY, CopyEncoder, shipped
+from unalike.models.emoji.copies import COPY, ERRORS, CopyEncoder, shipped
 from unalike.models.emoji.data import load_images, truth
 
 RECORD = json.loads(
@@ -48,6 +48,19 @@ def test_images_of_other_names_are_told_apart() -> None:
     share = float((apart < COPY).float().mean())
     assert share == pytest.approx(RECORD["mistaken_pairs"], abs=1e-5)
     assert share < 1e-3
+
+
+def test_the_stated_errors_are_those_that_were_measured() -> None:
+    missed = RECORD["missed"]
+    assert [missed[name] for name in ("JPEG, quality 80", "half the size and back")] == [0, 0]
+    assert missed["10% cropped"] == 0
+    for share in (
+        missed["a sticker of 18×18"],
+        missed["25% of another image"],
+        missed["25% cropped, at a corner"],
+        RECORD["mistaken_pairs"],
+    ):
+        assert f"{share:.1%}" in ERRORS or f"{share:.3%}" in ERRORS
 
 
 def test_descriptors_have_gradients_for_steering() -> None:

@@ -33,6 +33,8 @@ class Extractor(ABC):
         unit_name: what distances in that unit are.
         copy_distance: two images whose features are nearer are taken for copies, where that was
             measured for these features; None where it was not.
+        copy_errors: how often that is wrong, in a clause with what it was measured on; None where
+            it is not known.
 
     Args:
         model: the network, moved to the device and set to evaluation; None where there is none.
@@ -50,6 +52,7 @@ class Extractor(ABC):
     unit: float = 1.0
     unit_name: str = "Euclidean distance of features"
     copy_distance: float | None = None
+    copy_errors: str | None = None
 
     def __init__(
         self, model: torch.nn.Module | None = None, *, device: str = "auto", batch_size: int = 32

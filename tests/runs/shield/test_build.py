@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from tests.runs.score import folders
 
 from unalike.attach import guide
@@ -16,10 +17,12 @@ from unalike.attach.spaces import latent_model
 from unalike.errors import NumericsError, OptionError, StoreError
 from unalike.extractors import extractor
 from unalike.memory import Memory
+from unalike.models.emoji.copies import COPY, ERRORS
 from unalike.runs.pipeline import RunPipeline
 from unalike.runs.samples import planned_images
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.build import add, build, discard_unfinished
+from unalike.runs.shield.inspection import radius_in_words
 from unalike.runs.shield.settings import AddSettings, BuildSettings
 from unalike.shields import Shield
 from unalike.shields.store import open_folder
@@ -377,3 +380,27 @@ def test_settings_are_refused_when_they_are_not_allowed(options, message):
         BuildSettings(
             **{"images": ("set",), "out": Path("out"), "model": "emoji", "radius": 1.0, **options}
         )
+
+
+def test_radius_is_the_distance_of_copies_where_the_features_know_it(tmp_path: Path) -> None:
+    for i, colour in enumerate(("red", "lime", "blue")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{i}.png")
+    settings = BuildSettings(
+        images=(str(tmp_path),),
+        out=tmp_path / "set",
+        model=None,
+        space="emoji-copies",
+        device="cpu",
+    )
+    manifest = build(settings).manifest
+    assert manifest.radius == COPY
+    source = manifest.radius_source
+    assert source is not None
+    assert (source["copy_distance"], source["errors"]) == (COPY, ERRORS)
+    assert 0 <= source["protected"]["others_inside"] <= 1
+    assert radius_in_words(COPY, source) == (
+        f"0.7: the distance below which two images are copies in this space; {ERRORS}"
+    )
+    generated = {"measured": 8, "copies": 2, "distance": 1.0, "others_inside": 0.25}
+    words = radius_in_words(COPY, {**source, "generated": generated})
+    assert words.endswith("; 25.0% of unguided images that are no copies are inside")

@@ -193,6 +193,8 @@ def _measured(
         generated = nearest_distances(points, vectors)
     found = automatic_radius(apart, generated, copy_distance=encoder.copy_distance)
     explanation = {"method": "auto", **found.explanation}
+    if encoder.copy_errors is not None:
+        explanation["errors"] = encoder.copy_errors
     if how is not None:
         explanation["generated"] = {**explanation["generated"], **how}
     return found.radius, explanation

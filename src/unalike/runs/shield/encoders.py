@@ -30,7 +30,8 @@ class Encoder(Protocol):
             themselves.
         embedding: the spelling of the features, a folder in it by its own name alone; None for
             latents.
-        copy_distance: below which two points are those of copies; None where that is not known.
+        copy_distance, copy_errors: below which two points are those of copies, and how often that
+            is wrong; None where that is not known.
     """
 
     space: str
@@ -38,6 +39,7 @@ class Encoder(Protocol):
     size: tuple[int, int] | None
     embedding: str | None
     copy_distance: float | None
+    copy_errors: str | None
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The points (m, …) float32 of images of any sizes, at least one."""
@@ -55,6 +57,7 @@ class LatentEncoder:
 
     embedding: str | None = None
     copy_distance: float | None = None
+    copy_errors: str | None = None
 
     def __init__(
         self, model: str, *, size: tuple[int, int] | None = None, device: str = "auto"
@@ -86,6 +89,7 @@ class FeatureEncoder:
         self._extractor = extractor(name, device=device, batch_size=batch_size)
         self.embedding: str | None = portable(name)
         self.copy_distance: float | None = self._extractor.copy_distance
+        self.copy_errors: str | None = self._extractor.copy_errors
         self.shape: tuple[int, ...] = tuple(self.encode([Image.new("RGB", (64, 64))]).shape[1:])
         self.space = f"{self._extractor.fingerprint}/{self.shape[0]}"
 

@@ -117,7 +117,8 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
         return f"{number(radius, 6)}, as given"
     if source.get("copy_distance") is not None:
         known = "the distance below which two images are copies in this space"
-        return f"{number(radius, 6)}: {known}{_wrong(source)}"
+        errors = f"; {source['errors']}" if source.get("errors") else ""
+        return f"{number(radius, 6)}: {known}{errors}{_wrong(source)}"
     found = [
         f"{share} the {source['quantile']:.0%} quantile ({number(own['distance'])}) of how far "
         f"{counted(own['measured'] - own['copies'], noun)} "
