@@ -12,7 +12,7 @@ from unalike.attach.diffusers.host import Host
 from unalike.attach.run.fewer import fewer_images
 from unalike.attach.run.randomness import copied, derived_seed, occurrences
 from unalike.attach.run.report import Report
-from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError
+from unalike.errors import OptionError, RefusedError, ShieldError, UnsupportedError, named
 
 REDRAW, MOVE, REGENERATE, REFUSE = POLICIES = ("redraw", "move", "regenerate", "refuse")
 ATTEMPTS = 3
@@ -112,9 +112,12 @@ class Policy:
         """
         if shields > 1 and self.on_violation == MOVE:
             raise OptionError(
-                f"on_violation is 'move' and there are {shields} shields: an image that is moved "
-                "out of one may be moved into another; use on_violation='redraw', or give one "
-                "shield"
+                named(
+                    "{on_violation} is 'move' and there are {} shields: an image that is moved out "
+                    "of one may be moved into another; use {on_violation='redraw'}, or give one "
+                    "{shield}",
+                    shields,
+                )
             )
         if not shields and self.on_violation != REDRAW:
             raise OptionError(
