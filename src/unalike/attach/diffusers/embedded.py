@@ -56,6 +56,8 @@ class EmbeddedGuard:
     differentiated, each by itself.
     """
 
+    of_images = True
+
     def __init__(
         self,
         shield: Shield,

@@ -349,6 +349,7 @@ class GuidedPipeline:
             memory=self.memory if keep else None,
             guards=self._guards(named, steering) if keep else (),
             move=self.policy.on_violation == MOVE,
+            finished=self.policy.finished,
             images=PipelineImages(self._decoder(named), self._remembered) if embeds else None,
             randomness=Randomness(named.get("generator")),
             places=places,

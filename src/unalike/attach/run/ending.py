@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unalike.attach.run.guard import Guard, Moved, moved_out
-from unalike.attach.run.report import Certificate
+from unalike.attach.run.report import Certificate, Decoded
 from unalike.errors import ShieldError
 
 
@@ -20,12 +20,12 @@ class _Measured:
     Attributes:
         guard: of the shield.
         moved: what came of moving them out, where that was asked for.
-        index, distance: of the nearest protected point of each image.
+        nearest, distance: name and distance of the nearest protected point of each image.
     """
 
     guard: Guard
     moved: Moved
-    index: list[int]
+    nearest: Sequence[str]
     distance: list[float]
 
     @property
@@ -39,7 +39,7 @@ class _Measured:
         """That of an image, whose prediction SPELL moved at so many steps."""
         shield, distance = self.guard.shield, self.distance[image]
         return Certificate(
-            nearest_id=shield.ids[self.index[image]],
+            nearest_id=self.nearest[image],
             distance=distance,
             radius=shield.radius,
             margin=distance - shield.reach,
@@ -56,16 +56,19 @@ class Ending:
     Args:
         guards: of the protected sets; at most one where they move.
         move: whether what is inside is moved out; else it is only measured.
+        finished: whether the finished images will be told by `see`, so that guards of images need
+            not decode the latents for themselves.
 
     Attributes:
         latents: the final latents (B, …); None before there are any, and where they are lost.
         reached: whether there were any.
     """
 
-    def __init__(self, guards: Sequence[Guard], move: bool) -> None:
+    def __init__(self, guards: Sequence[Guard], move: bool, *, finished: bool = False) -> None:
         self._guards = tuple(guards)
         self._move = move
-        self._measured: list[_Measured] = []
+        self._finished = finished
+        self._found: list[_Measured | None] = []
         self.latents: Tensor | None = None
         self.reached = False
 
@@ -75,23 +78,44 @@ class Ending:
         May be called again with other latents, where these were changed meanwhile; what was moved
         before counts as moved.
         """
-        self.latents, self.reached, before = latents, True, self._measured
-        self._measured, changed = [], None
+        self.latents, self.reached, before = latents, True, self._found
+        self._found, changed = [], None
         for i, guard in enumerate(self._guards):
+            if self._finished and guard.of_images:
+                self._found.append(None)
+                continue
             moved = self._moved(guard, self.latents, movable=movable)
             if moved.moved.any():
                 self.latents = changed = moved.latents
-            if before:
-                moved = replace(moved, moved=moved.moved | before[i].moved.moved)
-            index, distance = guard.nearest(self.latents)
-            self._measured.append(_Measured(guard, moved, index.tolist(), distance.tolist()))
+            earlier = before[i] if before else None
+            if earlier is not None:
+                moved = replace(moved, moved=moved.moved | earlier.moved.moved)
+            self._found.append(_measured(guard, moved, self.latents))
         return changed
+
+    def see(self, finished: Sequence[Sequence[Decoded | None]]) -> None:
+        """Takes what was measured of the finished images for each guard that measures those."""
+        for i, places in enumerate(finished):
+            known = [place for place in places if place is not None]
+            if self._found[i] is not None or len(known) < len(places) or self.latents is None:
+                continue
+            nearest, distance = [p.nearest_id for p in known], [p.distance for p in known]
+            self._found[i] = _Measured(self._guards[i], _unmoved(self.latents), nearest, distance)
+
+    @property
+    def _measured(self) -> list[_Measured]:
+        """What was measured for each guard; here where the finished images did not tell."""
+        for i, found in enumerate(self._found):
+            if found is None and self.latents is not None:
+                guard, latents = self._guards[i], self.latents
+                moved = self._moved(guard, latents, movable=False)
+                self._found[i] = _measured(guard, moved, latents)
+        return [found for found in self._found if found is not None]
 
     def _moved(self, guard: Guard, latents: Tensor, *, movable: bool) -> Moved:
         if self._move and movable:
             return moved_out(guard, latents)
-        none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
-        return Moved(latents, none, guard.inside(latents), {})
+        return replace(_unmoved(latents), inside=guard.inside(latents))
 
     @property
     def inside(self) -> list[int]:
@@ -113,3 +137,14 @@ class Ending:
             [found.certificate(i, steps) for found in self._measured]
             for i, steps in enumerate(steps_moved)
         ]
+
+
+def _measured(guard: Guard, moved: Moved, latents: Tensor) -> _Measured:
+    index, distance = guard.nearest(latents)
+    ids = guard.shield.ids
+    return _Measured(guard, moved, [ids[k] for k in index.tolist()], distance.tolist())
+
+
+def _unmoved(latents: Tensor) -> Moved:
+    none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+    return Moved(latents, none, none, {})

@@ -20,7 +20,11 @@ class Guard(Protocol):
 
     Attributes:
         shield: the protected set.
+        of_images: whether final latents are measured by the images that they make, so that those
+            can be measured in their place.
     """
+
+    of_images: bool
 
     @property
     def shield(self) -> Shield:
@@ -122,6 +126,8 @@ class PlainGuard:
     Attributes:
         steering: the radius of the balls that methods see, where it is larger than the shield's.
     """
+
+    of_images = False
 
     def __init__(self, shield: Shield) -> None:
         self.shield = shield

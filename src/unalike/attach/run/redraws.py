@@ -48,7 +48,7 @@ class Redraws:
 
     def __init__(self, session: Session, output: Any, finished: Sequence[Guard] = ()) -> None:
         self._finished = tuple(finished)
-        self.images = len(session.images())
+        self.images = len(session.groups)
         self._runs: list[_Drawn] = []
         self._choice: list[Place] = [(0, i) for i in range(self.images)]
         self._drawn, self._restarted = [1] * self.images, [0] * self.images
@@ -173,9 +173,11 @@ class Redraws:
 
     def _inside(self, session: Session, output: Any, rows: Sequence[int]) -> list[int]:
         """The numbers of the images of a new run that are inside, as latents or finished."""
-        reports = session.images()
-        shown = pixels(output, len(reports)) if self._finished else None
+        images = len(session.groups)
+        shown = pixels(output, images) if self._finished and session.finished else None
         decoded = [] if shown is None else [_measured(guard, shown) for guard in self._finished]
+        session.see(decoded)
+        reports = session.images()
         self._runs.append(_Drawn(session, output, reports, decoded))
         finished = {i for own in decoded for i, d in enumerate(own) if d is not None and d.inside}
         return [rows[i] for i in sorted({*session.inside, *finished})]

@@ -16,7 +16,7 @@ from unalike.attach.run.guard import Guard, steering
 from unalike.attach.run.memorisation import Updates
 from unalike.attach.run.models import Models, require_same_models
 from unalike.attach.run.randomness import Randomness
-from unalike.attach.run.report import ImageReport, image_reports, steps_active
+from unalike.attach.run.report import Decoded, ImageReport, image_reports, steps_active
 from unalike.attach.spaces import latent_space, memory_space
 from unalike.errors import (
     AttachmentError,
@@ -59,6 +59,7 @@ class Session:
         memory: read at the first step; written by `commit` only.
         guards: of the protected sets; they check after the last step.
         move: whether the guard, then one, moves out what is inside; else it only measures.
+        finished: whether the finished images will be told by `see`.
         images: of the pipeline, where a method compares embeddings of those.
         randomness: of the call, for the memory's records and for methods that draw random numbers;
             None for torch's global generator.
@@ -85,6 +86,7 @@ class Session:
         memory: Memory | None = None,
         guards: Sequence[Guard] = (),
         move: bool = True,
+        finished: bool = False,
         images: PipelineImages | None = None,
         randomness: Randomness | None = None,
         places: Places | None = None,
@@ -96,7 +98,7 @@ class Session:
         self._prompts = prompts
         self._memory = memory
         self._guards = tuple(guards)
-        self._move = move
+        self._move, self._tells = move, finished
         self._images = images
         self._randomness = randomness or Randomness()
         self._places = places
@@ -128,7 +130,7 @@ class Session:
         self._stale = self.decoded = self._has_noise = False
         self._run: Run | None = None
         self._conditions: Conditions | None = None
-        self._ending = Ending(self._guards, self._move)
+        self._ending = Ending(self._guards, self._move, finished=self._tells)
         self.space = ""
         self.steps = self.restarts = 0
         self.updates.clear()
@@ -225,6 +227,10 @@ class Session:
         changed = self._ending.measure(own, movable=movable)
         # a copy, for callbacks may change in place what the pipeline has
         return None if changed is None else _repeated(changed.clone(), len(latents))
+
+    def see(self, finished: Sequence[Sequence[Decoded | None]]) -> None:
+        """Takes what was measured of the finished images, for each guard."""
+        self._ending.see(finished)
 
     def lose_latents(self, host: str) -> None:
         """Forget the final latents, because those that are decoded cannot be read.
