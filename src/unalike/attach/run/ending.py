@@ -99,8 +99,12 @@ class Ending:
             known = [place for place in places if place is not None]
             if self._found[i] is not None or len(known) < len(places) or self.latents is None:
                 continue
-            nearest, distance = [p.nearest_id for p in known], [p.distance for p in known]
-            self._found[i] = _Measured(self._guards[i], _unmoved(self.latents), nearest, distance)
+            self._found[i] = _Measured(
+                self._guards[i],
+                _unmoved(self.latents),
+                nearest=[place.nearest_id for place in known],
+                distance=[place.distance for place in known],
+            )
 
     @property
     def _measured(self) -> list[_Measured]:
