@@ -145,8 +145,8 @@ class Ending:
 
 def _measured(guard: Guard, moved: Moved, latents: Tensor) -> _Measured:
     index, distance = guard.nearest(latents)
-    ids = guard.shield.ids
-    return _Measured(guard, moved, [ids[k] for k in index.tolist()], distance.tolist())
+    ids, rows = guard.shield.ids, list[int](index.tolist())
+    return _Measured(guard, moved, [ids[k] for k in rows], distance.tolist())
 
 
 def _unmoved(latents: Tensor) -> Moved:
