@@ -105,8 +105,7 @@ def _where_few_are_redrawn(rows: Sequence[Row]) -> str:
         f"For the {len(few)} pairs of a set and a prompt where fewer than a tenth of the images "
         f"were drawn again, {sum(r['restarts'] > 0 for r in kept)} of {len(kept)} in all, the "
         f"shield of finished images took ×{seconds:.2f} the time of none: every finished image is "
-        "decoded, encoded again and described, which on models as small as these takes as long as "
-        "a few steps."
+        "encoded again and described."
     )
 
 

@@ -90,7 +90,7 @@ class Ending:
             earlier = before[i] if before else None
             if earlier is not None:
                 moved = replace(moved, moved=moved.moved | earlier.moved.moved)
-            self._found.append(_measured(guard, moved, self.latents))
+            self._found.append(_placed(guard, moved, self.latents))
         return changed
 
     def see(self, finished: Sequence[Sequence[Decoded | None]]) -> None:
@@ -113,7 +113,7 @@ class Ending:
             if found is None and self.latents is not None:
                 guard, latents = self._guards[i], self.latents
                 moved = self._moved(guard, latents, movable=False)
-                self._found[i] = _measured(guard, moved, latents)
+                self._found[i] = _placed(guard, moved, latents)
         return [found for found in self._found if found is not None]
 
     def _moved(self, guard: Guard, latents: Tensor, *, movable: bool) -> Moved:
@@ -143,7 +143,8 @@ class Ending:
         ]
 
 
-def _measured(guard: Guard, moved: Moved, latents: Tensor) -> _Measured:
+def _placed(guard: Guard, moved: Moved, latents: Tensor) -> _Measured:
+    """What a guard measures of latents, after moving them out."""
     index, distance = guard.nearest(latents)
     ids, rows = guard.shield.ids, list[int](index.tolist())
     return _Measured(guard, moved, [ids[k] for k in rows], distance.tolist())
