@@ -19,7 +19,7 @@ from unalike.models.emoji.data import load_images, truth
 
 
 def row(guard, prompt, seed, copies, **more):
-    usual = {"refused": False, "named": copies < COPY, "right": True, "seconds": 1.0}
+    usual = {"refused": False, "named": copies < COPY, "right": True, "seconds": 1.0, "restarts": 0}
     place = {"model": "emoji-turbo", "protected": "hearts", "guard": guard, "prompt": prompt}
     return {**place, "seed": seed, "copies": copies, "evaluations": 4.0, **usual, **more}
 
@@ -50,10 +50,12 @@ def test_page_counts_what_was_returned(tmp_path):
     rows = [
         row(NONE, "heart", 0, 0.1),
         row(NONE, "heart", 1, 0.9),
-        row(FINISHED, "heart", 0, 0.1, refused=True, named=True, evaluations=12.0),
+        row(FINISHED, "heart", 0, 0.1, refused=True, named=True, evaluations=12.0, restarts=2),
         row(FINISHED, "heart", 1, 0.9, evaluations=4.0),
         row(NONE, "red heart", 0, 0.1),
-        row(FINISHED, "red heart", 0, 0.1, refused=True),
+        row(FINISHED, "red heart", 0, 0.1, refused=True, restarts=2),
+        row(NONE, "house", 0, 1.2),
+        row(FINISHED, "house", 0, 1.2, seconds=1.5),
     ]
     scores = [
         {**{k: r[k] for k in ("model", "protected", "guard", "prompt")}, "vendi": 1.5}
@@ -62,9 +64,11 @@ def test_page_counts_what_was_returned(tmp_path):
     write_rows(tmp_path / VARIETY, scores)
     text = page(tmp_path, rows)
     plain, kept = (line for line in text.splitlines() if line.startswith(("| none", "| finished")))
-    assert "| 2 of 3 | 66.7%" in plain
-    assert "| 0 of 1 | 0.0% (0.0% to 0.0%) | 2 of 3 | 1 of 2 |" in kept
-    assert "×1.67 | ×1.00 |" in kept
+    assert "| 2 of 4 | 50.0%" in plain
+    assert "| 0 of 2 | 0.0% (0.0% to 0.0%) | 2 of 4 | 1 of 3 |" in kept
+    assert "×1.50 | ×1.12 |" in kept
+    assert "For the 1 pairs of a set and a prompt" in text
+    assert "took ×1.50 the time of none" in text
     assert "Edited afterwards" not in text
 
 

@@ -116,7 +116,6 @@ class GenerateSettings:
         (),
         "Where the features of such a set are, as in clip:FOLDER. [default: as it says]",
         kind=tuple,
-        example=Literal("clip:FOLDER"),
     )
     on_violation: str = option(
         POLICIES[0],

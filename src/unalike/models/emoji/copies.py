@@ -81,7 +81,7 @@ class EmojiCopies(Extractor):
     Example:
         >>> import torch
         >>> images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        >>> EmojiCopies(device="cpu").features(images).norm(dim=1)
+        >>> EmojiCopies(device="cpu").features(images).norm(dim=1).round(decimals=3)
         tensor([1., 1.])
     """
 
