@@ -130,6 +130,8 @@ class EncoderOfEdits:
         self.shape = encoder.shape
         self.size = encoder.size
         self.embedding = encoder.embedding
+        self.copy_distance = encoder.copy_distance
+        self.copy_errors = encoder.copy_errors
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """The points (m, 1 + e, …): of the image itself, then after each of the e edits."""
