@@ -8,9 +8,9 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ import unalike
 from unalike.errors import StoreError
 
 ENVIRONMENT = "environment.json"
+S = TypeVar("S", bound=Any)
 Progress = Callable[[float], None]
 """Told the share of the work that is done, from 0 to 1."""
 
@@ -174,6 +175,36 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """
     lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (columns, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
+
+
+def brute_force_table(path: Path, digits: int) -> str:
+    """What `benchmarks/brute_force.py` wrote to a file, with so many digits after the point; empty
+    where it was not run.
+    """
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    return table(
+        ["setting", "images", "inside", "smallest distance", "radius"],
+        [
+            [name, r["images"], r["inside"], f"{r['nearest']:.{digits}f}", f"{r['radius']:g}"]
+            for name, r in found.items()
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class PromptJob(Generic[S]):
+    """A prompt beside one setting: what is drawn at a time, and how many images."""
+
+    setting: S
+    prompt: str
+    images: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The values of the setting and the prompt, which tell it from the others."""
+        return (*asdict(self.setting).values(), self.prompt)
 
 
 def interval(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.base import interval, read_rows, table, write_rows
+from benchmarks.base import brute_force_table, interval, read_rows, table, write_rows
 from benchmarks.copies.draw import image_of, returned
 from benchmarks.copies.edits import edits_section
 from benchmarks.copies.settings import (
@@ -205,18 +204,12 @@ def add_variety(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _verified(folder: Path) -> str:
-    path = folder / BRUTE_FORCE
-    if not path.exists():
+    found = brute_force_table(folder / BRUTE_FORCE, 4)
+    if not found:
         return ""
-    found = json.loads(path.read_text("utf-8"))
-    lines = [
-        [name, r["images"], r["inside"], f"{r['nearest']:.4f}", f"{r['radius']:g}"]
-        for name, r in found.items()
-    ]
     return (
         "`benchmarks/brute_force.py`, which shares no code with the package, says of the "
-        "descriptors of the images that were returned:\n\n"
-        + table(["setting", "images", "inside", "smallest distance", "radius"], lines)
+        "descriptors of the images that were returned:\n\n" + found
     )
 
 

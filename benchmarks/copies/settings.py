@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.base import PromptJob
 from training.emoji.measure import PROMPTS
 from unalike.models.emoji.data import captions, entries, truth
 
@@ -130,15 +130,4 @@ class Size:
 SMOKE = Size(("emoji-turbo",), (NONE, FINISHED), ("hearts",), 8)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A prompt beside one setting: what is drawn at a time."""
-
-    setting: Setting
-    prompt: str
-    images: int
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells it from the others."""
-        return (*asdict(self.setting).values(), self.prompt)
+Job = PromptJob[Setting]

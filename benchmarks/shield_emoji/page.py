@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.base import interval, read_rows, table
+from benchmarks.base import brute_force_table, interval, read_rows, table
 from benchmarks.figure import COLOURS, drawn
 from benchmarks.shield_emoji.settings import GUIDANCE_SCALE, STEPS
 
@@ -178,19 +177,13 @@ def _overlap(folder: Path, radii: Sequence[float]) -> str:
 
 
 def _verified(folder: Path) -> str:
-    path = folder / BRUTE_FORCE
-    if not path.exists():
+    found = brute_force_table(folder / BRUTE_FORCE, 6)
+    if not found:
         return ""
-    found = json.loads(path.read_text("utf-8"))
-    lines = [
-        [name, r["images"], r["inside"], f"{r['nearest']:.6f}", f"{r['radius']:g}"]
-        for name, r in found.items()
-    ]
     return (
         "`benchmarks/brute_force.py`, which shares no code with the package and compares each "
         "final latent with each protected vector in float64, says of the images drawn beside the "
-        "exact shields:\n\n"
-        + table(["setting", "images", "inside", "smallest distance", "radius"], lines)
+        "exact shields:\n\n" + found
     )
 
 

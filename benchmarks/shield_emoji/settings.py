@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from benchmarks.base import PromptJob
 from training.emoji.measure import PROMPTS
 from unalike.models.emoji.data import captions, entries
 
@@ -83,18 +83,7 @@ class Size:
 SMOKE = Size(names=1, words=1, images=2, images_again=1, radii=(4.0,), nprobe=(1,))
 
 
-@dataclass(frozen=True)
-class Job:
-    """A prompt beside one setting: what is drawn at a time."""
-
-    setting: Setting
-    prompt: str
-    images: int
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells it from the others."""
-        return (*asdict(self.setting).values(), self.prompt)
+Job = PromptJob[Setting]
 
 
 def jobs(size: Size) -> list[Job]:

@@ -35,6 +35,19 @@ def sd(pipelines: Callable[[str], Any]) -> Any:
 
 
 @pytest.fixture
+def solver(sd: Any) -> Any:
+    """Sets the scheduler of the tiny pipeline for one test."""
+    own = sd.scheduler
+
+    def choose(name: str, **config: Any) -> Any:
+        sd.scheduler = getattr(diffusers, name).from_config(own.config, **config)
+        return sd
+
+    yield choose
+    sd.scheduler = own
+
+
+@pytest.fixture
 def pixel_pipe() -> Any:
     """A pipeline without prompts and without an autoencoder, for images of 8×8."""
     with torch.random.fork_rng():

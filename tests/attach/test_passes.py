@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import diffusers
 import pytest
 import torch
 from tests.attach.conftest import prompted, seeded
@@ -48,19 +47,6 @@ def drawn(pipe: Any, seen: Seen, images: int, count: int = 2, **arguments: Any) 
     guided = guide(pipe, Passes(seen=seen, count=count))
     asked = {**prompted("sd", ["cat"], images), **arguments}
     return torch.as_tensor(guided(**asked, generator=seeded(images))[0])
-
-
-@pytest.fixture
-def solver(sd: Any) -> Any:
-    """Sets the scheduler of the tiny pipeline for one test."""
-    own = sd.scheduler
-
-    def choose(name: str, **config: Any) -> Any:
-        sd.scheduler = getattr(diffusers, name).from_config(own.config, **config)
-        return sd
-
-    yield choose
-    sd.scheduler = own
 
 
 def test_passes_begin_at_the_second_step():

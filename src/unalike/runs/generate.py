@@ -249,7 +249,7 @@ def _in_run(report: ImageReport, batch: Sequence[Planned]) -> ImageReport:
 
 
 def _shield_records(shields: Sequence[Shield], settings: GenerateSettings) -> list[dict[str, Any]]:
-    """What the record says of each protected set."""
+    """The entries of the record, one for each protected set."""
     return [
         {
             "name": folder.name,

@@ -14,6 +14,7 @@ from unalike.runs.settings import (
     MOST_IMAGES,
     Folders,
     GenerateSettings,
+    as_paths,
     as_texts,
 )
 
@@ -121,4 +122,4 @@ class SeedsSettings:
     @property
     def shields(self) -> tuple[Path, ...]:
         """The folders of the protected sets."""
-        return tuple(map(Path, self.shield or ()))  # pyright: ignore[reportArgumentType]
+        return as_paths(self.shield)

@@ -233,7 +233,7 @@ class GenerateSettings:
     @property
     def shields(self) -> tuple[Path, ...]:
         """The folders of the protected sets."""
-        return tuple(map(Path, self.shield or ()))  # pyright: ignore[reportArgumentType]
+        return as_paths(self.shield)
 
     @property
     def total(self) -> int:
@@ -249,6 +249,11 @@ def as_texts(settings: Any, *names: str) -> None:
         if isinstance(given, list | tuple):
             given = tuple(str(v) if isinstance(v, os.PathLike) else v for v in given)
         object.__setattr__(settings, name, given)
+
+
+def as_paths(texts: Any) -> tuple[Path, ...]:
+    """The paths of texts that `as_texts` made."""
+    return tuple(map(Path, texts))
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:

@@ -18,8 +18,8 @@ STEERING = 1.5
 """SPELL's overcompensation while an image is restarted: the autoencoder takes part of a move back.
 """
 WIDER = 1.25
-"""Where features decide, SPELL keeps restarted images so many times further from the protected
-latents than those inside were.
+"""A factor on the distance of images inside from the protected latents: SPELL keeps restarted ones
+that far away, where features decide.
 """
 SEEDS = 4
 """The seeds that are tried for an image in one attempt, at most, by their first predictions."""

@@ -18,7 +18,7 @@ from unalike.shields import Shield
 Shields: TypeAlias = "Shield | Sequence[Shield] | None"
 """A protected set, or several in spaces of their own."""
 Embeds: TypeAlias = "Embed | Sequence[Embed] | None"
-"""What made the vectors of those that are of an embedding, in any order."""
+"""The embeddings that made the vectors of those sets that are of one, in any order."""
 
 
 def listed(given: Any) -> list[Any]:
@@ -48,9 +48,7 @@ def guards_of(
     found: list[Guard] = []
     for own, with_ in _paired(shield, embed):
         if with_ is None:
-            guard = LatentGuard(own, pipe)
-            guard.steering = steering
-            found.append(guard)
+            found.append(LatentGuard(own, pipe, steering))
         else:
             found.append(EmbeddedGuard(own, pipe, with_, size=size))
     return tuple(found)

@@ -108,7 +108,7 @@ class Ending:
 
     @property
     def _measured(self) -> list[_Measured]:
-        """What was measured for each guard; here where the finished images did not tell."""
+        """A measurement for each guard, made here where the finished images did not give it."""
         for i, found in enumerate(self._found):
             if found is None and self.latents is not None:
                 guard, latents = self._guards[i], self.latents
@@ -144,7 +144,7 @@ class Ending:
 
 
 def _placed(guard: Guard, moved: Moved, latents: Tensor) -> _Measured:
-    """What a guard measures of latents, after moving them out."""
+    """A guard's measurement of latents, after moving them out."""
     index, distance = guard.nearest(latents)
     ids, rows = guard.shield.ids, list[int](index.tolist())
     return _Measured(guard, moved, [ids[k] for k in rows], distance.tolist())

@@ -122,21 +122,19 @@ class PlainGuard:
 
     Args:
         shield: the protected set.
-
-    Attributes:
         steering: the radius of the balls that methods see, where it is larger than the shield's.
     """
 
     of_images = False
 
-    def __init__(self, shield: Shield) -> None:
+    def __init__(self, shield: Shield, steering: float = 0.0) -> None:
         self.shield = shield
-        self.steering = 0.0
+        self._steering = steering
 
     def regions(self, space: str, device: torch.device) -> Protected:
         """Return the balls, with a search that follows the predictions of the call."""
         found = self.shield.trajectory(space, device)
-        return Trajectory(found.search, self.steering) if self.steering > found.radius else found
+        return Trajectory(found.search, self._steering) if self._steering > found.radius else found
 
     def inside(self, latents: Tensor) -> Tensor:
         """Test which of the final latents (B, …) lie in a ball: (B,) bool."""
@@ -162,12 +160,12 @@ class LatentGuard(PlainGuard):
     """A shield in the latent space of a pipeline.
 
     Args:
-        shield: the protected set.
+        shield, steering: as of `PlainGuard`.
         pipe: the pipeline.
     """
 
-    def __init__(self, shield: Shield, pipe: Any) -> None:
-        super().__init__(shield)
+    def __init__(self, shield: Shield, pipe: Any, steering: float = 0.0) -> None:
+        super().__init__(shield, steering)
         self._pipe = pipe
 
     def nearest_to_images(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ class Redraws:
         self.inside = [i for i in self.inside if i in still]
 
     def reach(self, guards: Sequence[Guard]) -> float:
-        """How far the latents of images inside are from the nearest protected latent at most, where
+        """The largest distance of an image inside from the nearest protected latent, where
         another space than that of latents decides too; else 0.
         """
         guard, latents = steering(guards), self.latents()

@@ -133,7 +133,7 @@ def radius_in_words(radius: float, source: Mapping[str, Any] | None) -> str:
 
 
 def _wrong(source: Mapping[str, Any]) -> str:
-    """How many unguided images would be refused although they are no copies."""
+    """A clause with the share of unguided images that are no copies and would be refused."""
     own = source.get("generated")
     share = own["others_inside"] if own else None
     if share is None:

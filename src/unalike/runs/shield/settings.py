@@ -13,7 +13,7 @@ from unalike.errors import Literal, Message, Option, OptionError, did_you_mean, 
 from unalike.extractors.table import parse, spellings
 from unalike.files import read_json
 from unalike.options import LARGEST_SEED, option, plain_number, require_allowed
-from unalike.runs.settings import Folders, as_texts
+from unalike.runs.settings import Folders, as_paths, as_texts
 
 LATENT = "latent"
 DTYPES = ("float16", "float32")
@@ -282,9 +282,9 @@ class VerifySettings:
             require_space(space)
 
     @property
-    def folders(self) -> list[Path]:
+    def folders(self) -> tuple[Path, ...]:
         """The folders of the protected sets."""
-        return list(map(Path, self.folder or ()))  # pyright: ignore[reportArgumentType]
+        return as_paths(self.folder)
 
 
 _Given = TypeVar("_Given", bound=AddSettings)

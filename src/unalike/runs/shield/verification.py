@@ -96,11 +96,11 @@ class Verification:
         return line if len(parts) == 1 else f"{self.space.partition('/')[0]}: {line}"
 
     def _edited(self) -> list[str]:
-        """What was measured after edits."""
+        """Sentences on the finished images after edits."""
         return [after.sentence(name) for name, after in (self.edits or {}).items()]
 
     def _facts(self) -> list[str]:
-        """What was measured with one set."""
+        """Sentences on the images beside one set."""
         latents = self.certified == LATENTS
         lines = [
             finished_sentence(
