@@ -134,11 +134,13 @@ def guide(
 
     Cost: a method that is calibrated (`SPELL(radius="auto")`) samples at least 8 unguided images
     once for each setting of the call. With a shield the finished images are encoded once more, to
-    say how far they are from the protected ones by themselves. To draw images again is to run the
-    whole batch again: with "redraw" up to five times, and up to three first predictions for each of
-    the other seeds. Candidates cost one or two evaluations each; those of the chosen are taken
-    over into the drawing where methods leave the first evaluation alone, so that two candidates an
-    image make a call of 4 evaluations 1.25 times as dear, and four 1.75 times.
+    say how far they are from the protected ones by themselves. Images that are inside are drawn
+    again alone where no method looks at the other images of the batch (`batch=False`) and the
+    arguments tell them apart, else with the whole batch: with "redraw" up to five times, and up to
+    three first predictions for each of the other seeds. Candidates cost one or two evaluations
+    each; those of the chosen are taken over into the drawing where methods leave the first
+    evaluation alone, so that two candidates an image make a call of 4 evaluations 1.25 times as
+    dear, and four 1.75 times.
 
     Example:
         >>> from unalike import Auto, load
