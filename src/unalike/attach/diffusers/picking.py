@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from unalike.attach.diffusers.prompts import Prompts
 from unalike.attach.diffusers.recording import Evaluation, assembled
 from unalike.attach.run.candidates import Candidates, Pool
 from unalike.attach.run.encoders import Encoder
+from unalike.attach.run.fewer import NUMBER
 from unalike.attach.run.guard import Guard, inside_any
 from unalike.attach.run.models import Models
 from unalike.attach.run.randomness import Randomness, advance, derived_seed, occurrences
@@ -26,10 +26,6 @@ from unalike.errors import OptionError, UnsupportedError, named
 from unalike.guidance.method import HOOKS, Method
 from unalike.guidance.protocols import References
 from unalike.memory import Memory
-
-_NUMBER = re.compile(r"num_\w+_per_prompt|batch_size")
-"""The arguments by which pipelines are asked for several images, videos, or sounds."""
-
 
 _BY_STEPS = frozenset({"cfg_trunc_ratio"})
 """Arguments of pipelines that count their steps against the number that was asked for."""
@@ -97,7 +93,7 @@ def _several_of_one_prompt(arguments: dict[str, Any]) -> bool:
     given = next((value for value in asked if value is not None), None)
     texts = list(given) if isinstance(given, list | tuple) else None
     repeated = texts is not None and len(set(map(repr, texts))) < len(texts)
-    numbers = [n for name, n in arguments.items() if _NUMBER.fullmatch(name) and n is not None]
+    numbers = [n for name, n in arguments.items() if NUMBER.fullmatch(name) and n is not None]
     return repeated or max(numbers, default=1) > 1
 
 

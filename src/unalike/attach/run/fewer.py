@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 _TEXT = re.compile(r"(negative_)?prompt(_\d)?")
-_NUMBER = re.compile(r"num_\w+_per_prompt")
+NUMBER = re.compile(r"num_\w+_per_prompt|batch_size")
+"""The arguments by which pipelines are asked for several images, videos, or sounds."""
 _SHARED = frozenset({"sigmas", "timesteps", "callback_on_step_end_tensor_inputs"})
 """Lists that are the same for all images."""
 
@@ -54,10 +55,8 @@ def fewer_images(
             if not isinstance(value, list | tuple) or len(value) != images:
                 return None
             found[name] = [value[i] for i in rows]
-        elif name == "batch_size":
-            found[name] = len(rows)
-        elif _NUMBER.fullmatch(name):
-            found[name] = value if value is None else 1
+        elif NUMBER.fullmatch(name) and value is not None:
+            found[name] = len(rows) if name == "batch_size" else 1
         elif name in _SHARED or _is_shared(value):
             found[name] = value
         else:
