@@ -21,6 +21,7 @@ from unalike.memory import Memory
 from unalike.models import emoji
 from unalike.pipelines.loading import load
 
+CPU = "the CPU"
 _PROMPTS, _CALIBRATION = 4, 8
 """Validation prompts, and images of each, that a radius is measured on."""
 
@@ -48,7 +49,7 @@ def measure(job: Job) -> list[dict[str, Any]]:
 
     `shown` has for each image the right image that it shows, or -1; `evaluations` is how often the
     denoiser was evaluated for an image of the group, counted at the denoiser, where
-    classifier-free guidance takes two.
+    classifier-free guidance takes two; `device` is the GPU that it was on, where there is one.
     """
     model = MODELS[job.model]
     pipe = _pipeline(model.source)
@@ -61,6 +62,7 @@ def measure(job: Job) -> list[dict[str, Any]]:
         "key": job.trial.key,
         "family": job.trial.family,
         "setting": job.trial.setting,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else CPU,
     }
     rows = []
     for prompt in job.prompts:
@@ -172,7 +174,8 @@ def _denoiser(pipe: Any) -> nn.Module:
 
 @cache
 def _pipeline(source: str) -> Any:
-    pipe = load(source)
+    pipe = load(source, dtype=torch.float32)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

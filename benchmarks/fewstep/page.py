@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.base import table
 from benchmarks.fewstep.figures import FIGURE
+from benchmarks.fewstep.measure import CPU
 from benchmarks.fewstep.methods import FIRST_STEP, PLAIN, SETTINGS
 from benchmarks.fewstep.models import MODELS
 from benchmarks.fewstep.results import (
@@ -112,7 +113,8 @@ def _model(name: str, results: Results) -> list[str]:
         f"### {name}",
         f"`{model.source}` in {model.steps} step{'s' * (model.steps > 1)} at guidance scale "
         f"{model.guidance_scale:g}; {prompts} test prompts, "
-        f"{len({row['prompt'] for row in results.tuning})} validation prompts.",
+        f"{len({row['prompt'] for row in results.tuning})} validation prompts. Drawn on "
+        f"{' and '.join(sorted({row.get('device', CPU) for row in [*results.tuning, *rows]}))}.",
         f"![Coverage against precision](../benchmarks/results/fewstep/{name}/{FIGURE})",
     ]
     for size in sorted(results.complete, key=lambda size: (size != TUNED, size)):
