@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Temporary paths to write to, one beside each of these; at the end of the block the files are
     on the disk and take the places of the earlier ones, or, after any error, none does.
 
+    The temporary files are there already, with names that nobody can guess, so that no link that
+    was planted is followed. A file keeps the permissions of the one that it replaces; a link is
+    replaced itself.
+
     Raises:
         OSError: where the files cannot be put in place.
 
@@ -36,8 +41,10 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
         ...     path.read_text(), [p.name for p in Path(folder).iterdir()]
         ('done', ['note.txt'])
     """
-    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths)
+    temporary: tuple[Path, ...] = ()
     try:
+        for path in paths:
+            temporary = (*temporary, _reserved(path))
         yield temporary
         for path in temporary:
             with path.open("rb+") as file:
@@ -49,6 +56,15 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+def _reserved(path: Path) -> Path:
+    """A new empty file beside a path, with the permissions of what is there."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    if path.is_file() and not path.is_symlink():
+        new.chmod(path.stat().st_mode & 0o777)
+    return new
 
 
 def sync_folder(folder: Path) -> None:
