@@ -9,6 +9,7 @@ what the file is for puts it into its own message.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import secrets
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_LARGEST_TEXT = 1 << 30
+LARGEST_TEXT = 1 << 30
+"""The most bytes that a file of text may have."""
 
 
 @contextmanager
@@ -105,14 +107,41 @@ def read_text(path: Path) -> str:
         OSError: for a file that cannot be read.
         ValueError: for one that is not text.
     """
-    require_regular(path, largest=_LARGEST_TEXT)
+    return read_text_bytes(path).decode("utf-8-sig")
+
+
+def read_text_bytes(path: Path) -> bytes:
+    """The bytes of a UTF-8 file, for readers that decode them line by line.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one that is not text.
+    """
+    require_regular(path, largest=LARGEST_TEXT)
     data = path.read_bytes()
+    require_text(data)
+    return data
+
+
+def require_text(data: bytes) -> None:
+    """Refuse bytes that are no UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        ValueError: naming the line of the fault.
+
+    Example:
+        >>> require_text("a cat".encode("utf-16"))
+        Traceback (most recent call last):
+            ...
+        ValueError: it is UTF-16 text; save it as UTF-8 text
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is UTF-16 text; save it as UTF-8 text")
     for fault, place in ((b"\0", data.find(b"\0")), (b"", _undecodable(data))):
         if place >= 0:
             line = data.count(b"\n", 0, place) + 1
             what = "a NUL character" if fault else "bytes that are no UTF-8 text"
             raise ValueError(f"line {line} has {what}; save the file as UTF-8 text")
-    return data.decode("utf-8-sig")
 
 
 def read_json(path: Path) -> Any:
@@ -150,6 +179,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} is there twice; keep one of them")
     return found
+
+
+def fault_of_reading(error: Exception) -> str:
+    """Say in a clause why a file could not be read, after an error of these readers.
+
+    Example:
+        >>> fault_of_reading(FileNotFoundError()), fault_of_reading(ValueError("it is empty"))
+        ('it is not there', 'it is empty')
+    """
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    if type(error) is ValueError:
+        return str(error)
+    return f"it cannot be read ({' '.join(str(error).split())})"
 
 
 def _undecodable(data: bytes) -> int:

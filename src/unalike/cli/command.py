@@ -17,6 +17,7 @@ from unalike.errors import (
     Message,
     Option,
     OptionError,
+    RowsError,
     StoreError,
     UnalikeError,
     UnsupportedError,
@@ -52,6 +53,8 @@ class Command(TyperCommand):
         """Run the command; 1 failed, 2 invalid usage, 130 interrupted."""
         try:
             return super().invoke(ctx)
+        except RowsError as error:
+            end(in_flags(error, ctx), INVALID_USAGE, lines=True)
         except (OptionError, StoreError, UnsupportedError) as error:
             end(in_flags(error, ctx), FAILED if _of_the_machine(error) else INVALID_USAGE)
         except KeyboardInterrupt:
@@ -72,9 +75,10 @@ def _of_the_machine(error: BaseException) -> bool:
     return isinstance(cause, ConnectionError) or cause.errno in _FULL
 
 
-def end(sentence: str, code: int) -> None:
-    """Print why the command ends, and end it with the exit code."""
-    typer.echo(f"unalike: {' '.join(sentence.split())}", err=True)
+def end(sentence: str, code: int, *, lines: bool = False) -> None:
+    """Print why the command ends, in one line unless `lines`, and end it with the exit code."""
+    text = sentence if lines else " ".join(sentence.split())
+    typer.echo(f"unalike: {text}", err=True)
     raise typer.Exit(code)
 
 

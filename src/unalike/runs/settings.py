@@ -325,7 +325,7 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
                 Option("set", ("sparke.strength=0.1",)),
             )
         )
-    return method.strip(), name.strip(), _value(value.strip())
+    return method.strip(), name.strip(), parse_value(value.strip())
 
 
 def build_methods(settings: DrawSettings) -> tuple[Method, ...]:
@@ -418,7 +418,14 @@ def build_methods(settings: DrawSettings) -> tuple[Method, ...]:
     return tuple(build(name, **options) for name, options in chosen.items())
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """The value that a text stands for: true, false, none, a number, or several with commas
+    between; any other text is itself.
+
+    Example:
+        >>> [parse_value(text) for text in ("8", "0.5", "True", "0,1", "x_t")]
+        [8, 0.5, True, (0.0, 1.0), 'x_t']
+    """
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
