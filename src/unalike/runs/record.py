@@ -17,6 +17,7 @@ from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.libraries import library_versions
+from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.samples import Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import AGAIN, GenerateSettings, build_methods
@@ -43,7 +44,7 @@ def first_record(
         "command": command_line(settings, pipeline, methods),
         "finished": False,
         "model": {
-            "name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
+            "name": Path(settings.model).name if Path(settings.model).exists() else settings.model,
             **pipeline.describe(),
         },
         "prompts": list(settings.prompts),
@@ -53,6 +54,7 @@ def first_record(
         "candidates": candidates,
         "steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
+        **pipeline_record(settings, pipeline),
         "batch_size": settings.batch_size,
         "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
@@ -61,6 +63,20 @@ def first_record(
         "compare": settings.compare,
         "images": {"planned": settings.total, "finished": 0},
         "libraries": library_versions(),
+    }
+
+
+def pipeline_record(settings: PipelineSettings, pipeline: RunPipeline) -> dict[str, Any]:
+    """What was asked of the pipeline; null where nothing was."""
+    start = settings.image
+    return {
+        "scheduler": settings.scheduler,
+        "lora": [file_record(lora.file, scale=lora.scale) for lora in pipeline.loras],
+        "negative_prompt": settings.negative_prompt,
+        "height": settings.height,
+        "width": settings.width,
+        "image": file_record(start) if start else None,
+        "image_strength": pipeline.options.get("strength"),
     }
 
 
@@ -139,7 +155,8 @@ def command_line(
     model = Path(settings.model)
     words: list[Any] = ["unalike", "generate", *_prompt_words(settings.prompts)]
     words += ["--num", settings.num]
-    words += ["--model", model.resolve() if model.is_dir() else settings.model]
+    words += ["--model", model.resolve() if model.exists() else settings.model]
+    words += _pipeline_words(settings, pipeline)
     words += ["--seed", settings.seed]
     words += ["--steps", pipeline.steps]
     words += ["--batch-size", settings.batch_size]
@@ -172,6 +189,25 @@ def command_line(
     words += ["--compare"] if settings.compare else []
     words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)
+
+
+def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[Any]:
+    words: list[Any] = []
+    if settings.model_config is not None:
+        config = Path(settings.model_config)
+        words += ["--model-config", config.resolve() if config.is_dir() else config]
+    words += ["--scheduler", settings.scheduler] if settings.scheduler else []
+    for lora in pipeline.loras:
+        words += ["--lora", f"{lora.file.resolve()}:{lora.scale:g}"]
+    if settings.negative_prompt is not None:
+        words += [f"--negative-prompt={settings.negative_prompt}"]
+    for name in ("height", "width"):
+        words += [f"--{name}", getattr(settings, name)] if getattr(settings, name) else []
+    if settings.image is not None:
+        words += ["--image", settings.image.resolve()]
+        strength = pipeline.options.get("strength")
+        words += ["--image-strength", strength] if strength is not None else []
+    return words
 
 
 def _prompt_words(prompts: Sequence[str]) -> list[str]:

@@ -20,12 +20,20 @@ THUMBNAIL = 256
 
 @dataclass(frozen=True)
 class Planned:
-    """An image to be drawn: its place in the run, its prompt, and the seed of its noise."""
+    """An image to be drawn: its place in the run, its prompt, and the seed of its noise.
+
+    Attributes:
+        negative_prompt: of its own; None for that of the run.
+        arguments: of the call that draws it, in place of those of the run; the same for all images
+            of a batch.
+    """
 
     index: int
     prompt: str
     prompt_index: int
     seed: int
+    negative_prompt: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

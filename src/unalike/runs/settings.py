@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from unalike.errors import Literal, Option, OptionError, did_you_mean, named
 from unalike.options import LARGEST_SEED, option, require_allowed
 from unalike.pipelines.catalogue import MODELS
+from unalike.runs.pipeline_settings import PipelineSettings
 
 if TYPE_CHECKING:
     from unalike.guidance.method import Method
@@ -34,13 +35,15 @@ _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateSettings:
-    """The settings of `unalike generate`, one field an option of the same name.
+class GenerateSettings(PipelineSettings):
+    """The settings of `unalike generate`, one field an option of the same name; those of the
+    pipeline itself are of `PipelineSettings`.
 
     Args:
         prompts: what to draw, one or several.
         num: images of each prompt.
-        model: a name of the catalogue, a folder or a hub id.
+        model: a name of the catalogue, a folder, a checkpoint in one .safetensors file, or a hub
+            id.
         method: names of guidance methods, applied in order; empty for what the model's row of the
             catalogue says.
         strength: sets this option of every chosen method that has it.
@@ -86,7 +89,9 @@ class GenerateSettings:
 
     prompts: tuple[str, ...] = option(MISSING, "What to draw.", kind=tuple, example=("red heart",))
     num: int = option(8, "Images of each prompt.", low=1, high=MOST_IMAGES)
-    model: str = option("emoji", "A name of `unalike models`, a folder, or a hub id.")
+    model: str = option(
+        "emoji", "A name of `unalike models`, a folder, a .safetensors file, or a hub id."
+    )
     method: tuple[str, ...] = option(
         (),
         "A guidance method of `unalike methods`; repeat it for several. [default: the model's]",
@@ -175,6 +180,7 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         as_texts(self, "shield", "shield_space")
         require_allowed(self)
+        self.require_consistent()
         if not self.prompts:
             raise OptionError(
                 named("there is no prompt; give at least one, as in {}", EXAMPLE_PROMPT)
