@@ -20,6 +20,7 @@ from typing import Any
 
 LARGEST_TEXT = 1 << 30
 """The most bytes that a file of text may have."""
+_LARGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
 
 
 @contextmanager
@@ -152,6 +153,31 @@ def read_json(path: Path) -> Any:
         ValueError: for one that is not JSON, has a key twice, or is nested too deep.
     """
     return parse_json(read_text(path))
+
+
+def read_tensor_names(path: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the tensors of a safetensors file; no tensor is read.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one that is no safetensors file, or is cut off.
+    """
+    require_regular(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= _LARGEST_HEADER:
+            raise ValueError("it is no safetensors file")
+        text = file.read(length)
+    try:
+        header = parse_json(text)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError("it is no safetensors file") from error
+    if path.stat().st_size != 8 + length + end:
+        raise ValueError("it is cut off, or has bytes too many; download it again")
+    return shapes
 
 
 def parse_json(text: str | bytes) -> Any:

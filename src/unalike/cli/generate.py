@@ -12,6 +12,7 @@ import typer
 from unalike.cli.command import flag, method_names
 from unalike.cli.progress import progress_bar
 from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.schedulers import SCHEDULERS
 from unalike.runs.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ def generate(
     model: Annotated[
         str, _flag("model", autocompletion=lambda: list(MODELS))
     ] = GenerateSettings.model,
+    model_config: Annotated[str | None, _flag("model_config", metavar="MODEL")] = None,
+    scheduler: Annotated[
+        str | None, _flag("scheduler", metavar="NAME", autocompletion=lambda: list(SCHEDULERS))
+    ] = None,
+    lora: Annotated[list[str] | None, _flag("lora", metavar="FILE[:SCALE]")] = None,
+    negative_prompt: Annotated[str | None, _flag("negative_prompt")] = None,
+    height: Annotated[int | None, _flag("height")] = None,
+    width: Annotated[int | None, _flag("width")] = None,
+    image: Annotated[Path | None, _flag("image", metavar="FILE")] = None,
+    image_strength: Annotated[float | None, _flag("image_strength")] = None,
     method: Annotated[list[str] | None, _flag("method", autocompletion=method_names)] = None,
     strength: Annotated[float | None, _flag("strength")] = None,
     set_: Annotated[list[str] | None, _flag("set", "--set", metavar="METHOD.OPTION=VALUE")] = None,
@@ -73,6 +84,14 @@ def generate(
         prompts=(*(prompts or ()), *(prompt or ())),
         num=num,
         model=model,
+        model_config=model_config,
+        scheduler=scheduler,
+        lora=tuple(lora or ()),
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+        image=image,
+        image_strength=image_strength,
         method=tuple(method or ()),
         strength=strength,
         set=tuple(set_ or ()),

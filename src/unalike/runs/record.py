@@ -17,6 +17,7 @@ from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.libraries import library_versions
+from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.plan import batches
 from unalike.runs.samples import Planned, Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
@@ -69,6 +70,7 @@ def first_record(
         "candidates": candidates,
         "steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
+        **pipeline_record(settings, pipeline),
         "batch_size": settings.batch_size,
         "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
@@ -79,6 +81,20 @@ def first_record(
         "quality": settings.quality,
         "images": {"planned": len(plan), "finished": 0},
         "libraries": library_versions(),
+    }
+
+
+def pipeline_record(settings: PipelineSettings, pipeline: RunPipeline) -> dict[str, Any]:
+    """What was asked of the pipeline; null where nothing was."""
+    start = settings.image
+    return {
+        "scheduler": settings.scheduler,
+        "lora": [file_record(lora.file, scale=lora.scale) for lora in pipeline.loras],
+        "negative_prompt": settings.negative_prompt,
+        "height": settings.height,
+        "width": settings.width,
+        "image": file_record(start) if start else None,
+        "image_strength": pipeline.options.get("strength"),
     }
 
 
@@ -166,7 +182,8 @@ def command_line(
     model = Path(settings.model)
     words: list[Any] = ["unalike", *command]
     words += ["--num", settings.num]
-    words += ["--model", model.resolve() if model.is_dir() else settings.model]
+    words += ["--model", model.resolve() if model.exists() else settings.model]
+    words += _pipeline_words(settings, pipeline)
     words += ["--seed", settings.seed]
     words += ["--steps", pipeline.steps]
     words += ["--batch-size", settings.batch_size]
@@ -199,6 +216,25 @@ def command_line(
     words += ["--quality", settings.quality] if settings.quality else []
     words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)
+
+
+def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[Any]:
+    words: list[Any] = []
+    if settings.model_config is not None:
+        config = Path(settings.model_config)
+        words += ["--model-config", config.resolve() if config.is_dir() else config]
+    words += ["--scheduler", settings.scheduler] if settings.scheduler else []
+    for lora in pipeline.loras:
+        words += ["--lora", f"{lora.file.resolve()}:{lora.scale:g}"]
+    if settings.negative_prompt is not None:
+        words += [f"--negative-prompt={settings.negative_prompt}"]
+    for name in ("height", "width"):
+        words += [f"--{name}", getattr(settings, name)] if getattr(settings, name) else []
+    if settings.image is not None:
+        words += ["--image", settings.image.resolve()]
+        strength = pipeline.options.get("strength")
+        words += ["--image-strength", strength] if strength is not None else []
+    return words
 
 
 def prompt_words(prompts: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from unalike.errors import Literal, Option, OptionError, did_you_mean, named
 from unalike.options import LARGEST_SEED, option, require_allowed
 from unalike.pipelines.catalogue import MODELS
+from unalike.runs.pipeline_settings import PipelineSettings
 
 if TYPE_CHECKING:
     from unalike.guidance.method import Method
@@ -35,12 +36,14 @@ _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawSettings:
-    """How images are drawn: what `unalike generate` and `unalike run` have in common.
+class DrawSettings(PipelineSettings):
+    """How images are drawn: what `unalike generate` and `unalike run` have in common; what is of
+    the pipeline itself is of `PipelineSettings`.
 
     Args:
         num: images of each prompt.
-        model: a name of the catalogue, a folder or a hub id.
+        model: a name of the catalogue, a folder, a checkpoint in one .safetensors file, or a hub
+            id.
         method: names of guidance methods, applied in order; empty for what the model's row of the
             catalogue says.
         strength: sets this option of every chosen method that has it.
@@ -79,7 +82,9 @@ class DrawSettings:
     """
 
     num: int = option(8, "Images of each prompt.", low=1, high=MOST_IMAGES)
-    model: str = option("emoji", "A name of `unalike models`, a folder, or a hub id.")
+    model: str = option(
+        "emoji", "A name of `unalike models`, a folder, a .safetensors file, or a hub id."
+    )
     method: tuple[str, ...] = option(
         (),
         "A guidance method of `unalike methods`; repeat it for several. [default: the model's]",
@@ -178,6 +183,7 @@ class DrawSettings:
     def __post_init__(self) -> None:
         as_texts(self, "shield", "shield_space")
         require_allowed(self)
+        self.require_consistent()
         if self.quality is not None and self.format == "png":
             raise OptionError(
                 named(
