@@ -146,6 +146,12 @@ def _word(value: Any) -> str:
     return shlex.quote(str(value))
 
 
+def is_given(ctx: Any, name: str) -> bool:
+    """Whether a parameter of this name stands on the command line or in the environment."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
 def method_names() -> list[str]:
     """The names of the guidance methods, for shell completion."""
     from unalike.guidance.methods import METHODS
@@ -160,7 +166,7 @@ def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
     """
     rule = settings.__dataclass_fields__[name].metadata
     if rule["kind"] is Path:
-        rest["parser"] = _path
+        rest["parser"] = path_of
     elif rule["kind"] in _NUMBERS and "metavar" not in rest:
         rest |= _NUMBERS[rule["kind"]]
     elif rule["kind"] is not bool:
@@ -176,7 +182,8 @@ class BadValue(typer.BadParameter):
     """A value that an option cannot have."""
 
 
-def _path(text: Any) -> Path:
+def path_of(text: Any) -> Path:
+    """A path of the command line, for options that are no settings."""
     if not str(text):
         raise BadValue("''; allowed: a path")
     return Path(text)

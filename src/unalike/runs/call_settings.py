@@ -16,7 +16,7 @@ from unalike.runs.start_image import image_to_image_class
 
 if TYPE_CHECKING:
     from unalike.runs.seeds_settings import SeedsSettings
-    from unalike.runs.settings import GenerateSettings
+    from unalike.runs.settings import DrawSettings
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CallSettings:
     strength: float | None
 
     @classmethod
-    def of(cls, settings: GenerateSettings | SeedsSettings, source: Source) -> Self:
+    def of(cls, settings: DrawSettings | SeedsSettings, source: Source) -> Self:
         """Check the settings against the class of the pipeline; no weights are read.
 
         Raises:
@@ -202,7 +202,7 @@ def _value(
 def _require_taken(
     host: Any,
     parameters: Mapping[str, inspect.Parameter],
-    settings: GenerateSettings | SeedsSettings,
+    settings: DrawSettings | SeedsSettings,
 ) -> None:
     """Refuse settings that the pipeline has no argument or method for."""
     names = {"negative_prompt": "negative_prompt", "image_strength": "strength"}

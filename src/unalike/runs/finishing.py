@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from unalike.images import read_image
-from unalike.runs.folder import RunFolder
+from unalike.runs.about import About
+from unalike.runs.datasets import metadata_row, write_metadata
+from unalike.runs.folder import IMAGES, RunFolder
 from unalike.runs.grid import IMAGES_SHOWN, PROMPTS_SHOWN, Band, Cell, Panel, draw_grid
 from unalike.runs.ledger import Ledger
 from unalike.runs.page import report_page
@@ -20,7 +23,13 @@ Read = Callable[[str], Image.Image]
 
 
 def finish(
-    folder: RunFolder, ledger: Ledger, record: Mapping[str, Any], *, finished: bool, seconds: float
+    folder: RunFolder,
+    ledger: Ledger,
+    record: Mapping[str, Any],
+    about: About,
+    *,
+    finished: bool,
+    seconds: float,
 ) -> tuple[dict[str, Any], list[Sample]]:
     """Write everything about the images that are there, and the record last.
 
@@ -28,6 +37,7 @@ def finish(
         folder: of the run.
         ledger: of the run.
         record: as the run began.
+        about: what its images have in common.
         finished: whether all images were drawn.
         seconds: that were spent on drawing.
 
@@ -52,7 +62,7 @@ def finish(
     )
     _write_latents(folder, ledger)
     if samples:
-        _write_pages(folder, record, samples, scores, unguided)
+        _write_pages(folder, record, about, samples, scores, unguided)
     folder.write_record(record)
     return record, samples
 
@@ -60,6 +70,7 @@ def finish(
 def _write_pages(
     folder: RunFolder,
     record: Mapping[str, Any],
+    about: About,
     samples: Sequence[Sample],
     scores: Mapping[str, Diversity],
     unguided: Mapping[str, Diversity],
@@ -72,11 +83,19 @@ def _write_pages(
     folder.write_samples(sample_table(samples, scores, shared))
     images = returned(samples)
     if images and images[0].image and "#" not in images[0].image.path:
-        folder.write_metadata(images)
+        write_metadata(folder.path / IMAGES, _metadata(about, images))
         folder.write_grid(
             draw_grid(_bands(images, lambda path: _read(folder, path)), _legend(images))
         )
     folder.write_report(report_page(record, samples, scores, unguided))
+
+
+def _metadata(about: About, images: Sequence[Sample]) -> Iterator[dict[str, Any]]:
+    """The rows of the table that `datasets` reads."""
+    for sample in images:
+        if sample.image is not None:
+            name = Path(sample.image.path).name
+            yield metadata_row(name, about.info(sample.planned, sample.image.size))
 
 
 def _write_latents(folder: RunFolder, ledger: Ledger) -> None:

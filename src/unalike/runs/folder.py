@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from unalike.errors import Option, OptionError, StoreError, named
 from unalike.files import read_json, replacing
+from unalike.runs.settings import SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,15 +40,13 @@ RECORD = "run.json"
 _TOOL = "unalike"
 IMAGES, UNGUIDED = "images", "unguided"
 SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
-METADATA = "metadata.jsonl"
+METADATA = "metadata.parquet"
 LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
 LEDGER, OWN_MEMORY, SHARDS = "ledger.sqlite", "memory.sqlite", "shards"
 LOCK = "ledger.lock"
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, OWN_MEMORY) for end in ("", "-wal", "-shm"))
 _SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html", *_DATABASES)
 _IMAGE_FOLDERS = (IMAGES, UNGUIDED)
-SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-"""The ends of image files by their format."""
 _SHOWN, _LONGEST, _MOST = 3, 48, 10_000_000
 
 
@@ -136,12 +135,6 @@ class RunFolder:
         """Remove the memory of a run that is complete and was given none."""
         for end in ("", "-wal", "-shm"):
             (self.path / f"{OWN_MEMORY}{end}").unlink(missing_ok=True)
-
-    def write_metadata(self, samples: Sequence[Sample]) -> None:
-        """Write what makes `images/` a data set that `datasets` loads."""
-        from unalike.runs.datasets import write_metadata
-
-        write_metadata(self, samples)
 
     def earlier_record(self) -> dict[str, Any] | None:
         """The `run.json` of an earlier run.

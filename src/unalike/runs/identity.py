@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from unalike.guidance.methods import described
@@ -32,7 +33,9 @@ def image_settings(worker: Worker) -> dict[str, Any]:
         "shield": shields,
         "on_violation": settings.on_violation if shields else None,
         "attempts": settings.attempts if shields else None,
-        **pipeline.options(settings),
+        "negative_prompt": settings.negative_prompt,
+        "options": dict(pipeline.options),
+        "image": _digest(settings.image),
     }
 
 
@@ -49,6 +52,13 @@ def run_settings(worker: Worker, plan: Sequence[Planned]) -> dict[str, Any]:
         "images": len(plan),
         "prompts and seeds": hashlib.sha256(texts.encode()).hexdigest()[:12],
     }
+
+
+def _digest(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def identity(worker: Worker) -> str:

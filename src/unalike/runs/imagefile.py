@@ -20,10 +20,8 @@ from unalike.files import parse_json, require_regular
 from unalike.images import UNREADABLE, read_image
 from unalike.runs.images import reason
 from unalike.runs.parameters import ImageInfo, parameters_text
+from unalike.runs.settings import FORMATS
 
-SUFFIXES_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-"""Format → suffix of its files."""
-FORMATS = tuple(SUFFIXES_OF)
 QUALITY = 95
 """Of JPEG and WebP files, where none is given."""
 

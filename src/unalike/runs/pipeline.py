@@ -24,7 +24,7 @@ from unalike.runs.call_settings import CallSettings
 from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.samples import Planned
 from unalike.runs.seeds_settings import SeedsSettings
-from unalike.runs.settings import AUTO, GenerateSettings
+from unalike.runs.settings import AUTO, DrawSettings
 from unalike.runs.start_image import image_to_image, read_start_image
 
 StepDone = Callable[[], None]
@@ -62,8 +62,14 @@ class RunPipeline:
     loras: tuple[Lora, ...] = ()
 
     @classmethod
-    def open(cls, settings: GenerateSettings | SeedsSettings) -> RunPipeline:
+    def open(
+        cls, settings: DrawSettings | SeedsSettings, prompts: Sequence[str] = ()
+    ) -> RunPipeline:
         """Load the model of the settings onto its device.
+
+        Args:
+            settings: of the run.
+            prompts: that will be drawn, for a model that knows classes.
 
         Whatever can be checked by the names of files and the class of the pipeline is checked
         before any weights are read.
@@ -88,7 +94,7 @@ class RunPipeline:
             pipe.to(device),
             steps=call.steps,
             guidance_scale=call.guidance_scale,
-            classes=class_ids(pipe, settings.prompts) if call.by_class else None,
+            classes=class_ids(pipe, prompts) if call.by_class else None,
             row=source.row,
             negative_prompt=settings.negative_prompt,
             source=source,

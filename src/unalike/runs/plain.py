@@ -52,6 +52,8 @@ def _converted(hint: Any, value: Any) -> Any:
         return value if value is None or len(kinds) != 1 else _converted(kinds[0], value)
     if origin is list and isinstance(value, list):
         return [_converted(inner[0], v) for v in value]
+    if origin is tuple and isinstance(value, list):
+        return tuple(value)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_plain(hint, value)
     return value

@@ -42,10 +42,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image on disk: its path in the folder, and the SHA-256 of the file."""
+    """An image on disk: its path in the folder, the SHA-256 of the file, and width and height."""
 
     path: str
     sha256: str | None = None
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

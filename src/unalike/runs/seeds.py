@@ -34,7 +34,7 @@ def seeds(settings: SeedsSettings, progress: Progress | None = None) -> dict[str
     memory = Memory.open(settings.memory) if settings.memory else None
     shields = [Shield.open(folder) for folder in settings.shields]
     embeds = embeddings_of(shields, settings.shield_space or (), device=settings.device)
-    pipeline = RunPipeline.open(settings)
+    pipeline = RunPipeline.open(settings, settings.prompts)
     told = progress or silent
 
     def tell(done: int, total: int) -> None:

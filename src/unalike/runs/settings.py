@@ -25,7 +25,9 @@ Folders: TypeAlias = "tuple[str, ...] | Path | str | None"
 """Several folders, or one; a tuple of texts once the settings are made."""
 AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")
-FORMATS = ("png", "jpeg", "webp")
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""Format of images → suffix of their files."""
+FORMATS = tuple(SUFFIXES)
 POLICIES = ("redraw", "move", "regenerate", "refuse")
 AGAIN = ("redraw", "regenerate")
 """The policies that draw from other seeds."""

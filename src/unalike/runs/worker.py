@@ -17,10 +17,10 @@ from unalike.attach.diffusers.pipeline import GuidedPipeline
 from unalike.attach.run.report import ImageReport, Nearest
 from unalike.errors import RefusedError
 from unalike.guidance.method import Method
-from unalike.guidance.methods import described
 from unalike.memory import Memory
 from unalike.runs.folder import image_path
-from unalike.runs.imagefile import ImageInfo, encode_image
+from unalike.runs.about import About
+from unalike.runs.imagefile import encode_image
 from unalike.runs.ledger import Entry
 from unalike.runs.pipeline import RunPipeline, StepDone
 from unalike.runs.samples import Planned, Sample, StoredImage
@@ -59,6 +59,7 @@ class Worker:
         pipeline: that draws.
         guided: the same with its methods, its protected sets and its memory.
         run: identifies the run in the memory; empty while nothing is drawn.
+        about: what the files of all images say.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Worker:
         self.methods = tuple(methods)
         self.shields = tuple(shields)
         self.run = ""
+        self.about = About.of(settings, pipeline, methods)
 
     @classmethod
     def open(cls, settings: DrawSettings, prompts: Sequence[str], memory: Memory | None) -> Self:
@@ -167,7 +169,8 @@ class Worker:
         if chosen and report.seed is not None:
             planned = replace(planned, seed=report.seed)
         if not report.refused:
-            stored, features = self._stored(drawn, planned, image), pixel_features(image)
+            again = planned if report.seed is None else replace(planned, seed=report.seed)
+            stored, features = self._stored(drawn, again, image), pixel_features(image)
             difference = None if plain is None or chosen else change(image, plain)
             latent = self._latent(place)
             if self.settings.memory:
@@ -185,23 +188,12 @@ class Worker:
     ) -> StoredImage:
         """The image as bytes among the files of the batch."""
         path = image_path(planned.index, self.settings.format, guided=guided)
-        info = self.info(planned, image, guided=guided)
+        info = self.about.info(planned, image.size, guided=guided)
         data = encode_image(
             image, info, format=self.settings.format, quality=self.settings.quality
         )
         drawn.files[path] = data
-        return StoredImage(path, hashlib.sha256(data).hexdigest())
-
-    def info(self, planned: Planned, image: Image.Image, *, guided: bool = True) -> ImageInfo:
-        """What the file of an image says of it."""
-        return ImageInfo(
-            **self.pipeline.info(planned),
-            width=image.width,
-            height=image.height,
-            methods=[described(m) for m in self.methods] if guided else [],
-            item=planned.item,
-            id=planned.id,
-        )
+        return StoredImage(path, hashlib.sha256(data).hexdigest(), image.size)
 
 
 def _groups(batch: Sequence[Planned]) -> list[int]:

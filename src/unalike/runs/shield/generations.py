@@ -39,7 +39,7 @@ def unguided_points(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    pipeline = RunPipeline.open(asked)
+    pipeline = RunPipeline.open(asked, asked.prompts)
     memory = Memory(capacity=asked.total)
     guided = guide(pipeline.pipe, memory=memory)
     plan, features = planned_images(asked.prompts, num, asked.seed), []
