@@ -1,8 +1,8 @@
 import pytest
+from unalike.runs.rows import PromptRow
 
 from unalike.errors import OptionError
 from unalike.runs.plan import batches, planned_images, planned_rows, with_items
-from unalike.runs.rows import PromptRow
 
 
 def row(line, prompt, **given):
@@ -23,7 +23,9 @@ def test_rows_are_drawn_in_order_with_their_own_numbers_and_seeds():
 
 def test_images_that_are_asked_for_twice_are_named_with_their_lines():
     rows = [row(1, "cat", n=4), row(3, "dog"), row(7, "cat", n=2, seed=3)]
-    with pytest.raises(OptionError, match=r"1 images are asked for twice.*lines 1 and 7 \(seed 3\)"):
+    with pytest.raises(
+        OptionError, match=r"1 images are asked for twice.*lines 1 and 7 \(seed 3\)"
+    ):
         planned_rows(rows, 1, 0, 100)
     planned_rows([*rows[:2], row(7, "cat", n=2, seed=4)], 1, 0, 100)
 
@@ -52,9 +54,10 @@ def test_an_item_is_the_same_wherever_the_image_is_in_the_run():
     ],
 )
 def test_an_item_differs_when_anything_of_the_image_does(changes):
-    plain, changed = (planned_rows([row(1, **given)], 1, 0, 9) for given in (
-        {"prompt": "cat"}, {"prompt": "cat", **changes}
-    ))
+    plain, changed = (
+        planned_rows([row(1, **given)], 1, 0, 9)
+        for given in ({"prompt": "cat"}, {"prompt": "cat", **changes})
+    )
     assert with_items(plain, "m")[0].item != with_items(changed, "m")[0].item
 
 

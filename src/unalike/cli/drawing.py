@@ -8,8 +8,6 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from unalike.cli.command import flag, method_names
 from unalike.pipelines.catalogue import MODELS
 from unalike.pipelines.schedulers import SCHEDULERS

@@ -118,12 +118,7 @@ def _like(
     from unalike.runs.parameters import settings_like
 
     found = settings_like(read_info(image))
-    given = {
-        name
-        for name in drawing
-        for spelled in (name, f"{name}_")
-        if is_given(ctx, spelled)
-    }
+    given = {name for name in drawing for spelled in (name, f"{name}_") if is_given(ctx, spelled)}
     given |= {"prompts"} if prompts else set()
     return {name: value for name, value in found.items() if name not in given}
 

@@ -43,9 +43,7 @@ def run(
     drawn twice. Images that fail are tried again at the end and by the next call; while there are
     some, the exit code is 1.
     """
-    settings = RunSettings(
-        source=source, wildcards=wildcards, shard_size=shard_size, **drawing
-    )
+    settings = RunSettings(source=source, wildcards=wildcards, shard_size=shard_size, **drawing)
     with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.run import run as draw

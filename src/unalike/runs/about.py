@@ -28,9 +28,7 @@ class About:
     shared: ImageInfo
 
     @classmethod
-    def of(
-        cls, settings: DrawSettings, pipeline: RunPipeline, methods: Sequence[Method]
-    ) -> Self:
+    def of(cls, settings: DrawSettings, pipeline: RunPipeline, methods: Sequence[Method]) -> Self:
         """What the images of these settings have in common."""
         model = Path(settings.model)
         return cls(
@@ -50,9 +48,7 @@ class About:
             )
         )
 
-    def info(
-        self, planned: Planned, size: tuple[int, int], *, guided: bool = True
-    ) -> ImageInfo:
+    def info(self, planned: Planned, size: tuple[int, int], *, guided: bool = True) -> ImageInfo:
         """What the file of an image says of it.
 
         Args:

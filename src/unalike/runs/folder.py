@@ -121,8 +121,13 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether a run ended here before it had a ledger, and so before its first image."""
         record = self.earlier_record()
-        return record is not None and not record.get("finished") and not (
-            self.ledger.exists() or any((self.path / name).exists() for name in (IMAGES, SHARDS))
+        return (
+            record is not None
+            and not record.get("finished")
+            and not (
+                self.ledger.exists()
+                or any((self.path / name).exists() for name in (IMAGES, SHARDS))
+            )
         )
 
     def remove_partial_files(self) -> None:
@@ -169,8 +174,7 @@ class RunFolder:
             return
         for name in _SINGLE_FILES:
             yield self.path / name
-        for shard in (self.path / SHARDS).glob("shard-*.tar*"):
-            yield shard
+        yield from (self.path / SHARDS).glob("shard-*.tar*")
         planned, kind = record.get("images"), record.get("format") or "png"
         count = planned.get("planned") if isinstance(planned, dict) else 0
         for guided in (True, False) if kind in SUFFIXES else ():

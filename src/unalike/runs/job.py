@@ -24,7 +24,7 @@ from unalike.runs.plan import batches, with_items
 from unalike.runs.progress import Progress, silent
 from unalike.runs.record import first_record
 from unalike.runs.samples import Planned, Sample, returned
-from unalike.runs.settings import AGAIN, DrawSettings
+from unalike.runs.settings import AGAIN, SUFFIXES, DrawSettings
 from unalike.runs.stopping import Stop, stop_on_signals
 from unalike.runs.summary import certified_of
 from unalike.runs.watching import Told, Watch
@@ -75,6 +75,7 @@ class Job:
         resume: go on with a run that is in the folder.
         keep_going: try images that fail again at the end, and finish without them.
         rows: what the record says of the file of the prompts.
+        shard_size: bytes of a WebDataset shard; None for a file an image.
         pool: makes other workers than one in this process, from the settings, the memory's file,
             the run, and what it carried.
     """
@@ -86,6 +87,7 @@ class Job:
     resume: bool = False
     keep_going: bool = False
     rows: Mapping[str, Any] | None = None
+    shard_size: int | None = None
     pool: Callable[[Worker, Path, str], Pool] | None = None
 
 
@@ -128,9 +130,7 @@ def _begun(job: Job, folder: RunFolder, worker: Worker) -> _Run:
         rows=job.rows,
     )
     folder.start(record)
-    return _Run(
-        job, folder, Ledger.create(folder.ledger, settings, record), worker, plan, record
-    )
+    return _Run(job, folder, Ledger.create(folder.ledger, settings, record), worker, plan, record)
 
 
 class _Run:
@@ -162,7 +162,12 @@ class _Run:
             seconds = spent + time.perf_counter() - began
             ledger.put(seconds=seconds)
             record, samples = finish(
-                self.folder, ledger, self.record, finished=finished, seconds=seconds
+                self.folder,
+                ledger,
+                self.record,
+                self.worker.about,
+                finished=finished,
+                seconds=seconds,
             )
             failures = ledger.failures()
             ledger.close()
@@ -218,17 +223,20 @@ class _Run:
             output, ledger, memory if job.settings.memory else None, watch.committed, watch.failed
         )
         engine = Engine(pool, committer, stop, keep_going=job.keep_going)
-        finished = engine.draw_all(missing)
-        output.close()
+        finished = False
+        try:
+            finished = engine.draw_all(missing)
+        finally:
+            output.close(finished=finished)
         return finished
 
     def _output(self) -> Output:
         settings = self.job.settings
-        if getattr(settings, "shard_size", None) is None:
+        if self.job.shard_size is None:
             return Files(self.folder)
-        return Shards(
-            self.folder.path, settings.format, settings.shard_size, self.ledger.get("output")
-        )
+        suffix, about = SUFFIXES[settings.format], self.worker.about
+        state = self.ledger.get("output")
+        return Shards(self.folder.path, about, suffix, self.job.shard_size, state)
 
 
 def _open_memory(settings: DrawSettings) -> Memory | None:

@@ -16,7 +16,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -175,9 +175,7 @@ class Ledger:
                 )
             )
 
-    def commit(
-        self, entries: Sequence[Entry], carried: bytes | None = None, **values: Any
-    ) -> None:
+    def commit(self, entries: Sequence[Entry], carried: bytes | None = None, **values: Any) -> None:
         """Add the images of a batch, all or none.
 
         Args:
@@ -363,5 +361,3 @@ def _get(db: sqlite3.Connection, name: str) -> Any:
 def _short(value: Any, most: int = 100) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from unalike.runs.folder import RunFolder
+from unalike.runs.about import About
+from unalike.runs.folder import SHARDS, RunFolder
 from unalike.runs.ledger import Entry
+from unalike.runs.shards import ShardWriter
 
 
 class Output(Protocol):
@@ -34,8 +36,12 @@ class Output(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """End the output, once all is written or the run is stopped."""
+    def close(self, *, finished: bool) -> None:
+        """End the output.
+
+        Args:
+            finished: whether all is written; false where a later process goes on.
+        """
         ...
 
 
@@ -56,7 +62,7 @@ class Files:
         self._folder.place_all(files)
         return list(entries)
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Nothing is open."""
 
 
@@ -65,45 +71,34 @@ class Shards:
 
     Args:
         folder: the output folder.
+        about: what the images have in common.
         suffix: of the images, such as ".png".
-        size: bytes of a shard, about.
+        size: the most bytes of a shard.
         state: of an earlier process; None for a new run.
     """
 
-    def __init__(self, folder: Path, suffix: str, size: int, state: Any = None) -> None:
-        from unalike.runs.shards import ShardWriter
-
-        at = None if state is None else (state["shard"], state["offset"])
-        self._writer = ShardWriter(folder / "shards", size=size, resume_at=at)
-        self._suffix = suffix
-
-    @property
-    def state(self) -> dict[str, int]:
-        """The shard that is written and how many of its bytes are complete."""
-        shard, offset = self._writer.place
-        return {"shard": shard, "offset": offset}
+    def __init__(self, folder: Path, about: About, suffix: str, size: int, state: Any) -> None:
+        position = (0, 0) if state is None else (int(state[0]), int(state[1]))
+        self._writer = ShardWriter(folder / SHARDS, size=size, resume_at=position)
+        self._about, self._suffix = about, suffix
+        self.state = position
 
     def write(self, entries: Sequence[Entry], files: Mapping[str, bytes]) -> list[Entry]:
-        """Append the images to the shard."""
-        result = []
-        for entry in entries:
-            image = entry.sample.image
-            if image is None:
-                result.append(entry)
-                continue
-            planned = entry.sample.planned
-            key = f"{planned.index:08}"
-            row = {"prompt": planned.prompt, "seed": planned.seed, "item": planned.item}
-            row |= {"id": planned.id, **planned.arguments}
-            shard = self._writer.write(
-                key, files[image.path], self._suffix, row, planned.prompt
-            )
-            place = f"shards/{shard}#{key}{self._suffix}"
-            sample = replace(entry.sample, image=replace(image, path=place))
-            result.append(replace(entry, sample=sample))
-        self._writer.flush()
+        """Append the images to the shard; those that were refused are not there."""
+        result = [self._appended(entry, files) for entry in entries]
+        self.state = tuple(self._writer.flush())
         return result
 
-    def close(self) -> None:
-        """Finish the last shard."""
-        self._writer.close()
+    def _appended(self, entry: Entry, files: Mapping[str, bytes]) -> Entry:
+        planned, image = entry.sample.planned, entry.sample.image
+        if image is None:
+            return entry
+        about = self._about.info(planned, image.size).to_dict()
+        key = f"{planned.index:08}"
+        place = self._writer.write(key, files[image.path], self._suffix, about, planned.prompt)
+        stored = replace(image, path=f"{SHARDS}/{place}")
+        return replace(entry, sample=replace(entry.sample, image=stored))
+
+    def close(self, *, finished: bool) -> None:
+        """Finish the last shard where the run is; else it is left for the next process."""
+        self._writer.close() if finished else self._writer.stop()

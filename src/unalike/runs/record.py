@@ -191,9 +191,7 @@ def command_line(
         words += ["--guidance-scale", pipeline.guidance_scale]
     for method in methods:
         words += ["--method", method.name]
-    plain = build_methods(
-        DrawSettings(model=settings.model, method=tuple(m.name for m in methods))
-    )
+    plain = build_methods(DrawSettings(model=settings.model, method=tuple(m.name for m in methods)))
     for method, default in zip(methods, plain, strict=True):
         usual = described(default)["options"]
         for name, value in described(method)["options"].items():

@@ -55,6 +55,7 @@ def run(
         resume=not settings.overwrite,
         keep_going=True,
         rows=_rows_record(settings, rows),
+        shard_size=settings.shard_size,
     )
     return draw(job, progress, told)
 

@@ -34,7 +34,9 @@ class RunSettings(DrawSettings):
     """
 
     source: Path = option(
-        MISSING, "Prompts: .txt .csv .tsv .jsonl .json .parquet, or - for standard input.", kind=Path
+        MISSING,
+        "Prompts: .txt .csv .tsv .jsonl .json .parquet, or - for standard input.",
+        kind=Path,
     )
     wildcards: Path | None = option(
         None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -18,8 +18,8 @@ from unalike.attach.run.report import ImageReport, Nearest
 from unalike.errors import RefusedError
 from unalike.guidance.method import Method
 from unalike.memory import Memory
-from unalike.runs.folder import image_path
 from unalike.runs.about import About
+from unalike.runs.folder import image_path
 from unalike.runs.imagefile import encode_image
 from unalike.runs.ledger import Entry
 from unalike.runs.pipeline import RunPipeline, StepDone
@@ -180,8 +180,8 @@ class Worker:
         drawn.entries.append(Entry(sample, features, unguided, latent))
 
     def _latent(self, place: int) -> Tensor | None:
-        kept = self.guided.shield is not None and self.guided.latents is not None
-        return self.guided.latents[place].clone() if kept else None
+        latents = self.guided.latents
+        return None if self.guided.shield is None or latents is None else latents[place].clone()
 
     def _stored(
         self, drawn: Drawn, planned: Planned, image: Image.Image, *, guided: bool = True
@@ -189,9 +189,7 @@ class Worker:
         """The image as bytes among the files of the batch."""
         path = image_path(planned.index, self.settings.format, guided=guided)
         info = self.about.info(planned, image.size, guided=guided)
-        data = encode_image(
-            image, info, format=self.settings.format, quality=self.settings.quality
-        )
+        data = encode_image(image, info, format=self.settings.format, quality=self.settings.quality)
         drawn.files[path] = data
         return StoredImage(path, hashlib.sha256(data).hexdigest(), image.size)
 
@@ -216,5 +214,3 @@ def _thumbnail(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80)
     return buffer.getvalue()
-
-

@@ -77,9 +77,7 @@ def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_encoded(v, tensors) for v in value]}
     if isinstance(value, Mapping):
-        return {
-            "dict": [[_encoded(k, tensors), _encoded(v, tensors)] for k, v in value.items()]
-        }
+        return {"dict": [[_encoded(k, tensors), _encoded(v, tensors)] for k, v in value.items()]}
     return {"plain": value}
 
 

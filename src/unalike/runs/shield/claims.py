@@ -154,7 +154,7 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
 
 
 def _planned_of(record: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Prompt and seed of a row; nothing where they come from a file, which the record only names."""
+    """Prompt and seed of a row; nothing where they come from a file that the record only names."""
     if record.get("rows"):
         return {}
     prompt, place = divmod(row["index"], record["num"])

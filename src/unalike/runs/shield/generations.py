@@ -12,8 +12,8 @@ from unalike.attach import guide
 from unalike.errors import OptionError, named
 from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
-from unalike.runs.progress import Progress
 from unalike.runs.plan import planned_images
+from unalike.runs.progress import Progress
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.encoders import Encoder
 from unalike.runs.shield.settings import GENERATIONS, BuildSettings
