@@ -9,14 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unalike.errors import shown
-from unalike.files import parse_json, require_regular
+from unalike.files import (
+    LARGEST_TEXT,
+    parse_json,
+    read_json,
+    read_text_bytes,
+    require_regular,
+    require_text,
+)
 
+STDIN = "-"
+"""The path that stands for standard input."""
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -33,6 +43,57 @@ class TableRow:
     number: int
     values: Mapping[str, Any] = field(default_factory=dict)
     fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a file, as its format has them.
+
+    Args:
+        rows: in order.
+        unit: what their numbers count: "line", "row" or "entry".
+        typed: whether the format has numbers; without, every value is text.
+        header: whether all rows have the same columns.
+    """
+
+    rows: Iterable[TableRow]
+    unit: str = "line"
+    typed: bool = True
+    header: bool = False
+
+
+def prompt_table(path: Path | str, stdin: BinaryIO | None = None) -> Table:
+    """The rows of a file of prompts; plain text has one column, `prompt`.
+
+    Args:
+        path: a .txt, .csv, .tsv, .jsonl, .json or .parquet; `-` for standard input: objects where
+            one of its lines is an object, so that a damaged line is no prompt, else plain text.
+        stdin: read in place of the process's own standard input.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for one of another kind, not of UTF-8 text, or without rows.
+    """
+    if str(path) == STDIN:
+        return _of_stream(stdin or sys.stdin.buffer)
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return Table(parquet_rows(path), unit="row", header=True)
+    if kind == ".json":
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise ValueError("it is no list")
+        entries = ({"prompt": v} if isinstance(v, str) else v for v in content)
+        return Table(json_rows(entries), unit="entry")
+    if kind in (".csv", ".tsv"):
+        delimiter = "," if kind == ".csv" else "\t"
+        return Table(csv_rows(read_text_bytes(path), delimiter), typed=False, header=True)
+    if kind == ".jsonl":
+        return Table(json_line_rows(read_text_bytes(path)))
+    if kind == ".txt":
+        return Table(_prompts(read_text_bytes(path)))
+    raise ValueError("it is of another kind")
 
 
 def text_lines(data: bytes) -> Iterator[tuple[int, str]]:
@@ -146,6 +207,28 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
                     yield TableRow(number, values)
     except pa.ArrowException as error:
         raise ValueError(_unreadable(error)) from error
+
+
+def _of_stream(stream: BinaryIO) -> Table:
+    data = stream.read(LARGEST_TEXT + 1)
+    if len(data) > LARGEST_TEXT:
+        raise ValueError(f"it has more than {LARGEST_TEXT:,} bytes")
+    require_text(data)
+    objects = any(_is_object(line.strip()) for _, line in text_lines(data))
+    return Table(json_line_rows(data) if objects else _prompts(data))
+
+
+def _is_object(line: str) -> bool:
+    if line[0] + line[-1] != "{}":
+        return False
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
+
+
+def _prompts(data: bytes) -> Iterator[TableRow]:
+    return (TableRow(number, {"prompt": line}) for number, line in text_lines(data))
 
 
 def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
