@@ -21,15 +21,6 @@ def test_rows_are_drawn_in_order_with_their_own_numbers_and_seeds():
     assert plan[2].arguments == {"height": 64}
 
 
-def test_images_that_are_asked_for_twice_are_named_with_their_lines():
-    rows = [row(1, "cat", n=4), row(3, "dog"), row(7, "cat", n=2, seed=3)]
-    with pytest.raises(
-        OptionError, match=r"1 images are asked for twice.*lines 1 and 7 \(seed 3\)"
-    ):
-        planned_rows(rows, 1, 0, 100)
-    planned_rows([*rows[:2], row(7, "cat", n=2, seed=4)], 1, 0, 100)
-
-
 def test_a_run_is_refused_when_it_has_too_many_images():
     with pytest.raises(OptionError, match=r"asks for 101 images; allowed: at most 100"):
         planned_rows([row(1, "cat", n=101)], 1, 0, 100)

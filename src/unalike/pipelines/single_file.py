@@ -103,8 +103,8 @@ def read_single_file(kind: Any, path: Path, config: Path | str, options: Mapping
         first = str(error.message).partition(". ")[0].partition("\n")[0]
         raise StoreError(
             named(
-                "the model file {!r} lacks weights: {}; give a folder in diffusers' layout that has "
-                "them: {model_config=FOLDER}",
+                "the model file {!r} lacks weights: {}; give a folder in diffusers' layout that "
+                "has them: {model_config=FOLDER}",
                 str(path),
                 first.rstrip("."),
             )

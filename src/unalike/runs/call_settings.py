@@ -105,7 +105,8 @@ class CallSettings:
             height, width = height or image.height, width or image.width
         self._require_multiples(pipe, {"height": height, "width": width})
         if image is not None and image.size != (width, height):
-            assert height and width
+            assert height
+            assert width
             image = image.resize((width, height), Image.Resampling.LANCZOS)
         sizes = {"height": height, "width": width}
         options |= {n: v for n, v in sizes.items() if v is not None and n in self.parameters}

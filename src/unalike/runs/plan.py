@@ -39,7 +39,7 @@ def planned_rows(rows: Sequence[PromptRow], num: int, seed: int, most: int) -> l
         most: how many images a run may have.
 
     Raises:
-        OptionError: where there are more, a seed is too large, or two rows ask for the same image.
+        OptionError: where there are more, or a seed is too large.
     """
     total = sum(num if row.n is None else row.n for row in rows)
     if total > most:
@@ -72,7 +72,6 @@ def planned_rows(rows: Sequence[PromptRow], num: int, seed: int, most: int) -> l
             )
             for i in range(count)
         ]
-    _require_different(plan, rows)
     return plan
 
 
@@ -125,19 +124,3 @@ def _text(planned: Planned) -> str:
 
 def _sorted(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in sorted(arguments)}
-
-
-def _require_different(plan: Sequence[Planned], rows: Sequence[PromptRow]) -> None:
-    seen: dict[str, Planned] = {}
-    twice: list[str] = []
-    for planned in plan:
-        other = seen.setdefault(_text(planned), planned)
-        if other is not planned:
-            lines = rows[other.prompt_index].line, rows[planned.prompt_index].line
-            twice.append(f"lines {lines[0]} and {lines[1]} (seed {planned.seed})")
-    if twice:
-        shown = ", ".join(twice[:5]) + (", …" if len(twice) > 5 else "")
-        raise OptionError(
-            f"{len(twice)} images are asked for twice, with the same prompt, seed and arguments: "
-            f"{shown}; give the rows other seeds, or one row a larger n"
-        )

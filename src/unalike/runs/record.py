@@ -16,6 +16,7 @@ import unalike
 from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
+from unalike.pipelines.sources import Source
 from unalike.runs.libraries import library_versions
 from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.plan import batches
@@ -59,7 +60,7 @@ def first_record(
         "command": command_line(command, settings, pipeline, methods),
         "finished": False,
         "model": {
-            "name": Path(settings.model).name if Path(settings.model).exists() else settings.model,
+            "name": Path(settings.model).name if _on_disk(pipeline.source) else settings.model,
             **pipeline.describe(),
         },
         "prompts": list(dict.fromkeys(planned.prompt for planned in plan)),
@@ -179,10 +180,9 @@ def command_line(
         command: the words before the options, such as "generate" and the prompts.
         settings, pipeline, methods: of the run.
     """
-    model = Path(settings.model)
     words: list[Any] = ["unalike", *command]
     words += ["--num", settings.num]
-    words += ["--model", model.resolve() if model.exists() else settings.model]
+    words += ["--model", _model_word(settings.model, pipeline.source)]
     words += _pipeline_words(settings, pipeline)
     words += ["--seed", settings.seed]
     words += ["--steps", pipeline.steps]
@@ -219,11 +219,11 @@ def command_line(
 def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[Any]:
     words: list[Any] = []
     if settings.model_config is not None:
-        config = Path(settings.model_config)
-        words += ["--model-config", config.resolve() if config.is_dir() else config]
+        config = pipeline.source.config if pipeline.source else None
+        words += ["--model-config", _model_word(settings.model_config, config)]
     words += ["--scheduler", settings.scheduler] if settings.scheduler else []
     for lora in pipeline.loras:
-        words += ["--lora", f"{lora.file.resolve()}:{lora.scale:g}"]
+        words += ["--lora", f"{lora.file.resolve()}:{lora.scale}"]
     if settings.negative_prompt is not None:
         words += [f"--negative-prompt={settings.negative_prompt}"]
     for name in ("height", "width"):
@@ -233,6 +233,15 @@ def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[A
         strength = pipeline.options.get("strength")
         words += ["--image-strength", strength] if strength is not None else []
     return words
+
+
+def _on_disk(source: Source | None) -> bool:
+    """Whether a model was given by its folder or file, and not by its name."""
+    return source is not None and source.row is None and isinstance(source.place, Path)
+
+
+def _model_word(name: str, source: Source | None) -> Path | str:
+    return Path(name).resolve() if _on_disk(source) else name
 
 
 def prompt_words(prompts: Sequence[str]) -> list[str]:

@@ -41,17 +41,14 @@ def image_to_image_class(host: Any) -> Any:
     Raises:
         UnsupportedError: where diffusers has none.
     """
-    from diffusers.pipelines.auto_pipeline import (
-        AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-        AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-    )
+    from diffusers.pipelines import auto_pipeline
 
-    if host in AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.values():
+    text_to_image: dict[str, Any] = dict(auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING)
+    from_image: dict[str, Any] = dict(auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
+    if host in from_image.values():
         return host
-    family = next(
-        (f for f, kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.items() if kind is host), None
-    )
-    found = AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.get(family)
+    families = [family for family, kind in text_to_image.items() if kind is host]
+    found = next((from_image[family] for family in families if family in from_image), None)
     if found is None:
         raise UnsupportedError(
             named(
