@@ -11,7 +11,7 @@
   let found = all, page = 0, waiting = 0;
 
   function matching() {
-    const words = (form.elements.words?.value ?? "").normalize("NFC").toLowerCase().split(/\s+/);
+    const words = (form.elements.filter?.value ?? "").normalize("NFC").toLowerCase().split(/\s+/);
     const kept = searched.map((prompt) => words.every((word) => prompt.includes(word)));
     return all.filter((image) => kept[data.prompt[image]]);
   }

@@ -92,21 +92,24 @@ def images_section(
 
 def _notes(samples: Sequence[Sample]) -> list[str]:
     notes = []
-    if any(s.unguided for s in samples):
+    if any(_url(s.image) is None for s in samples):
+        notes.append("The images are in shards, which a page cannot show.")
+    if any(s.unguided for s in samples) and all(s.change is None for s in samples):
         notes.append(
             "The images without guidance are of the seeds in their order, and the guided ones "
             "were chosen out of more seeds."
-            if all(s.change is None for s in samples)
-            else "Both images of a seed start from the same noise. Framed: pixels differ by "
-            f"more than {percent(PLAINLY_CHANGED)} of the full range (root mean square)."
+        )
+    elif any(s.unguided for s in samples):
+        notes.append(
+            "Both images of a seed start from the same noise. Changed: root mean square difference "
+            "of their pixels, as a share of the full range; framed above "
+            f"{percent(PLAINLY_CHANGED)}."
         )
     if any(s.report.nearest for s in samples):
         notes.append(
-            "Nearest: the Euclidean distance between final latents, to the closest image of the "
-            "batch and of the memory."
+            "Nearest: Euclidean distance between final latents, to the closest image of the batch "
+            "and of the memory."
         )
-    if any(_url(s.image) is None for s in samples):
-        notes.append("The images are in shards, which a page cannot show.")
     return notes
 
 
@@ -146,7 +149,7 @@ def _data(
 
 
 def _rounded(value: float | None) -> float | None:
-    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
 def _url(image: Any) -> str | None:
@@ -206,8 +209,8 @@ def _controls(data: Mapping[str, Sequence[Any]]) -> str:
     """What filters and sorts, and says what is shown; hidden until the script is there."""
     several, words = len(data["prompts"]) > 1, ""
     if several:
-        field = '<input type="search" name="words" autocomplete="off">'
-        words = f"<label>Prompts with the words {field}</label>\n"
+        field = '<input type="search" name="filter" autocomplete="off">'
+        words = f"<label>Filter by prompt {field}</label>\n"
     options = "".join(
         f'<option value="{value}">{escape(text)}</option>\n'
         for value, text in _ORDERS.items()

@@ -24,7 +24,7 @@ from unalike.runs.samples import Sample, by_prompt, returned
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.summary import diversity_sentence, protection_sentences
 
-_PROMPTS_NAMED, _LONGEST = 3, 60
+_PROMPTS_NAMED, _LONGEST = 3, 40
 
 
 def report_page(
@@ -69,16 +69,17 @@ def _short(prompt: str) -> str:
 def _lead(record: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
     images, planned = returned(samples), len(record["prompts"])
     prompts, methods = len(by_prompt(images)), ", ".join(m["name"] for m in record["methods"])
-    of = counted(planned, "prompt") if prompts == planned else f"{prompts} of {planned} prompts"
+    of = counted(planned, "prompt") if prompts == planned else f"{prompts:,} of {planned:,} prompts"
     text = (
         f"{counted(len(images), 'image')} of {of}, drawn with {record['model']['name']} in "
         f"{counted(record['steps'], 'step')}, guided by {methods or 'no method'}."
     )
     if not record["finished"]:
-        text += f" The run was stopped before all {record['images']['planned']} images were drawn."
+        planned = record["images"]["planned"]
+        text += f" The run was stopped before all {planned:,} images were drawn."
     refused = len(samples) - len(images)
     if refused:
-        text += f" {refused} more {'was' if refused == 1 else 'were'} drawn and refused, because "
+        text += f" {refused:,} more {'was' if refused == 1 else 'were'} drawn and refused, because "
         text += "of the protected set."
     return [paragraph(text), *(paragraph(f"{s}.") for s in protection_sentences(record))]
 
