@@ -92,10 +92,10 @@ def test_guidance_reaches_the_image(pipe):
 def test_image_does_not_depend_on_the_batch_when_it_is_guided_away_from_a_memory(pipe, tmp_path):
     first = unalike.Memory()
     drawn(unalike.guide(pipe, memory=first), [3, 3, 8, 8])
-    first.save(tmp_path / "memory")
 
     def guided(labels: list[int], seed: int) -> Tensor:
-        memory = unalike.Memory.open(tmp_path / "memory")  # a call adds its own images
+        first.save(tmp_path / "memory")  # a call adds its own images
+        memory = unalike.Memory.open(tmp_path / "memory")
         return drawn(
             unalike.guide(pipe, unalike.SPARKE(strength=0.1, batch=False), memory=memory),
             labels,

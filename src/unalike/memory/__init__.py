@@ -1,5 +1,6 @@
-"""A bounded bank of earlier generations, and its file."""
+"""A bounded bank of earlier generations, in RAM or in a file."""
 
 from unalike.memory.memory import Memory
+from unalike.memory.view import View
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "View"]

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from unalike.errors import NumericsError, OptionError, shown
-from unalike.guidance.protocols import References
-from unalike.memory import file
-from unalike.memory.bank import DTYPES, Bank
-from unalike.options import plain_number
-from unalike.tensors import real_numbers
-
-_LOCK = threading.RLock()  # guided calls in several threads may share a memory
+from unalike.errors import OptionError, StoreError
+from unalike.memory import creation, forks
+from unalike.memory.banks import Banks
+from unalike.memory.labels import Label, Mark, matching, require_thumbnail
+from unalike.memory.place import Found, absolute, identity, look, require_local
+from unalike.memory.samples import checked_batch, labelled, require_capacity, require_dtype
+from unalike.memory.store import Store, write_over
+from unalike.memory.view import View
 
 
 class Memory:
     """The final latents of earlier generations and the embeddings of their prompts, by space.
 
     Holds at most `capacity` samples over all spaces together; when more come, the oldest go first,
-    whatever their space. Adding a batch costs O(B d) on average: rows are appended to a buffer that
-    doubles when it is full, and evicted by moving its beginning.
+    whatever their space. A sample is there once: one whose item is held is not stored again.
+
+    `Memory()` lives in RAM. `Memory.open` has a file: what is added is on the disk when `add`
+    returns, and several processes may use the file at once. Methods of one memory may be called
+    from several threads.
 
     Args:
         capacity: the most samples it holds.
@@ -35,6 +40,8 @@ class Memory:
 
     Raises:
         OptionError: for a capacity below 1 or another dtype.
+
+    Cost: adding a batch of B samples of d numbers takes O(B d) on average, whatever it holds.
 
     Example:
         >>> memory = Memory(capacity=3)
@@ -47,27 +54,152 @@ class Memory:
     """
 
     def __init__(self, capacity: int = 10_000, dtype: str = "float32") -> None:
-        _require_capacity(capacity)
-        if dtype not in DTYPES:
-            raise OptionError(
-                f"dtype is {dtype!r}; allowed: 'float32' or 'float16', as in "
-                "Memory(dtype='float32')"
-            )
-        self.capacity = capacity
-        self.dtype = dtype
-        self._banks: dict[str, Bank] = {}
-        self._added = 0
+        require_capacity(capacity)
+        require_dtype(dtype)
+        self._begin(Banks(capacity, dtype), None)
+
+    def _begin(self, banks: Banks, store: Store | None) -> None:
+        self.lock = threading.RLock()
+        self._banks = banks
+        self._store = store
+        self._marks = threading.local()
+        if store is not None:
+            forks.guard(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        capacity: int | None = None,
+        dtype: str | None = None,
+    ) -> Self:
+        """Open the memory in a file, to go on with it.
+
+        Args:
+            path: of a file on a local disk. A memory of an earlier release (safetensors) is read
+                too; what is first added turns it into a database and keeps the old file beside it
+                as `PATH.safetensors-backup`.
+            create: whether to begin a memory where there is no file; it is readable and writable
+                for its owner alone.
+            capacity, dtype: as of `Memory`, for a memory that is begun; None for the defaults, and
+                for those of the file where there is one.
+
+        Raises:
+            StoreError: where there is no file and `create` is not set, for one that is damaged or
+                no memory, and for a place where a memory cannot be: a symbolic link, a folder, a
+                network file system.
+            OptionError: for a capacity or dtype that is not allowed or not that of the file.
+
+        Cost: one pass over the file, which compares all checksums.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> with Memory.open(f"{folder.name}/cats.memory", create=True) as memory:
+            ...     memory.add("model/2", torch.eye(2), texts=["cat", "dog"])
+            >>> with Memory.open(f"{folder.name}/cats.memory") as memory:
+            ...     memory.texts("model/2")
+            ['cat', 'dog']
+            >>> folder.cleanup()
+        """
+        for value, require in ((capacity, require_capacity), (dtype, require_dtype)):
+            if value is not None:
+                require(value)
+        place = absolute(path)
+        require_local(place)
+        found = look(place)
+        if found is Found.NOTHING:
+            if not create:
+                raise StoreError(
+                    f"there is no memory at {str(place)!r}; check the path, or begin one with "
+                    "Memory.open(path, create=True)"
+                )
+            creation.create(place, capacity or 10_000, dtype or "float32")
+            found = look(place)
+        store = Store(place, found)
+        memory = cls.__new__(cls)
+        memory._begin(store.banks, store)
+        memory._require_same(capacity, dtype)
+        return memory
+
+    def _require_same(self, capacity: int | None, dtype: str | None) -> None:
+        for name, value in (("capacity", capacity), ("dtype", dtype)):
+            kept = getattr(self, name)
+            if value is not None and value != kept:
+                how = ", or change it with memory.resize" if name == "capacity" else ""
+                self.close()
+                raise OptionError(
+                    f"{name} is {value!r} and that of the memory {str(self.path)!r} is {kept!r}; "
+                    f"leave it out to keep that{how}"
+                )
+
+    @property
+    def capacity(self) -> int:
+        """The most samples it holds."""
+        return self._banks.capacity
+
+    @property
+    def dtype(self) -> str:
+        """The precision of what it holds: "float32" or "float16"."""
+        return self._banks.dtype
+
+    @property
+    def path(self) -> Path | None:
+        """Its file, from the root; None in RAM."""
+        return None if self._store is None else self._store.path
 
     def __len__(self) -> int:
-        return sum(len(bank) for bank in self._banks.values())
+        return len(self._banks)
 
     def __repr__(self) -> str:
-        spaces = ", ".join(self._banks) or "none"
+        spaces = ", ".join(self._banks.spaces) or "none"
         return f"Memory({len(self)} of {self.capacity} samples, {self.dtype}, spaces: {spaces})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, where there is one; what was read stays, and nothing can be added."""
+        with self.lock:
+            if self._store is not None:
+                self._store.close()
+
+    def disconnect(self) -> None:
+        """Close the file until it is next used; forking does it by itself."""
+        with self.lock:
+            if self._store is not None:
+                self._store.disconnect()
+
+    def refresh(self) -> None:
+        """Take in what other processes added to the file and removed from it.
+
+        `guide`d calls and `choose` do it once, when they begin, and `add` does it before it adds;
+        nothing else does, so that what a call compares with stays the same until its end. In RAM
+        nothing happens.
+
+        Raises:
+            StoreError: when the file cannot be read, or is not where it was.
+
+        Cost: some microseconds where there is nothing new; after a removal, reading all.
+        """
+        with self.lock:
+            if self._store is not None:
+                self._store.refresh()
 
     def spaces(self) -> dict[str, int]:
         """Number of samples by space."""
-        return {space: len(bank) for space, bank in self._banks.items()}
+        with self.lock:
+            return {space: len(bank) for space, bank in self._banks.spaces.items()}
 
     def add(
         self,
@@ -75,10 +207,15 @@ class Memory:
         latents: Tensor,
         *,
         prompts: Tensor | None = None,
-        texts: list[str] | None = None,
+        texts: Sequence[str | None] | None = None,
         seeds: Sequence[int | None] | None = None,
+        items: Sequence[str] | None = None,
+        places: Sequence[int] | None = None,
     ) -> None:
         """Append a batch; all of it or, where something is wrong, nothing.
+
+        A sample whose item is held, or comes twice in the batch, is left out. With a file the
+        batch is on the disk, in one transaction, when this returns.
 
         Args:
             space: names the latent space and that of the prompt embeddings.
@@ -87,171 +224,194 @@ class Memory:
                 space.
             texts: the prompts themselves, for people to read.
             seeds: the seeds they can be made from again; None for one that has none.
+            items: a name for each sample; None for those of `marked`, and where there are none
+                for a hash of space, text, seed and latent.
+            places: which of the items of `marked` these are; None for the first B. Without
+                `marked` they mean nothing.
 
         Raises:
             OptionError: when the sizes do not fit each other or what the space holds already.
             NumericsError: for NaN and infinity, and latents too large or too small for float16.
+            StoreError: when the file cannot be written: it may only be read, its disk is full, or
+                another process has been writing to it for a minute.
         """
-        with _LOCK:
-            self._add(space, latents, prompts, texts, seeds)
+        batch, known = checked_batch(space, latents, prompts, texts, seeds, dtype=self.dtype)
+        mark: Mark | None = getattr(self._marks, "mark", None)
+        batch = labelled(batch, known, items, places, mark)
+        with self.lock:
+            if not len(batch):
+                self._banks.fresh(batch)  # which refuses what does not fit
+            elif self._store is None:
+                self._banks.append(self._banks.fresh(batch))
+            else:
+                self._store.add(batch)
 
-    def _add(
-        self,
-        space: str,
-        latents: Tensor,
-        prompts: Tensor | None,
-        texts: list[str] | None,
-        seeds: Sequence[int | None] | None,
-    ) -> None:
-        rows = _storable("latents", latents, self.dtype)
-        embeddings = None if prompts is None else _storable("prompts", prompts, self.dtype)
-        for name, values in (("prompts", prompts), ("texts", texts), ("seeds", seeds)):
-            if values is not None and not hasattr(values, "__len__"):
-                raise OptionError(f"{name} is {shown(values)}; give one for each latent, or None")
-            if values is not None and len(values) != len(rows):
-                raise OptionError(
-                    f"{name} has {len(values)} entries for {len(rows)} latents; give one for each, "
-                    "or None"
-                )
-        seeds = None if seeds is None else _checked_seeds(seeds)
-        if texts is not None and not all(t is None or isinstance(t, str) for t in texts):
-            raise OptionError("texts has something else than text; give a list of prompts, or None")
-        bank = self._banks.get(space)
-        if bank is not None:
-            bank.require(
-                space, tuple(latents.shape[1:]), None if embeddings is None else embeddings.shape[1]
-            )
-        if len(rows) == 0:
-            return
-        if bank is None:
-            bank = self._banks[space] = Bank(tuple(latents.shape[1:]))
-        order = torch.arange(self._added, self._added + len(rows))
-        bank.append(
-            {"latents": rows, "order": order}
-            | ({} if embeddings is None else {"prompts": embeddings}),
-            texts,
-            seeds,
-        )
-        self._added += len(rows)
-        self._evict()
+    @contextmanager
+    def marked(self, run: str, items: Sequence[str]) -> Iterator[None]:
+        """Name the samples that this thread adds meanwhile, and the run that makes them.
 
-    def view(self, space: str) -> References | None:
+        Args:
+            run: names the run; `items` and `remove` find its samples by it.
+            items: the names of all images of a call, in order; `add` takes those of the images
+                that are kept.
+
+        Raises:
+            OptionError: for a run or an item that is no text.
+
+        Example:
+            >>> memory = Memory()
+            >>> with memory.marked("monday", ["first", "second"]):
+            ...     memory.add("model/2", torch.ones(1, 2), places=[1])
+            >>> memory.items("monday")
+            ['second']
+        """
+        before = getattr(self._marks, "mark", None)
+        self._marks.mark = Mark.checked(run, items)
+        try:
+            yield
+        finally:
+            self._marks.mark = before
+
+    def view(self, space: str, device: torch.device | str | None = None) -> View | None:
         """The samples of a space, oldest first, in float32; None where it has none.
 
         With float32 storage nothing is copied, and later additions do not change what was handed
-        out.
+        out. On another device than the CPU a copy is kept between calls, and only samples that are
+        new are copied to it.
+
+        Args:
+            space: as of `add`.
+            device: where the samples are to be; None for the CPU.
         """
-        with _LOCK:
-            bank = self._banks.get(space)
+        with self.lock:
+            bank = self._banks.spaces.get(space)
             if bank is None:
                 return None
-            latents, prompts = bank.rows("latents"), bank.rows("prompts")
-        return References(latents.float(), None if prompts.shape[1] == 0 else prompts.float())
+            place = torch.device("cpu" if device is None else device)
+            if place.type == "cpu":
+                columns = {name: bank.rows(name) for name in ("latents", "prompts")}
+            else:
+                columns = bank.mirrored(place)
+            latents, prompts, numbers = *columns.values(), bank.rows("numbers")
+        embeddings = prompts.float() if prompts.shape[1] else None
+        return View(latents.float(), embeddings, numbers=numbers)
 
     def texts(self, space: str) -> list[str | None]:
         """The prompts of a space's samples, oldest first, in the order of `view`."""
-        bank = self._banks.get(space)
-        return [] if bank is None else bank.texts[bank.start :]
+        return [label.text for label in self._labels(space)]
 
     def seeds(self, space: str) -> list[int | None]:
         """The seeds of a space's samples, oldest first, in the order of `view`."""
-        bank = self._banks.get(space)
-        return [] if bank is None else bank.seeds[bank.start :]
+        return [label.seed for label in self._labels(space)]
 
     def numbers(self, space: str) -> list[int]:
         """The numbers of a space's samples, in the order of `view`.
 
-        A sample's number counts the samples that were added before it, and never changes.
+        A sample's number is higher than that of all that were added before it, and never changes.
         """
-        bank = self._banks.get(space)
-        return [] if bank is None else bank.rows("order").tolist()
+        with self.lock:
+            bank = self._banks.spaces.get(space)
+            return [] if bank is None else bank.rows("numbers").tolist()
+
+    def items(self, run: str) -> list[str]:
+        """The items of the samples that a run added, over all spaces, oldest first."""
+        with self.lock:
+            return [label.item for label in self._banks.labels() if label.run == run]
+
+    def remove(
+        self,
+        *,
+        items: Collection[str] | None = None,
+        texts: Collection[str] | None = None,
+        seeds: Collection[int] | None = None,
+        run: str | None = None,
+    ) -> int:
+        """Remove the samples that fit all that is given, and return how many.
+
+        From a file they are gone when this returns, and samples that they had pushed out of the
+        memory are back, as far as the file still has them (1,024, or a tenth of the capacity).
+
+        Args:
+            items: remove samples with one of these items.
+            texts: with one of these prompts, exactly.
+            seeds: with one of these seeds.
+            run: of this run.
+
+        Raises:
+            OptionError: where nothing is given.
+            StoreError: when the file cannot be written.
+
+        Cost: one pass over the labels; with a file that has pushed out samples, reading all.
+
+        Example:
+            >>> memory = Memory()
+            >>> memory.add("model/2", torch.eye(2), texts=["cat", "dog"], seeds=[1, 2])
+            >>> memory.remove(texts=["cat"]), memory.texts("model/2")
+            (1, ['dog'])
+        """
+        matches = matching(items=items, texts=texts, seeds=seeds, run=run)
+        with self.lock:
+            if self._store is None:
+                return self._banks.remove(matches)
+            return self._store.remove(matches)
+
+    def add_thumbnails(self, images: Mapping[str, bytes]) -> int:
+        """Keep small images of samples in the file, for people to look at; `unalike memory export
+        --thumbnails` shows them.
+
+        Args:
+            images: a WebP image of at most 65,536 bytes by the item of the sample.
+
+        Returns:
+            For how many samples; items that the file has not are left out.
+
+        Raises:
+            OptionError: for something else than such images.
+            StoreError: for a memory in RAM, and when the file cannot be written.
+        """
+        for item, image in images.items():
+            require_thumbnail(item, image)
+        with self.lock:
+            if self._store is None:
+                raise StoreError(
+                    "this memory lives in RAM, and thumbnails are kept in a file; begin it with "
+                    "Memory.open(path, create=True)"
+                )
+            return self._store.add_thumbnails(images)
 
     def resize(self, capacity: int) -> None:
         """Set the capacity; the oldest samples that are too many go at once.
 
         Raises:
             OptionError: for a capacity below 1.
-        """
-        _require_capacity(capacity)
-        self.capacity = capacity
-        self._evict()
-
-    def _evict(self) -> None:
-        excess = len(self) - self.capacity
-        if excess <= 0:
-            return
-        ages = torch.cat([bank.rows("order") for bank in self._banks.values()])
-        oldest_kept = ages.sort().values[excess]
-        for space, bank in list(self._banks.items()):
-            bank.drop(int((bank.rows("order") < oldest_kept).sum()))
-            if len(bank) == 0:
-                del self._banks[space]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, replacing an earlier one in one go or not at all.
-
-        Raises:
             StoreError: when the file cannot be written.
         """
-        file.write(Path(path), self.capacity, self.dtype, self._banks)
+        require_capacity(capacity)
+        with self.lock:
+            if self._store is not None:
+                self._store.resize(capacity)
+            else:
+                self._banks.capacity = capacity
+                self._banks.evict()
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open the memory that `save` wrote to `path`.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a whole copy to another file, in place of the memory that is there or not at all.
+
+        A memory with a file needs no saving, and to save it there does nothing. Processes that
+        have the other file open go on with the copy.
 
         Raises:
-            StoreError: when there is no such file, it is damaged, or it is something else than a
-                memory.
+            StoreError: when the file cannot be written, or is there and no memory.
         """
-        capacity, dtype, banks = file.read(Path(path))
-        memory = cls(capacity, dtype)
-        memory._banks = banks
-        memory._added = 1 + max(
-            (int(bank.rows("order").max()) for bank in banks.values()), default=-1
-        )
-        return memory
+        place = absolute(path)
+        require_local(place)
+        with self.lock:
+            if self._store is None:
+                write_over(place, self._banks)
+            elif identity(place) is None or identity(place) != identity(self._store.path):
+                self._store.copy_to(place)
 
-
-def _require_capacity(capacity: Any) -> None:
-    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
-        raise OptionError(
-            f"capacity is {capacity!r}; allowed: a whole number at least 1, as in "
-            "Memory(capacity=10_000)"
-        )
-
-
-def _checked_seeds(seeds: Sequence[int | None]) -> list[int | None]:
-    """Seeds as whole numbers of Python, which a file can hold."""
-    numbers = [None if seed is None else plain_number(seed) for seed in seeds]
-    for seed, number in zip(seeds, numbers, strict=True):
-        if seed is not None and not isinstance(number, int):
-            raise OptionError(
-                f"seeds has {shown(seed)}; allowed: whole numbers and None, as in seeds=[1, 2]"
-            )
-    return cast("list[int | None]", numbers)
-
-
-def _storable(name: str, values: Tensor, dtype: str) -> Tensor:
-    numbers = real_numbers(name, values)
-    if not isinstance(values, Tensor) or values.ndim < 2:
-        got = (
-            f"{values.dtype} of shape {tuple(values.shape)}"
-            if isinstance(values, Tensor)
-            else f"a {type(values).__name__}"
-        )
-        raise OptionError(
-            f"{name} is {got}; allowed: a tensor with one row for each sample, as in add(space, "
-            "latents)"
-        )
-    rows = numbers.flatten(1).to(device="cpu", dtype=DTYPES[dtype])
-    if not torch.isfinite(rows).all():
-        raise NumericsError(
-            f"{name} has NaN or infinite values in {dtype}; nothing was added. "
-            "Memory(dtype='float32') holds larger numbers"
-        )
-    if ((rows == 0).all(dim=1) & numbers.cpu().flatten(1).any(dim=1)).any():
-        raise NumericsError(
-            f"{name} has rows too small for {dtype}, which would become 0; nothing was added. "
-            "Memory(dtype='float32') holds smaller numbers, and larger latents fit as they are"
-        )
-    return rows
+    def _labels(self, space: str) -> list[Label]:
+        with self.lock:
+            bank = self._banks.spaces.get(space)
+            return [] if bank is None else bank.living_labels()

@@ -116,7 +116,7 @@ def test_embeddings_are_made_anew_when_memory_or_embedding_is_another(sd: Any):
     ):
         view = memory.view("s")
         assert view is not None
-        assert torch.equal(kept.rows(memory, "s", embed, make), view.latents)
+        assert torch.equal(kept.rows(memory, "s", view, embed, make), view.latents)
     assert made == [2, 2, 2, 2]
 
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unalike.attach.diffusers.decoding import Decoder
 from unalike.errors import NumericsError, OptionError
-from unalike.memory import Memory
+from unalike.memory import Memory, View
 
 _BATCH = 8
 
@@ -29,16 +29,18 @@ class Remembered:
         self._rows: dict[int, Tensor] = {}
 
     def rows(
-        self, memory: Memory, space: str, embed: Any, make: Callable[[Tensor], Tensor]
+        self, memory: Memory, space: str, view: View, embed: Any, make: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """The embeddings (n, e) of all samples of a space, oldest first, on the CPU; `make` embeds
+        """The embeddings (n, e) of the samples of a view, oldest first, on the CPU; `make` embeds
         some latents (k, d).
+
+        Args:
+            memory, space: those of the view; embeddings of others are forgotten.
+            view: the samples as they were when the call began.
         """
         if self._of is None or self._of[0] is not memory or self._of[1:] != (space, embed):
             self._of, self._rows = (memory, space, embed), {}
-        view, numbers = memory.view(space), memory.numbers(space)
-        if view is None:
-            return torch.zeros(0, 0)
+        numbers = view.numbers.tolist()
         self._rows = {number: self._rows[number] for number in numbers if number in self._rows}
         missing = [i for i, number in enumerate(numbers) if number not in self._rows]
         for begin in range(0, len(missing), _BATCH):
@@ -65,13 +67,18 @@ class PipelineImages:
     def __init__(self, decoder: Decoder, kept: Remembered) -> None:
         self._decoder = decoder
         self._kept = kept
-        self._memory: tuple[Memory, str, Sequence[int], torch.device] | None = None
+        self._memory: tuple[Memory, str, View | None, Sequence[int], torch.device] | None = None
 
     def remember(
-        self, memory: Memory, space: str, shape: Sequence[int], device: torch.device
+        self,
+        memory: Memory,
+        space: str,
+        view: View | None,
+        shape: Sequence[int],
+        device: torch.device,
     ) -> None:
-        """Names the samples that `remembered` embeds: those of a space, latents of this shape."""
-        self._memory = memory, space, shape, device
+        """Names the samples that `remembered` embeds: those of a view, latents of this shape."""
+        self._memory = memory, space, view, shape, device
 
     def open(self) -> AbstractContextManager[None]:
         """The autoencoder as it is needed here; gradients have to be taken before this ends."""
@@ -97,12 +104,13 @@ class PipelineImages:
         """The embeddings (n, e) of the memory's samples, oldest first, on the device of the
         latents.
         """
-        if self._memory is None:
+        if self._memory is None or self._memory[2] is None:
             return torch.zeros(0, 0)
-        memory, space, shape, device = self._memory
+        memory, space, view, shape, device = self._memory
         rows = self._kept.rows(
             memory,
             space,
+            view,
             embed,
             lambda latents: self._made(latents.view(-1, *shape).to(device), embed),
         )

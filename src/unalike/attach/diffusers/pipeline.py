@@ -247,6 +247,8 @@ class GuidedPipeline:
             UnalikeError: for any other fault of the guidance; the pipeline's own errors come
                 through as they are.
         """
+        if self.memory is not None:
+            self.memory.refresh()
         self._require_fitting_stores()
         kwargs = completed(self.pipe, args, kwargs)
         named = Host(self.pipe).named(args, kwargs)

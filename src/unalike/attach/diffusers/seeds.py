@@ -123,6 +123,7 @@ def choose(
     require_fitting_shield(pipe, shield, embed, models)
     guards = guards_of(pipe, shield, embed, arguments)
     if memory is not None:
+        memory.refresh()
         require_same_models(memory, models)
     parts: list[Evaluated] = []
     inside: list[Tensor] = []

@@ -106,7 +106,12 @@ class GuidedFunction:
             )
 
     def begin(self) -> Self:
-        """Begins a run, and forgets one that was begun and not finished."""
+        """Begins a run, and forgets one that was begun and not finished.
+
+        A memory takes in what other processes added to its file.
+        """
+        if self.memory is not None:
+            self.memory.refresh()
         self._session = Session(
             self.methods,
             models=self._models,

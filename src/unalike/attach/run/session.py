@@ -28,10 +28,9 @@ from unalike.errors import (
 from unalike.guidance.context import Layer
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
-from unalike.guidance.protocols import References
 from unalike.guidance.run import Call, Prepared, Run, UpcomingCall
 from unalike.guidance.spell import SPELL
-from unalike.memory import Memory
+from unalike.memory import Memory, View
 
 if TYPE_CHECKING:
     from unalike.attach.diffusers.images import (
@@ -320,7 +319,7 @@ class Session:
 
         Args:
             latents: the final latents (B, …) of all images of the call.
-            kept: the numbers of those to add.
+            kept: the numbers of those to add, by which a mark of the memory names them.
             seeds: of all images, None for those that no seed makes again.
         """
         conditions = self._begun()[1]
@@ -333,6 +332,7 @@ class Session:
             prompts=None if embeddings is None else embeddings[list(kept)],
             texts=None if texts is None else [texts[i] for i in kept],
             seeds=[seeds[i] for i in kept],
+            places=kept,
         )
 
     def _begun(self) -> tuple[Run, Conditions]:
@@ -406,12 +406,12 @@ class Session:
         self.space = memory_space(
             space, self._models.prompts, None if run.prompts is None else run.prompts.shape[1]
         )
-        run.memory = self._references(device)
+        earlier = run.memory = self._references(device)
         guard = steering(self._guards)
         run.shield = None if guard is None else guard.regions(space, device)
         run.images = self._images
         if self._images is not None and self._memory is not None:
-            self._images.remember(self._memory, self.space, call.x_t.shape[1:], device)
+            self._images.remember(self._memory, self.space, earlier, call.x_t.shape[1:], device)
 
     def _covered(self, run: Run, images: int) -> list[list[float] | None]:
         """Measure the share of each image that each method's region covers; None for none."""
@@ -424,16 +424,11 @@ class Session:
             for mask in masks
         ]
 
-    def _references(self, device: torch.device) -> References | None:
+    def _references(self, device: torch.device) -> View | None:
         if self._memory is None:
             return None
         require_same_models(self._memory, self._models)
-        view = self._memory.view(self.space)
-        if view is None:
-            return None
-        return References(
-            view.latents.to(device), None if view.prompts is None else view.prompts.to(device)
-        )
+        return self._memory.view(self.space, device)
 
 
 def _repeated(rows: Tensor, count: int) -> Tensor:

@@ -100,14 +100,15 @@ def test_memory_goes_on_as_before_when_saved_and_opened(
 
 def test_view_is_not_copied_and_stays_when_more_is_added() -> None:
     memory = Memory(4)
-    memory.add("s/2", torch.ones(3, 2))
+    memory.add("s/2", torch.arange(6.0).view(3, 2))
     first, second = memory.view("s/2"), memory.view("s/2")
     assert first is not None
     assert second is not None
     assert first.latents.data_ptr() == second.latents.data_ptr()
     for value in range(2, 9):
-        memory.add("s/2", torch.full((2, 2), float(value)))
-    assert torch.equal(first.latents, torch.ones(3, 2))
+        memory.add("s/2", torch.tensor([[value, 0.0], [0.0, value]]))
+    assert torch.equal(first.latents, torch.arange(6.0).view(3, 2))
+    assert len(memory) == 4
 
 
 def test_shape_is_flattened_and_prompts_are_none_when_not_given() -> None:
