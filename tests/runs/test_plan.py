@@ -1,8 +1,8 @@
 import pytest
-from unalike.runs.rows import PromptRow
 
 from unalike.errors import OptionError
 from unalike.runs.plan import batches, planned_images, planned_rows, with_items
+from unalike.runs.rows import PromptRow
 
 
 def row(line, prompt, **given):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.runs.parameters import ImageInfo
+from unalike.runs.record import model_name
 from unalike.runs.samples import Planned
 from unalike.runs.settings import AUTO, DrawSettings
 
@@ -30,7 +31,6 @@ class About:
     @classmethod
     def of(cls, settings: DrawSettings, pipeline: RunPipeline, methods: Sequence[Method]) -> Self:
         """What the images of these settings have in common."""
-        model = Path(settings.model)
         return cls(
             ImageInfo(
                 prompt="",
@@ -41,7 +41,7 @@ class About:
                 scheduler=pipeline.describe()["scheduler"],
                 width=0,
                 height=0,
-                model=model.name if model.exists() else settings.model,
+                model=model_name(settings.model, pipeline.source),
                 model_hash=pipeline.fingerprint(),
                 methods=tuple(described(method) for method in methods),
                 settings=_further(settings),

@@ -28,7 +28,7 @@ from unalike.runs.settings import AGAIN, SUFFIXES, DrawSettings
 from unalike.runs.stopping import Stop, stop_on_signals
 from unalike.runs.summary import certified_of
 from unalike.runs.watching import Told, Watch
-from unalike.runs.worker import Worker
+from unalike.runs.worker import Worker, remembered_as
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ class _Run:
         if memory is None or memory.path is None:
             memory = Memory.open(place, create=True)
         with memory:
-            left = set(memory.items(self.ledger.run)) - done
+            known = {remembered_as(self.ledger.run, item) for item in done}
+            left = set(memory.items(self.ledger.run)) - known
             if left:  # of a batch that was not committed
                 memory.remove(items=left)
             twice = 2 if self.job.settings.compare else 1

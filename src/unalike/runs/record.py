@@ -60,7 +60,7 @@ def first_record(
         "command": command_line(command, settings, pipeline, methods),
         "finished": False,
         "model": {
-            "name": Path(settings.model).name if _on_disk(pipeline.source) else settings.model,
+            "name": model_name(settings.model, pipeline.source),
             **pipeline.describe(),
         },
         "prompts": list(dict.fromkeys(planned.prompt for planned in plan)),
@@ -238,6 +238,11 @@ def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[A
 def _on_disk(source: Source | None) -> bool:
     """Whether a model was given by its folder or file, and not by its name."""
     return source is not None and source.row is None and isinstance(source.place, Path)
+
+
+def model_name(name: str, source: Source | None) -> str:
+    """The name of a model as records have it: of a folder or a file the last part of its path."""
+    return Path(name).name if _on_disk(source) else name
 
 
 def _model_word(name: str, source: Source | None) -> Path | str:

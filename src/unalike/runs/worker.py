@@ -130,7 +130,7 @@ class Worker:
         memory = self.guided.memory
         if any(planned.group is not None for planned in batch):
             self.guided.groups = _groups(batch)
-        items = [planned.item for planned in batch]
+        items = [remembered_as(self.run, planned.item) for planned in batch]
         with memory.marked(self.run, items) if memory is not None else nullcontext():
             images = self.pipeline.draw(self._with_refused, batch, step_done)
         report = self.guided.report
@@ -174,7 +174,8 @@ class Worker:
             difference = None if plain is None or chosen else change(image, plain)
             latent = self._latent(place)
             if self.settings.memory:
-                drawn.thumbnails[planned.item] = _thumbnail(image)
+                name = remembered_as(self.run, planned.item)
+                drawn.thumbnails[name] = _thumbnail(image)
         sample = Sample(planned, stored, _in_run(report, batch), twin, difference)
         unguided = None if plain is None else pixel_features(plain)
         drawn.entries.append(Entry(sample, features, unguided, latent))
@@ -192,6 +193,13 @@ class Worker:
         data = encode_image(image, info, format=self.settings.format, quality=self.settings.quality)
         drawn.files[path] = data
         return StoredImage(path, hashlib.sha256(data).hexdigest(), image.size)
+
+
+def remembered_as(run: str, item: str) -> str:
+    """The name of an image in the memory. Another run may draw the same item beside other images,
+    which is another image.
+    """
+    return f"{run}-{item}"
 
 
 def _groups(batch: Sequence[Planned]) -> list[int]:
