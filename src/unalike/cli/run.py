@@ -27,6 +27,12 @@ def run(
     source: Annotated[Path, _flag("source", argument=True, metavar="PROMPTS")],
     wildcards: Annotated[Path | None, _flag("wildcards", metavar="DIR")] = None,
     shard_size: Annotated[int | None, _flag("shard_size", metavar="BYTES")] = None,
+    devices: Annotated[str | None, _flag("devices", metavar="DEVICE,DEVICE")] = None,
+    ray: Annotated[str | None, _flag("ray", metavar="ADDRESS")] = None,
+    ray_workers: Annotated[int | None, _flag("ray_workers")] = None,
+    ray_gpus: Annotated[float | None, _flag("ray_gpus")] = None,
+    shard: Annotated[str | None, _flag("shard", metavar="I/K")] = None,
+    merge: Annotated[bool, _flag("merge", "--merge")] = False,
     *,
     drawing: dict[str, Any],
     as_json: Annotated[
@@ -43,7 +49,18 @@ def run(
     drawn twice. Images that fail are tried again at the end and by the next call; while there are
     some, the exit code is 1.
     """
-    settings = RunSettings(source=source, wildcards=wildcards, shard_size=shard_size, **drawing)
+    settings = RunSettings(
+        source=source,
+        wildcards=wildcards,
+        shard_size=shard_size,
+        devices=devices or (),
+        ray=ray,
+        ray_workers=ray_workers,
+        ray_gpus=ray_gpus,
+        shard=shard,
+        merge=merge,
+        **drawing,
+    )
     with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.run import run as draw

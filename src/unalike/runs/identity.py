@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,19 @@ def image_settings(worker: Worker) -> dict[str, Any]:
     }
 
 
-def run_settings(worker: Worker, plan: Sequence[Planned]) -> dict[str, Any]:
-    """All that a run depends on, by the names of its settings."""
-    settings: DrawSettings = worker.settings
+def run_settings(
+    settings: DrawSettings, images: Mapping[str, Any], plan: Sequence[Planned]
+) -> dict[str, Any]:
+    """All that a run depends on, by the names of its settings.
+
+    Args:
+        settings: of the run.
+        images: the `image_settings` of its workers.
+        plan: all images, with their items.
+    """
     texts = "\n".join(planned.item for planned in plan)
     return {
-        **image_settings(worker),
+        **images,
         "memory": settings.memory.name if settings.memory else None,
         "compare": settings.compare,
         "format": settings.format,
@@ -54,14 +61,14 @@ def run_settings(worker: Worker, plan: Sequence[Planned]) -> dict[str, Any]:
     }
 
 
+def identity(images: Mapping[str, Any]) -> str:
+    """A text that is the same for the same `image_settings`."""
+    text = json.dumps(dict(images), ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _digest(file: Path | None) -> str | None:
     if file is None:
         return None
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def identity(worker: Worker) -> str:
-    """A text that is the same for the same `image_settings`."""
-    text = json.dumps(image_settings(worker), ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -56,8 +56,19 @@ def run(
         keep_going=True,
         rows=_rows_record(settings, rows),
         shard_size=settings.shard_size,
+        **_workers(settings),
     )
     return draw(job, progress, told)
+
+
+def _workers(settings: RunSettings) -> dict[str, Any]:
+    """What makes other workers than one in this process, for `Job`; empty for that one."""
+    if settings.devices:
+        from unalike.runs.devices import Devices, require_devices
+
+        require_devices(settings.devices)
+        return {"workers": Devices.open}
+    return {}
 
 
 def _command(settings: RunSettings) -> list[Any]:
@@ -66,6 +77,7 @@ def _command(settings: RunSettings) -> list[Any]:
     words: list[Any] = ["run", source]
     words += ["--wildcards", settings.wildcards.resolve()] if settings.wildcards else []
     words += ["--shard-size", settings.shard_size] if settings.shard_size else []
+    words += ["--devices", ",".join(settings.devices)] if settings.devices else []
     return words
 
 
