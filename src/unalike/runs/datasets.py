@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from unalike.errors import StoreError, named
 from unalike.files import replacing
+from unalike.runs.folder import METADATA
 from unalike.runs.parameters import ImageInfo
 
-METADATA = "metadata.parquet"
 SCHEMA = pa.schema(
     {
         "file_name": pa.string(),
