@@ -19,7 +19,7 @@ from unalike.memory.labels import Label
 from unalike.memory.samples import DTYPES, Batch
 
 _CHUNK_ROWS = 256
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20  # stays in a processor's cache
 _LARGEST_INTEGER = 2**63 - 1
 _LABELS = "s.text, s.seed, s.item, s.run, s.created"
 
@@ -221,8 +221,10 @@ class Rows:
 
 def checksum(space: str, label: Label, latent: bytes, prompt: bytes) -> int:
     """A checksum of everything that a file has of a sample but its id."""
-    known = json.dumps([space, *label]).encode()
-    return zlib.crc32(known, zlib.crc32(prompt, zlib.crc32(latent)))
+    text, seed, item, run, created = label
+    absent = f"{text is None} {run is None}"
+    known = "\0".join((space, item, text or "", run or "", f"{seed} {created!r} {absent}"))
+    return zlib.crc32(known.encode(), zlib.crc32(prompt, zlib.crc32(latent)))
 
 
 def _stored_seed(seed: int | None) -> int | str | None:
