@@ -3,6 +3,7 @@
 ```
 UnalikeError
 ├── OptionError (ValueError)        an argument, option or setting that is not allowed
+│   └── RowsError                   rows of a file that are not allowed, all of them at once
 ├── UnsupportedError                a pipeline, scheduler or combination that cannot be guided
 ├── AttachmentError (RuntimeError)  attached twice, or the scheduler replaced meanwhile
 ├── StoreError                      a file or folder that is damaged, of another kind, or in the way
@@ -18,7 +19,7 @@ Each message says what was wrong, what is allowed, and the call that fixes it. A
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -179,6 +180,19 @@ class UnalikeError(Exception):
 
 class OptionError(UnalikeError, ValueError):
     """An argument, option or setting that is not allowed; the message names it and says what is."""
+
+
+class RowsError(OptionError):
+    """Rows of a file that are not allowed; the message lists them, a line each.
+
+    Attributes:
+        faults: pairs of the number of the row and what is wrong with it, in order; all of them,
+            while the message shows the first ones.
+    """
+
+    def __init__(self, message: Message, faults: Sequence[tuple[int, str | Message]]) -> None:
+        super().__init__(message)
+        self.faults = tuple((number, str(fault)) for number, fault in faults)
 
 
 class UnsupportedError(UnalikeError):

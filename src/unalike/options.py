@@ -31,7 +31,7 @@ def option(
     high: float | None = None,
     choices: tuple[Any, ...] = (),
     example: Any = None,
-    paths: bool = False,
+    paths: bool | None = None,
 ) -> Any:
     """A dataclass field that carries its help text and its allowed values.
 
@@ -44,7 +44,8 @@ def option(
         above: a number that is not allowed itself, and only larger ones are.
         choices: allowed besides those; without `kind` and bounds, all that is allowed.
         example: a value for messages; None for the default.
-        paths: whether several texts are paths.
+        paths: whether texts are names or paths, which have a largest length; None for one text or
+            path alone.
     """
     bounded = any(bound is not None for bound in (low, above, high))
     if kind is None and type(default) in (int, float):
@@ -53,7 +54,7 @@ def option(
         kind = float if bounded else type(default)
     metadata = {"help": help, "kind": kind, "low": low, "above": above, "high": high}
     metadata |= {"choices": choices, "example": default if example is None else example}
-    metadata["paths"] = paths or kind is Path
+    metadata["paths"] = kind in (str, Path) if paths is None else paths
     return field(default=default, metadata=metadata)
 
 
@@ -190,9 +191,8 @@ def _checked_text(f: Field[Any], value: Any, owner: str | None) -> Any:
         texts = [str(value)]
     else:
         raise _refused(f, value, owner)
-    named_files = f.metadata["paths"] or kind is str
     for i, text in enumerate(texts):
-        fault = fault_of_name(text) if named_files else fault_of_text(text)
+        fault = fault_of_name(text) if f.metadata["paths"] else fault_of_text(text)
         if fault:
             which = f" number {i + 1}" if len(texts) > 1 else ""
             raise OptionError(

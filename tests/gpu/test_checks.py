@@ -160,7 +160,7 @@ def test_images_are_those_of_the_pipeline_when_generate_draws_them(
     files = sorted((folder / "out" / "images").glob("*.png"))
     models.release()
     began = time.perf_counter()
-    pipeline = RunPipeline.open(settings)
+    pipeline = RunPipeline.open(settings, settings.prompts)
     load = time.perf_counter() - began
     assert pipeline.pipe.dtype == setting.dtype
     expected = pipeline.pipe(**drawing(setting, pipeline)).images

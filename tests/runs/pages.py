@@ -9,17 +9,23 @@ VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
 class Reader(HTMLParser):
-    """Checks that elements are closed in order, and collects what a page shows and loads."""
+    """Checks that elements are closed in order, and collects what a page shows and loads.
+
+    Templates and scripts are no part of that: `scripts` has the texts of those by their `id`.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.open, self.elements, self.text = [], [], ""
-        self.pieces, self._rows = [], []
+        self.pieces, self._rows, self.scripts = [], [], {}
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts[dict(attrs).get("id")] = ""
+        if "template" not in self.open:
+            self.elements.append((tag, dict(attrs)))
         if tag == "tr":
             self._rows.append([])
         elif tag in ("td", "th"):
@@ -31,6 +37,12 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if self.open[-1:] == ["script"]:
+            *_, last = self.scripts
+            self.scripts[last] += data
+            return
+        if "template" in self.open:
+            return
         self.text += data
         self.pieces.append((data, tuple(self.open)))
         if self.open and self.open[-1] in ("td", "th"):

@@ -6,8 +6,7 @@ from PIL import Image
 from tests.runs.pages import Reader, require_structure
 
 from unalike.attach.run.report import Certificate, Decoded, ImageReport
-from unalike.runs import page
-from unalike.runs.html import settings_section
+from unalike.runs.html import ROWS_LISTED, settings_section
 from unalike.runs.page import report_page
 from unalike.runs.samples import Planned, Sample, StoredImage
 from unalike.runs.scoring import Diversity
@@ -47,7 +46,7 @@ def record(**changes):
     return {**plain, **changes}
 
 
-def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0.5, side=16):
+def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0.5):
     report = ImageReport(
         index=index,
         prompt=NASTY,
@@ -59,14 +58,18 @@ def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0
         certificate=certificate,
         certificates=[] if certificate is None else [certificate],
     )
-    picture = StoredImage("images/00000.png", Image.new("RGB", (side, side), "red"), torch.zeros(3))
     return Sample(
         Planned(index, NASTY, 0, 7 + index),
-        picture,
+        stored(f"images/{index:05}.png"),
         report,
-        picture if change is not None else None,
+        stored(f"unguided/{index:05}.png") if change is not None else None,
         change,
     )
+
+
+def stored(path):
+    """An image on disk: a page needs nothing of it but its path."""
+    return StoredImage(path, Image.new("RGB", (1, 1)), torch.zeros(3))
 
 
 def read(samples, scores=None, twins=None, **changes):
@@ -74,22 +77,26 @@ def read(samples, scores=None, twins=None, **changes):
     return Reader(report_page(record(**changes), samples, scores, twins or {}))
 
 
-def test_page_needs_nothing_else_when_opened_offline():
+def test_page_needs_nothing_but_its_folder_when_opened_offline():
     reader = read(
-        [sample(0, change=0.4), sample(1, change=0.0, side=200)],
+        [sample(0, change=0.4), sample(1, change=0.0)],
         twins={NASTY: Diversity(1.5, 1.25, 2)},
     )
-    assert {tag for tag, _ in reader.elements}.isdisjoint({"script", "link", "iframe"})
+    assert {tag for tag, _ in reader.elements}.isdisjoint({"link", "iframe"})
     sources = [a["src"] for a in reader.all("img")]
-    assert len(sources) == 4
-    assert all(s.startswith(("data:image/png;base64,", "data:image/webp;base64,")) for s in sources)
+    assert sources == [
+        *("unguided/00000.png", "images/00000.png", "unguided/00001.png", "images/00001.png")
+    ]
+    assert [a["href"] for a in reader.all("a")] == sources
     assert not any(
         name in attributes
-        for _, attributes in reader.elements
-        for name in ("href", "srcset", "onload", "style")
+        for tag, attributes in reader.elements
+        for name in ("srcset", "onload", "style", *(["src"] if tag != "img" else []))
     )
     assert "url(" not in reader.text
     assert "@import" not in reader.text
+    script = reader.scripts[None]
+    assert not any(name in script for name in ("fetch(", "import", "http", "innerHTML"))
 
 
 def test_prompt_is_text_when_it_looks_like_markup():
@@ -205,11 +212,34 @@ def test_page_says_so_when_the_run_was_stopped():
     assert "stopped" not in read([sample()]).text
 
 
-def test_page_says_how_many_are_left_out_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(page, "IMAGES_SHOWN", 2)
-    reader = read([sample(i) for i in range(3)])
-    assert len(reader.all("img")) == 2
-    assert "first 2 of 3 images" in reader.text
+def test_tables_are_cut_and_say_where_the_rest_is_when_there_are_many_rows():
+    near = [
+        Certificate("a", 12.0 - i / 100, 10.0, 1.0, False, "s", "c")
+        for i in range(ROWS_LISTED + 20)
+    ]
+    scores = {f"cat {i}": Diversity(3.0 - i / 100, 1.0, 4) for i in range(ROWS_LISTED + 1)}
+    scores["alone"] = Diversity(1.0, 1.0, 1)
+    reader = read([sample(i, certificate=c) for i, c in enumerate(near)], scores)
+    prompts = [row[0] for row in reader.rows if row[0].startswith("cat ")]
+    assert prompts == [f"cat {i}" for i in range(ROWS_LISTED, 0, -1)]
+    places = [row[0] for row in reader.rows if row[0].startswith("images/")]
+    assert places == [f"images/{len(near) - 1 - i:05}.png" for i in range(ROWS_LISTED)]
+    assert "Distances to the protected set: 30 of 50" in reader.text
+    assert reader.text.count("in samples.parquet") == 2
+
+
+def test_record_is_linked_to_when_it_is_long():
+    whole, cut = read([sample()]), read([sample()], prompts=[NASTY] * 5000)
+    assert '"finished": true' in whole.text
+    assert '"finished": true' not in cut.text
+    assert cut.all("a")[-1] == {"href": "run.json"}
+
+
+def test_title_is_short_when_prompts_are_long():
+    reader = read([sample()], prompts=["word " * 100] * 5)
+    (title,) = [text for level, text in reader.headings if level == 1]
+    assert len(title) < 150
+    assert title.endswith("…")
 
 
 def test_colours_follow_the_reader_when_light_or_dark_is_preferred():

@@ -16,6 +16,7 @@ from unalike.cli.command import INTERRUPTED, INVALID_USAGE, BadValue, Command, U
 from unalike.cli.generate import generate
 from unalike.cli.methods import methods
 from unalike.cli.models import models
+from unalike.cli.run import run
 from unalike.cli.score import score
 from unalike.cli.seeds import seeds
 from unalike.cli.shield import shield
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, seeds, score, models, methods, cite):
+for command in (generate, run, seeds, score, models, methods, cite):
     app.command(cls=Command)(command)
 app.add_typer(shield)
 

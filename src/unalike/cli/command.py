@@ -17,6 +17,7 @@ from unalike.errors import (
     Message,
     Option,
     OptionError,
+    RowsError,
     StoreError,
     UnalikeError,
     UnsupportedError,
@@ -52,6 +53,8 @@ class Command(TyperCommand):
         """Run the command; 1 failed, 2 invalid usage, 130 interrupted."""
         try:
             return super().invoke(ctx)
+        except RowsError as error:
+            end(in_flags(error, ctx), INVALID_USAGE, lines=True)
         except (OptionError, StoreError, UnsupportedError) as error:
             end(in_flags(error, ctx), FAILED if _of_the_machine(error) else INVALID_USAGE)
         except KeyboardInterrupt:
@@ -72,9 +75,10 @@ def _of_the_machine(error: BaseException) -> bool:
     return isinstance(cause, ConnectionError) or cause.errno in _FULL
 
 
-def end(sentence: str, code: int) -> None:
-    """Print why the command ends, and end it with the exit code."""
-    typer.echo(f"unalike: {' '.join(sentence.split())}", err=True)
+def end(sentence: str, code: int, *, lines: bool = False) -> None:
+    """Print why the command ends, in one line unless `lines`, and end it with the exit code."""
+    text = sentence if lines else " ".join(sentence.split())
+    typer.echo(f"unalike: {text}", err=True)
     raise typer.Exit(code)
 
 
@@ -142,6 +146,12 @@ def _word(value: Any) -> str:
     return shlex.quote(str(value))
 
 
+def is_given(ctx: Any, name: str) -> bool:
+    """Whether a parameter of this name stands on the command line or in the environment."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
 def method_names() -> list[str]:
     """The names of the guidance methods, for shell completion."""
     from unalike.guidance.methods import METHODS
@@ -156,7 +166,7 @@ def flag(settings: type, name: str, *names: str, **rest: Any) -> Any:
     """
     rule = settings.__dataclass_fields__[name].metadata
     if rule["kind"] is Path:
-        rest["parser"] = _path
+        rest["parser"] = path_of
     elif rule["kind"] in _NUMBERS and "metavar" not in rest:
         rest |= _NUMBERS[rule["kind"]]
     elif rule["kind"] is not bool:
@@ -172,7 +182,8 @@ class BadValue(typer.BadParameter):
     """A value that an option cannot have."""
 
 
-def _path(text: Any) -> Path:
+def path_of(text: Any) -> Path:
+    """A path of the command line, for options that are no settings."""
     if not str(text):
         raise BadValue("''; allowed: a path")
     return Path(text)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unalike.cli.command import flag, method_names
+from unalike.cli.command import flag, is_given, path_of
+from unalike.cli.drawing import with_drawing
 from unalike.cli.progress import progress_bar
-from unalike.pipelines.catalogue import MODELS
 from unalike.runs.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 _flag = partial(flag, GenerateSettings)
 
 
+@with_drawing
 def generate(
+    ctx: typer.Context,
     prompts: Annotated[
         list[str] | None, _flag("prompts", argument=True, metavar="PROMPT", show_default=False)
     ] = None,
@@ -31,30 +35,25 @@ def generate(
             metavar="TEXT", help="A PROMPT too, also one that begins with a dash; can be repeated."
         ),
     ] = None,
-    num: Annotated[int, _flag("num", "--num", "-n")] = GenerateSettings.num,
-    model: Annotated[
-        str, _flag("model", autocompletion=lambda: list(MODELS))
-    ] = GenerateSettings.model,
-    method: Annotated[list[str] | None, _flag("method", autocompletion=method_names)] = None,
-    strength: Annotated[float | None, _flag("strength")] = None,
-    set_: Annotated[list[str] | None, _flag("set", "--set", metavar="METHOD.OPTION=VALUE")] = None,
-    memory: Annotated[Path | None, _flag("memory", metavar="FILE")] = None,
-    shield: Annotated[list[str] | None, _flag("shield", metavar="DIR")] = None,
-    shield_space: Annotated[list[str] | None, _flag("shield_space", metavar="FEATURES")] = None,
-    on_violation: Annotated[
-        str, _flag("on_violation", metavar="POLICY")
-    ] = GenerateSettings.on_violation,
-    attempts: Annotated[int, _flag("attempts")] = GenerateSettings.attempts,
-    candidates: Annotated[int | None, _flag("candidates")] = None,
-    compare: Annotated[bool, _flag("compare", "--compare/--no-compare")] = False,
-    seed: Annotated[int, _flag("seed")] = GenerateSettings.seed,
-    steps: Annotated[int | None, _flag("steps")] = None,
-    guidance_scale: Annotated[float | None, _flag("guidance_scale")] = None,
-    batch_size: Annotated[int, _flag("batch_size")] = GenerateSettings.batch_size,
-    out: Annotated[Path | None, _flag("out", metavar="DIR")] = None,
-    overwrite: Annotated[bool, _flag("overwrite", "--overwrite")] = False,
-    device: Annotated[str, _flag("device")] = GenerateSettings.device,
-    dtype: Annotated[str, _flag("dtype")] = GenerateSettings.dtype,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=path_of,
+            help="A PROMPT in each line, or - for standard input; `unalike run` takes tables.",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            parser=path_of,
+            help="Draw this image again; options that are given change that.",
+        ),
+    ] = None,
+    resume: Annotated[bool, _flag("resume", "--resume")] = False,
+    *,
+    drawing: dict[str, Any],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.")
     ] = False,
@@ -65,32 +64,13 @@ def generate(
     """Draw images that differ from each other, from earlier ones and from a protected set.
 
     The output folder gets images/, run.json, samples.parquet, grid.png and report.html. Ctrl-C
-    keeps the images that are finished, leaves the memory file as it was, and ends with exit code
-    130. Images that are inside the protected set and could not be brought out are not written; the
+    finishes the batch, a second one stops at once; the exit code is 130, and --resume goes on.
+    Images that are inside the protected set and could not be brought out are not written; the
     others are, and the exit code is 1.
     """
+    named = (*(prompts or ()), *(prompt or ()), *_prompts_of(prompts_file))
     settings = GenerateSettings(
-        prompts=(*(prompts or ()), *(prompt or ())),
-        num=num,
-        model=model,
-        method=tuple(method or ()),
-        strength=strength,
-        set=tuple(set_ or ()),
-        memory=memory,
-        shield=tuple(shield or ()),
-        shield_space=tuple(shield_space or ()),
-        on_violation=on_violation,
-        attempts=attempts,
-        candidates=candidates,
-        compare=compare,
-        seed=seed,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        batch_size=batch_size,
-        out=out,
-        overwrite=overwrite,
-        device=device,
-        dtype=dtype,
+        **{**drawing, "prompts": named, "resume": resume, **_like(ctx, like, drawing, named)}
     )
     with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
@@ -107,13 +87,40 @@ def generate(
     if not outcome.finished:
         there = len(outcome.samples) - outcome.refused
         typer.echo(
-            f"unalike: interrupted; {there} of {settings.total} images are in {outcome.folder}",
+            f"unalike: interrupted; {there} of {settings.total} images are in {outcome.folder}; go "
+            f"on with: {outcome.record['command']} --out {shlex.quote(str(outcome.folder))} "
+            "--resume",
             err=True,
         )
         raise typer.Exit(130)
     if outcome.refused:
         typer.echo(f"unalike: {_refused(outcome)}", err=True)
         raise typer.Exit(1)
+
+
+def _prompts_of(file: Path | None) -> tuple[str, ...]:
+    """The prompts in the lines of a file."""
+    if file is None:
+        return ()
+    from unalike.runs.rows import read_rows
+
+    stdin = sys.stdin.buffer if str(file) == "-" else None
+    return tuple(row.prompt for row in read_rows(file, stdin=stdin, option="prompts_file"))
+
+
+def _like(
+    ctx: typer.Context, image: Path | None, drawing: dict[str, Any], prompts: tuple[str, ...]
+) -> dict[str, Any]:
+    """The settings that drew an image, less the options that are given."""
+    if image is None:
+        return {}
+    from unalike.runs.imagefile import read_info
+    from unalike.runs.parameters import settings_like
+
+    found = settings_like(read_info(image))
+    given = {name for name in drawing for spelled in (name, f"{name}_") if is_given(ctx, spelled)}
+    given |= {"prompts"} if prompts else set()
+    return {name: value for name, value in found.items() if name not in given}
 
 
 def _summary(outcome: Outcome) -> str:

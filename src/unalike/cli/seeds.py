@@ -12,6 +12,7 @@ import typer
 from unalike.cli.command import flag
 from unalike.cli.progress import progress_bar
 from unalike.pipelines.catalogue import MODELS
+from unalike.pipelines.schedulers import SCHEDULERS
 from unalike.runs.seeds_settings import SeedsSettings
 
 _flag = partial(flag, SeedsSettings)
@@ -32,6 +33,16 @@ def seeds(
     model: Annotated[
         str, _flag("model", autocompletion=lambda: list(MODELS))
     ] = SeedsSettings.model,
+    model_config: Annotated[str | None, _flag("model_config", metavar="MODEL")] = None,
+    scheduler: Annotated[
+        str | None, _flag("scheduler", metavar="NAME", autocompletion=lambda: list(SCHEDULERS))
+    ] = None,
+    lora: Annotated[list[str] | None, _flag("lora", metavar="FILE[:SCALE]")] = None,
+    negative_prompt: Annotated[str | None, _flag("negative_prompt")] = None,
+    height: Annotated[int | None, _flag("height")] = None,
+    width: Annotated[int | None, _flag("width")] = None,
+    image: Annotated[Path | None, _flag("image", metavar="FILE")] = None,
+    image_strength: Annotated[float | None, _flag("image_strength")] = None,
     memory: Annotated[Path | None, _flag("memory", metavar="FILE")] = None,
     shield: Annotated[list[str] | None, _flag("shield", metavar="DIR")] = None,
     shield_space: Annotated[list[str] | None, _flag("shield_space", metavar="FEATURES")] = None,
@@ -62,6 +73,14 @@ def seeds(
         num=num,
         candidates=candidates,
         model=model,
+        model_config=model_config,
+        scheduler=scheduler,
+        lora=tuple(lora or ()),
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+        image=image,
+        image_strength=image_strength,
         memory=memory,
         shield=tuple(shield or ()),
         shield_space=tuple(shield_space or ()),

@@ -14,7 +14,7 @@ from unalike.errors import StoreError, UnsupportedError, named
 from unalike.extractors.base import Extractor, pretrained
 from unalike.extractors.resizing import squared
 from unalike.pipelines.catalogue import MODELS
-from unalike.pipelines.loading import find
+from unalike.pipelines.sources import find
 
 
 class Latents(Extractor):

@@ -36,6 +36,7 @@ from unalike.pipelines import loading
 from unalike.pipelines.catalogue import SPARKE_PUBLISHED, Model
 from unalike.pipelines.classes import class_ids
 from unalike.pipelines.published import CLIP, Settings, settings
+from unalike.pipelines.sources import find, pipeline_class
 
 BANK = 4000
 """Earlier images that a pipeline remembers unless told otherwise, as in the published script."""
@@ -247,8 +248,8 @@ def get_diffusion_pipeline(name: str | Path, *, device: str | None = None, **opt
             ...
         unalike.errors.OptionError: model is 'sdx'; did you mean 'sdxl'? allowed: emoji, ...
     """
-    source = loading.find(name)
-    host = loading.pipeline_class(source)
+    source = find(name)
+    host = pipeline_class(source)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cpu":

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from unalike.errors import Message, OptionError, StoreError, did_you_mean, named
-from unalike.files import read_json
+from unalike.errors import OptionError
 from unalike.hub import offline_options
-from unalike.options import fault_of_name
-from unalike.pipelines.catalogue import MODELS, Model
+from unalike.pipelines.catalogue import Model
+from unalike.pipelines.single_file import read_single_file
+from unalike.pipelines.sources import INDEX, Source, find, in_package, pipeline_class, refused
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-_INDEX = "model_index.json"
 _DAMAGED = (
     OSError,
     ValueError,
@@ -35,7 +31,6 @@ _DAMAGED = (
     SafetensorError,
 )
 """The errors of diffusers and transformers for files that are damaged or not theirs."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
@@ -44,9 +39,12 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
     Args:
         name_or_path: a name of `MODELS`; a folder in diffusers' layout; the id of a model on the
             Hugging Face hub, such as "stabilityai/stable-diffusion-xl-base-1.0", which is
-            downloaded once; or a pipeline, which comes back as it is.
+            downloaded once; a checkpoint in one .safetensors file; or a pipeline, which comes back
+            as it is.
         **options: what `DiffusionPipeline.from_pretrained` takes. `dtype` is float32 unless given;
-            for a named model on a machine with a GPU it is the one that the catalogue has.
+            for a named model on a machine with a GPU it is the one that the catalogue has. For a
+            checkpoint file `config` is the model, named in the same way, whose configuration and
+            tokenizers it has; without it diffusers chooses one of the hub by the tensors.
 
     Returns:
         The diffusers pipeline, of whatever class the model has, on the CPU unless `options` say
@@ -66,94 +64,22 @@ def load(name_or_path: str | Path | DiffusionPipeline, **options: Any) -> Any:
     """
     if not isinstance(name_or_path, str | Path):
         return _as_it_is(name_or_path, options)
-    source = find(name_or_path)
+    return open_source(find(name_or_path, options.pop("config", None)), **options)
+
+
+def open_source(source: Source, **options: Any) -> Any:
+    """The pipeline of a source.
+
+    Args:
+        source: made by `find`.
+        **options: as of `load`.
+
+    Raises:
+        OptionError, StoreError: as `load`.
+    """
+    known = source.row or source.config
     with _quiet():
-        return read(source, pipeline_class(source) if source.row else None, options)
-
-
-@dataclass(frozen=True)
-class Source:
-    """The place of a pipeline's files.
-
-    Attributes:
-        place: a folder, or the id of a model on the hub.
-        row: of the catalogue, where it was asked for by its name.
-    """
-
-    place: Path | str
-    row: Model | None = None
-
-
-def find(name: str | Path) -> Source:
-    """Find the files of a model by its name, its folder or its id on the hub.
-
-    Nothing is downloaded.
-
-    Raises:
-        OptionError: for anything else; the message lists the names.
-        StoreError: where the weights of a shipped model are missing.
-    """
-    if not isinstance(name, str | Path):
-        raise OptionError(_unknown(name))
-    if fault_of_name(str(name)):
-        raise OptionError(_unknown(name))
-    row = MODELS.get(str(name))
-    if row is not None:
-        return Source(row.checkpoint or shipped(row), row)
-    if Path(name).is_dir():
-        if not (Path(name) / _INDEX).is_file():
-            raise OptionError(
-                named(
-                    "{model} is the folder {!r}, which has no {}; give one that a pipeline's "
-                    "save_pretrained wrote",
-                    str(name),
-                    _INDEX,
-                )
-            )
-        return Source(Path(name))
-    if isinstance(name, str) and _HUB_ID.fullmatch(name):
-        return Source(name)
-    raise OptionError(_unknown(name))
-
-
-def shipped(row: Model) -> Path:
-    """The folder of a model that comes with the package.
-
-    Raises:
-        StoreError: where it, or the LoRA, is not there.
-    """
-    folder = _in_package(row.files or "")
-    if not (folder / _INDEX).is_file() or (row.lora and not _in_package(row.lora).is_file()):
-        raise StoreError(
-            f"the weights of the model {row.name!r} are missing from this installation; install "
-            "the package again"
-        )
-    return folder
-
-
-def pipeline_class(source: Source) -> Any:
-    """The diffusers class that the model is made for.
-
-    Raises:
-        OptionError, StoreError: where the folder or the hub does not say it, and for a class that
-            this version of diffusers has not.
-    """
-    import diffusers
-
-    if source.row:
-        name = source.row.pipeline
-    else:
-        try:
-            name = _class_name(source.place)
-        except (OSError, ValueError) as error:
-            raise _refused(source, error) from error
-    kind = getattr(diffusers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
-        raise StoreError(
-            f"{_named(source)!r} says that it is a {name}, which is no pipeline of diffusers "
-            f"{diffusers.__version__}; use another version of diffusers, or another model"
-        )
-    return kind
+        return read(source, pipeline_class(source) if known else None, options)
 
 
 def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
@@ -175,23 +101,35 @@ def read(source: Source, kind: Any, options: Mapping[str, Any]) -> Any:
             if row and row.variant and chosen["dtype"] != torch.float32:
                 chosen.setdefault("variant", row.variant)
         if isinstance(source.place, str):
-            chosen |= offline_options(source.place, _INDEX)
+            chosen |= offline_options(source.place, INDEX)
         if row and row.base:
             chosen = _shared_parts(row, chosen) | chosen
         if row and row.controlnet and "controlnet" not in chosen:
             chosen["controlnet"] = diffusers.ControlNetModel.from_pretrained(
                 row.controlnet, torch_dtype=chosen.get("dtype")
             )
+        if source.config:
+            return _read_file(source, kind, chosen)
         pipe = (kind or diffusers.DiffusionPipeline).from_pretrained(source.place, **chosen)
         if row and row.lora:
             _load_lora(pipe, row)
+    except OptionError:
+        raise
     except _DAMAGED as error:
-        raise _refused(source, error) from error
+        raise refused(source, error) from error
     if row and row.scheduler and "scheduler" not in options:
         pipe.scheduler = getattr(diffusers, row.scheduler).from_config(pipe.scheduler.config)
     if row:
         pipe._unalike_model = row  # whose steps and guidance scale a guided call uses
     return pipe
+
+
+def _read_file(source: Source, kind: Any, options: dict[str, Any]) -> Any:
+    """The pipeline of a checkpoint file."""
+    assert source.config is not None
+    place = source.config.place
+    offline = offline_options(place, INDEX) if isinstance(place, str) else {}
+    return read_single_file(kind, Path(source.place), place, options | offline)
 
 
 def _shared_parts(row: Model, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,12 +142,8 @@ def _shared_parts(row: Model, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load_lora(pipe: Any, row: Model) -> None:
     """Load the LoRA of a shipped model into its pipeline, as the adapter of the model's name."""
-    file = _in_package(row.lora or "")
+    file = in_package(row.lora or "")
     pipe.load_lora_weights(file.parent, weight_name=file.name, adapter_name=row.name)
-
-
-def _in_package(path: str) -> Path:
-    return Path(str(resources.files("unalike.models").joinpath(path)))
 
 
 def quieten_hosts(*, downloads: bool) -> None:
@@ -264,61 +198,3 @@ def _as_it_is(pipe: Any, options: Mapping[str, Any]) -> DiffusionPipeline:
             "name or folder instead"
         )
     return pipe
-
-
-def _named(source: Source) -> str:
-    if source.row:
-        return source.row.name
-    return str(source.place)
-
-
-def _class_name(place: Path | str) -> str:
-    """The class that `model_index.json` of a folder or of the hub names."""
-    import diffusers
-
-    if isinstance(place, Path):
-        config = read_json(place / _INDEX)
-    else:
-        offline = offline_options(place, _INDEX)
-        config = diffusers.DiffusionPipeline.load_config(place, **offline)
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if not isinstance(name, str):
-        raise ValueError(f"its {_INDEX} does not name the class of a pipeline")
-    return name
-
-
-def _refused(source: Source, error: Exception) -> OptionError | StoreError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(source.place, Path):
-        return StoreError(f"the model folder {str(source.place)!r} cannot be loaded: {reason}")
-    if source.row:
-        return StoreError(
-            named(
-                "{model} is {!r}, which is {!r} on the Hugging Face hub and cannot be loaded: {}. "
-                "With its files in a folder, give that: {model=FOLDER}",
-                source.row.name,
-                source.place,
-                reason,
-            )
-        )
-    if isinstance(error, ConnectionError):
-        known = ", ".join(name for name, row in MODELS.items() if row.checkpoint is None)
-        return OptionError(
-            named(
-                "{model} is {!r}: {}. Allowed without a network: {}, or a folder",
-                source.place,
-                reason,
-                known,
-            )
-        )
-    return OptionError(named("{}. From the hub: {}", _unknown(source.place), reason))
-
-
-def _unknown(name: object) -> Message:
-    return named(
-        "{model} is {!r}; {}allowed: {}, a folder in diffusers' layout, or a hub id such as "
-        "OWNER/NAME",
-        str(name),
-        did_you_mean(name, MODELS),
-        ", ".join(MODELS),
-    )

@@ -4,10 +4,13 @@
 OUT/
   images/00000.png …     the images, in the order of the prompts and seeds
   unguided/00000.png …   the same without guidance, where both were asked for
+  shards/shard-000000.tar …  in place of both, where shards were asked for
   run.json               everything needed to repeat the run, and its scores
   samples.parquet        a row an image
   latents.safetensors    with a protected set: the final latents
   grid.png  report.html  to look at
+  ledger.sqlite          which images are done, so that the run can be gone on with
+  memory.sqlite          until the run is complete: what its later images differ from
 ```
 """
 
@@ -15,14 +18,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import secrets
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from unalike.errors import Option, OptionError, StoreError, named
 from unalike.files import read_json, replacing
+from unalike.runs.settings import SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,10 +40,14 @@ RECORD = "run.json"
 _TOOL = "unalike"
 IMAGES, UNGUIDED = "images", "unguided"
 SAMPLES, LATENTS = "samples.parquet", "latents.safetensors"
+METADATA = "metadata.parquet"
 LATENTS_KIND, LATENTS_VERSION = "unalike.latents", 1
-_SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html")
+LEDGER, OWN_MEMORY, SHARDS = "ledger.sqlite", "memory.sqlite", "shards"
+LOCK = "ledger.lock"
+_DATABASES = tuple(f"{name}{end}" for name in (LEDGER, OWN_MEMORY) for end in ("", "-wal", "-shm"))
+_SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html", *_DATABASES)
 _IMAGE_FOLDERS = (IMAGES, UNGUIDED)
-_SHOWN, _LONGEST, _MOST = 3, 48, 1_000_000
+_SHOWN, _LONGEST, _MOST = 3, 48, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,13 @@ class RunFolder:
     created: bool
 
     @classmethod
-    def claim(cls, path: Path, *, overwrite: bool = False) -> Self:
+    def claim(cls, path: Path, *, overwrite: bool = False, resume: bool = False) -> Self:
         """Make sure that the folder is there and may be written to; nothing in it is touched yet.
 
         Args:
             path: made with its parents if it is not there.
             overwrite: allow a folder that holds an earlier run.
+            resume: allow a folder that has a ledger.
 
         Raises:
             StoreError: when there is something else at `path`, it cannot be written, it has files
@@ -67,10 +79,8 @@ class RunFolder:
         try:
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".{_TOOL}-probe"
-            probe.touch()
-            probe.unlink()
-            filled = any(path.iterdir())
+            require_room(path)
+            filled = any(p.name != LOCK and not p.name.startswith(".") for p in path.iterdir())
         except OSError as error:
             raise StoreError(
                 named(
@@ -80,11 +90,14 @@ class RunFolder:
                 )
             ) from error
         folder = cls(path, created)
+        if filled and resume and (folder.ledger.exists() or folder.begun):
+            return folder
         if filled and not overwrite:
+            more = ", or go on with that: {resume=True}" if folder.ledger.exists() else ""
             raise StoreError(
                 named(
                     "output folder {!r} is not empty; choose another, as in {out=DIR}, or replace "
-                    "the run in it: {overwrite=True}",
+                    "the run in it: {overwrite=True}" + more,
                     str(path),
                 )
             )
@@ -98,6 +111,35 @@ class RunFolder:
                 )
             )
         return folder
+
+    @property
+    def ledger(self) -> Path:
+        """The path of the run's ledger."""
+        return self.path / LEDGER
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run ended here before it had a ledger, and so before its first image."""
+        record = self.earlier_record()
+        return (
+            record is not None
+            and not record.get("finished")
+            and not (
+                self.ledger.exists()
+                or any((self.path / name).exists() for name in (IMAGES, SHARDS))
+            )
+        )
+
+    def remove_partial_files(self) -> None:
+        """Remove what a process that was killed had not finished to write."""
+        for folder in (self.path, *(self.path / name for name in _IMAGE_FOLDERS)):
+            for path in folder.glob(".*.tmp*"):
+                path.unlink(missing_ok=True)
+
+    def remove_own_memory(self) -> None:
+        """Remove the memory of a run that is complete and was given none."""
+        for end in ("", "-wal", "-shm"):
+            (self.path / f"{OWN_MEMORY}{end}").unlink(missing_ok=True)
 
     def earlier_record(self) -> dict[str, Any] | None:
         """The `run.json` of an earlier run.
@@ -121,7 +163,7 @@ class RunFolder:
         """
         for path in self._files_of(self.earlier_record()):
             path.unlink(missing_ok=True)
-        for name in _IMAGE_FOLDERS:
+        for name in (*_IMAGE_FOLDERS, SHARDS):
             folder = self.path / name
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -132,22 +174,35 @@ class RunFolder:
             return
         for name in _SINGLE_FILES:
             yield self.path / name
-        for folder in _IMAGE_FOLDERS:
-            planned = record.get("images")
-            count = planned.get("planned") if isinstance(planned, dict) else 0
+        yield from (self.path / SHARDS).glob("shard-*.tar*")
+        planned, kind = record.get("images"), record.get("format") or "png"
+        count = planned.get("planned") if isinstance(planned, dict) else 0
+        for guided in (True, False) if kind in SUFFIXES else ():
             for index in range(count if isinstance(count, int) and count <= _MOST else 0):
-                yield self.path / folder / image_name(index)
+                yield self.path / image_path(index, kind, guided=guided)
+            yield self.path / (IMAGES if guided else UNGUIDED) / METADATA
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write `run.json`."""
         text = json.dumps({"tool": _TOOL, **record}, indent=2, ensure_ascii=False, allow_nan=False)
         self.place(RECORD, lambda path: path.write_text(text + "\n", "utf-8"))
 
-    def write_image(self, index: int, image: Image, *, guided: bool = True) -> Path:
-        """Write one image as PNG, and return its path relative to the folder."""
-        relative = Path(IMAGES if guided else UNGUIDED) / image_name(index)
-        self.place(relative, lambda path: image.save(path, "PNG"))
-        return relative
+    def place_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files, each whole or not at all; at the end they are on the disk.
+
+        Args:
+            files: path relative to the folder → contents.
+
+        Raises:
+            StoreError: when one cannot be written.
+        """
+        paths = [self.path / name for name in files]
+        with self._telling(paths[0] if paths else self.path):
+            for parent in {path.parent for path in paths}:
+                parent.mkdir(exist_ok=True)
+            with replacing(*paths) as partial:
+                for path, data in zip(partial, files.values(), strict=True):
+                    path.write_bytes(data)
 
     def write_samples(self, table: pa.Table) -> None:
         """Write `samples.parquet`."""
@@ -194,10 +249,15 @@ class RunFolder:
             StoreError: when it cannot be written; what is complete stays.
         """
         path = self.path / name
-        try:
+        with self._telling(path):
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as (partial,):
                 write(partial)
+
+    @contextmanager
+    def _telling(self, path: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 named(
@@ -207,6 +267,17 @@ class RunFolder:
                     error.strerror or " ".join(str(error).split()),
                 )
             ) from error
+
+
+def require_room(folder: Path) -> None:
+    """Make sure that a file can be made in a folder.
+
+    Raises:
+        OSError: where it cannot.
+    """
+    probe = folder / f".{_TOOL}-{secrets.token_hex(6)}"
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    probe.unlink()
 
 
 def require_writable(name: str, path: Path) -> None:
@@ -222,9 +293,7 @@ def require_writable(name: str, path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        probe = path.with_name(f".{_TOOL}-probe")
-        probe.touch()
-        probe.unlink()
+        require_room(path.parent)
     except OSError as error:
         raise OptionError(
             named(
@@ -237,14 +306,14 @@ def require_writable(name: str, path: Path) -> None:
         ) from error
 
 
-def image_name(index: int) -> str:
-    """The file name of an image.
+def image_path(index: int, kind: str = "png", *, guided: bool = True) -> str:
+    """The path of an image in the output folder.
 
     Example:
-        >>> image_name(7)
-        '00007.png'
+        >>> image_path(7), image_path(7, "jpeg", guided=False)
+        ('images/00007.png', 'unguided/00007.jpg')
     """
-    return f"{index:05}.png"
+    return f"{IMAGES if guided else UNGUIDED}/{index:05}{SUFFIXES.get(kind, '.png')}"
 
 
 def free_folder(names: Sequence[str], parent: Path) -> Path:

@@ -1,4 +1,4 @@
-"""HTML building blocks of the report pages. A page is one file that loads nothing else."""
+"""HTML building blocks of the report pages. A page loads nothing but images of its own folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
+ROWS_LISTED = 30
 _FLAG = re.compile(r"--[a-z][a-z-]*")
 _LONG = 40  # characters from which a cell of a table is broken into lines of a width of their own
+_RECORD_SHOWN = 65_536  # characters of a record up to which it stands in the page
+_IN_JSON = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,23 @@ class Shown:
     """An image on a page.
 
     Attributes:
-        image: as large as it is embedded.
+        source: its URL; of a file see `file_url`, of the image itself `data_uri`.
+        size: width and height for which room is kept until it is loaded.
         alt: describes it to those who cannot see it.
         label: text above it; empty for none.
+        linked: whether it leads to its file.
     """
 
-    image: Image.Image
+    source: str
+    size: tuple[int, int]
     alt: str
     label: str = ""
+    linked: bool = False
+
+    @classmethod
+    def embedded(cls, image: Image.Image, alt: str) -> Shown:
+        """An image that is part of the page, as large as it is."""
+        return cls(data_uri(image), image.size, alt)
 
 
 def document(title: str, parts: Iterable[str]) -> str:
@@ -40,7 +53,7 @@ def document(title: str, parts: Iterable[str]) -> str:
         title: text, also shown in the browser's tab.
         parts: HTML.
     """
-    style = resources.files("unalike.runs").joinpath("page.css").read_text("utf-8")
+    style = resource("page.css")
     body = "\n".join([f"<h1>{escape(title)}</h1>", *(part for part in parts if part)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -48,6 +61,41 @@ def document(title: str, parts: Iterable[str]) -> str:
         f"<title>{escape(title)} · unalike</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def resource(name: str) -> str:
+    """The text of a style sheet or script that pages are made with."""
+    return resources.files("unalike.runs").joinpath(name).read_text("utf-8")
+
+
+def json_script(name: str, data: Any) -> str:
+    """Data for the scripts of a page, which no text in it can end or break out of.
+
+    Args:
+        name: the `id` of the element.
+        data: ready for JSON.
+
+    Example:
+        >>> "</script>" in json_script("data", "</script>").removesuffix("</script>")
+        False
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return (
+        f'<script type="application/json" id="{escape(name)}">{text.translate(_IN_JSON)}</script>'
+    )
+
+
+def file_url(path: str) -> str:
+    """The URL of a file beside the page.
+
+    Args:
+        path: relative to the page's folder, with `/` between its parts.
+
+    Example:
+        >>> file_url("images/50% #1.png")
+        'images/50%25%20%231.png'
+    """
+    return quote(path)
 
 
 def paragraph(text: str) -> str:
@@ -77,14 +125,18 @@ def settings_section(what: str, record: Mapping[str, Any], file: str) -> str:
     Args:
         what: the work, as it stands after "To" and before "again".
         record: has the `command`.
-        file: where the record is.
+        file: beside the page, where the record is; a long record is linked to instead of shown.
     """
     # a browser breaks lines after a hyphen, between the two of a flag too
     command = _FLAG.sub(r'<span class="flag">\g<0></span>', escape(record["command"]))
-    everything = f"<pre>{escape(json.dumps(record, indent=2, ensure_ascii=False))}</pre>"
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    everything = (
+        details(f"Everything in {file}", f"<pre>{escape(text)}</pre>")
+        if len(text) <= _RECORD_SHOWN
+        else f'<p>Everything is in <a href="{escape(file_url(file))}">{escape(file)}</a>.</p>'
+    )
     return (
-        f"<h2>Settings</h2>\n{paragraph(f'To {what} again:')}\n"
-        f"<pre>{command}</pre>\n{details(f'Everything in {file}', everything)}"
+        f"<h2>Settings</h2>\n{paragraph(f'To {what} again:')}\n<pre>{command}</pre>\n{everything}"
     )
 
 
@@ -100,7 +152,7 @@ def panels(boxes: Iterable[str]) -> str:
 
 
 def gallery(figures: Iterable[str], kind: str = "grid") -> str:
-    """A list of `figure`s: "grid", or the wider "pairs"."""
+    """A list of `figure`s: "grid", the wider "pairs", or "rows" of text without images."""
     return f'<ul class="{kind}">\n{"".join(figures)}</ul>'
 
 
@@ -110,20 +162,30 @@ def figure(images: Sequence[Shown], caption: str, *, changed: bool = False) -> s
     Whatever belongs together is in one item, so that it stays together at every width.
 
     Args:
-        images: at least one.
+        images: none where there is only something to read.
         caption: plain text.
         changed: whether the last image gets a frame.
     """
     state = ' class="changed"' if changed else ""
-    shown = "".join(
-        f'<div class="shown">{_label(i.label)}<img src="{data_uri(i.image)}" alt="{escape(i.alt)}" '
-        f'width="{i.image.width}" height="{i.image.height}"></div>'
-        for i in images
-    )
+    shown = "".join(map(_shown, images))
+    together = f'<div class="together">{shown}</div>' if images else ""
     return (
-        f'<li{state}><figure><div class="together">{shown}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure></li>\n"
+        f"<li{state}><figure>{together}<figcaption>{escape(caption)}</figcaption></figure></li>\n"
     )
+
+
+def _shown(image: Shown) -> str:
+    width, height = image.size
+    source = escape(image.source)
+    # what is embedded is there already; a file is read when it comes near the window
+    lazy = ' loading="lazy"' if image.linked else ""
+    element = (
+        f'<img src="{source}" alt="{escape(image.alt)}" width="{width}" height="{height}"'
+        f'{lazy} decoding="async">'
+    )
+    if image.linked:
+        element = f'<a href="{source}">{element}</a>'
+    return f'<div class="shown">{_label(image.label)}{element}</div>'
 
 
 def _label(text: str) -> str:
@@ -181,3 +243,19 @@ def table(
         f'<table aria-label="{escape(name)}">\n<thead><tr>{cells(head, "th")}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
+
+
+def long_table(
+    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int, rest: str
+) -> str:
+    """A `table` of at most `ROWS_LISTED` rows; one that has more is closed until it is chosen.
+
+    Args:
+        name, head, numbers_from: see `table`.
+        rows: all of them.
+        rest: plain text for a table that is cut: which rows come first, and where all are.
+    """
+    listed = table(name, head, rows[:ROWS_LISTED], numbers_from=numbers_from)
+    if len(rows) <= ROWS_LISTED:
+        return listed
+    return details(f"{name}: {ROWS_LISTED} of {len(rows):,}", f"{note(rest)}\n{listed}")

@@ -16,51 +16,86 @@ import unalike
 from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
+from unalike.pipelines.sources import Source
 from unalike.runs.libraries import library_versions
-from unalike.runs.samples import Sample, returned, usual_steps
+from unalike.runs.pipeline_settings import PipelineSettings
+from unalike.runs.plan import batches
+from unalike.runs.samples import Planned, Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
-from unalike.runs.settings import AGAIN, GenerateSettings, build_methods
+from unalike.runs.settings import AGAIN, FORMATS, DrawSettings, build_methods
 
 if TYPE_CHECKING:
     from unalike.runs.pipeline import RunPipeline
 
 
 def first_record(
-    settings: GenerateSettings,
+    settings: DrawSettings,
     pipeline: RunPipeline,
     methods: Sequence[Method],
+    plan: Sequence[Planned],
     *,
+    command: Sequence[Any],
     memory: Mapping[str, Any] | None,
     shields: Sequence[Mapping[str, Any]] = (),
+    rows: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of a run that has not drawn anything yet."""
-    first = [prompt for prompt in settings.prompts for _ in range(settings.num)]
-    arguments = pipeline.arguments(first[: settings.batch_size])
+    """The record of a run that has not drawn anything yet.
+
+    Args:
+        settings: of the run.
+        pipeline: that draws.
+        methods: of the guidance.
+        plan: all images.
+        command: the words before the options, see `command_line`.
+        memory, shields: what is known of the files that the run uses.
+        rows: the file that the prompts come from; None for prompts of the command line.
+    """
+    first = batches(plan[: settings.batch_size], settings.batch_size)[0]
+    arguments = pipeline.arguments([planned.prompt for planned in first])
     found = suggested(pipeline.pipe, methods, arguments, remembering=memory is not None)
     candidates = settings.candidates or found.count
+    seeds = [settings.seed + i for i in range(settings.num)]
     return {
         "version": unalike.__version__,
-        "command": command_line(settings, pipeline, methods),
+        "command": command_line(command, settings, pipeline, methods),
         "finished": False,
         "model": {
-            "name": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
+            "name": model_name(settings.model, pipeline.source),
             **pipeline.describe(),
         },
-        "prompts": list(settings.prompts),
+        "prompts": list(dict.fromkeys(planned.prompt for planned in plan)),
+        "rows": dict(rows) if rows else None,
         "num": settings.num,
         "seed": settings.seed,
-        "seeds": None if candidates > 1 else [settings.seed + i for i in range(settings.num)],
+        "seeds": None if candidates > 1 or rows else seeds,
         "candidates": candidates,
         "steps": pipeline.steps,
         "guidance_scale": pipeline.guidance_scale,
+        **pipeline_record(settings, pipeline),
         "batch_size": settings.batch_size,
         "methods": [described(m) for m in methods],
         "memory": dict(memory) if memory else None,
         "shield": dict(shields[0]) if shields else None,
         "further_shields": [dict(shield) for shield in shields[1:]],
         "compare": settings.compare,
-        "images": {"planned": settings.total, "finished": 0},
+        "format": settings.format,
+        "quality": settings.quality,
+        "images": {"planned": len(plan), "finished": 0},
         "libraries": library_versions(),
+    }
+
+
+def pipeline_record(settings: PipelineSettings, pipeline: RunPipeline) -> dict[str, Any]:
+    """What was asked of the pipeline; null where nothing was."""
+    start = settings.image
+    return {
+        "scheduler": settings.scheduler,
+        "lora": [file_record(lora.file, scale=lora.scale) for lora in pipeline.loras],
+        "negative_prompt": settings.negative_prompt,
+        "height": settings.height,
+        "width": settings.width,
+        "image": file_record(start) if start else None,
+        "image_strength": pipeline.options.get("strength"),
     }
 
 
@@ -72,6 +107,7 @@ def last_record(
     *,
     finished: bool,
     seconds: float,
+    failed: int = 0,
 ) -> dict[str, Any]:
     """The same record with what came out."""
     images = returned(samples)
@@ -82,6 +118,7 @@ def last_record(
         "images": {
             **record["images"],
             "finished": len(images),
+            "failed": failed,
             "plainly_changed": sum(s.plainly_changed for s in images)
             if record["compare"]
             else None,
@@ -129,17 +166,24 @@ def score_summary(scores: Mapping[str, Diversity]) -> dict[str, Any]:
 
 
 def command_line(
-    settings: GenerateSettings, pipeline: RunPipeline, methods: Sequence[Method]
+    command: Sequence[Any],
+    settings: DrawSettings,
+    pipeline: RunPipeline,
+    methods: Sequence[Method],
 ) -> str:
     """The command that repeats the run: everything spelled out but the defaults of methods.
 
-    Prompts come first, so that options can be appended; files and folders have their whole paths,
-    so that it can be run from any folder.
+    What is drawn comes first, so that options can be appended; files and folders have their whole
+    paths, so that it can be run from any folder.
+
+    Args:
+        command: the words before the options, such as "generate" and the prompts.
+        settings, pipeline, methods: of the run.
     """
-    model = Path(settings.model)
-    words: list[Any] = ["unalike", "generate", *_prompt_words(settings.prompts)]
+    words: list[Any] = ["unalike", *command]
     words += ["--num", settings.num]
-    words += ["--model", model.resolve() if model.is_dir() else settings.model]
+    words += ["--model", _model_word(settings.model, pipeline.source)]
+    words += _pipeline_words(settings, pipeline)
     words += ["--seed", settings.seed]
     words += ["--steps", pipeline.steps]
     words += ["--batch-size", settings.batch_size]
@@ -147,11 +191,7 @@ def command_line(
         words += ["--guidance-scale", pipeline.guidance_scale]
     for method in methods:
         words += ["--method", method.name]
-    plain = build_methods(
-        GenerateSettings(
-            prompts=settings.prompts, model=settings.model, method=tuple(m.name for m in methods)
-        )
-    )
+    plain = build_methods(DrawSettings(model=settings.model, method=tuple(m.name for m in methods)))
     for method, default in zip(methods, plain, strict=True):
         usual = described(default)["options"]
         for name, value in described(method)["options"].items():
@@ -170,11 +210,46 @@ def command_line(
     )
     words += ["--candidates", settings.candidates] if settings.candidates else []
     words += ["--compare"] if settings.compare else []
+    words += ["--format", settings.format] if settings.format != FORMATS[0] else []
+    words += ["--quality", settings.quality] if settings.quality else []
     words += ["--dtype", settings.dtype]
     return shlex.join(str(word) for word in words)
 
 
-def _prompt_words(prompts: Sequence[str]) -> list[str]:
+def _pipeline_words(settings: PipelineSettings, pipeline: RunPipeline) -> list[Any]:
+    words: list[Any] = []
+    if settings.model_config is not None:
+        config = pipeline.source.config if pipeline.source else None
+        words += ["--model-config", _model_word(settings.model_config, config)]
+    words += ["--scheduler", settings.scheduler] if settings.scheduler else []
+    for lora in pipeline.loras:
+        words += ["--lora", f"{lora.file.resolve()}:{lora.scale}"]
+    if settings.negative_prompt is not None:
+        words += [f"--negative-prompt={settings.negative_prompt}"]
+    for name in ("height", "width"):
+        words += [f"--{name}", getattr(settings, name)] if getattr(settings, name) else []
+    if settings.image is not None:
+        words += ["--image", settings.image.resolve()]
+        strength = pipeline.options.get("strength")
+        words += ["--image-strength", strength] if strength is not None else []
+    return words
+
+
+def _on_disk(source: Source | None) -> bool:
+    """Whether a model was given by its folder or file, and not by its name."""
+    return source is not None and source.row is None and isinstance(source.place, Path)
+
+
+def model_name(name: str, source: Source | None) -> str:
+    """The name of a model as records have it: of a folder or a file the last part of its path."""
+    return Path(name).name if _on_disk(source) else name
+
+
+def _model_word(name: str, source: Source | None) -> Path | str:
+    return Path(name).resolve() if _on_disk(source) else name
+
+
+def prompt_words(prompts: Sequence[str]) -> list[str]:
     """The prompts as arguments; as options where one begins with a dash."""
     if any(prompt.startswith("-") for prompt in prompts):
         return [f"--prompt={prompt}" for prompt in prompts]

@@ -8,44 +8,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
-from torch import Tensor
 
 from unalike.attach.run.report import Certificate, ImageReport
-from unalike.images import read_image
-from unalike.runs.scoring import PLAINLY_CHANGED, Diversity, diversity, pixel_features
-
-THUMBNAIL = 256
+from unalike.runs.scoring import PLAINLY_CHANGED, Diversity
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An image to be drawn: its place in the run, its prompt, and the seed of its noise."""
+    """An image to be drawn.
+
+    Attributes:
+        index: its place in the run.
+        prompt: what to draw.
+        prompt_index: the number of its prompt, or of its row in a file.
+        seed: of its noise.
+        negative_prompt: what to stay away from; None for the run's.
+        arguments: of the pipeline's call, in place of the run's.
+        group: images of one group are kept unlike each other; None for those of the prompt.
+        id: of its row in a file.
+        item: identifies the image among all of the run, see `unalike.runs.plan`.
+    """
 
     index: int
     prompt: str
     prompt_index: int
     seed: int
+    negative_prompt: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    id: str | None = None
+    item: str = ""
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image on disk, as it is kept in memory.
-
-    Its path in the folder, a thumbnail, the features that scores need, and its SHA-256.
-    """
+    """An image on disk: its path in the folder, the SHA-256 of the file, and width and height."""
 
     path: str
-    thumbnail: Image.Image
-    features: Tensor = field(repr=False)
     sha256: str | None = None
-
-    @classmethod
-    def of(cls, image: Image.Image, path: str, sha256: str | None = None) -> StoredImage:
-        """The stored form of an image that was written to `path`, as a file with this digest."""
-        thumbnail = read_image(image)
-        thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        return cls(path, thumbnail, pixel_features(image), sha256)
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,6 @@ class Sample:
         return self.change is not None and self.change > PLAINLY_CHANGED
 
 
-def planned_images(prompts: Sequence[str], num: int, seed: int) -> list[Planned]:
-    """All images of a run in order, `num` of each prompt; image `i` of a prompt has the seed `seed
-    + i`.
-
-    Example:
-        >>> [(p.prompt, p.seed) for p in planned_images(["cat", "dog"], 2, 5)]
-        [('cat', 5), ('cat', 6), ('dog', 5), ('dog', 6)]
-    """
-    return [
-        Planned(k * num + i, prompt, k, seed + i)
-        for k, prompt in enumerate(prompts)
-        for i in range(num)
-    ]
-
-
 def usual_steps(samples: Sequence[Sample], method: str) -> list[Sample]:
     """The samples that a method acted on in the most usual number of steps: an image that is alone,
     and one that was restarted, may take fewer.
@@ -110,21 +96,6 @@ def by_prompt(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     return groups
 
 
-def prompt_scores(samples: Iterable[Sample], *, unguided: bool = False) -> dict[str, Diversity]:
-    """The diversity of each prompt's images, or of the unguided images of their seeds.
-
-    Refused images are left out, and the unguided images of their seeds.
-    """
-    groups = {
-        prompt: [s.unguided if unguided else s.image for s in group]
-        for prompt, group in by_prompt(returned(samples)).items()
-    }
-    features = {
-        prompt: [p.features for p in group if p is not None] for prompt, group in groups.items()
-    }
-    return {prompt: diversity(rows) for prompt, rows in features.items() if rows}
-
-
 def sample_table(
     samples: Sequence[Sample], scores: Mapping[str, Diversity], settings: Mapping[str, Any]
 ) -> pa.Table:
@@ -145,7 +116,7 @@ def sample_table(
 
     Args:
         samples: finished images.
-        scores: `prompt_scores` of them.
+        scores: the diversity of the images of each prompt.
         settings: columns that all rows share, of plain values.
     """
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}

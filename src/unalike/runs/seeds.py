@@ -8,6 +8,7 @@ from unalike.attach import choose
 from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
 from unalike.runs.progress import Progress, silent
+from unalike.runs.record import pipeline_record
 from unalike.runs.seeds_settings import SeedsSettings
 from unalike.runs.shield.embedding import embeddings_of
 from unalike.shields import Shield
@@ -33,7 +34,7 @@ def seeds(settings: SeedsSettings, progress: Progress | None = None) -> dict[str
     memory = Memory.open(settings.memory) if settings.memory else None
     shields = [Shield.open(folder) for folder in settings.shields]
     embeds = embeddings_of(shields, settings.shield_space or (), device=settings.device)
-    pipeline = RunPipeline.open(settings)
+    pipeline = RunPipeline.open(settings, settings.prompts)
     told = progress or silent
 
     def tell(done: int, total: int) -> None:
@@ -56,4 +57,5 @@ def seeds(settings: SeedsSettings, progress: Progress | None = None) -> dict[str
         **pipeline.arguments(settings.prompts),
     )
     model = {"model": settings.model, "guidance_scale": pipeline.guidance_scale}
+    model |= pipeline_record(settings, pipeline)
     return {**model, **choice.to_dict()}

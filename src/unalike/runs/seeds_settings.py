@@ -8,6 +8,7 @@ from typing import Any
 
 from unalike.errors import Literal, Option, OptionError, named
 from unalike.options import LARGEST_SEED, option, require_allowed
+from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.settings import (
     AUTO,
     EXAMPLE_PROMPT,
@@ -30,8 +31,9 @@ def _same(name: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedsSettings:
-    """The settings of `unalike seeds`, one field an option of the same name.
+class SeedsSettings(PipelineSettings):
+    """The settings of `unalike seeds`, one field an option of the same name; those of the pipeline
+    itself are of `PipelineSettings`.
 
     Args:
         prompts, model, shield_space, steps, guidance_scale, device, dtype: as of
@@ -96,6 +98,7 @@ class SeedsSettings:
     def __post_init__(self) -> None:
         as_texts(self, "shield", "shield_space")
         require_allowed(self)
+        self.require_consistent()
         if not self.prompts:
             raise OptionError(
                 named("there is no prompt; give at least one, as in {}", EXAMPLE_PROMPT)

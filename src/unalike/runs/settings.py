@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from unalike.errors import Literal, Option, OptionError, did_you_mean, named
 from unalike.options import LARGEST_SEED, option, require_allowed
 from unalike.pipelines.catalogue import MODELS
+from unalike.runs.pipeline_settings import PipelineSettings
 
 if TYPE_CHECKING:
     from unalike.guidance.method import Method
@@ -24,6 +25,9 @@ Folders: TypeAlias = "tuple[str, ...] | Path | str | None"
 """Several folders, or one; a tuple of texts once the settings are made."""
 AUTO = "auto"
 DTYPES = (AUTO, "float32", "float16", "bfloat16")
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""Format of images → suffix of their files."""
+FORMATS = tuple(SUFFIXES)
 POLICIES = ("redraw", "move", "regenerate", "refuse")
 AGAIN = ("redraw", "regenerate")
 """The policies that draw from other seeds."""
@@ -34,19 +38,20 @@ _DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"auto": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateSettings:
-    """The settings of `unalike generate`, one field an option of the same name.
+class DrawSettings(PipelineSettings):
+    """How images are drawn: what `unalike generate` and `unalike run` have in common; what is of
+    the pipeline itself is of `PipelineSettings`.
 
     Args:
-        prompts: what to draw, one or several.
         num: images of each prompt.
-        model: a name of the catalogue, a folder or a hub id.
+        model: a name of the catalogue, a folder, a checkpoint in one .safetensors file, or a hub
+            id.
         method: names of guidance methods, applied in order; empty for what the model's row of the
             catalogue says.
         strength: sets this option of every chosen method that has it.
         set: options of methods as "METHOD.OPTION=VALUE".
         memory: file of earlier generations to differ from; made if it is not there, and extended
-            when the run is complete.
+            batch by batch. Other processes may use it at the same time.
         shield: folder of a protected set to stay out of, or folders of several, in spaces of their
             own.
         shield_space: where the features of that set come from, as in "clip:FOLDER", where the name
@@ -67,6 +72,8 @@ class GenerateSettings:
             through the memory.
         out: output folder; None for a new one named after the prompts.
         overwrite: replace the files of an earlier run in that folder.
+        format: of the images: "png", "jpeg" or "webp".
+        quality: of JPEG and WebP; None for 95, and WebP without loss.
         device: "auto", or a device of torch such as "cuda:0".
         dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the
             catalogue has for the model on a GPU, and float32 on the CPU and for models that it has
@@ -74,19 +81,12 @@ class GenerateSettings:
 
     Raises:
         OptionError: for a value outside what is allowed.
-
-    Example:
-        >>> GenerateSettings(prompts=("heart",)).num
-        8
-        >>> GenerateSettings(prompts=("heart",), num=0)
-        Traceback (most recent call last):
-            ...
-        unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most ...
     """
 
-    prompts: tuple[str, ...] = option(MISSING, "What to draw.", kind=tuple, example=("red heart",))
     num: int = option(8, "Images of each prompt.", low=1, high=MOST_IMAGES)
-    model: str = option("emoji", "A name of `unalike models`, a folder, or a hub id.")
+    model: str = option(
+        "emoji", "A name of `unalike models`, a folder, a .safetensors file, or a hub id."
+    )
     method: tuple[str, ...] = option(
         (),
         "A guidance method of `unalike methods`; repeat it for several. [default: the model's]",
@@ -167,6 +167,16 @@ class GenerateSettings:
         choices=(None,),
     )
     overwrite: bool = option(False, "Replace the earlier run in the output folder.")
+    format: str = option("png", "Format of the images: png, jpeg, webp.", choices=FORMATS)
+    quality: int | None = option(
+        None,
+        "Quality of JPEG and WebP, 1 to 100. [default: 95, and WebP without loss]",
+        kind=int,
+        low=1,
+        high=100,
+        choices=(None,),
+        example=90,
+    )
     device: str = option(AUTO, "Where to compute: auto, cpu, cuda, cuda:1, mps.", kind=str)
     dtype: str = option(
         AUTO, "Precision of the model: auto, float32, float16, bfloat16.", choices=DTYPES
@@ -175,30 +185,12 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         as_texts(self, "shield", "shield_space")
         require_allowed(self)
-        if not self.prompts:
-            raise OptionError(
-                named("there is no prompt; give at least one, as in {}", EXAMPLE_PROMPT)
-            )
-        if len(set(self.prompts)) < len(self.prompts):
-            raise OptionError(
-                named("a prompt is given twice; give it once, and more images as in {num=16}")
-            )
-        if self.total > MOST_IMAGES:
+        self.require_consistent()
+        if self.quality is not None and self.format == "png":
             raise OptionError(
                 named(
-                    "{num} is {} for {} prompts; allowed: at most {:,} images in a run, as in "
-                    "{num=8}",
-                    self.num,
-                    len(self.prompts),
-                    MOST_IMAGES,
-                )
-            )
-        if self.seed > LARGEST_SEED - self.num:
-            raise OptionError(
-                named(
-                    "{seed} is {}; allowed: at most 2**63 less the number of images, as in "
-                    "{seed=0}",
-                    self.seed,
+                    "{quality} is {}, and PNG has none; leave it out, or set {format='webp'}",
+                    self.quality,
                 )
             )
         self._require_shield()
@@ -234,6 +226,68 @@ class GenerateSettings:
     def shields(self) -> tuple[Path, ...]:
         """The folders of the protected sets."""
         return as_paths(self.shield)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(DrawSettings):
+    """The settings of `unalike generate`, one field an option of the same name.
+
+    Args:
+        prompts: what to draw, one or several.
+        resume: go on with the run in the output folder, which was begun with the same settings.
+
+    The others are those of `DrawSettings`.
+
+    Raises:
+        OptionError: for a value outside what is allowed.
+
+    Example:
+        >>> GenerateSettings(prompts=("heart",)).num
+        8
+        >>> GenerateSettings(prompts=("heart",), num=0)
+        Traceback (most recent call last):
+            ...
+        unalike.errors.OptionError: num is 0; allowed: a whole number at least 1 and at most ...
+    """
+
+    prompts: tuple[str, ...] = option(MISSING, "What to draw.", kind=tuple, example=("red heart",))
+    resume: bool = option(False, "Go on with the run in the output folder.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.prompts:
+            raise OptionError(
+                named("there is no prompt; give at least one, as in {}", EXAMPLE_PROMPT)
+            )
+        if len(set(self.prompts)) < len(self.prompts):
+            raise OptionError(
+                named("a prompt is given twice; give it once, and more images as in {num=16}")
+            )
+        if self.total > MOST_IMAGES:
+            raise OptionError(
+                named(
+                    "{num} is {} for {} prompts; allowed: at most {:,} images in a run, as in "
+                    "{num=8}",
+                    self.num,
+                    len(self.prompts),
+                    MOST_IMAGES,
+                )
+            )
+        if self.seed > LARGEST_SEED - self.num:
+            raise OptionError(
+                named(
+                    "{seed} is {}; allowed: at most 2**63 less the number of images, as in "
+                    "{seed=0}",
+                    self.seed,
+                )
+            )
+        if self.resume and (self.out is None or self.overwrite):
+            raise OptionError(
+                named(
+                    "{resume} needs the folder of the run to go on with, and no {overwrite}; give "
+                    "it, as in {out=DIR}"
+                )
+            )
 
     @property
     def total(self) -> int:
@@ -279,10 +333,10 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
                 Option("set", ("sparke.strength=0.1",)),
             )
         )
-    return method.strip(), name.strip(), _value(value.strip())
+    return method.strip(), name.strip(), parse_value(value.strip())
 
 
-def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
+def build_methods(settings: DrawSettings) -> tuple[Method, ...]:
     """The guidance methods that the settings ask for, or those that suit the model where they name
     none.
 
@@ -372,7 +426,14 @@ def build_methods(settings: GenerateSettings) -> tuple[Method, ...]:
     return tuple(build(name, **options) for name, options in chosen.items())
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """The value that a text stands for: true, false, none, a number, or several with commas
+    between; any other text is itself.
+
+    Example:
+        >>> [parse_value(text) for text in ("8", "0.5", "True", "0,1", "x_t")]
+        [8, 0.5, True, (0.0, 1.0), 'x_t']
+    """
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

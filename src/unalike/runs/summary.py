@@ -44,7 +44,7 @@ def diversity_sentence(record: Mapping[str, Any]) -> str | None:
         return None
     least, most = min(counts), max(counts)
     each = counted(most, "image") if least == most else f"{least} to {counted(most, 'image')}"
-    of = f"of {each}" if len(counts) == 1 else f"mean over {len(counts)} prompts of {each} each"
+    of = f"of {each}" if len(counts) == 1 else f"mean over {len(counts):,} prompts of {each} each"
     without = f"; {unguided['vendi']:.2f} for the same without guidance" if unguided else ""
     return f"Vendi score {guided['vendi']:.2f} on pixels, {of}{without}"
 
@@ -60,9 +60,9 @@ def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
         return ()
     again = images.get("restarted", 0)
     done = (
-        f"{images['moved']} of {drawn:,} images moved out, "
-        + (f"{again} restarted, " if again else "")
-        + f"{images['drawn_again']} drawn again, {images['refused']} refused"
+        f"{images['moved']:,} of {drawn:,} images moved out, "
+        + (f"{again:,} restarted, " if again else "")
+        + f"{images['drawn_again']:,} drawn again, {images['refused']:,} refused"
     )
     further = record.get("further_shields", [])
     found = (
@@ -78,7 +78,7 @@ def protection_sentences(record: Mapping[str, Any]) -> Sequence[str]:
     )
     if shield["certified"] != LATENTS:
         return found, f"That is certified: {done}"
-    return found, f"Only latents are certified: {images['finished']} of {drawn:,} outside; {done}"
+    return found, f"Only latents are certified: {images['finished']:,} of {drawn:,} outside; {done}"
 
 
 def several_sentence(inside: int | None, images: int, shields: Sequence[Mapping[str, Any]]) -> str:

@@ -81,7 +81,7 @@ BAD = {
     "no object in a line": (
         "prompts.jsonl",
         '{"file": "a", "prompt": "x"}\n5\n',
-        "list of objects",
+        "line 2 is 5, which is no JSON object",
     ),
     "a NUL": ("prompts.csv", "file,prompt\na.png,c\0t\n", "line 2 has a NUL"),
     "an escaped NUL": ("prompts.json", '{"a.png": "c\\u0000t"}', "whose prompt has a NUL"),
@@ -89,7 +89,7 @@ BAD = {
     "deep": ("prompts.json", "[" * 100_000, "nested too deep"),
     "an open quote": ("prompts.csv", 'file,prompt\na.png,"cat\n', "cannot be read"),
     "a number": ("prompts.json", "3", "neither an object nor a list"),
-    "a list of texts": ("prompts.json", '["a"]', "neither an object nor a list"),
+    "a list of texts": ("prompts.json", '["a"]', "entry 1 is .a., which is no JSON object"),
     "numbers as prompts": ("prompts.json", '{"a.png": 3}', "have to be text"),
     "not Parquet": ("prompts.parquet", "x", "cannot be read"),
     "not text": ("prompts.csv", b"file,prompt\n\xff\xfe,x\n", "line 2 has bytes that are no UTF-8"),

@@ -261,7 +261,7 @@ def test_radius_is_measured_on_unguided_images_too_when_prompts_are_given(settin
 
 def test_generations_are_at_no_distance_when_they_are_what_is_protected(settings):
     asked = GenerateSettings(prompts=("3",), num=2, model="digits", seed=5, device="cpu")
-    memory, pipeline = Memory(), RunPipeline.open(asked)
+    memory, pipeline = Memory(), RunPipeline.open(asked, asked.prompts)
     pipeline.draw(guide(pipeline.pipe, memory=memory), planned_images(("3",), 2, 5), lambda: None)
     (space,) = memory.spaces()
     view = memory.view(space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -230,6 +231,16 @@ class Host:
         return 2 ** (len(blocks) - 1) if blocks else None
 
     @property
+    def size_multiple(self) -> int:
+        """What height and width of an image in pixels have to be multiples of."""
+        config = getattr(self.processor, "config", None)
+        multiple = int(getattr(config, "vae_scale_factor", None) or self.scale_factor or 1)
+        patch = getattr(getattr(self.part("transformer"), "config", None), "patch_size", None)
+        return math.lcm(
+            multiple, (self.scale_factor or 1) * (patch if isinstance(patch, int) else 1)
+        )
+
+    @property
     def processor(self) -> Any:
         """The pipeline's image processor; None where it has none."""
         return self.part("image_processor")
@@ -243,8 +254,7 @@ class Host:
             UnsupportedError: where none is asked for and the pipeline does not tell.
         """
         if asked is not None:
-            config = getattr(self.processor, "config", None)
-            multiple = int(getattr(config, "vae_scale_factor", None) or self.scale_factor or 1)
+            multiple = self.size_multiple
             if any(n < 1 or n % multiple for n in asked):
                 raise OptionError(
                     named(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from unalike.attach.diffusers import levels
+from unalike.attach.diffusers import carried, levels
 from unalike.attach.diffusers.again import WIDER, steered, with_other_seeds
 from unalike.attach.diffusers.arguments import completed, documented, model_defaults, unshared
 from unalike.attach.diffusers.calibration import calibrated, settings_key
@@ -73,6 +73,7 @@ _OWN = (
     "candidates",
     "report",
     "latents",
+    "carried",
     "_calibrations",
     "_known_models",
     "_remembered",
@@ -223,7 +224,7 @@ class GuidedPipeline:
         self.candidates = candidates
         self.report: Report | None = None
         self.latents: Tensor | None = None
-        self._calibrations: dict[Hashable, Method] = {}
+        self._calibrations: dict[str, Method] = {}
         self._known_models = KnownModels()
         self._remembered = Remembered()
         self._streams: list[dict[str, Any]] = [{} for _ in self.methods]
@@ -466,7 +467,7 @@ class GuidedPipeline:
     def _ready_methods(self, named: dict[str, Any]) -> list[Method]:
         """The methods, calibrated for these settings where they need it; each once."""
         keys = {
-            i: (settings_key(m, self.pipe, named), self._known_models.names)
+            i: carried.digest((settings_key(m, self.pipe, named), self._known_models.names))
             for i, m in enumerate(self.methods)
             if m.needs_calibration
         }
@@ -477,6 +478,21 @@ class GuidedPipeline:
             )
             self._calibrations.update(zip(missing, ready, strict=True))
         return [self._calibrations[keys[i]] if i in keys else m for i, m in enumerate(self.methods)]
+
+    @property
+    def carried(self) -> bytes:
+        """What calls leave for later ones besides the memory: measured radii, and what methods such
+        as CoupledNoise store for each prompt. Set on another `guide` of the same pipeline and
+        methods, later calls draw what they would have drawn here. For methods of
+        `unalike.guidance`; others can store what has no bytes.
+        """
+        return carried.to_bytes(self._streams, self._calibrations)
+
+    @carried.setter
+    def carried(self, data: bytes) -> None:
+        streams, calibrations = carried.from_bytes(data)
+        if len(streams) == len(self.methods):
+            self._streams, self._calibrations = streams, calibrations
 
     def _unguided(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
         session, _ = self._run((), arguments, (), arguments, keep=False)

@@ -177,7 +177,7 @@ def _notes(record: Mapping[str, Any]) -> str:
 
 def _shown(images: ImageSet, index: int, before: str = "") -> Shown:
     file = images.files[index]
-    return Shown(thumbnail(read_image(images.folder / file)), before + file)
+    return Shown.embedded(thumbnail(read_image(images.folder / file)), before + file)
 
 
 def _alike(images: ImageSet, prompts: Sequence[str] | None, pairs: Sequence[Pair]) -> str:

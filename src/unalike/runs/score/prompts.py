@@ -13,17 +13,23 @@ In place of `file` a column may be called `file_name` or `image`, in place of `p
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unalike.errors import Option, OptionError, StoreError, named, shown
-from unalike.files import parse_json, read_json, read_text, require_regular
+from unalike.files import fault_of_reading, read_json, read_text_bytes, require_regular
 from unalike.options import fault_of_text
 from unalike.runs.folder import RECORD
+from unalike.runs.tables import (
+    TableRow,
+    csv_rows,
+    json_line_rows,
+    json_rows,
+    parquet_columns,
+    parquet_rows,
+    text_lines,
+)
 
 FILE_COLUMNS = ("file", "file_name", "image")
 PROMPT_COLUMNS = ("prompt", "caption", "text")
@@ -50,12 +56,8 @@ def read_prompts(path: Path, *, option: str = "prompts") -> dict[str, str]:
         if not pairs:
             raise ValueError("it has no entry")
         return _checked(pairs)
-    except (OSError, ValueError, csv.Error) as error:
-        reason = f"it cannot be read ({' '.join(str(error).split())})"
-        if isinstance(error, FileNotFoundError):
-            reason = "it is not there"
-        elif type(error) is ValueError:
-            reason = str(error)
+    except (OSError, ValueError) as error:
+        reason = fault_of_reading(error)
         raise OptionError(
             named("{} is {!r}: {}; allowed: {}", Option(option), str(path), reason, _FORMATS)
         ) from error
@@ -100,14 +102,19 @@ def read_run(folder: Path) -> dict[str, str] | None:
             return None
         columns = (names[folder.resolve().name],)
     try:
-        rows = _parquet(run / "samples.parquet")
+        rows = list(parquet_rows(run / "samples.parquet", {*names.values(), "prompt"}))
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{str(run)!r} is an output folder of unalike whose samples.parquet cannot be read "
             f"({' '.join(str(error).split())}); "
             "copy its images into another folder to score them by themselves"
         ) from error
-    found = {row[column]: row["prompt"] for row in rows for column in columns if row.get(column)}
+    found = {
+        row.values[column]: row.values["prompt"]
+        for row in rows
+        for column in columns
+        if row.values.get(column)
+    }
     return {
         name.partition("/")[2] if run != folder else name: prompt for name, prompt in found.items()
     }
@@ -143,44 +150,18 @@ def _pairs(path: Path) -> Iterable[tuple[Any, Any]]:
     return _READERS[kind](path)
 
 
-def _of_csv(path: Path, delimiter: str = ",") -> Iterable[tuple[Any, Any]]:
-    """The rows of a table of text, each with as many fields as there are columns."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
-    rows = [(reader.line_num, row) for row in reader if row]
-    header = rows[0][1] if rows else []
-    if len(set(header)) < len(header):
-        raise ValueError(f"it has two columns of the same name ({', '.join(header)})")
-    named_rows = []
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise ValueError(
-                f"line {line} has {len(row)} field{'s' * (len(row) != 1)} and the header has "
-                f"{len(header)}; quote text "
-                f'that has a delimiter, as in "one{delimiter} two"'
-            )
-        named_rows.append(dict(zip(header, row, strict=True)))
-    return _of_rows(named_rows)
-
-
 def _of_json(path: Path) -> Iterable[tuple[Any, Any]]:
     content = read_json(path)
-    return content.items() if isinstance(content, dict) else _of_rows(content)
-
-
-def _of_lines(path: Path) -> Iterable[tuple[Any, Any]]:
-    """An object a line."""
-    rows = []
-    for number, line in _lines(path):
-        try:
-            rows.append(parse_json(line))
-        except ValueError as error:
-            raise ValueError(f"line {number} is no JSON object: {error}") from error
-    return _of_rows(rows)
+    if isinstance(content, dict):
+        return content.items()
+    if not isinstance(content, list):
+        raise ValueError("it is neither an object nor a list of objects")
+    return _of_rows(json_rows(content), unit="entry")
 
 
 def _of_text(path: Path) -> Iterable[tuple[str, str]]:
     """A file, a tab and a prompt in each line."""
-    for number, line in _lines(path):
+    for number, line in text_lines(read_text_bytes(path)):
         fields = line.split("\t")
         if len(fields) != 2:
             raise ValueError(
@@ -190,39 +171,33 @@ def _of_text(path: Path) -> Iterable[tuple[str, str]]:
         yield fields[0], fields[1]
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
-    lines = enumerate(io.StringIO(read_text(path), newline=None), 1)
-    return ((number, line.rstrip("\n")) for number, line in lines if line.strip())
+def _of_rows(rows: Iterable[TableRow], unit: str = "line") -> list[tuple[Any, Any]]:
+    found = []
+    for row in rows:
+        if row.fault:
+            raise ValueError(f"{unit} {row.number} {row.fault}")
+        found.append(row.values)
+    if not found:
+        return []
+    file, prompt = _chosen({str(name) for values in found for name in values})
+    return [(values.get(file), values.get(prompt)) for values in found]
 
 
-def _of_rows(rows: Any) -> list[tuple[Any, Any]]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("it is neither an object nor a list of objects")
-    names = {str(name) for row in rows for name in row}
-    chosen = [
+def _chosen(names: Collection[str]) -> tuple[str, str]:
+    """The columns of files and of prompts among these."""
+    file, prompt = (
         next((c for c in columns if c in names), None) for columns in (FILE_COLUMNS, PROMPT_COLUMNS)
-    ]
-    if rows and None in chosen:
+    )
+    if file is None or prompt is None:
         raise ValueError(
             f"it has the columns {', '.join(sorted(names)) or 'none'}; it needs file and prompt"
         )
-    return [(row.get(chosen[0]), row.get(chosen[1])) for row in rows]
+    return file, prompt
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    names = {*FILE_COLUMNS, *PROMPT_COLUMNS, "unguided_image"}
-    require_regular(path)
-    own = [name for name in pq.read_schema(path.absolute()).names if name in names]
-    if len(set(own)) < len(own):
-        raise ValueError(f"it has two columns of the same name ({', '.join(own)})")
-    return (
-        pq.read_table(path.absolute(), columns=own).to_pylist()
-        if own
-        else [dict.fromkeys(pq.read_schema(path.absolute()).names)]
-    )
+def _of_parquet(path: Path) -> list[tuple[Any, Any]]:
+    columns = _chosen(parquet_columns(path))
+    return [(row.values[columns[0]], row.values[columns[1]]) for row in parquet_rows(path, columns)]
 
 
 def _is_run(folder: Path) -> bool:
@@ -238,10 +213,10 @@ def _normalised(file: str) -> str:
 
 
 _READERS = {
-    ".csv": _of_csv,
-    ".tsv": partial(_of_csv, delimiter="\t"),
-    ".parquet": lambda path: _of_rows(_parquet(path)),
+    ".csv": lambda path: _of_rows(csv_rows(read_text_bytes(path))),
+    ".tsv": lambda path: _of_rows(csv_rows(read_text_bytes(path), delimiter="\t")),
+    ".parquet": _of_parquet,
     ".json": _of_json,
-    ".jsonl": _of_lines,
+    ".jsonl": lambda path: _of_rows(json_line_rows(read_text_bytes(path))),
     ".txt": _of_text,
 }

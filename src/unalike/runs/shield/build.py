@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.errors import OptionError
-from unalike.pipelines.loading import find
+from unalike.pipelines.sources import find
 from unalike.runs.progress import Progress, silent
 from unalike.runs.shield.encoders import Encoder, encoder_of, open_encoder
 from unalike.runs.shield.generations import unguided_points

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from unalike.runs.folder import IMAGES, RECORD, SAMPLES, UNGUIDED, image_name
+from unalike.runs.folder import IMAGES, RECORD, SAMPLES, UNGUIDED, image_path
 from unalike.runs.scoring import PLAINLY_CHANGED
 from unalike.runs.settings import POLICIES
 from unalike.runs.shield.evidence import Row
@@ -51,7 +51,9 @@ def differences_of_record(record: Mapping[str, Any], protected: Shield) -> Itera
     if used is not None and [m["name"] for m in used] != names:
         yield f"{RECORD}: methods_as_used are others than methods, {', '.join(names)}"
     seeds, num, planned = record.get("seeds"), record["num"], _planned(record)
-    if record["candidates"] > 1:
+    if record.get("rows"):
+        pass  # each row has seeds of its own
+    elif record["candidates"] > 1:
         if seeds is not None:
             yield (
                 f"{RECORD}: seeds is {seeds!r}, and each image is chosen from "
@@ -86,7 +88,7 @@ def _of_command(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"{RECORD}: its command has other methods than {', '.join(methods)}"
     if ("--compare" in words) != record["compare"]:
         yield f"{RECORD}: compare is {record['compare']}, and its command says otherwise"
-    for prompt in record["prompts"]:
+    for prompt in () if record.get("rows") else record["prompts"]:
         if prompt not in words and f"--prompt={prompt}" not in words:
             yield f"{RECORD}: the prompt {prompt!r} is not in its command"
 
@@ -126,20 +128,21 @@ def differences_of_rows(
 
 
 def _planned(record: Mapping[str, Any]) -> int:
+    if record.get("rows"):
+        return record["images"]["planned"]
     return len(record["prompts"]) * record["num"]
 
 
 def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[str, Any]:
     """The columns of a row that follow from the record and the protected set."""
-    name, (prompt, place) = image_name(row["index"]), divmod(row["index"], record["num"])
+    kind = record.get("format") or "png"
+    own, twin = (image_path(row["index"], kind, guided=guided) for guided in (True, False))
     shared = {key: record[key] for key in ("steps", "guidance_scale", "batch_size")}
     return {
-        "prompt": record["prompts"][prompt],
-        "prompt_index": prompt,
-        **({} if record["candidates"] > 1 else {"seed": record["seed"] + place}),
+        **_planned_of(record, row),
         **({"drawn_seed": row["seed"]} if row.get("attempts") == 1 else {}),
-        "image": None if row["refused"] else f"{IMAGES}/{name}",
-        "unguided_image": f"{UNGUIDED}/{name}" if record["compare"] else None,
+        "image": None if row["refused"] else own,
+        "unguided_image": twin if record["compare"] else None,
         **shared,
         "model": record["model"]["name"],
         "methods": ", ".join(m["name"] for m in record["methods"]),
@@ -148,6 +151,15 @@ def _expected(record: Mapping[str, Any], row: Row, protected: Shield) -> dict[st
         "certificate_checksum": protected.checksum,
         **(dict.fromkeys(_OF_IMAGES) if row["refused"] else {}),
     }
+
+
+def _planned_of(record: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """Prompt and seed of a row; nothing where they come from a file that the record only names."""
+    if record.get("rows"):
+        return {}
+    prompt, place = divmod(row["index"], record["num"])
+    seed = {} if record["candidates"] > 1 else {"seed": record["seed"] + place}
+    return {"prompt": record["prompts"][prompt], "prompt_index": prompt, **seed}
 
 
 def _of_policy(record: Mapping[str, Any], row: Row, protected: Shield) -> Iterator[str]:

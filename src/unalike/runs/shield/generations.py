@@ -12,8 +12,8 @@ from unalike.attach import guide
 from unalike.errors import OptionError, named
 from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
+from unalike.runs.plan import planned_images
 from unalike.runs.progress import Progress
-from unalike.runs.samples import planned_images
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.encoders import Encoder
 from unalike.runs.shield.settings import GENERATIONS, BuildSettings
@@ -39,7 +39,7 @@ def unguided_points(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    pipeline = RunPipeline.open(asked)
+    pipeline = RunPipeline.open(asked, asked.prompts)
     memory = Memory(capacity=asked.total)
     guided = guide(pipeline.pipe, memory=memory)
     plan, features = planned_images(asked.prompts, num, asked.seed), []

@@ -102,7 +102,9 @@ def _pairs(checked: Sequence[Checked]) -> str:
     images, shown = read_images(list(names)), []
     for c in closest:
         both = [
-            Shown(thumbnail(images[name]), name) for name in (c.image, c.nearest) if name in images
+            Shown.embedded(thumbnail(images[name]), name)
+            for name in (c.image, c.nearest)
+            if name in images
         ]
         lacking = "" if c.nearest in images else " (its file is not here)"
         shown.append(

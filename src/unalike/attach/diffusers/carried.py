@@ -1,0 +1,93 @@
+"""What a guided pipeline carries from call to call, as bytes: a later process goes on with it.
+
+Values are plain ones, tensors, tuples, lists, dicts and methods. The bytes are a safetensors file
+with the structure as JSON in its header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from unalike.errors import StoreError
+from unalike.guidance.method import Method
+from unalike.guidance.methods import build, described
+
+_KEY = "carried"
+
+
+def to_bytes(streams: Sequence[Mapping[str, Any]], calibrations: Mapping[str, Method]) -> bytes:
+    """Storage of the methods and calibrated methods as bytes; `from_bytes` reads them.
+
+    Args:
+        streams: what each method stored.
+        calibrations: by `digest` of their key.
+    """
+    tensors: dict[str, Tensor] = {}
+    methods = {key: described(method) for key, method in calibrations.items()}
+    structure = {"streams": _encoded(list(streams), tensors), "calibrations": methods}
+    return save(tensors, metadata={_KEY: json.dumps(structure)})
+
+
+def from_bytes(data: bytes) -> tuple[list[dict[str, Any]], dict[str, Method]]:
+    """What `to_bytes` was given.
+
+    Raises:
+        StoreError: for damaged bytes.
+
+    Example:
+        >>> streams, calibrations = from_bytes(to_bytes([{"prompts": ((1, "a"),)}], {}))
+        >>> streams
+        [{'prompts': ((1, 'a'),)}]
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        structure = json.loads(header["__metadata__"][_KEY])
+        streams = _decoded(structure["streams"], load(data))
+        methods = {
+            key: build(entry["name"], **entry["options"])
+            for key, entry in structure["calibrations"].items()
+        }
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise StoreError(
+            f"what the guidance carries from batch to batch is damaged ({error}); begin the run "
+            "anew"
+        ) from error
+    return streams, methods
+
+
+def digest(key: Hashable) -> str:
+    """A text for the key of a calibration that is the same in every process."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()
+
+
+def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, tuple | list):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_encoded(v, tensors) for v in value]}
+    if isinstance(value, Mapping):
+        return {"dict": [[_encoded(k, tensors), _encoded(v, tensors)] for k, v in value.items()]}
+    return {"plain": value}
+
+
+def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind in ("tuple", "list"):
+        found = [_decoded(v, tensors) for v in inner]
+        return tuple(found) if kind == "tuple" else found
+    if kind == "dict":
+        return {_decoded(k, tensors): _decoded(v, tensors) for k, v in inner}
+    return inner

@@ -1,0 +1,67 @@
+"""What a run depends on: what its ledger compares, and what tells its images from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unalike.guidance.methods import described
+from unalike.runs.samples import Planned
+from unalike.runs.settings import DrawSettings
+from unalike.runs.worker import Worker
+
+
+def image_settings(worker: Worker) -> dict[str, Any]:
+    """All that an image depends on besides its prompt, its seed and its row's arguments."""
+    settings, pipeline = worker.settings, worker.pipeline
+    told = pipeline.describe()
+    shields = [shield.checksum for shield in worker.shields]
+    return {
+        "model": settings.model,
+        "weights": pipeline.fingerprint(),
+        "pipeline": told["pipeline"],
+        "scheduler": told["scheduler"],
+        "dtype": told["dtype"],
+        "steps": pipeline.steps,
+        "guidance_scale": pipeline.guidance_scale,
+        "methods": [described(method) for method in worker.methods],
+        "candidates": settings.candidates,
+        "batch_size": settings.batch_size,
+        "shield": shields,
+        "on_violation": settings.on_violation if shields else None,
+        "attempts": settings.attempts if shields else None,
+        "negative_prompt": settings.negative_prompt,
+        "options": dict(pipeline.options),
+        "image": _digest(settings.image),
+    }
+
+
+def run_settings(worker: Worker, plan: Sequence[Planned]) -> dict[str, Any]:
+    """All that a run depends on, by the names of its settings."""
+    settings: DrawSettings = worker.settings
+    texts = "\n".join(planned.item for planned in plan)
+    return {
+        **image_settings(worker),
+        "memory": settings.memory.name if settings.memory else None,
+        "compare": settings.compare,
+        "format": settings.format,
+        "quality": settings.quality,
+        "images": len(plan),
+        "prompts and seeds": hashlib.sha256(texts.encode()).hexdigest()[:12],
+    }
+
+
+def _digest(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def identity(worker: Worker) -> str:
+    """A text that is the same for the same `image_settings`."""
+    text = json.dumps(image_settings(worker), ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""`unalike run`: a file of prompts in, an output folder out, over as many days as it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unalike.runs.folder import free_folder
+from unalike.runs.job import Job, Outcome, draw
+from unalike.runs.plan import planned_rows
+from unalike.runs.progress import Progress
+from unalike.runs.rows import PromptRow, read_rows
+from unalike.runs.run_settings import MOST_IMAGES, RunSettings
+from unalike.runs.watching import Told
+
+
+def run(
+    settings: RunSettings, progress: Progress | None = None, told: Told | None = None
+) -> Outcome:
+    """Draw the images of a file of prompts into an output folder, and go on where an earlier call
+    with the same settings ended, whatever ended it.
+
+    After a kill at any moment the same call ends with the same images: none is missing, none is
+    there twice, and one worker draws what it would have drawn without the kill. Images that fail
+    are tried again at the end, one by one, and by the next call; they do not stop the run. When
+    the memory of the device is too small for a batch, it is drawn in halves.
+
+    Args:
+        settings: what to do.
+        progress: told the share of the work that is done.
+        told: told a row for each image once it is on disk.
+
+    Returns:
+        The folder and what is in it; `finished` is false after Ctrl-C or SIGTERM.
+
+    Raises:
+        OptionError: for rows of the file (all of them at once, with their lines), a setting, model
+            or method that is not allowed.
+        StoreError, UnsupportedError: as `generate`; also when a disk is full.
+    """
+    rows = read_rows(
+        settings.source,
+        stdin=sys.stdin.buffer if str(settings.source) == "-" else None,
+        wildcards=settings.wildcards,
+        seed=settings.seed,
+    )
+    job = Job(
+        settings=settings,
+        plan=planned_rows(rows, settings.num, settings.seed, MOST_IMAGES),
+        out=settings.out or free_folder([settings.source.stem], Path.cwd()),
+        command=_command(settings),
+        resume=not settings.overwrite,
+        keep_going=True,
+        rows=_rows_record(settings, rows),
+        shard_size=settings.shard_size,
+    )
+    return draw(job, progress, told)
+
+
+def _command(settings: RunSettings) -> list[Any]:
+    """The words of the command before the options that it shares with `generate`."""
+    source = "-" if str(settings.source) == "-" else settings.source.resolve()
+    words: list[Any] = ["run", source]
+    words += ["--wildcards", settings.wildcards.resolve()] if settings.wildcards else []
+    words += ["--shard-size", settings.shard_size] if settings.shard_size else []
+    return words
+
+
+def _rows_record(settings: RunSettings, rows: Sequence[PromptRow]) -> dict[str, Any]:
+    text = "\n".join(repr((r.prompt, r.id, r.n, r.seed, dict(r.arguments))) for r in rows)
+    return {
+        "name": settings.source.name,
+        "count": len(rows),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
