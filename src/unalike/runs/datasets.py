@@ -1,4 +1,4 @@
-"""The table beside the images of a run that `datasets` reads.
+"""The table beside the images of a run that `datasets` 3.4 or later reads.
 
 ```python
 from datasets import load_dataset
