@@ -170,5 +170,5 @@ def test_images_are_kept_and_the_exit_code_is_1_when_the_disk_is_full_at_the_end
     assert err.startswith("unalike: cannot write ")
     assert "No space left on device; the images that are finished are kept" in err
     assert len(err.splitlines()) == 1
-    assert [p.name for p in sorted((out / "images").iterdir())] == ["00000.png", "00001.png"]
+    assert [p.name for p in sorted((out / "images").glob("*.png"))] == ["00000.png", "00001.png"]
     assert not [p for p in out.rglob("*") if "partial" in p.name or p.name in full]

@@ -14,6 +14,7 @@ import unalike
 from unalike.cli.cite import cite
 from unalike.cli.command import INTERRUPTED, INVALID_USAGE, BadValue, Command, UsageError
 from unalike.cli.generate import generate
+from unalike.cli.memory import memory
 from unalike.cli.methods import methods
 from unalike.cli.models import models
 from unalike.cli.run import run
@@ -32,6 +33,7 @@ app = typer.Typer(
 for command in (generate, run, seeds, score, models, methods, cite):
     app.command(cls=Command)(command)
 app.add_typer(shield)
+app.add_typer(memory)
 
 
 def _print_version(wanted: bool) -> None:

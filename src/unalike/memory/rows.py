@@ -19,7 +19,7 @@ from unalike.memory.labels import Label
 from unalike.memory.samples import DTYPES, Batch
 
 _CHUNK_ROWS = 256
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20  # stays in a processor's cache
 _LARGEST_INTEGER = 2**63 - 1
 _LABELS = "s.text, s.seed, s.item, s.run, s.created"
 
@@ -106,6 +106,12 @@ class Rows:
         """The number of samples in the file, those beyond the capacity included."""
         return self._run("SELECT coalesce(sum(samples), 0) FROM spaces").fetchone()[0]
 
+    def pushed_out(self) -> int:
+        """The highest id of the samples beyond the capacity; 0 where there are none."""
+        excess = self.count() - self.header().capacity
+        query = "SELECT id FROM samples ORDER BY id LIMIT 1 OFFSET ?"
+        return self._run(query, (excess - 1,)).fetchone()[0] if excess > 0 else 0
+
     def last(self) -> int:
         """The highest id that a sample ever had."""
         found = self._run("SELECT seq FROM sqlite_sequence WHERE name = 'samples'").fetchone()
@@ -134,14 +140,13 @@ class Rows:
         return found
 
     def batches(
-        self, dtype: str, *, after: int = 0, skip: int = 0, by_time: bool = False
+        self, dtype: str, *, after: int = 0, by_time: bool = False
     ) -> Iterator[tuple[Batch, Tensor]]:
         """The samples, oldest first, in batches of one space each; with their ids (n,).
 
         Args:
             dtype: of the file.
             after: only samples with higher ids.
-            skip: how many of the oldest of those to leave out.
             by_time: in the order of time in place of that of ids.
 
         Raises:
@@ -151,8 +156,8 @@ class Rows:
         order = "s.created, s.id" if by_time else "s.id"
         cursor = self._run(
             f"SELECT s.id, s.space, {_LABELS}, s.checksum, v.latent, v.prompt FROM samples s "
-            f"LEFT JOIN vectors v ON v.id = s.id WHERE s.id > ? ORDER BY {order} LIMIT -1 OFFSET ?",
-            (after, skip),
+            f"LEFT JOIN vectors v ON v.id = s.id WHERE s.id > ? ORDER BY {order}",
+            (after,),
         )
         chunk: list[Any] = []
         most = _CHUNK_ROWS
@@ -165,12 +170,16 @@ class Rows:
         if chunk:
             yield _batch(chunk, spaces, dtype)
 
-    def labels(self, *, newest_first: bool = False) -> Iterator[tuple[int, str, Label]]:
-        """The id, the space and the label of each sample, without its numbers."""
+    def labels(
+        self, *, after: int = 0, newest_first: bool = False
+    ) -> Iterator[tuple[int, str, Label]]:
+        """The id, the space and the label of each sample with a higher id, without its numbers."""
         spaces = {row.id: row.name for row in self.spaces()}
         order = "DESC" if newest_first else "ASC"
-        query = f"SELECT s.id, s.space, {_LABELS} FROM samples s ORDER BY s.id {order}"
-        for key, space, *label in self._run(query):
+        query = (
+            f"SELECT s.id, s.space, {_LABELS} FROM samples s WHERE s.id > ? ORDER BY s.id {order}"
+        )
+        for key, space, *label in self._run(query, (after,)):
             yield key, spaces[space], _label(label)
 
     def remove(self, ids: Iterable[int]) -> int:
@@ -202,6 +211,10 @@ class Rows:
         found = self._run("SELECT image FROM thumbnails WHERE id = ?", (key,)).fetchone()
         return None if found is None else found[0]
 
+    def thumbnails(self) -> int:
+        """The number of samples that have a thumbnail."""
+        return self._run("SELECT count(*) FROM thumbnails").fetchone()[0]
+
     def all_thumbnails(self) -> Iterator[tuple[str, bytes]]:
         """The thumbnails with the items of their samples."""
         yield from self._run(
@@ -221,8 +234,10 @@ class Rows:
 
 def checksum(space: str, label: Label, latent: bytes, prompt: bytes) -> int:
     """A checksum of everything that a file has of a sample but its id."""
-    known = json.dumps([space, *label]).encode()
-    return zlib.crc32(known, zlib.crc32(prompt, zlib.crc32(latent)))
+    text, seed, item, run, created = label
+    absent = f"{text is None} {run is None}"
+    known = "\0".join((space, item, text or "", run or "", f"{seed} {created!r} {absent}"))
+    return zlib.crc32(known.encode(), zlib.crc32(prompt, zlib.crc32(latent)))
 
 
 def _stored_seed(seed: int | None) -> int | str | None:

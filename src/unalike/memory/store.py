@@ -167,8 +167,7 @@ class Store:
         self._epoch = -1
         self.banks.clear(header.capacity, header.dtype)
         room = {space.name: space.samples for space in rows.spaces()}
-        excess = max(0, rows.count() - header.capacity)
-        for batch, ids in rows.batches(header.dtype, skip=excess):
+        for batch, ids in rows.batches(header.dtype, after=rows.pushed_out()):
             self.banks.append(batch, ids - 1, room=room[batch.space])
         self._last, self._epoch = rows.last(), header.epoch
 

@@ -1,0 +1,1 @@
+"""The work of `unalike memory`: look into memories, and change them."""
