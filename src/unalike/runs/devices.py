@@ -62,9 +62,7 @@ class Devices:
         threads = max(1, (os.cpu_count() or 1) // len(devices))
         workers = cls(
             [
-                Process(
-                    Member(replace(settings, device=name, devices=()), tuple(prompts), threads)
-                )
+                Process(Member(replace(settings, device=name, devices=()), tuple(prompts), threads))
                 for name in devices
             ]
         )

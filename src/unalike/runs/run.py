@@ -68,6 +68,10 @@ def _workers(settings: RunSettings) -> dict[str, Any]:
 
         require_devices(settings.devices)
         return {"workers": Devices.open}
+    if settings.ray is not None:
+        from unalike.runs.ray.workers import RayWorkers
+
+        return {"workers": RayWorkers.open}
     return {}
 
 
@@ -78,6 +82,9 @@ def _command(settings: RunSettings) -> list[Any]:
     words += ["--wildcards", settings.wildcards.resolve()] if settings.wildcards else []
     words += ["--shard-size", settings.shard_size] if settings.shard_size else []
     words += ["--devices", ",".join(settings.devices)] if settings.devices else []
+    for name in ("ray", "ray_workers", "ray_gpus", "shard"):
+        value = getattr(settings, name)
+        words += [f"--{name.replace('_', '-')}", value] if value is not None else []
     return words
 
 
