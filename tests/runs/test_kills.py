@@ -136,6 +136,14 @@ def expected(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return contents(folder)
 
 
+@pytest.fixture(scope="module")
+def usual(model: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The seconds that a run takes here."""
+    asked, began = settings(model, tmp_path_factory.mktemp("timed")), time.perf_counter()
+    assert not killed(asked, (Worker, "draw", True, 100))
+    return time.perf_counter() - began
+
+
 @pytest.mark.parametrize("moment", MOMENTS, ids=[name for name, *_ in MOMENTS])
 @pytest.mark.parametrize("remembering", [False, True], ids=["", "memory"])
 def test_the_same_images_are_there_when_a_run_was_killed(
@@ -150,12 +158,10 @@ def test_the_same_images_are_there_when_a_run_was_killed(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_same_images_are_there_when_a_run_was_killed_again_and_again(
-    model: Path, tmp_path: Path, expected: dict[str, bytes], seed: int
+    model: Path, tmp_path: Path, expected: dict[str, bytes], usual: float, seed: int
 ) -> None:
     chance, memory = random.Random(seed), tmp_path / "bank.sqlite" if seed % 2 else None
-    asked, kills, began = settings(model, tmp_path, memory=memory), 0, time.perf_counter()
-    killed(settings(model, tmp_path, out=tmp_path / "timed"), (Worker, "draw", True, 100))
-    usual = time.perf_counter() - began
+    asked, kills = settings(model, tmp_path, memory=memory), 0
     while kills < 5 and killed(asked, chance.uniform(0.0, usual)):
         kills += 1
     while killed(asked, (Worker, "draw", True, 100)):
