@@ -94,7 +94,7 @@ def read_rows(
         OptionError: for a file that cannot be read, is of another kind, or has no prompt; for
             wildcards without dynamicprompts.
 
-    Cost: 1,000,000 rows of a prompt and two numbers take some 15 s and 0.7 GB.
+    Cost: 1,000,000 rows take 7 s as plain text and up to 20 s with several columns, and 0.5 GB.
 
     Example:
         >>> import io
@@ -310,5 +310,7 @@ def _find_same_ids(rows: Iterable[PromptRow], faults: Faults) -> None:
         line = first.setdefault(row.id, row.line)
         if line != row.line:
             faults.add(
-                row.line, f"has the id {shown(row.id)}, as {faults.unit} {line}; give it another"
+                row.line,
+                f"has the id {shown(row.id)}, as {faults.unit} {line} has; give every row an id of "
+                "its own, or none",
             )
