@@ -247,6 +247,7 @@ def test_seeds_of_the_run_count_when_repeats_are_found():
         ("p.csv", None, "it is not there"),
         ("p.xlsx", "x", r"of another kind; allowed: a \.txt"),
         ("p.csv", "promt,n\na,1\n", "columns promt, n; .* rename 'promt'"),
+        ("p.csv", "words,n\na\nb,1\n", "columns words, n; one of them has to be prompt"),
         ("p.csv", "prompt;n\na;1\n", "separate the columns of a .csv by commas"),
         ("p.csv", "prompt,n\n", "it has no prompt"),
         ("p.txt", " \n", "it has no prompt"),
@@ -288,6 +289,12 @@ def test_bad_wildcards_are_told_with_other_faults_when_there_are_some():
         rows_of('{"prompt": "{a"}\n{"n": 1}\n{"prompt": "__b__"}', expand=True)
     assert [number for number, _ in caught.value.faults] == [1, 2, 3]
     assert "give it, as in wildcards=DIR" in str(caught.value)
+
+
+def test_row_is_refused_when_it_draws_what_wildcards_chose():
+    prompt = rows_of('{"prompt": "{a|b}", "n": 1}', expand=True)[0].prompt
+    with pytest.raises(RowsError, match="line 2 draws images of line 1 again"):
+        rows_of(f'{{"prompt": "{{a|b}}"}}\n{{"prompt": "{prompt}"}}', expand=True)
 
 
 def test_ids_are_refused_when_rows_of_wildcards_have_them_too():
