@@ -121,10 +121,10 @@ def _begun(job: Job, folder: RunFolder, workers: Workers, memory: Memory | None)
     found = workers.describe(first, job.command)
     plan = with_items(job.plan, identity(found.image_settings))
     settings = run_settings(job.settings, found.image_settings, plan)
+    folder.remove_partial_files()
     if job.resume and folder.ledger.exists():
         ledger = Ledger.open(folder.ledger)
         ledger.require_same(settings)
-        folder.remove_partial_files()
         return _Run(job, folder, ledger, workers, found, memory, plan, ledger.get("record"))
     record = first_record(
         job.settings, found, plan, memory=_memory_record(memory, job.settings), rows=job.rows
