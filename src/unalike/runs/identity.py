@@ -13,6 +13,8 @@ from unalike.runs.samples import Planned
 from unalike.runs.settings import DrawSettings
 from unalike.runs.worker import Worker
 
+_OF_FILES = ("compare", "format", "quality")
+
 
 def image_settings(worker: Worker) -> dict[str, Any]:
     """All that an image depends on besides its prompt, its seed and its row's arguments."""
@@ -49,16 +51,26 @@ def run_settings(
         images: the `image_settings` of its workers.
         plan: all images, with their items.
     """
-    texts = "\n".join(planned.item for planned in plan)
     return {
         **images,
         "memory": settings.memory.name if settings.memory else None,
-        "compare": settings.compare,
-        "format": settings.format,
-        "quality": settings.quality,
-        "images": len(plan),
-        "prompts and seeds": hashlib.sha256(texts.encode()).hexdigest()[:12],
+        **{name: getattr(settings, name) for name in _OF_FILES},
+        **plan_settings(plan),
     }
+
+
+def plan_settings(plan: Sequence[Planned]) -> dict[str, Any]:
+    """What a run depends on by its images."""
+    texts = "\n".join(planned.item for planned in plan)
+    checksum = hashlib.sha256(texts.encode()).hexdigest()[:12]
+    return {"images": len(plan), "prompts and seeds": checksum}
+
+
+def whole_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `image_settings` that are among `run_settings`, and those of the files."""
+    others = {*_OF_FILES, "memory", "images", "prompts and seeds"}
+    images = {name: value for name, value in settings.items() if name not in others}
+    return images, {name: settings.get(name) for name in _OF_FILES}
 
 
 def identity(images: Mapping[str, Any]) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from unalike.errors import StoreError, named
 from unalike.memory import Memory
 from unalike.runs.alone import Alone
 from unalike.runs.committing import Committer
@@ -19,7 +16,7 @@ from unalike.runs.description import Description
 from unalike.runs.engine import Engine, Workers
 from unalike.runs.fence import remove_lock, require_no_writers
 from unalike.runs.finishing import finish
-from unalike.runs.folder import LOCK, OWN_MEMORY, RunFolder, require_writable
+from unalike.runs.folder import OWN_MEMORY, RunFolder, only_one, require_writable
 from unalike.runs.identity import identity, run_settings
 from unalike.runs.ledger import Failure, Ledger
 from unalike.runs.output import Files, Output, Shards
@@ -103,7 +100,7 @@ def draw(job: Job, progress: Progress | None = None, told: Told | None = None) -
     prompts = list(dict.fromkeys(planned.prompt for planned in job.plan))
     folder = RunFolder.claim(job.out, overwrite=settings.overwrite, resume=job.resume)
     try:
-        with _only_one(folder):
+        with only_one(folder.path):
             with closing(job.workers(settings, prompts, memory)) as workers:
                 run = _begun(job, folder, workers, memory)
                 outcome = run.draw(progress or silent, told)
@@ -130,7 +127,7 @@ def _begun(job: Job, folder: RunFolder, workers: Workers, memory: Memory | None)
         job.settings, found, plan, memory=_memory_record(memory, job.settings), rows=job.rows
     )
     folder.start(record)
-    ledger = Ledger.create(folder.ledger, settings, record)
+    ledger = Ledger.create(folder.ledger, settings, record, asdict(found.about.shared))
     return _Run(job, folder, ledger, workers, found, memory, plan, record)
 
 
@@ -159,7 +156,7 @@ class _Run:
             pass
         finally:
             seconds = spent + time.perf_counter() - began
-            ledger.put(seconds=seconds)
+            ledger.put(seconds=seconds, finished=finished)
             record, samples = finish(
                 self.folder,
                 ledger,
@@ -242,31 +239,6 @@ def _open_memory(settings: DrawSettings) -> Memory | None:
         return None
     require_writable("memory", settings.memory)
     return Memory.open(settings.memory) if settings.memory.exists() else None
-
-
-@contextmanager
-def _only_one(folder: RunFolder) -> Iterator[None]:
-    """Within the block no other process can draw into the folder.
-
-    Raises:
-        StoreError: where one does.
-    """
-    lock = FileLock(folder.path / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise StoreError(
-            named(
-                "another process draws into {!r}; wait for it, or choose another folder, as in "
-                "{out=DIR}",
-                str(folder.path),
-            )
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _memory_record(memory: Memory | None, settings: DrawSettings) -> dict[str, Any] | None:
