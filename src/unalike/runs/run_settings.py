@@ -202,7 +202,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _require_address(address: str) -> None:
     """Refuse what is no address of a Ray cluster."""
     host, colon, port = address.rpartition(":")
-    if address in (AUTO, LOCAL) or (colon and host and port.isdigit() and "/" not in host):
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    if address in (AUTO, LOCAL) or (colon and host and 0 < number < 1 << 16 and "/" not in host):
         return
     raise OptionError(
         named(
