@@ -93,6 +93,11 @@ BENCHMARKS: dict[str, Row] = {
         ),
     ),
     "regions": Row("benchmarks.regions", "Does guidance stay where it was asked for?"),
+    "scaling": Row(
+        "benchmarks.scaling",
+        "Does one memory for several workers find what a single worker finds, and how far does "
+        "that carry?",
+    ),
     "ambient": Row(
         "benchmarks.ambient",
         "What does comparing images in place of latents bring, and what does it cost?",

@@ -34,7 +34,7 @@ def test_every_image_is_there_once_when_a_worker_is_killed(tiny_sd_folder, tmp_p
 def test_every_image_is_there_once_when_the_run_is_ended_and_gone_on_with(
     tiny_sd_folder, tmp_path, number, code
 ):
-    child = started(command(tiny_sd_folder, tmp_path, "--devices", "cpu,cpu", num=8))
+    child = started(command(tiny_sd_folder, tmp_path, "--devices", "cpu", num=8))
     child.send_signal(number)
     _, error = child.communicate(timeout=120)
     assert child.returncode == code

@@ -208,7 +208,8 @@ def _require_address(address: str) -> None:
     raise OptionError(
         named(
             "{ray} is {!r}; allowed: auto, local, or HOST:PORT of the head of a cluster, run on a "
-            "machine of that cluster, as in {ray='10.0.0.1:6379'}",
+            "machine of that cluster, as in {}",
             address,
+            Option("ray", "10.0.0.1:6379"),
         )
     )
