@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
 
 from unalike.errors import Literal, Option, OptionError, named
 from unalike.options import option, require_allowed
