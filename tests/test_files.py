@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unalike.files import parse_json, replacing
+from unalike.files import parse_json, read_text, replacing
 
 
 def test_all_files_take_their_places_when_all_are_written(tmp_path: Path):
@@ -40,3 +40,10 @@ def test_earlier_files_stay_when_one_cannot_be_written(tmp_path: Path, error: ty
 def test_json_is_refused_by_one_error_when_it_cannot_be_read(text: str | bytes):
     with pytest.raises(ValueError, match=r"."):
         parse_json(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_text_is_refused_when_it_is_of_another_encoding(tmp_path: Path, encoding: str):
+    (tmp_path / "a.txt").write_bytes("\ufeffcat".encode(encoding))
+    with pytest.raises(ValueError, match="it is UTF-16 text; save it as UTF-8 text"):
+        read_text(tmp_path / "a.txt")

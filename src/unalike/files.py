@@ -10,6 +10,7 @@ what the file is for puts it into its own message.
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import secrets
@@ -50,6 +51,8 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
             temporary = (*temporary, _reserved(path))
         yield temporary
         for path in temporary:
+            if path.stat().st_mtime_ns == 0:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         for new, path in zip(temporary, paths, strict=True):
@@ -65,6 +68,7 @@ def _reserved(path: Path) -> Path:
     """A new empty file beside a path, with the permissions of what is there."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    os.utime(new, ns=(0, 0))  # tells whether it was written
     if path.is_file() and not path.is_symlink():
         new.chmod(path.stat().st_mode & 0o777)
     return new

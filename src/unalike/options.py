@@ -106,10 +106,10 @@ def plain_number(value: Any) -> int | float | None:
         >>> plain_number(8), plain_number(True), plain_number("8")
         (8, None, None)
     """
+    if type(value) in (int, float):
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    if isinstance(value, int | float) and type(value) in (int, float):
-        return value
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -134,6 +134,26 @@ def test_exit_code_follows_the_kind_of_error_when_a_command_fails(
     assert unalike("generate", "cat", "--quiet") == (code, "", "unalike: what went wrong\n")
 
 
+def test_bad_rows_keep_their_lines_when_a_command_refuses_them(unalike, monkeypatch):
+    from unalike.runs import generate
+    from unalike.runs.rows import PromptRow, require_arguments
+
+    def fail(*_):
+        rows = [PromptRow(2, "cat", "1", arguments={"model": "x", "hieght": 1})]
+        require_arguments(rows, ["height"], "a pipeline", option="out")
+
+    monkeypatch.setattr(generate, "generate", fail)
+    code, out, err = unalike("generate", "cat", "--quiet")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "unalike: --out has 2 faults:",
+        "  line 2 has the column 'model', a setting of the whole run; delete it, and give --model "
+        "to the run",
+        "  line 2 has the column 'hieght', which is no argument of a pipeline; did you mean "
+        "'height'? delete or rename it",
+    ]
+
+
 def test_error_is_a_sentence_when_the_disk_is_full(unalike, monkeypatch):
     from unalike.runs import generate
 
@@ -170,5 +190,5 @@ def test_images_are_kept_and_the_exit_code_is_1_when_the_disk_is_full_at_the_end
     assert err.startswith("unalike: cannot write ")
     assert "No space left on device; the images that are finished are kept" in err
     assert len(err.splitlines()) == 1
-    assert [p.name for p in sorted((out / "images").iterdir())] == ["00000.png", "00001.png"]
+    assert [p.name for p in sorted((out / "images").glob("*.png"))] == ["00000.png", "00001.png"]
     assert not [p for p in out.rglob("*") if "partial" in p.name or p.name in full]

@@ -1,13 +1,20 @@
+import io
 import json
 
 import pytest
 from PIL import Image
 
 from unalike.errors import StoreError
-from unalike.runs.folder import RunFolder, free_folder
+from unalike.runs.folder import RunFolder, free_folder, image_path
 
 RED = Image.new("RGB", (4, 4), (255, 0, 0))
 BLUE = Image.new("RGB", (4, 4), (0, 0, 255))
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def written(path, images=2):
@@ -15,8 +22,7 @@ def written(path, images=2):
     folder = RunFolder.claim(path)
     folder.start({"images": {"planned": images}})
     for i in range(images):
-        folder.write_image(i, RED)
-        folder.write_image(i, RED, guided=False)
+        folder.place_all({image_path(i, guided=guided): png(RED) for guided in (True, False)})
     folder.write_grid(RED)
     folder.write_report("<p>old</p>")
     return folder
@@ -78,7 +84,7 @@ def test_only_the_files_of_the_earlier_run_go_when_overwritten(tmp_path):
     folder = RunFolder.claim(tmp_path, overwrite=True)
     assert (tmp_path / "images" / "00002.png").exists(), "claiming alone must remove nothing"
     folder.start({"images": {"planned": 1}})
-    folder.write_image(0, BLUE)
+    folder.place_all({"images/00000.png": png(BLUE)})
     assert files(tmp_path) == [
         "images/00000.png",
         "images/00007.png",

@@ -63,7 +63,8 @@ def test_folder_holds_everything_when_finished(settings, tmp_path):
         str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
     }
     images = {f"{folder}/{i:05}.png" for folder in ("images", "unguided") for i in range(4)}
-    assert names == images | {"run.json", "samples.parquet", "grid.png", "report.html"}
+    tables = {"samples.parquet", "images/metadata.parquet", "ledger.sqlite"}
+    assert names == images | tables | {"run.json", "grid.png", "report.html"}
     assert outcome.finished
     assert record(tmp_path / "out") == {"tool": "unalike", **outcome.record}
 
@@ -185,14 +186,14 @@ def test_finished_images_are_kept_when_interrupted(settings, tmp_path):
     assert not outcome.finished
     assert (record(out)["finished"], record(out)["images"]["finished"]) == (False, 2)
     assert (
-        sorted(p.name for p in (out / "images").iterdir())
+        sorted(p.name for p in (out / "images").glob("*.png"))
         == sorted(p.name for p in (out / "unguided").iterdir())
         == ["00000.png", "00001.png"]
     )
     assert pq.read_table(out / "samples.parquet").num_rows == 2
     assert (out / "grid.png").exists()
     assert "was stopped" in (out / "report.html").read_text("utf-8")
-    assert not (tmp_path / "bank.safetensors").exists()
+    assert len(Memory.open(tmp_path / "bank.safetensors")) == 2
 
 
 def test_record_says_so_when_interrupted_before_the_first_image(settings, tmp_path):
@@ -200,7 +201,8 @@ def test_record_says_so_when_interrupted_before_the_first_image(settings, tmp_pa
         raise KeyboardInterrupt
 
     assert not generate(settings(), interrupt).finished
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["run.json"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["ledger.sqlite", "memory.sqlite", "run.json"]
 
 
 def test_memory_grows_when_a_run_is_complete(settings, tmp_path):
@@ -208,7 +210,7 @@ def test_memory_grows_when_a_run_is_complete(settings, tmp_path):
     generate(settings(memory=bank, num=1, candidates=1))
     assert record(tmp_path / "out")["memory"] == {
         "name": "bank.safetensors",
-        "sha256": None,
+        "fingerprint": None,
         "samples_before": 0,
     }
     assert len(Memory.open(bank)) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection
 from dataclasses import Field, dataclass
@@ -130,7 +129,7 @@ def unknown(name: str, known: Collection[str], pipeline: str) -> Message:
             name,
             Option(name),
         )
-    names = [*(k for k in known if column(k).fault is None), *_STANDS_FOR]
+    names = [k for k in (*known, *_STANDS_FOR) if k != name and column(k).fault is None]
     return named(
         "has the column {!r}, which is no argument of {}; {}delete or rename it",
         name,
@@ -186,4 +185,4 @@ def _argument(name: str, value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     number = plain_number(value)
-    return number is not None and math.isfinite(number) and abs(number) < 2**63
+    return number is not None and abs(number) < 2**63  # which NaN is not

@@ -1,4 +1,4 @@
-"""The table beside the images of a run that `datasets` reads.
+"""The table beside the images of a run that `datasets` 3.4 or later reads.
 
 ```python
 from datasets import load_dataset
@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from unalike.errors import StoreError, named
 from unalike.files import replacing
+from unalike.runs.folder import METADATA
 from unalike.runs.parameters import ImageInfo
 
-METADATA = "metadata.parquet"
 SCHEMA = pa.schema(
     {
         "file_name": pa.string(),

@@ -92,7 +92,7 @@ def images_section(
 
 def _notes(samples: Sequence[Sample]) -> list[str]:
     notes = []
-    if any(_url(s.image) is None for s in samples):
+    if not all(map(_linked, samples)):
         notes.append("The images are in shards, which a page cannot show.")
     if any(s.unguided for s in samples) and all(s.change is None for s in samples):
         notes.append(
@@ -100,10 +100,10 @@ def _notes(samples: Sequence[Sample]) -> list[str]:
             "were chosen out of more seeds."
         )
     elif any(s.unguided for s in samples):
+        framed = f"; framed above {percent(PLAINLY_CHANGED)}" if any(map(_linked, samples)) else ""
         notes.append(
             "Both images of a seed start from the same noise. Changed: root mean square difference "
-            "of their pixels, as a share of the full range; framed above "
-            f"{percent(PLAINLY_CHANGED)}."
+            f"of their pixels, as a share of the full range{framed}."
         )
     if any(s.report.nearest for s in samples):
         notes.append(
@@ -157,13 +157,17 @@ def _url(image: Any) -> str | None:
     return None if image is None or _SHARD in image.path else file_url(image.path)
 
 
+def _linked(sample: Sample) -> bool:
+    return _url(sample.image) is not None
+
+
 def _caption(sample: Sample) -> str:
     parts = [f"seed {sample.planned.seed}"]
     if sample.change is not None:
         parts.append("identical" if sample.change == 0 else f"changed by {percent(sample.change)}")
     if sample.report.nearest:
         parts.append(f"nearest at {number(sample.report.nearest.distance, 3)}")
-    if sample.image and _url(sample.image) is None:
+    if sample.image and not _linked(sample):
         parts.insert(0, sample.image.path)
     return ", ".join(parts)
 

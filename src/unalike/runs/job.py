@@ -114,10 +114,10 @@ def _begun(job: Job, folder: RunFolder, worker: Worker) -> _Run:
     """The run, with the ledger of an earlier process where there is one."""
     plan = with_items(job.plan, identity(worker))
     settings = run_settings(worker, plan)
+    folder.remove_partial_files()
     if job.resume and folder.ledger.exists():
         ledger = Ledger.open(folder.ledger)
         ledger.require_same(settings)
-        folder.remove_partial_files()
         return _Run(job, folder, ledger, worker, plan, ledger.get("record"))
     record = first_record(
         job.settings,

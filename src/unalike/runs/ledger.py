@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import time
@@ -114,6 +115,14 @@ class Ledger:
             "record": dict(record),
             "seconds": 0.0,
         }
+        if os.path.lexists(path):
+            raise StoreError(
+                named(
+                    "there is a run in {!r}; go on with it, or choose another folder, as in "
+                    "{out=DIR}",
+                    str(path.parent),
+                )
+            )
         with _telling(path, "written"), replacing(path) as (partial,):
             db = _connect(partial)
             db.executescript(_TABLES)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unalike.pipelines.sources import find, pipeline_class
 from unalike.runs.folder import free_folder
 from unalike.runs.job import Job, Outcome, draw
 from unalike.runs.plan import planned_rows
 from unalike.runs.progress import Progress
-from unalike.runs.rows import PromptRow, read_rows
+from unalike.runs.rows import PromptRow, read_rows, require_arguments
 from unalike.runs.run_settings import MOST_IMAGES, RunSettings
 from unalike.runs.watching import Told
 
@@ -45,8 +47,13 @@ def run(
         settings.source,
         stdin=sys.stdin.buffer if str(settings.source) == "-" else None,
         wildcards=settings.wildcards,
+        num=settings.num,
         seed=settings.seed,
+        option="source",
     )
+    host = pipeline_class(find(settings.model, settings.model_config))
+    parameters = inspect.signature(host.__call__).parameters
+    require_arguments(rows, parameters, host.__name__, option="source")
     job = Job(
         settings=settings,
         plan=planned_rows(rows, settings.num, settings.seed, MOST_IMAGES),

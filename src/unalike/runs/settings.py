@@ -73,7 +73,7 @@ class DrawSettings(PipelineSettings):
         out: output folder; None for a new one named after the prompts.
         overwrite: replace the files of an earlier run in that folder.
         format: of the images: "png", "jpeg" or "webp".
-        quality: of JPEG and WebP; None for 95, and WebP without loss.
+        quality: of JPEG and WebP; None for 95.
         device: "auto", or a device of torch such as "cuda:0".
         dtype: precision of the model: float32, float16 or bfloat16; "auto" for the one that the
             catalogue has for the model on a GPU, and float32 on the CPU and for models that it has
@@ -170,7 +170,7 @@ class DrawSettings(PipelineSettings):
     format: str = option("png", "Format of the images: png, jpeg, webp.", choices=FORMATS)
     quality: int | None = option(
         None,
-        "Quality of JPEG and WebP, 1 to 100. [default: 95, and WebP without loss]",
+        "Quality of JPEG and WebP, 1 to 100. [default: 95]",
         kind=int,
         low=1,
         high=100,

@@ -170,14 +170,15 @@ class ShardWriter:
         """Finish the last shard and give it its name; a writer can resume after that too.
 
         Raises:
-            StoreError: where there is no room for the end of the shard; it stays as it is.
+            StoreError: where there is no room for the end of the shard, which stays unfinished.
         """
         try:
             if self._file is not None:
                 self._finish()
         except OSError as error:
             raise self._refusal("cannot be finished", error) from error
-        self._closed = True
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Close the file and leave the last shard unfinished, for a writer that resumes."""

@@ -43,8 +43,9 @@ def image_to_image_class(host: Any) -> Any:
     """
     from diffusers.pipelines import auto_pipeline
 
-    text_to_image: dict[str, Any] = dict(auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING)
-    from_image: dict[str, Any] = dict(auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
+    tables: Any = auto_pipeline
+    text_to_image = tables.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+    from_image = tables.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
     if host in from_image.values():
         return host
     families = [family for family, kind in text_to_image.items() if kind is host]

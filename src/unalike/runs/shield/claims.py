@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from unalike.runs.folder import IMAGES, RECORD, SAMPLES, UNGUIDED, image_path
+from unalike.runs.folder import IMAGES, METADATA, RECORD, SAMPLES, UNGUIDED, image_path
 from unalike.runs.scoring import PLAINLY_CHANGED
 from unalike.runs.settings import POLICIES
 from unalike.runs.shield.evidence import Row
@@ -118,7 +118,7 @@ def differences_of_rows(
     for folder, column in ((IMAGES, "image"), (UNGUIDED, "unguided_image")):
         known = {row[column] for row in rows}
         for path in sorted((run / folder).glob("*")):
-            if f"{folder}/{path.name}" not in known:
+            if path.name != METADATA and f"{folder}/{path.name}" not in known:
                 yield (
                     f"{folder}/{path.name} is there and {SAMPLES} does not list it, so it has no "
                     "certificate"
