@@ -8,10 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
-from unalike.errors import Literal, Option, OptionError, StoreError, named
+from unalike.errors import Option, OptionError, StoreError, named
 from unalike.files import read_tensor_names
 
-_EXAMPLE = Option("lora", Literal("FILE.safetensors:0.8"))
+_EXAMPLE = Option("lora", ("style.safetensors:0.8",))
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _SUFFIX = ".safetensors"
 _MOST = 100.0
