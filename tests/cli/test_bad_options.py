@@ -38,6 +38,10 @@ ALLOWED = {
     ("generate", "--prompt", "a" * 300),
     ("seeds", "--prompt", "no such thing"),
     ("seeds", "--prompt", "a" * 300),
+    ("generate", "--negative-prompt", "no such thing"),
+    ("generate", "--negative-prompt", "a" * 300),
+    ("seeds", "--negative-prompt", "no such thing"),
+    ("seeds", "--negative-prompt", "a" * 300),
     ("shield build", "--prompt", "no such thing"),
     ("shield build", "--prompt", "a" * 300),
 }
