@@ -91,5 +91,5 @@ def test_class_of_diffusers_is_a_name_too():
 
 @pytest.mark.parametrize("name", ["Euler", "euler-a", "DPM++ 2M", "", "EDMEulerScheduler"])
 def test_names_are_listed_when_one_is_unknown(name):
-    with pytest.raises(OptionError, match="allowed: ddim, .*unipc"):
+    with pytest.raises(OptionError, match=r"allowed: ddim, .*unipc"):
         find_scheduler(name)
