@@ -79,7 +79,7 @@ def test_solvers_that_know_flows_are_left_when_a_solver_of_them_steps_a_flow(tin
     config = tiny_sd.scheduler.config
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     tiny_sd.scheduler = DPMSolverMultistepScheduler.from_config(config, **flow)
-    with pytest.raises(OptionError, match="'euler'.* allowed: deis, .*unipc"):
+    with pytest.raises(OptionError, match=r"'euler'.* allowed: deis, .*unipc"):
         exchange_scheduler(tiny_sd, "euler")
     exchange_scheduler(tiny_sd, "unipc")
     assert tiny_sd.scheduler.config.use_flow_sigmas
@@ -91,5 +91,5 @@ def test_class_of_diffusers_is_a_name_too():
 
 @pytest.mark.parametrize("name", ["Euler", "euler-a", "DPM++ 2M", "", "EDMEulerScheduler"])
 def test_names_are_listed_when_one_is_unknown(name):
-    with pytest.raises(OptionError, match="allowed: ddim, .*unipc"):
+    with pytest.raises(OptionError, match=r"allowed: ddim, .*unipc"):
         find_scheduler(name)
