@@ -79,7 +79,7 @@ def test_solvers_that_know_flows_are_left_when_a_solver_of_them_steps_a_flow(tin
     config = tiny_sd.scheduler.config
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     tiny_sd.scheduler = DPMSolverMultistepScheduler.from_config(config, **flow)
-    with pytest.raises(OptionError, match="'euler'.* allowed: deis, .*unipc"):
+    with pytest.raises(OptionError, match=r"'euler'.* allowed: deis, .*unipc"):
         exchange_scheduler(tiny_sd, "euler")
     exchange_scheduler(tiny_sd, "unipc")
     assert tiny_sd.scheduler.config.use_flow_sigmas
