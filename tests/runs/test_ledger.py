@@ -93,7 +93,7 @@ def test_each_changed_setting_is_shown_when_a_run_is_gone_on_with(ledger):
 
 def test_a_new_ledger_is_refused_when_one_is_there(ledger, tmp_path):
     ledger.commit([entry(0)])
-    with pytest.raises(StoreError, match=r"ledger\.sqlite"):
+    with pytest.raises(StoreError, match="there is a run in"):
         Ledger.create(tmp_path / "ledger.sqlite", SETTINGS, {})
     assert ledger.done() == {"item 0"}
 
