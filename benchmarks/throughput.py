@@ -123,7 +123,7 @@ def page(folder: Path) -> str:
         "`python -m benchmarks throughput`",
         f"{images} images in batches of {Size().batch}, drawn in turn by a loop over the diffusers "
         "pipeline that saves PNG files, by the same loop over the guided pipeline, and by `unalike "
-        "run`, which besides synchronises each file, keeps the ledger and the memory, and stores in "
+        "run`, which besides synchronises each file, keeps ledger and memory, and stores in "
         "each file how it was made. Ratios are medians over rounds, and their range.",
         throughput_table(folder) if rows else "Not measured yet.",
     ]
