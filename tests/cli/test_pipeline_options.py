@@ -15,6 +15,10 @@ from tests import tiny
 from tests.checkpoints import write_checkpoint
 from tests.pipelines.test_loras import write_lora
 
+pytestmark = [  # of numpy, about diffusers' schedulers
+    pytest.mark.filterwarnings(f"ignore:__{name}__:DeprecationWarning")
+    for name in ("array", "array_wrap")
+]
 TURBO = Path(str(resources.files("unalike.models"))) / "emoji" / "turbo"
 
 

@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 from tests import tiny
 
+from unalike import guide
 from unalike.errors import OptionError, StoreError, UnsupportedError
+from unalike.guidance import SPARKE
+from unalike.memory import Memory
 from unalike.runs.pipeline import RunPipeline
 from unalike.runs.samples import Planned
 from unalike.runs.settings import GenerateSettings
@@ -115,14 +118,29 @@ def test_image_is_resized_when_height_and_width_are_given(opened, start):
     assert drawn(pipeline, planned(0))[0].shape == (16, 24, 3)
 
 
-def test_images_have_the_size_of_the_image_when_the_pipeline_asks_for_one(tmp_path, start):
-    model = tiny.write("sd3", tmp_path)
+@pytest.mark.parametrize(("name", "sized"), [("sdxl", False), ("sd3", True), ("flux", True)])
+def test_images_have_the_size_of_the_image_when_models_of_other_families_start_from_it(
+    tmp_path, start, name, sized
+):
     settings = GenerateSettings(
-        prompts=("cat",), model=str(model), steps=3, image=start(32, 20), image_strength=0.5
+        prompts=("cat",),
+        model=str(tiny.write(name, tmp_path)),
+        steps=4,
+        image=start(32, 20),
+        image_strength=0.5,
     )
     pipeline = RunPipeline.open(settings)
-    assert pipeline.options == {"strength": 0.5, "height": 20, "width": 32}
-    assert drawn(pipeline, planned(0), planned(1))[1].shape == (20, 32, 3)
+    sizes = {"height": 20, "width": 32} if sized else {}
+    assert pipeline.options == {"strength": 0.5, **sizes}
+    batch = planned(0), planned(1)
+    plain = drawn(pipeline, *batch)
+    assert [image.shape for image in plain] == [(20, 32, 3)] * 2
+    guided = guide(pipeline.pipe, SPARKE(strength=0.3), memory=Memory())
+    moved = pipeline.draw(guided, batch, lambda: None)
+    assert all((np.asarray(m) != p).any() for m, p in zip(moved, plain, strict=True))
+    nothing = guide(pipeline.pipe, SPARKE(strength=0.0), memory=Memory())
+    same = pipeline.draw(nothing, batch, lambda: None)
+    assert all((np.asarray(s) == p).all() for s, p in zip(same, plain, strict=True))
 
 
 REFUSED = {
