@@ -14,6 +14,7 @@ from PIL import Image
 from typer.core import TyperGroup
 
 from unalike.cli.app import app
+from unalike.memory import Memory
 from unalike.runs.shield.build import build
 from unalike.runs.shield.settings import BuildSettings
 
@@ -25,6 +26,9 @@ BASES = {
     "shield add": ["set", "images"],
     "shield check": ["set", "images"],
     "shield verify": ["run"],
+    "memory search": ["bank", "cat"],
+    "memory remove": ["bank"],
+    "memory export": ["bank"],
 }
 LONG = "9" * 5000
 NUMBERS = ["many", "", "nan", "inf", "-1", "99999999999999999999", "1e400", LONG, "0x10", "1,5"]
@@ -40,6 +44,15 @@ ALLOWED = {
     ("seeds", "--prompt", "a" * 300),
     ("shield build", "--prompt", "no such thing"),
     ("shield build", "--prompt", "a" * 300),
+    ("memory export", "--out", "no such thing"),
+    ("memory remove", "--run", "no such thing"),
+    ("memory remove", "--seed", "-1"),
+    ("memory remove", "--seed", "99999999999999999999"),
+    *(
+        ("memory remove", flag, value)
+        for flag in ("--text", "--item")
+        for value in ("no such thing", "a" * 300)
+    ),
 }
 
 
@@ -76,7 +89,15 @@ CASES = [
 
 
 def test_bases_are_all_commands_that_take_values():
-    assert {*BASES, "models", "methods", "cite", "shield inspect"} == set(COMMANDS)
+    assert {
+        *BASES,
+        "models",
+        "methods",
+        "cite",
+        "shield inspect",
+        "memory inspect",
+        "memory merge",
+    } == set(COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +117,7 @@ def place(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i, colour in enumerate(("red", "blue")):
         Image.new("RGB", (8, 8), colour).save(tmp_path / "images" / f"{i}.png")
     shutil.copytree(built, tmp_path / "set")
+    Memory.open(tmp_path / "bank", create=True).close()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path
