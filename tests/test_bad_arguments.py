@@ -251,6 +251,7 @@ def test_every_declared_option_has_help_and_an_example_that_is_allowed():
                 continue
             drawn = {"model": "emoji", "prompts": ("cat",)}  # what some options need beside them
             extra = drawn if settings is BuildSettings and f.name in NEEDING else {}
+            extra |= {"image": Path("x.png")} if f.name == "image_strength" else {}
             settings(**{**base, **extra, f.name: example})
 
 

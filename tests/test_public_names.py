@@ -49,6 +49,14 @@ NAMES = [
 
 COMMANDS = {
     "generate": [
+        "--height",
+        "--image",
+        "--image-strength",
+        "--lora",
+        "--model-config",
+        "--negative-prompt",
+        "--scheduler",
+        "--width",
         "--attempts",
         "--batch-size",
         "--candidates",
@@ -78,6 +86,14 @@ COMMANDS = {
         "PROMPT",
     ],
     "seeds": [
+        "--height",
+        "--image",
+        "--image-strength",
+        "--lora",
+        "--model-config",
+        "--negative-prompt",
+        "--scheduler",
+        "--width",
         "--batch-size",
         "--candidates",
         "--device",

@@ -66,10 +66,10 @@ def look(path: Path) -> Found:
             folders and devices, for databases of something else, and for those of a later release.
     """
     status = _status(path)
-    if status is None:
-        return Found.NOTHING
     for suffix in _BESIDE:
         _status(path.with_name(path.name + suffix))
+    if status is None:
+        return Found.NOTHING
     marks = _marks(path)
     if marks is None:
         return Found.OTHER

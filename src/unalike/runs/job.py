@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from unalike.errors import StoreError, named
 from unalike.memory import Memory
+from unalike.memory.place import Found, absolute, look, require_local
 from unalike.runs.committing import Committer
 from unalike.runs.engine import Alone, Engine, Pool
 from unalike.runs.finishing import finish
@@ -245,7 +246,9 @@ def _open_memory(settings: DrawSettings) -> Memory | None:
     if settings.memory is None:
         return None
     require_writable("memory", settings.memory)
-    return Memory.open(settings.memory) if settings.memory.exists() else None
+    place = absolute(settings.memory)
+    require_local(place)
+    return None if look(place) is Found.NOTHING else Memory.open(place)
 
 
 @contextmanager
