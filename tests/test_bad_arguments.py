@@ -22,6 +22,12 @@ from unalike.errors import Literal, Option, OptionError, UnalikeError, named
 from unalike.guidance.methods import METHODS, build, described, options
 from unalike.memory import Memory
 from unalike.options import declared
+from unalike.runs.memory.settings import (
+    ExportSettings,
+    MergeSettings,
+    RemoveSettings,
+    SearchSettings,
+)
 from unalike.runs.run_settings import RunSettings
 from unalike.runs.score.settings import ScoreSettings
 from unalike.runs.settings import GenerateSettings, parse_assignment
@@ -42,6 +48,10 @@ SETTINGS: dict[type, dict[str, Any]] = {
     AddSettings: {"folder": Path("set"), "images": ("x",)},
     CheckSettings: {"folder": Path("set"), "images": ("x",)},
     VerifySettings: {"run": Path("run")},
+    SearchSettings: {"file": Path("bank"), "text": "cat"},
+    RemoveSettings: {"file": Path("bank"), "run": "monday"},
+    MergeSettings: {"out": Path("all"), "files": ("bank",)},
+    ExportSettings: {"file": Path("bank"), "out": Path("table")},
 }
 NEEDING = ("generations", "model", "prompts")
 ODD = {

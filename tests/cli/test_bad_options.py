@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from unalike.cli import drawing, score
 from unalike.cli.app import app
+from unalike.memory import Memory
 from unalike.runs.shield.build import build
 from unalike.runs.shield.settings import BuildSettings
 
@@ -27,6 +28,9 @@ BASES = {
     "shield add": ["set", "images"],
     "shield check": ["set", "images"],
     "shield verify": ["run"],
+    "memory search": ["bank", "cat"],
+    "memory remove": ["bank"],
+    "memory export": ["bank"],
 }
 LONG = "9" * 5000
 NUMBERS = ["many", "", "nan", "inf", "-1", "99999999999999999999", "1e400", LONG, "0x10", "1,5"]
@@ -48,6 +52,15 @@ ALLOWED = {
     ("seeds", "--negative-prompt", "a" * 300),
     ("shield build", "--prompt", "no such thing"),
     ("shield build", "--prompt", "a" * 300),
+    ("memory export", "--out", "no such thing"),
+    ("memory remove", "--run", "no such thing"),
+    ("memory remove", "--seed", "-1"),
+    ("memory remove", "--seed", "99999999999999999999"),
+    *(
+        ("memory remove", flag, value)
+        for flag in ("--text", "--item")
+        for value in ("no such thing", "a" * 300)
+    ),
 }
 
 
@@ -84,7 +97,15 @@ CASES = [
 
 
 def test_bases_are_all_commands_that_take_values():
-    assert {*BASES, "models", "methods", "cite", "shield inspect"} == set(COMMANDS)
+    assert {
+        *BASES,
+        "models",
+        "methods",
+        "cite",
+        "shield inspect",
+        "memory inspect",
+        "memory merge",
+    } == set(COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +126,7 @@ def place(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (8, 8), colour).save(tmp_path / "images" / f"{i}.png")
     shutil.copytree(built, tmp_path / "set")
     (tmp_path / "prompts.txt").write_text("cat\n", "utf-8")
+    Memory.open(tmp_path / "bank", create=True).close()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path
