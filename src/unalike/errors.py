@@ -8,6 +8,7 @@ UnalikeError
 ├── AttachmentError (RuntimeError)  attached twice, or the scheduler replaced meanwhile
 ├── StoreError                      a file or folder that is damaged, of another kind, or in the way
 ├── NumericsError (ArithmeticError) the model or the guidance produced NaN or infinity
+├── WorkerError (RuntimeError)      a worker of a run died, or cannot keep up with the others
 └── ShieldError                     an image cannot be brought outside the protected set
     └── RefusedError                images inside the protected set are not returned
 ```
@@ -212,6 +213,10 @@ class StoreError(UnalikeError):
 
 class NumericsError(UnalikeError, ArithmeticError):
     """NaN or infinity from the model or from the guidance; the message names the step."""
+
+
+class WorkerError(UnalikeError, RuntimeError):
+    """A worker of a run died while it drew, or its images cannot be told from stale ones."""
 
 
 class ShieldError(UnalikeError):

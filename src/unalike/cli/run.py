@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +14,12 @@ import typer
 from unalike.cli.command import flag
 from unalike.cli.drawing import with_drawing
 from unalike.cli.progress import progress_bar
+from unalike.runs.numbers import counted
 from unalike.runs.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from unalike.runs.job import Outcome
+    from unalike.runs.ledger import Failure
 
 _flag = partial(flag, RunSettings)
 _SHOWN = 5
@@ -27,6 +30,12 @@ def run(
     source: Annotated[Path, _flag("source", argument=True, metavar="PROMPTS")],
     wildcards: Annotated[Path | None, _flag("wildcards", metavar="DIR")] = None,
     shard_size: Annotated[int | None, _flag("shard_size", metavar="BYTES")] = None,
+    devices: Annotated[str | None, _flag("devices", metavar="DEVICE,DEVICE")] = None,
+    ray: Annotated[str | None, _flag("ray", metavar="ADDRESS")] = None,
+    ray_workers: Annotated[int | None, _flag("ray_workers")] = None,
+    ray_gpus: Annotated[float | None, _flag("ray_gpus")] = None,
+    shard: Annotated[str | None, _flag("shard", metavar="I/K")] = None,
+    merge: Annotated[bool, _flag("merge", "--merge")] = False,
     *,
     drawing: dict[str, Any],
     as_json: Annotated[
@@ -43,7 +52,18 @@ def run(
     drawn twice. Images that fail are tried again at the end and by the next call; while there are
     some, the exit code is 1.
     """
-    settings = RunSettings(source=source, wildcards=wildcards, shard_size=shard_size, **drawing)
+    settings = RunSettings(
+        source=source,
+        wildcards=wildcards,
+        shard_size=shard_size,
+        devices=devices or (),
+        ray=ray,
+        ray_workers=ray_workers,
+        ray_gpus=ray_gpus,
+        shard=shard,
+        merge=merge,
+        **drawing,
+    )
     with progress_bar("drawing", hidden=quiet or as_json) as progress:
         from unalike.pipelines.loading import quieten_hosts
         from unalike.runs.run import run as draw
@@ -54,7 +74,7 @@ def run(
         typer.echo(outcome.folder)
     elif not as_json:
         typer.echo(_summary(outcome))
-    if not outcome.finished:
+    if not outcome.finished and not merge:
         typer.echo(
             f"unalike: interrupted; {_count(outcome)} are in {outcome.folder}; go on with: "
             f"{outcome.record['command']} --out {shlex.quote(str(outcome.folder))}",
@@ -62,14 +82,25 @@ def run(
         )
         raise typer.Exit(130)
     if outcome.failures:
-        shown = "; ".join(f"number {f.number}: {f.error}" for f in outcome.failures[:_SHOWN])
-        more = "; …" if len(outcome.failures) > _SHOWN else ""
-        typer.echo(
-            f"unalike: {len(outcome.failures)} images could not be drawn ({shown}{more}); the "
-            "same command tries them again",
-            err=True,
-        )
+        typer.echo(f"unalike: {_failures(outcome.failures, merged=merge)}", err=True)
         raise typer.Exit(1)
+
+
+def _failures(failures: Sequence[Failure], *, merged: bool) -> str:
+    """A sentence on the images that are not there, and why."""
+    reasons: dict[str, list[int]] = {}
+    for failure in failures:
+        reasons.setdefault(failure.error, []).append(failure.number)
+    told = "; ".join(
+        f"number {', '.join(map(str, numbers[:_SHOWN]))}{', …' * (len(numbers) > _SHOWN)}: {reason}"
+        for reason, numbers in list(reasons.items())[:_SHOWN]
+    )
+    more = "; …" if len(reasons) > _SHOWN else ""
+    what, how = "could not be drawn", "the same command tries them again"
+    if merged:
+        what = "are missing"
+        how = "merge again when they are there, or draw them by the same command without --merge"
+    return f"{counted(len(failures), 'image')} {what} ({told}{more}); {how}"
 
 
 def _print_line(row: Any) -> None:

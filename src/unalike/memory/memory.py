@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unalike.errors import OptionError, StoreError
+from unalike.errors import OptionError, StoreError, UnsupportedError
 from unalike.memory import creation, forks
 from unalike.memory.banks import Banks
+from unalike.memory.changes import Changes, Position, changes, commits, follow
 from unalike.memory.labels import Label, Mark, matching, require_thumbnail
 from unalike.memory.place import Found, absolute, identity, look, require_local
-from unalike.memory.samples import checked_batch, labelled, require_capacity, require_dtype
+from unalike.memory.samples import Batch, checked_batch, labelled, require_capacity, require_dtype
 from unalike.memory.store import Store, write_over
 from unalike.memory.view import View
 
@@ -64,6 +66,7 @@ class Memory:
         self._banks = banks
         self._store = store
         self._marks = threading.local()
+        self._name = secrets.token_hex(8)
         if store is not None:
             forks.guard(self)
 
@@ -75,6 +78,7 @@ class Memory:
         create: bool = False,
         capacity: int | None = None,
         dtype: str | None = None,
+        keep: Callable[[str | None], bool] | None = None,
     ) -> Self:
         """Open the memory in a file, to go on with it.
 
@@ -86,6 +90,8 @@ class Memory:
                 for its owner alone.
             capacity, dtype: as of `Memory`, for a memory that is begun; None for the defaults, and
                 for those of the file where there is one.
+            keep: tells by the text of a sample that is in the file, or that another process adds,
+                whether this memory has it; None for all. The capacity counts what it has.
 
         Raises:
             StoreError: where there is no file and `create` is not set, for one that is damaged or
@@ -119,7 +125,7 @@ class Memory:
                 )
             creation.create(place, capacity or 10_000, dtype or "float32")
             found = look(place)
-        store = Store(place, found)
+        store = Store(place, found, keep)
         memory = cls.__new__(cls)
         memory._begin(store.banks, store)
         memory._require_same(capacity, dtype)
@@ -153,6 +159,11 @@ class Memory:
 
     def __len__(self) -> int:
         return len(self._banks)
+
+    def __contains__(self, item: object) -> bool:
+        """Whether it has a sample of this item."""
+        with self.lock:
+            return item in self._banks.held
 
     def __repr__(self) -> str:
         spaces = ", ".join(self._banks.spaces) or "none"
@@ -196,6 +207,55 @@ class Memory:
         with self.lock:
             if self._store is not None:
                 self._store.refresh()
+
+    def changes(self, since: Position | None = None) -> Changes:
+        """What a copy of this memory lacks; `follow` brings the copy up to date.
+
+        Args:
+            since: the position of the copy; None for one that has nothing.
+
+        Raises:
+            UnsupportedError: for a memory in RAM.
+            StoreError: when the file cannot be read.
+
+        Cost: that of the new samples, whose numbers are not copied.
+
+        Example:
+            >>> import tempfile
+            >>> folder, copy = tempfile.TemporaryDirectory(), Memory()
+            >>> with Memory.open(f"{folder.name}/cats.memory", create=True) as memory:
+            ...     memory.add("model/2", torch.eye(2), texts=["cat", "dog"])
+            ...     found = memory.changes()
+            ...     copy.follow(found)
+            ...     len(copy), len(memory.changes(found.position))
+            (2, 0)
+            >>> folder.cleanup()
+        """
+        with self.lock:
+            self.refresh()
+            return changes(self._banks, self._position(), since)
+
+    def commits(self, since: Position) -> int:
+        """How many batches were added since a copy was at a position."""
+        with self.lock:
+            return commits(self._banks, since)
+
+    def follow(self, found: Changes) -> None:
+        """Take in the `changes` of another memory, with the numbers that they have there.
+
+        Args:
+            found: of the memory that this one, in RAM, is a copy of.
+        """
+        with self.lock:
+            follow(self._banks, found)
+
+    def _position(self) -> Position:
+        if self._store is None:
+            raise UnsupportedError(
+                "a memory in RAM cannot be followed; begin one in a file, with "
+                "Memory.open(path, create=True)"
+            )
+        return Position(self._name, self._store.epoch, self._banks.next)
 
     def spaces(self) -> dict[str, int]:
         """Number of samples by space."""
@@ -242,7 +302,13 @@ class Memory:
         with self.lock:
             if not len(batch):
                 self._banks.fresh(batch)  # which refuses what does not fit
-            elif self._store is None:
+            else:
+                self.commit(batch)
+
+    def commit(self, batch: Batch) -> None:
+        """Append samples that are checked and labelled; `add` does it with what it makes."""
+        with self.lock:
+            if self._store is None:
                 self._banks.append(self._banks.fresh(batch))
             else:
                 self._store.add(batch)

@@ -51,6 +51,15 @@ class Batch:
             labels=[self.labels[i] for i in index],
         )
 
+    def after(self, begin: int) -> Batch:
+        """The batch of the rows from `begin` on; nothing is copied."""
+        return replace(
+            self,
+            latents=self.latents[begin:],
+            prompts=self.prompts[begin:],
+            labels=self.labels[begin:],
+        )
+
     def rows(self) -> Iterator[tuple[Label, bytes, bytes]]:
         """Each label with the bytes of its latent and of its prompt embedding."""
         for label, latent, prompt in zip(self.labels, self.latents, self.prompts, strict=True):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from unalike.errors import StoreError
 from unalike.memory import creation, legacy
@@ -31,10 +32,14 @@ class Store:
         path: of the file, from the root: a database, or a memory of an earlier release, which
             becomes a database when it is first written to.
         found: what it is.
+        keep: tells by the text of a sample of the file whether the banks take it in.
     """
 
-    def __init__(self, path: Path, found: Found) -> None:
+    def __init__(
+        self, path: Path, found: Found, keep: Callable[[str | None], bool] | None = None
+    ) -> None:
         self.path = path
+        self._keep = keep
         self._last = 0
         self._epoch = -1
         if found is Found.DATABASE:
@@ -49,6 +54,11 @@ class Store:
             self.banks = Banks(old.capacity, old.dtype)
             self.banks.load(old.spaces)
         self._closed = False
+
+    @property
+    def epoch(self) -> int:
+        """Rises whenever samples are removed or the capacity changes."""
+        return self._epoch
 
     def refresh(self) -> None:
         """Take in what other processes committed."""
@@ -161,15 +171,21 @@ class Store:
         header = rows.header()
         if header.epoch == self._epoch:
             for batch, ids in rows.batches(header.dtype, after=self._last):
-                self.banks.append(batch, ids - 1)
+                self.banks.append(*self._kept(batch, ids - 1))
                 self._last = int(ids[-1])
             return
         self._epoch = -1
         self.banks.clear(header.capacity, header.dtype)
         room = {space.name: space.samples for space in rows.spaces()}
         for batch, ids in rows.batches(header.dtype, after=rows.pushed_out()):
-            self.banks.append(batch, ids - 1, room=room[batch.space])
+            self.banks.append(*self._kept(batch, ids - 1), room=room[batch.space])
         self._last, self._epoch = rows.last(), header.epoch
+
+    def _kept(self, batch: Batch, numbers: Tensor) -> tuple[Batch, Tensor]:
+        if self._keep is None:
+            return batch, numbers
+        chosen = [i for i, label in enumerate(batch.labels) if self._keep(label.text)]
+        return batch.taken(chosen), numbers[chosen]
 
     def _trim(self, rows: Rows, added: int) -> None:
         """Delete some of the oldest samples where there are too many, at a cost that is bounded."""

@@ -4,84 +4,78 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from unalike.errors import StoreError
+from unalike.memory import Memory
 from unalike.runs.committing import Committer
+from unalike.runs.description import Description
 from unalike.runs.samples import Planned
 from unalike.runs.stopping import Stop
-from unalike.runs.worker import Drawn, Worker
+from unalike.runs.worker import Drawn
 
 MOST_FAILURES = 5
 """Batches that fail one after another, and none before them finished, before a run gives up."""
 
 StepsDone = Callable[[Sequence[Planned], int], None]
 """Told a batch and how many of its steps are done."""
+Outcome = tuple[list[Planned], Drawn | Exception]
+"""A batch with what was drawn, or with the error where it could not be."""
 
 
-class Pool(Protocol):
-    """Workers that draw batches."""
+class Workers(Protocol):
+    """What draws the batches of a run: one worker or several, here or elsewhere."""
 
-    @property
-    def size(self) -> int:
-        """The number of batches that are drawn at a time."""
-        ...
+    def describe(self, first: Sequence[Planned], command: Sequence[Any]) -> Description:
+        """Describe the workers, which are alike.
 
-    def draw(self, batch: Sequence[Planned]) -> Future[Drawn]:
-        """Have a batch drawn."""
-        ...
-
-    def close(self) -> None:
-        """End the workers."""
-        ...
-
-
-class Alone:
-    """A worker in this process, which draws while it is asked.
-
-    Args:
-        worker: that draws.
-        told: after each step.
-    """
-
-    size = 1
-
-    def __init__(self, worker: Worker, told: StepsDone) -> None:
-        self._worker, self._told = worker, told
-
-    def draw(self, batch: Sequence[Planned]) -> Future[Drawn]:
-        """Draw a batch; what comes back is done already, with the images or the error.
-
-        KeyboardInterrupt is raised here.
+        Args:
+            first: the first batch of the run.
+            command: words before the options of the command that repeats it.
         """
-        steps = 0
+        ...
 
-        def step_done() -> None:
-            nonlocal steps
-            steps += 1
-            self._told(batch, steps)
+    def batches(self, plan: Sequence[Planned], size: int) -> list[list[Planned]]:
+        """The images that are drawn together, see `unalike.runs.plan.batches`."""
+        ...
 
-        future: Future[Drawn] = Future()
-        try:
-            future.set_result(self._worker.draw(batch, step_done))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def begin(
+        self, folder: Path, memory: Memory, run: str, carried: bytes | None, told: StepsDone
+    ) -> None:
+        """Get ready to draw.
+
+        Args:
+            folder: the output folder, for the lock of those that write to the memory.
+            memory: with a file, where every batch is added.
+            run: marks its samples in the memory.
+            carried: what the guidance stored at the end of an earlier process.
+            told: after each step, where the workers can tell.
+        """
+        ...
+
+    def draw(self, batches: Iterable[list[Planned]], stop: Stop) -> Iterator[Outcome]:
+        """Draw batches, and yield each once it is drawn, in any order.
+
+        Args:
+            batches: taken as workers become free, or all at once.
+            stop: once it is asked for, no further batch is begun; those are not yielded.
+        """
+        ...
 
     def close(self) -> None:
-        """Nothing ends: the worker belongs to the caller."""
+        """End the workers, also those that are drawing."""
+        ...
 
 
 class Engine:
     """Draws what a ledger lacks.
 
     Args:
-        pool: of the workers.
+        workers: that draw; they have begun.
         committer: brings batches to the disk.
         stop: asked after each batch.
         keep_going: whether images that fail are noted and tried again at the end, one by one;
@@ -93,9 +87,9 @@ class Engine:
     """
 
     def __init__(
-        self, pool: Pool, committer: Committer, stop: Stop, *, keep_going: bool = False
+        self, workers: Workers, committer: Committer, stop: Stop, *, keep_going: bool = False
     ) -> None:
-        self._pool, self._committer, self._stop = pool, committer, stop
+        self._workers, self._committer, self._stop = workers, committer, stop
         self._keep_going = keep_going
         self._finished_any = False
         self._in_a_row = 0
@@ -114,7 +108,7 @@ class Engine:
                 pipeline.
         """
         pending = deque(list(batch) for batch in batches)
-        with self._committer.running(), closing(self._pool):
+        with self._committer.running():
             failures = self._draw(pending)
             self.failed = len(failures)
             if failures and not self._stop.asked:
@@ -133,25 +127,30 @@ class Engine:
             last: whether these are tried for the last time.
         """
         failures: list[Planned] = []
-        running: dict[Future[Drawn], list[Planned]] = {}
-        while running or (pending and not self._stop.asked):
-            while pending and len(running) < self._pool.size and not self._stop.asked:
-                batch = self._next(pending)
-                running[self._pool.draw(batch)] = batch
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                batch = running.pop(future)
-                error = future.exception()
-                if error is None:
-                    self._committer.commit(future.result())
+        while pending and not self._stop.asked:
+            given: dict[int, list[Planned]] = {}
+            for batch, outcome in self._workers.draw(self._taken(pending, given), self._stop):
+                del given[batch[0].index]
+                if isinstance(outcome, Drawn):
+                    self._committer.commit(outcome)
                     self._finished_any, self._in_a_row = True, 0
-                elif _out_of_memory(error) and len(batch) > 1:
+                elif _out_of_memory(outcome) and len(batch) > 1:
                     self.largest = min(self.largest or len(batch), (len(batch) + 1) // 2)
                     pending.appendleft(batch)
-                    _free()
                 else:
-                    self._note(batch, error, last=last)
+                    self._note(batch, outcome, last=last)
                     failures += batch
+            pending.extendleft(given.values())
         return failures
+
+    def _taken(
+        self, pending: deque[list[Planned]], given: dict[int, list[Planned]]
+    ) -> Iterator[list[Planned]]:
+        """Take batches off `pending`, and note them as given to a worker."""
+        while pending and not self._stop.asked:
+            batch = self._next(pending)
+            given[batch[0].index] = batch
+            yield batch
 
     def _next(self, pending: deque[list[Planned]]) -> list[Planned]:
         batch = pending.popleft()
@@ -160,7 +159,7 @@ class Engine:
             batch = batch[: self.largest]
         return batch
 
-    def _note(self, batch: Sequence[Planned], error: BaseException, *, last: bool) -> None:
+    def _note(self, batch: Sequence[Planned], error: Exception, *, last: bool) -> None:
         """Note images that failed; raises the error where the run cannot go on."""
         self._in_a_row += 1
         hopeless = not self._finished_any and self._in_a_row >= MOST_FAILURES and not last
@@ -173,15 +172,10 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _free() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _of_the_machine(error: BaseException) -> bool:

@@ -52,7 +52,7 @@ def finish(
     unguided = {prompt: diversity(rows) for prompt, rows in ledger.features(unguided=True)}
     failures = ledger.failures()
     record = last_record(
-        {**record, "methods_as_used": ledger.get("methods_as_used")},
+        {**record, **{name: ledger.get(name) for name in ("methods_as_used", "workers")}},
         samples,
         scores,
         unguided,

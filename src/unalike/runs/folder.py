@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
 
 from unalike.errors import Option, OptionError, StoreError, named
 from unalike.files import read_json, replacing
@@ -47,6 +50,8 @@ LOCK = "ledger.lock"
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, OWN_MEMORY) for end in ("", "-wal", "-shm"))
 _SINGLE_FILES = (SAMPLES, LATENTS, "grid.png", "report.html", *_DATABASES)
 _IMAGE_FOLDERS = (IMAGES, UNGUIDED)
+PART = re.compile(r"shard-(\d+)-of-(\d+)(?=$|\.memory)")
+"""What the folders of the parts of a run, and their memories, are called."""
 _SHOWN, _LONGEST, _MOST = 3, 48, 10_000_000
 
 
@@ -80,7 +85,7 @@ class RunFolder:
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             require_room(path)
-            filled = any(p.name != LOCK and not p.name.startswith(".") for p in path.iterdir())
+            filled = any(map(_counts, path.iterdir()))
         except OSError as error:
             raise StoreError(
                 named(
@@ -177,6 +182,8 @@ class RunFolder:
         yield from (self.path / SHARDS).glob("shard-*.tar*")
         planned, kind = record.get("images"), record.get("format") or "png"
         count = planned.get("planned") if isinstance(planned, dict) else 0
+        rows = record.get("rows")
+        count = rows.get("images", count) if isinstance(rows, dict) else count  # a part has some
         for guided in (True, False) if kind in SUFFIXES else ():
             for index in range(count if isinstance(count, int) and count <= _MOST else 0):
                 yield self.path / image_path(index, kind, guided=guided)
@@ -269,6 +276,11 @@ class RunFolder:
             ) from error
 
 
+def _counts(path: Path) -> bool:
+    """Whether a path makes an output folder one that is not empty."""
+    return path.name != LOCK and not path.name.startswith(".") and not PART.match(path.name)
+
+
 def require_room(folder: Path) -> None:
     """Make sure that a file can be made in a folder.
 
@@ -349,3 +361,31 @@ def _slug(text: str) -> str:
             return slug or cut
         slug = longer
     return slug
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Within the block no other process can draw into the folder.
+
+    Args:
+        path: of an output folder.
+
+    Raises:
+        StoreError: where one does.
+    """
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise StoreError(
+            named(
+                "another process draws into {!r}; wait for it, or choose another folder, as in "
+                "{out=DIR}",
+                str(path),
+            )
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

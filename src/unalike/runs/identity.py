@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from unalike.guidance.methods import described
 from unalike.runs.samples import Planned
 from unalike.runs.settings import DrawSettings
 from unalike.runs.worker import Worker
+
+_OF_FILES = ("compare", "format", "quality")
 
 
 def image_settings(worker: Worker) -> dict[str, Any]:
@@ -39,19 +41,42 @@ def image_settings(worker: Worker) -> dict[str, Any]:
     }
 
 
-def run_settings(worker: Worker, plan: Sequence[Planned]) -> dict[str, Any]:
-    """All that a run depends on, by the names of its settings."""
-    settings: DrawSettings = worker.settings
-    texts = "\n".join(planned.item for planned in plan)
+def run_settings(
+    settings: DrawSettings, images: Mapping[str, Any], plan: Sequence[Planned]
+) -> dict[str, Any]:
+    """All that a run depends on, by the names of its settings.
+
+    Args:
+        settings: of the run.
+        images: the `image_settings` of its workers.
+        plan: all images, with their items.
+    """
     return {
-        **image_settings(worker),
+        **images,
         "memory": settings.memory.name if settings.memory else None,
-        "compare": settings.compare,
-        "format": settings.format,
-        "quality": settings.quality,
-        "images": len(plan),
-        "prompts and seeds": hashlib.sha256(texts.encode()).hexdigest()[:12],
+        **{name: getattr(settings, name) for name in _OF_FILES},
+        **plan_settings(plan),
     }
+
+
+def plan_settings(plan: Sequence[Planned]) -> dict[str, Any]:
+    """What a run depends on by its images."""
+    texts = "\n".join(planned.item for planned in plan)
+    checksum = hashlib.sha256(texts.encode()).hexdigest()[:12]
+    return {"images": len(plan), "prompts and seeds": checksum}
+
+
+def whole_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `image_settings` that are among `run_settings`, and those of the files."""
+    others = {*_OF_FILES, "memory", "images", "prompts and seeds"}
+    images = {name: value for name, value in settings.items() if name not in others}
+    return images, {name: settings.get(name) for name in _OF_FILES}
+
+
+def identity(images: Mapping[str, Any]) -> str:
+    """A text that is the same for the same `image_settings`."""
+    text = json.dumps(dict(images), ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(file: Path | None) -> str | None:
@@ -59,9 +84,3 @@ def _digest(file: Path | None) -> str | None:
         return None
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def identity(worker: Worker) -> str:
-    """A text that is the same for the same `image_settings`."""
-    text = json.dumps(image_settings(worker), ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from unalike.errors import StoreError, named
 from unalike.memory import Memory
 from unalike.memory.place import Found, absolute, look, require_local
+from unalike.runs.alone import Alone
 from unalike.runs.committing import Committer
-from unalike.runs.engine import Alone, Engine, Pool
+from unalike.runs.description import Description
+from unalike.runs.engine import Engine, Workers
+from unalike.runs.fence import remove_lock, require_no_writers
 from unalike.runs.finishing import finish
-from unalike.runs.folder import LOCK, OWN_MEMORY, RunFolder, require_writable
+from unalike.runs.folder import OWN_MEMORY, RunFolder, only_one, require_writable
 from unalike.runs.identity import identity, run_settings
 from unalike.runs.ledger import Failure, Ledger
 from unalike.runs.output import Files, Output, Shards
@@ -25,11 +25,10 @@ from unalike.runs.plan import batches, with_items
 from unalike.runs.progress import Progress, silent
 from unalike.runs.record import first_record
 from unalike.runs.samples import Planned, Sample, returned
-from unalike.runs.settings import AGAIN, SUFFIXES, DrawSettings
+from unalike.runs.settings import SUFFIXES, DrawSettings
 from unalike.runs.stopping import Stop, stop_on_signals
-from unalike.runs.summary import certified_of
 from unalike.runs.watching import Told, Watch
-from unalike.runs.worker import Worker, remembered_as
+from unalike.runs.worker import remembered_as
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ class Job:
         keep_going: try images that fail again at the end, and finish without them.
         rows: what the record says of the file of the prompts.
         shard_size: bytes of a WebDataset shard; None for a file an image.
-        pool: makes other workers than one in this process, from the settings, the memory's file,
-            the run, and what it carried.
+        workers: makes those that draw, from the settings, the prompts and the memory.
     """
 
     settings: DrawSettings
@@ -89,7 +87,7 @@ class Job:
     keep_going: bool = False
     rows: Mapping[str, Any] | None = None
     shard_size: int | None = None
-    pool: Callable[[Worker, Path, str], Pool] | None = None
+    workers: Callable[[DrawSettings, Sequence[str], Memory | None], Workers] = Alone.open
 
 
 def draw(job: Job, progress: Progress | None = None, told: Told | None = None) -> Outcome:
@@ -103,51 +101,49 @@ def draw(job: Job, progress: Progress | None = None, told: Told | None = None) -
     prompts = list(dict.fromkeys(planned.prompt for planned in job.plan))
     folder = RunFolder.claim(job.out, overwrite=settings.overwrite, resume=job.resume)
     try:
-        with _only_one(folder):
-            run = _begun(job, folder, Worker.open(settings, prompts, memory))
-            return run.draw(progress or silent, told)
+        with only_one(folder.path):
+            with closing(job.workers(settings, prompts, memory)) as workers:
+                run = _begun(job, folder, workers, memory)
+                outcome = run.draw(progress or silent, told)
+            remove_lock(folder.path)
+            return outcome
     except BaseException:
         folder.abandon()
         raise
 
 
-def _begun(job: Job, folder: RunFolder, worker: Worker) -> _Run:
+def _begun(job: Job, folder: RunFolder, workers: Workers, memory: Memory | None) -> _Run:
     """The run, with the ledger of an earlier process where there is one."""
-    plan = with_items(job.plan, identity(worker))
-    settings = run_settings(worker, plan)
+    size = job.settings.batch_size
+    first = batches(job.plan[:size], size)[0]
+    found = workers.describe(first, job.command)
+    plan = with_items(job.plan, identity(found.image_settings))
+    settings = run_settings(job.settings, found.image_settings, plan)
     folder.remove_partial_files()
     if job.resume and folder.ledger.exists():
         ledger = Ledger.open(folder.ledger)
         ledger.require_same(settings)
-        return _Run(job, folder, ledger, worker, plan, ledger.get("record"))
+        return _Run(job, folder, ledger, workers, found, memory, plan, ledger.get("record"))
     record = first_record(
-        job.settings,
-        worker.pipeline,
-        worker.methods,
-        plan,
-        command=job.command,
-        memory=_memory_record(worker.guided.memory, job.settings),
-        shields=_shield_records(worker),
-        rows=job.rows,
+        job.settings, found, plan, memory=_memory_record(memory, job.settings), rows=job.rows
     )
     folder.start(record)
-    return _Run(job, folder, Ledger.create(folder.ledger, settings, record), worker, plan, record)
+    ledger = Ledger.create(folder.ledger, settings, record, asdict(found.about.shared))
+    return _Run(job, folder, ledger, workers, found, memory, plan, record)
 
 
+@dataclass(frozen=True)
 class _Run:
-    """A run whose folder, model and ledger are ready."""
+    """A run whose folder, workers and ledger are ready."""
 
-    def __init__(
-        self,
-        job: Job,
-        folder: RunFolder,
-        ledger: Ledger,
-        worker: Worker,
-        plan: Sequence[Planned],
-        record: Mapping[str, Any],
-    ) -> None:
-        self.job, self.folder, self.ledger = job, folder, ledger
-        self.worker, self.plan, self.record = worker, plan, record
+    job: Job
+    folder: RunFolder
+    ledger: Ledger
+    workers: Workers
+    found: Description
+    memory: Memory | None
+    plan: Sequence[Planned]
+    record: Mapping[str, Any]
 
     def draw(self, progress: Progress, told: Told | None) -> Outcome:
         """Draw what is missing, and finish the folder."""
@@ -161,12 +157,12 @@ class _Run:
             pass
         finally:
             seconds = spent + time.perf_counter() - began
-            ledger.put(seconds=seconds)
+            ledger.put(seconds=seconds, finished=finished)
             record, samples = finish(
                 self.folder,
                 ledger,
                 self.record,
-                self.worker.about,
+                self.found.about,
                 finished=finished,
                 seconds=seconds,
             )
@@ -180,16 +176,18 @@ class _Run:
         done = self.ledger.done()
         missing = [
             rest
-            for batch in batches(self.plan, self.job.settings.batch_size)
+            for batch in self.workers.batches(self.plan, self.job.settings.batch_size)
             if (rest := [planned for planned in batch if planned.item not in done])
         ]
         if not missing:
             return True
-        place = self.job.settings.memory or self.folder.path / OWN_MEMORY
-        memory = self.worker.guided.memory
+        require_no_writers(self.folder.path)
+        memory = self.memory
         if memory is None or memory.path is None:
+            place = self.job.settings.memory or self.folder.path / OWN_MEMORY
             memory = Memory.open(place, create=True)
         with memory:
+            memory.refresh()
             known = {remembered_as(self.ledger.run, item) for item in done}
             left = set(memory.items(self.ledger.run)) - known
             if left:  # of a batch that was not committed
@@ -200,31 +198,26 @@ class _Run:
                 told,
                 total=len(self.plan),
                 before=len(done),
-                work=self.worker.pipeline.steps * twice,
+                work=self.found.steps * twice,
                 name=self.folder.path.name,
             )
-            return self._draw_with(memory, place, missing, stop, watch)
+            return self._draw_with(memory, missing, stop, watch)
 
     def _draw_with(
         self,
         memory: Memory,
-        place: Path,
         missing: Sequence[Sequence[Planned]],
         stop: Stop,
         watch: Watch,
     ) -> bool:
         job, ledger = self.job, self.ledger
-        self.worker.remember(memory, ledger.run, ledger.carried)
-        pool: Pool = (
-            Alone(self.worker, watch.steps_done)
-            if job.pool is None
-            else job.pool(self.worker, place, ledger.run)
-        )
+        path, run, carried = self.folder.path, ledger.run, ledger.carried
+        self.workers.begin(path, memory, run, carried, watch.steps_done)
         output = self._output()
         committer = Committer(
             output, ledger, memory if job.settings.memory else None, watch.committed, watch.failed
         )
-        engine = Engine(pool, committer, stop, keep_going=job.keep_going)
+        engine = Engine(self.workers, committer, stop, keep_going=job.keep_going)
         finished = False
         try:
             finished = engine.draw_all(missing)
@@ -236,7 +229,7 @@ class _Run:
         settings = self.job.settings
         if self.job.shard_size is None:
             return Files(self.folder)
-        suffix, about = SUFFIXES[settings.format], self.worker.about
+        suffix, about = SUFFIXES[settings.format], self.found.about
         state = self.ledger.get("output")
         return Shards(self.folder.path, about, suffix, self.job.shard_size, state)
 
@@ -249,46 +242,6 @@ def _open_memory(settings: DrawSettings) -> Memory | None:
     place = absolute(settings.memory)
     require_local(place)
     return None if look(place) is Found.NOTHING else Memory.open(place)
-
-
-@contextmanager
-def _only_one(folder: RunFolder) -> Iterator[None]:
-    """Within the block no other process can draw into the folder.
-
-    Raises:
-        StoreError: where one does.
-    """
-    lock = FileLock(folder.path / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise StoreError(
-            named(
-                "another process draws into {!r}; wait for it, or choose another folder, as in "
-                "{out=DIR}",
-                str(folder.path),
-            )
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _shield_records(worker: Worker) -> list[dict[str, Any]]:
-    """The entries of the record, one for each protected set."""
-    settings = worker.settings
-    return [
-        {
-            "name": folder.name,
-            "certified": certified_of(settings.on_violation, embedded=shield.embedding is not None),
-            **shield.summary(),
-            "on_violation": settings.on_violation,
-            "attempts": settings.attempts if settings.on_violation in AGAIN else None,
-        }
-        for shield, folder in zip(worker.shields, settings.shields, strict=True)
-    ]
 
 
 def _memory_record(memory: Memory | None, settings: DrawSettings) -> dict[str, Any] | None:

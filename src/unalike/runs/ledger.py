@@ -53,6 +53,19 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 CREATE INDEX by_prompt ON items (prompt_index, number);
 """
+_COLUMNS = (
+    "item",
+    "number",
+    "state",
+    "prompt_index",
+    "sample",
+    "features",
+    "unguided_features",
+    "latent",
+    "error",
+    "tries",
+    "time",
+)
 
 
 @dataclass(frozen=True)
@@ -98,13 +111,16 @@ class Ledger:
         self._db = connection
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any], record: Mapping[str, Any]) -> Self:
+    def create(
+        cls, path: Path, settings: Mapping[str, Any], record: Mapping[str, Any], about: Any = None
+    ) -> Self:
         """Make the ledger of a new run, whole or not at all.
 
         Args:
             path: of the file.
             settings: what the run depends on, which `require_same` compares.
             record: of the run as it begins, for later processes.
+            about: what the files of all images say, in plain values.
 
         Raises:
             StoreError: where it cannot be written.
@@ -113,6 +129,7 @@ class Ledger:
             "run": secrets.token_hex(8),
             "settings": dict(settings),
             "record": dict(record),
+            "about": about,
             "seconds": 0.0,
         }
         if os.path.lexists(path):
@@ -216,6 +233,30 @@ class Ledger:
                     "WHERE state = 'failed'",
                     (planned.item, planned.index, FAILED, planned.prompt_index, error, time.time()),
                 )
+
+    def take(self, other: Ledger, items: set[str], shards: Mapping[str, str]) -> None:
+        """Add finished and refused images of another ledger, all or none.
+
+        Args:
+            other: the ledger of a part of this run.
+            items: of the images.
+            shards: the names of that part's WebDataset shards → those in this run.
+        """
+        query = f"SELECT {', '.join(_COLUMNS)} FROM items WHERE state != ?"
+        with _telling(self.path, "written"), _transaction(self._db):
+            for row in other._db.execute(query, (FAILED,)):
+                values = dict(zip(_COLUMNS, row, strict=True))
+                if values["item"] not in items:
+                    continue
+                values["sample"] = _moved(values["sample"], shards)
+                self._db.execute(
+                    f"INSERT OR REPLACE INTO items ({', '.join(_COLUMNS)}) "
+                    f"VALUES ({', '.join('?' * len(_COLUMNS))})",
+                    tuple(values.values()),
+                )
+            if shards:
+                first = (_get(self._db, "output") or (0, 0))[0]
+                _put(self._db, "output", (first + len(shards), 0))
 
     def done(self) -> set[str]:
         """The items that are finished or refused."""
@@ -332,6 +373,17 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         1,
         time.time(),
     )
+
+
+def _moved(sample: str, shards: Mapping[str, str]) -> str:
+    """A sample as text, with the new name of the shard that its image is in."""
+    plain = json.loads(sample)
+    image = plain.get("image")
+    if shards and image:
+        place = Path(image["path"])
+        name, mark, member = place.name.partition("#")
+        image["path"] = f"{place.parent}/{shards[name]}{mark}{member}"
+    return json.dumps(plain, ensure_ascii=False)
 
 
 def _bytes(values: Tensor | None) -> bytes | None:

@@ -13,70 +13,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unalike
-from unalike.attach.diffusers.picking import suggested
 from unalike.guidance.method import Method
 from unalike.guidance.methods import described
 from unalike.pipelines.sources import Source
 from unalike.runs.libraries import library_versions
 from unalike.runs.pipeline_settings import PipelineSettings
-from unalike.runs.plan import batches
 from unalike.runs.samples import Planned, Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
 from unalike.runs.settings import AGAIN, FORMATS, DrawSettings, build_methods
 
 if TYPE_CHECKING:
+    from unalike.runs.description import Description
     from unalike.runs.pipeline import RunPipeline
 
 
 def first_record(
     settings: DrawSettings,
-    pipeline: RunPipeline,
-    methods: Sequence[Method],
+    found: Description,
     plan: Sequence[Planned],
     *,
-    command: Sequence[Any],
     memory: Mapping[str, Any] | None,
-    shields: Sequence[Mapping[str, Any]] = (),
     rows: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of a run that has not drawn anything yet.
 
     Args:
         settings: of the run.
-        pipeline: that draws.
-        methods: of the guidance.
+        found: what a worker says of itself.
         plan: all images.
-        command: the words before the options, see `command_line`.
-        memory, shields: what is known of the files that the run uses.
+        memory: what is known of the memory's file.
         rows: the file that the prompts come from; None for prompts of the command line.
     """
-    first = batches(plan[: settings.batch_size], settings.batch_size)[0]
-    arguments = pipeline.arguments([planned.prompt for planned in first])
-    found = suggested(pipeline.pipe, methods, arguments, remembering=memory is not None)
-    candidates = settings.candidates or found.count
     seeds = [settings.seed + i for i in range(settings.num)]
     return {
         "version": unalike.__version__,
-        "command": command_line(command, settings, pipeline, methods),
+        "command": found.command,
         "finished": False,
-        "model": {
-            "name": model_name(settings.model, pipeline.source),
-            **pipeline.describe(),
-        },
+        "model": dict(found.model),
         "prompts": list(dict.fromkeys(planned.prompt for planned in plan)),
         "rows": dict(rows) if rows else None,
         "num": settings.num,
         "seed": settings.seed,
-        "seeds": None if candidates > 1 or rows else seeds,
-        "candidates": candidates,
-        "steps": pipeline.steps,
-        "guidance_scale": pipeline.guidance_scale,
-        **pipeline_record(settings, pipeline),
+        "seeds": None if found.candidates > 1 or rows else seeds,
+        "candidates": found.candidates,
+        "steps": found.steps,
+        "guidance_scale": found.guidance_scale,
+        **found.pipeline,
         "batch_size": settings.batch_size,
-        "methods": [described(m) for m in methods],
+        "methods": [dict(method) for method in found.methods],
         "memory": dict(memory) if memory else None,
-        "shield": dict(shields[0]) if shields else None,
-        "further_shields": [dict(shield) for shield in shields[1:]],
+        "shield": dict(found.shields[0]) if found.shields else None,
+        "further_shields": [dict(shield) for shield in found.shields[1:]],
         "compare": settings.compare,
         "format": settings.format,
         "quality": settings.quality,

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -122,8 +123,24 @@ class Worker:
             step_done: called after each step of the scheduler.
 
         Raises:
-            UnalikeError: for a fault of the guidance; others are those of the pipeline.
+            UnalikeError: for a fault of the guidance; others are those of the pipeline. The memory
+                has none of the samples then.
         """
+        try:
+            return self._draw(batch, step_done)
+        except Exception:
+            self._forget(batch)
+            raise
+
+    def _forget(self, batch: Sequence[Planned]) -> None:
+        """Remove what the memory has of a batch that failed, and free what it used of a GPU."""
+        memory, items = self.guided.memory, {remembered_as(self.run, p.item) for p in batch}
+        if memory is not None and items.intersection(memory.items(self.run)):
+            memory.remove(items=items)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _draw(self, batch: Sequence[Planned], step_done: StepDone) -> Drawn:
         plain: Sequence[Image.Image | None] = [None] * len(batch)
         if self.settings.compare:
             plain = self.pipeline.draw(self.pipeline.pipe, batch, step_done)
