@@ -1,6 +1,7 @@
 """LoRAs of tiny pipelines, written by diffusers itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def write_lora(folder: Path, pipe, seed: int, rank: int = 2) -> Path:
         for name, parameter in pipe.unet.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter)
-    weights = get_peft_model_state_dict(pipe.unet)
+    weights: Any = get_peft_model_state_dict(pipe.unet)
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights)
     return folder / "pytorch_lora_weights.safetensors"
 

@@ -1,5 +1,7 @@
 """Every scheduler of the table, with pipelines of diffusers' own classes."""
 
+from typing import Any
+
 import diffusers
 import numpy as np
 import pytest
@@ -77,12 +79,12 @@ def test_only_its_own_scheduler_is_left_when_the_model_is_a_flow(tmp_path, name)
 
 def test_solvers_that_know_flows_are_left_when_a_solver_of_them_steps_a_flow(tiny_sd):
     config = tiny_sd.scheduler.config
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    flow: Any = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     tiny_sd.scheduler = DPMSolverMultistepScheduler.from_config(config, **flow)
     with pytest.raises(OptionError, match=r"'euler'.* allowed: deis, .*unipc"):
         exchange_scheduler(tiny_sd, "euler")
     exchange_scheduler(tiny_sd, "unipc")
-    assert tiny_sd.scheduler.config.use_flow_sigmas
+    assert tiny_sd.scheduler.config["use_flow_sigmas"]
 
 
 def test_class_of_diffusers_is_a_name_too():

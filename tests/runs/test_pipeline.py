@@ -180,7 +180,8 @@ def test_setting_is_refused_when_the_pipeline_has_no_such_argument(tmp_path, sta
 
         value = (str(write_lora(tmp_path, request.getfixturevalue("tiny_sd"), 0)),)
     value = start() if name == "image" else value
-    settings = GenerateSettings(prompts=("3",), model="digits", steps=1, **{name: value})
+    given: Any = {name: value}
+    settings = GenerateSettings(prompts=("3",), model="digits", steps=1, **given)
     with pytest.raises(
         (OptionError, UnsupportedError), match=f"{name} is given, and .*DiTPipeline"
     ):

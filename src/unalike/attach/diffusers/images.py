@@ -107,6 +107,7 @@ class PipelineImages:
         if self._memory is None or self._memory[2] is None:
             return torch.zeros(0, 0)
         memory, space, view, shape, device = self._memory
+        assert view is not None  # as above
         rows = self._kept.rows(
             memory,
             space,
