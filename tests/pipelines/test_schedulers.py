@@ -84,7 +84,8 @@ def test_solvers_that_know_flows_are_left_when_a_solver_of_them_steps_a_flow(tin
     with pytest.raises(OptionError, match=r"'euler'.* allowed: deis, .*unipc"):
         exchange_scheduler(tiny_sd, "euler")
     exchange_scheduler(tiny_sd, "unipc")
-    assert tiny_sd.scheduler.config["use_flow_sigmas"]
+    changed: Any = tiny_sd.scheduler
+    assert changed.config.use_flow_sigmas
 
 
 def test_class_of_diffusers_is_a_name_too():

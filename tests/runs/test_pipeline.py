@@ -217,7 +217,7 @@ def test_fingerprint_counts_the_lora_and_its_scale_when_there_is_one(opened, tin
 
 
 def test_fingerprints_of_shipped_models_differ_when_only_their_lora_does():
-    settings = {"prompts": ("cat",), "model": "emoji-turbo"}
+    settings: Any = {"prompts": ("cat",), "model": "emoji-turbo"}
     turbo = RunPipeline.open(GenerateSettings(**settings)).fingerprint()
     assert turbo == RunPipeline.open(GenerateSettings(**settings)).fingerprint()
     two = RunPipeline.open(GenerateSettings(**settings | {"model": "emoji-turbo-2"}))

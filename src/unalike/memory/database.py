@@ -20,6 +20,7 @@ from unalike.memory.rows import Rows
 BUSY_SECONDS = 60
 Held = tuple[sqlite3.Connection, tuple[int, int] | None]
 _FULL, _FAILED = 13, 10  # SQLite's primary result codes
+_LOG = "-wal"
 _BUSY, _READ_ONLY, _UNOPENED = (5, 6), (3, 8), (14,)
 
 
@@ -131,6 +132,11 @@ class Database:
         return self._held[0][0]
 
     def _connect(self) -> None:
+        unfinished = self._has_unfinished_log()
+        if not unfinished and self.path.stat().st_size % schema.PAGE_BYTES:
+            raise StoreError(
+                f"the memory {str(self.path)!r} is damaged: its end is missing; use a backup"
+            )
         if self.writable or network_type(self.path) is None:
             try:
                 self._use("rw")
@@ -139,14 +145,21 @@ class Database:
                 if _code(error) not in (*_READ_ONLY, *_UNOPENED):
                     raise
         # a folder where nothing can be written: SQLite cannot make the files beside the database
-        beside = self.path.with_name(self.path.name + "-wal")
-        if beside.exists() and beside.stat().st_size:
+        if unfinished:
             raise StoreError(
                 f"{str(self.path)!r} cannot be opened for writing, and its newest samples are "
-                f"still in {beside.name!r}; copy both files to a local folder that you may write to"
+                f"still in {self.path.name + _LOG!r}; copy both files to a local folder that you "
+                "may write to"
             )
         self.writable = False
         self._use("ro&immutable=1")
+
+    def _has_unfinished_log(self) -> bool:
+        """Whether some of what the file has is still in SQLite's log beside it."""
+        beside = self.path.with_name(self.path.name + _LOG)
+        with suppress(FileNotFoundError):
+            return beside.stat().st_size > 0
+        return False
 
     def _use(self, mode: str) -> None:
         with LOCK:
