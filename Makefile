@@ -30,7 +30,7 @@ wheel: $(VENV)/.installed-dev
 	@$(bin)/python scripts/check_wheel.py
 
 bench: $(VENV)/.installed-dev
-	@for benchmark in toy pareto fewstep sparsity cost awareness shield_search shield_emoji regions ambient; do \
+	@for benchmark in toy pareto fewstep sparsity cost awareness shield_search shield_emoji throughput regions ambient; do \
 		$(bin)/python -m benchmarks $$benchmark --out benchmarks/results/$$benchmark || exit 1; done
 	@$(bin)/python docs/generate.py
 

@@ -92,6 +92,10 @@ BENCHMARKS: dict[str, Row] = {
             "memory, beside the published one?"
         ),
     ),
+    "throughput": Row(
+        "benchmarks.throughput",
+        "How fast is `unalike run` beside a loop that draws and saves the same images?",
+    ),
     "regions": Row("benchmarks.regions", "Does guidance stay where it was asked for?"),
     "scaling": Row(
         "benchmarks.scaling",

@@ -27,6 +27,7 @@ from benchmarks.fewstep.methods import AUTO, ONE_PASS
 from benchmarks.fewstep.page import short_table
 from benchmarks.pareto.page import headline_table, variety_table
 from benchmarks.table import available, load
+from benchmarks.throughput import throughput_table
 from unalike.extractors.table import EXTRACTORS, spellings
 from unalike.guidance.method import Method
 from unalike.guidance.methods import METHODS, options
@@ -40,6 +41,7 @@ TRAINING = ROOT / "training"
 RESULTS = ROOT / "benchmarks" / "results"
 PARETO = RESULTS / "pareto"
 FEWSTEP = RESULTS / "fewstep"
+THROUGHPUT = RESULTS / "throughput"
 HEADLINE = (AUTO, ONE_PASS, "choice of 4", "ContrastiveNoise", "SPARKE on x0", "SPELL", "CADS")
 """The few-step methods that the README shows."""
 
@@ -99,6 +101,7 @@ def pages() -> dict[Path, str]:
         "few steps": short_table(FEWSTEP, "emoji-turbo", HEADLINE),
     }
     choosing, shields = ROOT / "docs" / "choosing.md", ROOT / "docs" / "shields.md"
+    long_runs = ROOT / "docs" / "long-runs.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
     variety["few steps"] = short_table(FEWSTEP, "emoji-turbo")
     scoring, scores = (
@@ -113,6 +116,9 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "models.md": wrapped(models_page()),
         ROOT / "docs" / "pipelines.md": wrapped(pipelines_page()),
         choosing: filled(choosing.read_text("utf-8"), variety),
+        long_runs: wrapped(
+            filled(long_runs.read_text("utf-8"), {"throughput": throughput_table(THROUGHPUT)})
+        ),
         shields: wrapped(
             filled(shields.read_text("utf-8"), {"copies": short_tables(RESULTS / "copies")})
         ),

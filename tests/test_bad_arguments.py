@@ -22,6 +22,13 @@ from unalike.errors import Literal, Option, OptionError, UnalikeError, named
 from unalike.guidance.methods import METHODS, build, described, options
 from unalike.memory import Memory
 from unalike.options import declared
+from unalike.runs.memory.settings import (
+    ExportSettings,
+    MergeSettings,
+    RemoveSettings,
+    SearchSettings,
+)
+from unalike.runs.run_settings import RunSettings
 from unalike.runs.score.settings import ScoreSettings
 from unalike.runs.settings import GenerateSettings, parse_assignment
 from unalike.runs.shield.settings import (
@@ -35,11 +42,16 @@ from unalike.runs.shield.settings import (
 SOURCE = Path(__file__).parents[1] / "src" / "unalike"
 SETTINGS: dict[type, dict[str, Any]] = {
     GenerateSettings: {"prompts": ("cat",)},
+    RunSettings: {"source": Path("prompts.txt")},
     ScoreSettings: {"folder": Path("images"), "reference": Path("real")},
     BuildSettings: {"images": ("x",), "out": Path("set"), "space": "pixels"},
     AddSettings: {"folder": Path("set"), "images": ("x",)},
     CheckSettings: {"folder": Path("set"), "images": ("x",)},
     VerifySettings: {"run": Path("run")},
+    SearchSettings: {"file": Path("bank"), "text": "cat"},
+    RemoveSettings: {"file": Path("bank"), "run": "monday"},
+    MergeSettings: {"out": Path("all"), "files": ("bank",)},
+    ExportSettings: {"file": Path("bank"), "out": Path("table")},
 }
 NEEDING = ("generations", "model", "prompts")
 ODD = {
@@ -241,6 +253,8 @@ def test_every_declared_option_has_help_and_an_example_that_is_allowed():
                 continue
             drawn = {"model": "emoji", "prompts": ("cat",)}  # what some options need beside them
             extra = drawn if settings is BuildSettings and f.name in NEEDING else {}
+            extra |= {"image": Path("x.png")} if f.name == "image_strength" else {}
+            extra |= {"format": "webp"} if f.name == "quality" else {}
             settings(**{**base, **extra, f.name: example})
 
 

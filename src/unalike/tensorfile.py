@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from unalike.errors import StoreError
@@ -33,10 +33,7 @@ def write(
     Raises:
         StoreError: when the file cannot be written.
     """
-    header = {**manifest, "kind": kind, "version": version, "checksum": _checksum(tensors)}
-    data = save(
-        {name: t.contiguous() for name, t in tensors.items()}, metadata={_KEY: json.dumps(header)}
-    )
+    data = to_bytes({**manifest, "kind": kind, "version": version}, tensors)
     try:
         with replacing(path) as (temporary,):
             temporary.write_bytes(data)
@@ -46,6 +43,34 @@ def write(
             "what was there is unchanged. Give a "
             f"path in an existing folder that you may write to, with room for {len(data)} bytes"
         ) from error
+
+
+def to_bytes(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    """A manifest and tensors as the bytes of such a file; `from_bytes` reads them."""
+    header = {**manifest, "checksum": _checksum(tensors)}
+    contents = {name: t.contiguous() for name, t in tensors.items()}
+    return save(contents, metadata={_KEY: json.dumps(header)})
+
+
+def from_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The manifest and the tensors that `to_bytes` was given.
+
+    Raises:
+        ValueError: for other or damaged bytes.
+
+    Example:
+        >>> from_bytes(to_bytes({"a": 1}, {"b": torch.ones(2)}))[1]
+        {'b': tensor([1., 1.])}
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = parse_json(parse_json(data[8 : 8 + length])["__metadata__"][_KEY])
+        tensors = load(data)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"they are no such file ({error})") from error
+    if header.get("checksum") != _checksum(tensors):
+        raise ValueError("their checksum does not fit their contents")
+    return header, tensors
 
 
 def read(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:

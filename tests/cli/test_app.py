@@ -18,6 +18,7 @@ HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "pyarrow"}
         ["models", "--json"],
         ["generate", "--help"],
         ["score", "--help"],
+        ["memory", "search", "--help"],
     ],
 )
 def test_heavy_libraries_are_not_imported_when_a_command_does_not_need_them(arguments):

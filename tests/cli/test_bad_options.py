@@ -13,18 +13,24 @@ import typer
 from PIL import Image
 from typer.core import TyperGroup
 
+from unalike.cli import drawing, score
 from unalike.cli.app import app
+from unalike.memory import Memory
 from unalike.runs.shield.build import build
 from unalike.runs.shield.settings import BuildSettings
 
 BASES = {
     "generate": ["cat"],
+    "run": ["prompts.txt"],
     "seeds": ["cat"],
     "score": ["images"],
     "shield build": ["images", "--out", "new", "--space", "pixels"],
     "shield add": ["set", "images"],
     "shield check": ["set", "images"],
     "shield verify": ["run"],
+    "memory search": ["bank", "cat"],
+    "memory remove": ["bank"],
+    "memory export": ["bank"],
 }
 LONG = "9" * 5000
 NUMBERS = ["many", "", "nan", "inf", "-1", "99999999999999999999", "1e400", LONG, "0x10", "1,5"]
@@ -36,10 +42,25 @@ FREE = {"--strength"}
 ALLOWED = {
     ("generate", "--prompt", "no such thing"),
     ("generate", "--prompt", "a" * 300),
+    ("run", "--negative-prompt", "no such thing"),
+    ("run", "--negative-prompt", "a" * 300),
     ("seeds", "--prompt", "no such thing"),
     ("seeds", "--prompt", "a" * 300),
+    ("generate", "--negative-prompt", "no such thing"),
+    ("generate", "--negative-prompt", "a" * 300),
+    ("seeds", "--negative-prompt", "no such thing"),
+    ("seeds", "--negative-prompt", "a" * 300),
     ("shield build", "--prompt", "no such thing"),
     ("shield build", "--prompt", "a" * 300),
+    ("memory export", "--out", "no such thing"),
+    ("memory remove", "--run", "no such thing"),
+    ("memory remove", "--seed", "-1"),
+    ("memory remove", "--seed", "99999999999999999999"),
+    *(
+        ("memory remove", flag, value)
+        for flag in ("--text", "--item")
+        for value in ("no such thing", "a" * 300)
+    ),
 }
 
 
@@ -76,7 +97,15 @@ CASES = [
 
 
 def test_bases_are_all_commands_that_take_values():
-    assert {*BASES, "models", "methods", "cite", "shield inspect"} == set(COMMANDS)
+    assert {
+        *BASES,
+        "models",
+        "methods",
+        "cite",
+        "shield inspect",
+        "memory inspect",
+        "memory merge",
+    } == set(COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +125,8 @@ def place(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i, colour in enumerate(("red", "blue")):
         Image.new("RGB", (8, 8), colour).save(tmp_path / "images" / f"{i}.png")
     shutil.copytree(built, tmp_path / "set")
+    (tmp_path / "prompts.txt").write_text("cat\n", "utf-8")
+    Memory.open(tmp_path / "bank", create=True).close()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path
@@ -241,6 +272,5 @@ def test_help_and_completion_are_there(unalike):
 
 def test_no_help_is_written_twice():
     """The help of an option is that of its settings, so it cannot say something else."""
-    for name, settings in {"generate": "GenerateSettings", "score": "ScoreSettings"}.items():
-        source = inspect.getsource(COMMANDS[name].callback)
-        assert source.count(f"{settings}.") + source.count("_flag(") >= 10
+    for module, least in ((drawing, 25), (score, 10)):
+        assert inspect.getsource(module).count("_flag(") >= least

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from unalike.errors import StoreError
-from unalike.runs.datasets import METADATA, SCHEMA, metadata_row, write_metadata
-from unalike.runs.imagefile import FORMATS, SUFFIXES_OF, encode_image, save_image
+from unalike.runs.datasets import SCHEMA, metadata_row, write_metadata
+from unalike.runs.folder import METADATA
+from unalike.runs.imagefile import encode_image, save_image
 from unalike.runs.parameters import ImageInfo
+from unalike.runs.settings import FORMATS, SUFFIXES
 from unalike.runs.shards import ShardWriter
 
 
@@ -101,13 +103,13 @@ def test_shards_load_when_given_as_a_webdataset(tmp_path, load, format):
                 Image.new("RGB", (16, 16), colour(number)), info(number), format=format
             )
             record, text = info(number).to_dict(), info(number).prompt
-            writer.write(f"{number:08}", file, SUFFIXES_OF[format], record, text)
+            writer.write(f"{number:08}", file, SUFFIXES[format], record, text)
     assert len(list((tmp_path / "shards").iterdir())) > 1
     found = load("webdataset", data_files={"train": str(tmp_path / "shards" / "*.tar")})
     assert found["__key__"][:] == [f"{number:08}" for number in range(12)]
     assert found["txt"][:] == [info(number).prompt for number in range(12)]
     assert [ImageInfo.from_dict(record) for record in found["json"]] == [info(i) for i in range(12)]
-    for number, image in enumerate(found[SUFFIXES_OF[format][1:]]):
+    for number, image in enumerate(found[SUFFIXES[format][1:]]):
         assert np.abs(np.subtract(image.getpixel((8, 8)), colour(number))).max() <= 3
 
 

@@ -9,8 +9,6 @@ from PIL import Image, PngImagePlugin
 
 from unalike.errors import OptionError, StoreError
 from unalike.runs.imagefile import (
-    FORMATS,
-    SUFFIXES_OF,
     encode_image,
     read_info,
     require_format,
@@ -18,6 +16,7 @@ from unalike.runs.imagefile import (
     save_image,
 )
 from unalike.runs.parameters import ImageInfo, parameters_text
+from unalike.runs.settings import FORMATS, SUFFIXES
 
 PROMPTS = ["red heart", 'a "b", c: d\n\ne', "日本の旗 ♥ 😀", "é ñ\xa0", "Negative prompt: x"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -55,7 +54,7 @@ def comment(image):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_everything_comes_back_when_written_in_any_format(tmp_path, format, prompt):
     written = info(prompt=prompt)
-    path = tmp_path / f"x{SUFFIXES_OF[format]}"
+    path = tmp_path / f"x{SUFFIXES[format]}"
     save_image(path, PICTURE, written, format=format)
     assert read_info(path) == written
     with Image.open(path) as image:

@@ -68,7 +68,7 @@ def killed(asked: RunSettings, moment: tuple[Any, str, bool, int] | float) -> bo
     if child == 0:  # nothing of pytest may run in it
         code = 1
         try:
-            if not isinstance(moment, float):
+            if isinstance(moment, tuple):
                 _kill_at(*moment)
             code = 0 if run(asked).finished else 2
         finally:

@@ -1,5 +1,6 @@
 import sqlite3
 import stat
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,8 @@ def test_images_come_back_as_they_were_when_the_ledger_is_opened_again(ledger, t
 
 def test_nothing_of_a_batch_is_there_when_one_of_its_rows_cannot_be_written(ledger):
     broken = entry(1)
-    broken.sample.planned.arguments["bad"] = object()
+    arguments: Any = broken.sample.planned.arguments
+    arguments["bad"] = object()
     with pytest.raises(TypeError):
         ledger.commit([entry(0), broken])
     assert ledger.done() == set()
@@ -93,7 +95,7 @@ def test_each_changed_setting_is_shown_when_a_run_is_gone_on_with(ledger):
 
 def test_a_new_ledger_is_refused_when_one_is_there(ledger, tmp_path):
     ledger.commit([entry(0)])
-    with pytest.raises(StoreError, match=r"ledger\.sqlite"):
+    with pytest.raises(StoreError, match="there is a run in"):
         Ledger.create(tmp_path / "ledger.sqlite", SETTINGS, {})
     assert ledger.done() == {"item 0"}
 

@@ -1,8 +1,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from PIL import Image
 from tests.runs.pages import Reader, require_structure
 
 from unalike.attach.run.report import Certificate, Decoded, ImageReport
@@ -69,7 +67,7 @@ def sample(index=0, *, change=None, certificate=None, sizes=(0.1, 0.2), active=0
 
 def stored(path):
     """An image on disk: a page needs nothing of it but its path."""
-    return StoredImage(path, Image.new("RGB", (1, 1)), torch.zeros(3))
+    return StoredImage(path)
 
 
 def read(samples, scores=None, twins=None, **changes):

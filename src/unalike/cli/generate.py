@@ -14,6 +14,7 @@ import typer
 from unalike.cli.command import flag, is_given, path_of
 from unalike.cli.drawing import with_drawing
 from unalike.cli.progress import progress_bar
+from unalike.errors import Option, OptionError, StoreError, named
 from unalike.runs.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def _like(
     from unalike.runs.imagefile import read_info
     from unalike.runs.parameters import settings_like
 
-    found = settings_like(read_info(image))
+    try:
+        found = settings_like(read_info(image))
+    except (OptionError, StoreError) as error:
+        raise OptionError(named("{} is {!r}: {}", Option("like"), str(image), error)) from error
     given = {name for name in drawing for spelled in (name, f"{name}_") if is_given(ctx, spelled)}
     given |= {"prompts"} if prompts else set()
     return {name: value for name, value in found.items() if name not in given}

@@ -36,7 +36,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 @memory.command(cls=Command)
 def inspect(file: File, as_json: AsJson = False) -> None:
-    """Show what a memory holds, and make sure that it is whole."""
+    """Show what a memory holds.
+
+    All of it is read, to make sure that it is whole.
+    """
     settings = InspectSettings(file=file)
     from unalike.runs.memory.inspection import inspect as run
 
@@ -51,7 +54,10 @@ def search(
     num: Annotated[int, _search("num", "--num", "-n")] = SearchSettings.num,
     as_json: AsJson = False,
 ) -> None:
-    """Find samples by words of their prompts, in any case and order; the newest come first."""
+    """Find samples by words of their prompts.
+
+    The words may be in any case and order; the newest samples come first.
+    """
     settings = SearchSettings(file=file, text=text, num=num)
     from unalike.runs.memory.search import search as run
 
@@ -73,7 +79,10 @@ def remove(
     item: Annotated[list[str] | None, _remove("item")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the samples that fit all that is given, for good."""
+    """Remove samples for good.
+
+    Those that fit all that is given are removed.
+    """
     settings = RemoveSettings(
         file=file, text=tuple(text or ()), seed=tuple(seed or ()), run=run, item=tuple(item or ())
     )
@@ -89,7 +98,10 @@ def merge(
     files: Annotated[list[str], _merge("files", argument=True, metavar="FILE...")],
     as_json: AsJson = False,
 ) -> None:
-    """Put memories together in a new one, in the order of time; what is in several comes once."""
+    """Put memories together in a new one.
+
+    Samples come in the order of time, and those that are in several memories once.
+    """
     settings = MergeSettings(out=out, files=tuple(files))
     from unalike.memory.merging import merge as run
 
@@ -107,7 +119,10 @@ def export(
     thumbnails: Annotated[bool, _export("thumbnails", "--thumbnails")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the samples as Parquet tables, one a space, with prompts, seeds and latents."""
+    """Write the samples as Parquet tables.
+
+    A table a space, with prompts, seeds, runs, times and latents.
+    """
     settings = ExportSettings(file=file, out=out, thumbnails=thumbnails)
     from unalike.runs.memory.export import export as run
 

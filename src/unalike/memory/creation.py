@@ -15,7 +15,7 @@ from unalike.errors import StoreError
 from unalike.files import sync_folder
 from unalike.memory import legacy, schema
 from unalike.memory.database import failure
-from unalike.memory.place import Found, identity, look, require_local
+from unalike.memory.place import HELD, LOCK, Found, identity, look, require_local
 from unalike.memory.rows import Rows
 from unalike.memory.samples import Batch
 
@@ -171,16 +171,16 @@ def _locked(path: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with _cleaned(path, None):
+    with _cleaned(path, None), LOCK:
+        if HELD[identity(path)]:  # a database by now, which must not be opened and closed here
+            yield
+            return
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    status = os.fstat(handle)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
-        if look(path) is not Found.DATABASE or identity(path) != (status.st_dev, status.st_ino):
-            os.close(handle)  # closing an open database would drop the locks of this process
+        os.close(handle)
 
 
 def _discard(temporary: Path) -> None:

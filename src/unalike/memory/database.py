@@ -14,11 +14,13 @@ from urllib.parse import quote_from_bytes
 from unalike.errors import StoreError
 from unalike.memory import schema
 from unalike.memory.mounts import network_type
-from unalike.memory.place import Found, absolute, identity, look, require_local
+from unalike.memory.place import HELD, LOCK, Found, absolute, identity, look, require_local
 from unalike.memory.rows import Rows
 
 BUSY_SECONDS = 60
+Held = tuple[sqlite3.Connection, tuple[int, int] | None]
 _FULL, _FAILED = 13, 10  # SQLite's primary result codes
+_LOG = "-wal"
 _BUSY, _READ_ONLY, _UNOPENED = (5, 6), (3, 8), (14,)
 
 
@@ -33,7 +35,7 @@ class Database:
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
         self.writable = writable
-        self._held: list[sqlite3.Connection] = []
+        self._held: list[Held] = []
         self._identity = identity(path)
         self._name: str | None = None
         self._seen = -1
@@ -127,27 +129,43 @@ class Database:
             )
         if not self._held:
             self._connect()
-        return self._held[0]
+        return self._held[0][0]
 
     def _connect(self) -> None:
+        unfinished = self._has_unfinished_log()
+        if not unfinished and self.path.stat().st_size % schema.PAGE_BYTES:
+            raise StoreError(
+                f"the memory {str(self.path)!r} is damaged: its end is missing; use a backup"
+            )
         if self.writable or network_type(self.path) is None:
             try:
-                self._use(_connected(self.path, "rw" if self.writable else "ro"))
+                self._use("rw")
                 return
             except sqlite3.OperationalError as error:
                 if _code(error) not in (*_READ_ONLY, *_UNOPENED):
                     raise
         # a folder where nothing can be written: SQLite cannot make the files beside the database
-        beside = self.path.with_name(self.path.name + "-wal")
-        if beside.exists() and beside.stat().st_size:
+        if unfinished:
             raise StoreError(
                 f"{str(self.path)!r} cannot be opened for writing, and its newest samples are "
-                f"still in {beside.name!r}; copy both files to a local folder that you may write to"
+                f"still in {self.path.name + _LOG!r}; copy both files to a local folder that you "
+                "may write to"
             )
         self.writable = False
-        self._use(_connected(self.path, "ro&immutable=1"))
+        self._use("ro&immutable=1")
 
-    def _use(self, connection: sqlite3.Connection) -> None:
+    def _has_unfinished_log(self) -> bool:
+        """Whether some of what the file has is still in SQLite's log beside it."""
+        beside = self.path.with_name(self.path.name + _LOG)
+        with suppress(FileNotFoundError):
+            return beside.stat().st_size > 0
+        return False
+
+    def _use(self, mode: str) -> None:
+        with LOCK:
+            connection = _connected(self.path, mode)
+            HELD[self._identity] += 1
+            self._held.append((connection, self._identity))
         try:
             if not schema.fits(connection):
                 raise StoreError(
@@ -158,10 +176,9 @@ class Database:
             if identity(self.path) != self._identity or self._name not in (None, name):
                 raise StoreError(f"the file {str(self.path)!r} was replaced; open it again")
         except BaseException:
-            connection.close()
+            self.disconnect()
             raise
         self._name, self._seen = name, -1
-        self._held.append(connection)
 
 
 def _connected(path: Path, mode: str) -> sqlite3.Connection:
@@ -185,10 +202,13 @@ def _connected(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _close(held: list[sqlite3.Connection]) -> None:
-    while held:
-        with suppress(sqlite3.Error):
-            held.pop().close()
+def _close(held: list[Held]) -> None:
+    with LOCK:
+        while held:
+            connection, file = held.pop()
+            with suppress(sqlite3.Error):
+                connection.close()
+            HELD[file] -= 1
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -12,6 +12,8 @@ import threading
 import weakref
 from typing import Any, Protocol
 
+from unalike.memory.place import LOCK as FILES
+
 
 class Forking(Protocol):
     """What has a lock and a connection."""
@@ -43,9 +45,11 @@ def _before() -> None:
         memory.lock.acquire()
         _HELD.append(memory)
         memory.disconnect()
+    FILES.acquire()
 
 
 def _after() -> None:
+    FILES.release()
     while _HELD:
         _HELD.pop().lock.release()
     _LOCK.release()

@@ -45,8 +45,9 @@ class Mirror:
         """
         end = gone + len(next(iter(columns.values())))
         size = len(next(iter(self._buffers.values()))) if self._buffers else 0
-        if end - self._first > size:
+        if not self._buffers or end - self._first > size:
             self._make_room(columns, gone, end)
+        self._stop = max(self._stop, gone)  # rows that came and went meanwhile
         if end > self._stop:
             for name, rows in columns.items():
                 place = slice(self._stop - self._first, end - self._first)

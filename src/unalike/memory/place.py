@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
-from contextlib import closing
+import threading
+from collections import Counter
 from enum import Enum
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes
 
 from unalike.errors import StoreError
 from unalike.memory.mounts import network_type
 from unalike.memory.schema import APPLICATION, VERSION
 
-_NOT_A_DATABASE = 26  # SQLite's result code
+_MAGIC = b"SQLite format 3\0"
+_HEADER = 100
 _BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite opens with a database
+
+HELD: Counter[tuple[int, int] | None] = Counter()
+"""How many connections this process has to a file. Such a file is not opened beside them: the
+system would drop the locks that they hold when it is closed, and other processes damage it."""
+LOCK = threading.RLock()
+"""Held while connections are opened and closed, and while a file is opened otherwise."""
 
 
 class Found(Enum):
@@ -38,6 +44,8 @@ def absolute(path: Any) -> Path:
         if not given:
             raise ValueError("it is empty")
         found = Path(os.fsdecode(given)).absolute()
+        if "\0" in str(found):
+            raise ValueError("it has a NUL character")
         os.lstat(found.parent)
     except (TypeError, ValueError) as error:
         raise StoreError(
@@ -58,11 +66,11 @@ def look(path: Path) -> Found:
             folders and devices, for databases of something else, and for those of a later release.
     """
     status = _status(path)
-    if status is None:
-        return Found.NOTHING
     for suffix in _BESIDE:
         _status(path.with_name(path.name + suffix))
-    marks = _marks(path) if status.st_size else None
+    if status is None:
+        return Found.NOTHING
+    marks = _marks(path)
     if marks is None:
         return Found.OTHER
     application, version = marks
@@ -125,23 +133,21 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _marks(path: Path) -> tuple[int, int] | None:
-    """The application and the version that a database is marked with; None for another file.
-
-    SQLite itself reads them. Were the file opened and closed beside it, the system would drop the
-    locks that this process holds on it, and other processes would damage it.
-    """
-    place = f"file:{quote_from_bytes(bytes(path))}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(place, uri=True)) as connection:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == _NOT_A_DATABASE:
-            return None
-        raise StoreError(
-            f"cannot read {str(path)!r} ({error}); give the path of a memory that you may read"
-        ) from error
-    return application, version
+    """The application and the version that a database is marked with; None for another file."""
+    with LOCK:
+        if HELD[identity(path)]:
+            return APPLICATION, VERSION
+        try:
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                header = os.read(handle, _HEADER)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    if not header.startswith(_MAGIC):
+        return None
+    return int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> StoreError:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
-from unalike.errors import Literal, Option, OptionError, StoreError, named
+from unalike.errors import Option, OptionError, StoreError, named
 from unalike.files import read_tensor_names
 
-_EXAMPLE = Option("lora", Literal("FILE.safetensors:0.8"))
+_EXAMPLE = Option("lora", ("style.safetensors:0.8",))
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _SUFFIX = ".safetensors"
 _MOST = 100.0
@@ -120,9 +121,13 @@ def add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
         return
     scales = dict.fromkeys(pipe.get_active_adapters(), 1.0)
     for number, lora in enumerate(loras):
-        name = f"lora_{number}"
+        name = f"file{number}"
         try:
-            pipe.load_lora_weights(lora.file.parent, weight_name=lora.file.name, adapter_name=name)
+            with warnings.catch_warnings():  # PEFT's, that there are several adapters
+                warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+                pipe.load_lora_weights(
+                    lora.file.parent, weight_name=lora.file.name, adapter_name=name
+                )
         except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
             raise _of_another(lora, pipe, " ".join(str(error).split())) from error
         if not any(name in adapters for adapters in pipe.get_list_adapters().values()):

@@ -14,7 +14,6 @@ from unalike.errors import OptionError, did_you_mean, named
 
 _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
-_FLOW = "FlowMatch"
 _SHARED = ("LCMScheduler", "TCDScheduler")
 """They step the same models as diffusers' `KarrasDiffusionSchedulers`, which does not list them."""
 
@@ -26,41 +25,43 @@ class Row:
     Args:
         kind: the name of its class.
         changes: what is set in the configuration of the model's own scheduler.
+        plain: whether it starts from noise of size 1 and adds none, so that a pipeline has nothing
+            to do for it but call it.
     """
 
     kind: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
 
 _MULTISTEP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": False}
 
 SCHEDULERS: dict[str, Row] = {
-    "ddim": Row("DDIMScheduler"),
+    "ddim": Row("DDIMScheduler", plain=True),
     "ddpm": Row("DDPMScheduler"),
-    "deis": Row("DEISMultistepScheduler"),
+    "deis": Row("DEISMultistepScheduler", plain=True),
     "dpm2": Row("KDPM2DiscreteScheduler"),
     "dpm2_a": Row("KDPM2AncestralDiscreteScheduler"),
     "dpm2_karras": Row("KDPM2DiscreteScheduler", _KARRAS),
-    "dpmpp_2m": Row("DPMSolverMultistepScheduler", _MULTISTEP),
-    "dpmpp_2m_karras": Row("DPMSolverMultistepScheduler", _MULTISTEP | _KARRAS),
+    "dpmpp_2m": Row("DPMSolverMultistepScheduler", _MULTISTEP, plain=True),
+    "dpmpp_2m_karras": Row("DPMSolverMultistepScheduler", _MULTISTEP | _KARRAS, plain=True),
     "dpmpp_2m_sde": Row("DPMSolverMultistepScheduler", _MULTISTEP | _SDE),
     "dpmpp_2m_sde_karras": Row("DPMSolverMultistepScheduler", _MULTISTEP | _SDE | _KARRAS),
-    "dpmpp_2s": Row("DPMSolverSinglestepScheduler", _MULTISTEP),
+    "dpmpp_2s": Row("DPMSolverSinglestepScheduler", _MULTISTEP, plain=True),
     "euler": Row("EulerDiscreteScheduler"),
     "euler_a": Row("EulerAncestralDiscreteScheduler"),
     "euler_karras": Row("EulerDiscreteScheduler", _KARRAS),
     "flow_euler": Row("FlowMatchEulerDiscreteScheduler"),
-    "flow_lcm": Row("FlowMatchLCMScheduler"),
     "heun": Row("HeunDiscreteScheduler"),
     "lcm": Row("LCMScheduler"),
     "lms": Row("LMSDiscreteScheduler"),
-    "pndm": Row("PNDMScheduler"),
+    "pndm": Row("PNDMScheduler", plain=True),
     "tcd": Row("TCDScheduler"),
-    "unipc": Row("UniPCMultistepScheduler"),
+    "unipc": Row("UniPCMultistepScheduler", plain=True),
 }
-"""Short name → class and settings. All can be guided, and draw their noise from the generator of
-each image: DPM++ SDE is left out, since diffusers' `DPMSolverSDEScheduler` draws it from a global
-seed.
+"""Short name → class and settings. All can be guided, and the noise of an image follows from its
+seed: `DPMSolverSDEScheduler` and `FlowMatchLCMScheduler` are left out, since diffusers draws
+theirs from a global seed.
 """
 
 
@@ -78,7 +79,7 @@ def find_scheduler(name: str) -> Row:
             ...
         unalike.errors.OptionError: scheduler is 'euler-a'; did you mean 'euler_a'? allowed: ...
     """
-    classes = {row.kind: Row(row.kind) for row in SCHEDULERS.values()}
+    classes = {row.kind: Row(row.kind, plain=row.plain) for row in SCHEDULERS.values()}
     row = SCHEDULERS.get(name) or classes.get(name)
     if row is None:
         raise OptionError(
@@ -101,45 +102,45 @@ def exchange_scheduler(pipe: Any, name: str) -> None:
         name: see `find_scheduler`.
 
     Raises:
-        OptionError: for an unknown name, and for a scheduler that the model is not made for; the
-            message lists those that it takes.
+        OptionError: for an unknown name, and for a scheduler that the pipeline cannot use; the
+            message lists those that it can.
     """
     import diffusers
 
     row = find_scheduler(name)
-    usable = [n for n, other in SCHEDULERS.items() if _fits(pipe.scheduler, other.kind)]
-    if not _fits(pipe.scheduler, row.kind):
+    if not _fits(pipe, row):
+        usable = [known for known, other in SCHEDULERS.items() if _fits(pipe, other)]
         raise OptionError(
             named(
-                "{scheduler} is {!r}, and {} steps with {}, whose model it is not made for; "
-                "allowed: {}",
+                "{scheduler} is {!r}, which {} cannot use in place of {}; allowed: {}",
                 name,
                 type(pipe).__name__,
                 type(pipe.scheduler).__name__,
-                ", ".join(usable) or "leave it out",
+                ", ".join(usable) or "none, so leave it out",
             )
         )
     kind = getattr(diffusers, row.kind)
     pipe.scheduler = kind.from_config(pipe.scheduler.config, **row.changes)
 
 
-def _fits(scheduler: Any, kind: str) -> bool:
-    """Whether a model that steps with `scheduler` can be stepped by a class.
+def _fits(pipe: Any, row: Row) -> bool:
+    """Whether a pipeline's model can be stepped by a scheduler.
 
-    Noise is predicted on another scale by EDM's, SCM's and video models' own schedulers, which take
-    no other; and a solver that is to step a flow has to know flows.
+    EDM's, SCM's and video models' own schedulers predict noise on another scale and are exchanged
+    for no other. A pipeline without `prepare_extra_step_kwargs` hands its generators to no
+    scheduler, and may not scale its first noise.
     """
     import diffusers
     from diffusers.schedulers import KarrasDiffusionSchedulers
 
-    own = type(scheduler).__name__
-    if own == kind:
+    own, config = type(pipe.scheduler).__name__, pipe.scheduler.config
+    if own == row.kind and not row.changes:
         return True
-    if own.startswith(_FLOW) or kind.startswith(_FLOW):
-        return own.startswith(_FLOW) and kind.startswith(_FLOW)
     family = {*KarrasDiffusionSchedulers.__members__, *_SHARED}
-    if own not in family or kind not in family:
+    if own not in family or row.kind not in family:
         return False
-    if scheduler.config.get("prediction_type") != "flow_prediction":
+    if not (row.plain or hasattr(pipe, "prepare_extra_step_kwargs")):
+        return False
+    if config.get("prediction_type") != "flow_prediction":
         return True
-    return "use_flow_sigmas" in inspect.signature(getattr(diffusers, kind)).parameters
+    return "use_flow_sigmas" in inspect.signature(getattr(diffusers, row.kind)).parameters

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from unalike.errors import OptionError, StoreError, named
-from unalike.files import read_tensor_names
+from unalike.files import read_json, read_tensor_names
 
 SUFFIX = ".safetensors"
+_MISSING = re.compile(r"^(\w+) = ", re.MULTILINE)  # in diffusers' advice to load it first
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -97,18 +100,36 @@ def read_single_file(kind: Any, path: Path, config: Path | str, options: Mapping
                 kind.__name__,
             )
         )
-    try:
-        return kind.from_single_file(str(path), config=str(config), **options)
-    except SingleFileComponentError as error:
-        first = str(error.message).partition(". ")[0].partition("\n")[0]
-        raise StoreError(
-            named(
-                "the model file {!r} lacks weights: {}; give a folder in diffusers' layout that "
-                "has them: {model_config=FOLDER}",
-                str(path),
-                first.rstrip("."),
-            )
-        ) from error
+    parts: dict[str, Any] = {}
+    while True:
+        try:
+            return kind.from_single_file(str(path), config=str(config), **options, **parts)
+        except SingleFileComponentError as error:
+            missing = _MISSING.search(str(error.message))
+            name = missing[1] if missing else ""
+            part = None if name in parts else _part(config, name, options)
+            if part is None:
+                raise StoreError(
+                    named(
+                        "the model file {!r} lacks weights: it has no {}; give a folder in "
+                        "diffusers' layout that has them: {model_config=FOLDER}",
+                        str(path),
+                        name or "complete model",
+                    )
+                ) from error
+            parts[name] = part
+
+
+def _part(config: Path | str, name: str, options: Mapping[str, Any]) -> Any:
+    """A component from the folder of the configuration; None where its weights are not there."""
+    folder = Path(config) / name
+    if not (name and any(folder.glob(f"*{SUFFIX}"))):
+        return None
+    library, kind = read_json(Path(config) / "model_index.json")[name]
+    if library not in ("diffusers", "transformers"):
+        return None
+    dtype = options.get("dtype", options.get("torch_dtype"))
+    return getattr(import_module(library), kind).from_pretrained(folder, dtype=dtype)
 
 
 def _tensor_names(path: Path) -> dict[str, tuple[int, ...]]:

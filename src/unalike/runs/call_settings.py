@@ -11,8 +11,8 @@ from PIL import Image
 
 from unalike.attach.diffusers.host import Host
 from unalike.errors import Option, OptionError, UnsupportedError, named
+from unalike.pipelines.image_to_image import image_to_image_class
 from unalike.pipelines.sources import Source, pipeline_class
-from unalike.runs.start_image import image_to_image_class
 
 if TYPE_CHECKING:
     from unalike.runs.seeds_settings import SeedsSettings

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unalike.guidance.methods import described
+from unalike.runs.ledger import ITEMS
+from unalike.runs.record import model_name
 from unalike.runs.samples import Planned
 from unalike.runs.settings import DrawSettings
 from unalike.runs.worker import Worker
@@ -22,7 +24,7 @@ def image_settings(worker: Worker) -> dict[str, Any]:
     told = pipeline.describe()
     shields = [shield.checksum for shield in worker.shields]
     return {
-        "model": settings.model,
+        "model": model_name(settings.model, pipeline.source),
         "weights": pipeline.fingerprint(),
         "pipeline": told["pipeline"],
         "scheduler": told["scheduler"],
@@ -63,12 +65,12 @@ def plan_settings(plan: Sequence[Planned]) -> dict[str, Any]:
     """What a run depends on by its images."""
     texts = "\n".join(planned.item for planned in plan)
     checksum = hashlib.sha256(texts.encode()).hexdigest()[:12]
-    return {"images": len(plan), "prompts and seeds": checksum}
+    return {"images": len(plan), ITEMS: checksum}
 
 
 def whole_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The `image_settings` that are among `run_settings`, and those of the files."""
-    others = {*_OF_FILES, "memory", "images", "prompts and seeds"}
+    others = {*_OF_FILES, "memory", "images", ITEMS}
     images = {name: value for name, value in settings.items() if name not in others}
     return images, {name: settings.get(name) for name in _OF_FILES}
 

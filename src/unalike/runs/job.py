@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.memory import Memory
+from unalike.memory.place import Found, absolute, look, require_local
 from unalike.runs.alone import Alone
 from unalike.runs.committing import Committer
 from unalike.runs.description import Description
@@ -238,7 +239,9 @@ def _open_memory(settings: DrawSettings) -> Memory | None:
     if settings.memory is None:
         return None
     require_writable("memory", settings.memory)
-    return Memory.open(settings.memory) if settings.memory.exists() else None
+    place = absolute(settings.memory)
+    require_local(place)
+    return None if look(place) is Found.NOTHING else Memory.open(place)
 
 
 def _memory_record(memory: Memory | None, settings: DrawSettings) -> dict[str, Any] | None:

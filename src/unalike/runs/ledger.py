@@ -33,6 +33,8 @@ from unalike.runs.folder import LEDGER
 from unalike.runs.plain import from_plain
 from unalike.runs.samples import Planned, Sample
 
+ITEMS = "prompts and seeds"
+"""The setting that stands for the items of a run."""
 FINISHED, REFUSED, FAILED = "finished", "refused", "failed"
 _APPLICATION = 0x756E6C6C  # "unll", told from other SQLite files by it
 _VERSION = 1
@@ -186,10 +188,12 @@ class Ledger:
         """
         earlier = _get(self._db, "settings")
         now = json.loads(json.dumps(dict(settings)))
+        names = [n for n in dict.fromkeys([*earlier, *now]) if earlier.get(n) != now.get(n)]
+        if len(names) > 1:  # items differ by any setting
+            names = [name for name in names if name != ITEMS]
         different = [
             f"{name} was {_short(earlier.get(name))} and is {_short(now.get(name))}"
-            for name in dict.fromkeys([*earlier, *now])
-            if earlier.get(name) != now.get(name)
+            for name in names
         ]
         if different:
             raise StoreError(

@@ -16,6 +16,7 @@ from unalike.extractors.base import torch_device
 from unalike.pipelines.catalogue import Model
 from unalike.pipelines.classes import class_ids
 from unalike.pipelines.identity import digest_of, place_digest
+from unalike.pipelines.image_to_image import image_to_image
 from unalike.pipelines.loading import open_source
 from unalike.pipelines.loras import Lora, add_loras
 from unalike.pipelines.schedulers import exchange_scheduler
@@ -25,7 +26,7 @@ from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.samples import Planned
 from unalike.runs.seeds_settings import SeedsSettings
 from unalike.runs.settings import AUTO, DrawSettings
-from unalike.runs.start_image import image_to_image, read_start_image
+from unalike.runs.start_image import read_start_image
 
 StepDone = Callable[[], None]
 

@@ -56,7 +56,7 @@ class PipelineSettings:
         (),
         "LoRA, with its scale if not 1; repeat it to combine several.",
         kind=tuple,
-        example=Literal("FILE.safetensors:0.8"),
+        example=("style.safetensors:0.8",),
         paths=True,
     )
     negative_prompt: str | None = option(

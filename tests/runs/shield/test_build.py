@@ -19,7 +19,7 @@ from unalike.extractors import extractor
 from unalike.memory import Memory
 from unalike.models.emoji.copies import COPY, ERRORS
 from unalike.runs.pipeline import RunPipeline
-from unalike.runs.samples import planned_images
+from unalike.runs.plan import planned_images
 from unalike.runs.settings import GenerateSettings
 from unalike.runs.shield.build import add, build, discard_unfinished
 from unalike.runs.shield.inspection import radius_in_words

@@ -7,19 +7,15 @@ with the structure as JSON in its header.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from unalike import tensorfile
 from unalike.errors import StoreError
 from unalike.guidance.method import Method
 from unalike.guidance.methods import build, described
-
-_KEY = "carried"
 
 
 def to_bytes(streams: Sequence[Mapping[str, Any]], calibrations: Mapping[str, Method]) -> bytes:
@@ -32,7 +28,7 @@ def to_bytes(streams: Sequence[Mapping[str, Any]], calibrations: Mapping[str, Me
     tensors: dict[str, Tensor] = {}
     methods = {key: described(method) for key, method in calibrations.items()}
     structure = {"streams": _encoded(list(streams), tensors), "calibrations": methods}
-    return save(tensors, metadata={_KEY: json.dumps(structure)})
+    return tensorfile.to_bytes(structure, tensors)
 
 
 def from_bytes(data: bytes) -> tuple[list[dict[str, Any]], dict[str, Method]]:
@@ -47,15 +43,13 @@ def from_bytes(data: bytes) -> tuple[list[dict[str, Any]], dict[str, Method]]:
         [{'prompts': ((1, 'a'),)}]
     """
     try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        structure = json.loads(header["__metadata__"][_KEY])
-        streams = _decoded(structure["streams"], load(data))
+        structure, tensors = tensorfile.from_bytes(data)
+        streams = _decoded(structure["streams"], tensors)
         methods = {
             key: build(entry["name"], **entry["options"])
             for key, entry in structure["calibrations"].items()
         }
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"what the guidance carries from batch to batch is damaged ({error}); begin the run "
             "anew"

@@ -104,9 +104,11 @@ class PipelineImages:
         """The embeddings (n, e) of the memory's samples, oldest first, on the device of the
         latents.
         """
-        if self._memory is None or self._memory[2] is None:
+        if self._memory is None:
             return torch.zeros(0, 0)
         memory, space, view, shape, device = self._memory
+        if view is None:
+            return torch.zeros(0, 0)
         rows = self._kept.rows(
             memory,
             space,
