@@ -14,19 +14,27 @@ from benchmarks.scaling.coverage import KINDS, Size, judged
 from benchmarks.scaling.page import COSTS, COVERAGE, page
 from training.emoji.measure import PROMPTS
 
-SIZE = Size(prompts=PROMPTS, num=64, batch=8, workers=4)
-SMOKE = Size(prompts=PROMPTS[:2], num=8, batch=2, workers=2)
+SIZES = (
+    Size(prompts=PROMPTS, num=64, batch=8, workers=4),
+    Size(prompts=PROMPTS[::2], num=64, batch=1, workers=4),
+)
+"""One image at a time differs from earlier ones alone, which makes the memory count most."""
+SMOKE = (
+    Size(prompts=PROMPTS[:2], num=8, batch=2, workers=2),
+    Size(prompts=PROMPTS[:2], num=4, batch=1, workers=2),
+)
 
 
 def run(folder: Path, smoke: bool, progress: Progress) -> None:
     """Measure what the folder lacks."""
-    size = SMOKE if smoke else SIZE
     rows = read_rows(folder / COVERAGE)
-    for done, kind in enumerate(KINDS):
-        if all(row["workers"] != kind for row in rows):
+    measured = {(row["workers"], row["batch"]) for row in rows}
+    wanted = [(kind, size) for size in (SMOKE if smoke else SIZES) for kind in KINDS]
+    for done, (kind, size) in enumerate(wanted):
+        if (kind, size.batch) not in measured:
             rows += judged(kind, size)
             write_rows(folder / COVERAGE, rows)
-        progress((done + 1) / (len(KINDS) + 1))
+        progress((done + 1) / (len(wanted) + 1))
     if not (folder / COSTS).exists():
         measure_costs(folder / COSTS, repeats=2 if smoke else 20)
     progress(1.0)

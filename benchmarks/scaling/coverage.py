@@ -56,6 +56,7 @@ def judged(kind: str, size: Size) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "workers": kind,
+                    "batch": size.batch,
                     "prompt": prompt,
                     **{n: counts[n] for n in ("samples", "right", "distinct", "possible")},
                     "seconds": outcome.record["seconds"],

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.base import environment, interval, read_rows, table
+from benchmarks.scaling.coverage import ONE, SEPARATE, SHARED, UNGUIDED
 from benchmarks.scaling.simulation import BANDWIDTH, LATENCY, LOADS, SPREAD, WORKERS, simulate
 
 COVERAGE, COSTS = "coverage.parquet", "costs.json"
 _NAMES = {
-    "unguided": "no guidance",
-    "one": "1 worker",
-    "shared": "4 workers, one memory",
-    "separate": "4 workers, a memory each",
+    UNGUIDED: "no guidance",
+    ONE: "1 worker",
+    SHARED: "4 workers, one memory",
+    SEPARATE: "4 workers, a memory each",
 }
 
 
@@ -27,8 +29,8 @@ def page(folder: Path) -> str:
         [
             "## Several workers",
             "Does one memory for all workers find what a single worker finds? `emoji-turbo` draws "
-            "64 images of each of forty prompts in 4 steps, 8 at a time, with the default method. "
-            "Coverage is the number of different right images beside the number that can be found; "
+            "64 images of each of forty prompts in 4 steps with the default method, 8 at a time, and of "
+            "each of twenty one at a time. Coverage is the number of different right images beside the number that can be found; "
             "95% intervals are over prompts.",
             coverage_table(folder),
             "Workers that share a memory miss only what is drawn at the same moment. "
@@ -40,31 +42,37 @@ def page(folder: Path) -> str:
 def coverage_table(folder: Path) -> str:
     """Coverage of each kind of workers, and its ratio to that of one worker."""
     rows = read_rows(folder / COVERAGE)
-    found = {kind: _of(rows, kind) for kind in _NAMES if any(r["workers"] == kind for r in rows)}
     lines = []
-    for kind, (coverage, precision) in found.items():
-        low, high = interval(coverage)
-        ratio = ""
-        if kind != "one" and "one" in found:
-            pairs = torch.stack([coverage, found["one"][0]], dim=1)
-            least, most = interval(pairs, lambda d: d[..., 0].mean(1) / d[..., 1].mean(1))
-            mean = coverage.mean() / found["one"][0].mean()
-            ratio = f"{mean:.3f} ({least:.3f} to {most:.3f})"
-        lines.append(
-            [
-                _NAMES[kind],
-                f"{coverage.mean():.3f} ({low:.3f} to {high:.3f})",
-                ratio,
-                f"{precision.mean():.3f}",
-            ]
-        )
-    return table(["workers", "coverage", "of that of 1 worker", "precision"], lines)
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        found = {kind: _of(rows, kind, batch) for kind in _NAMES}
+        for kind, (coverage, precision) in found.items():
+            low, high = interval(coverage)
+            lines.append(
+                [
+                    batch if kind == next(iter(_NAMES)) else "",
+                    _NAMES[kind],
+                    f"{coverage.mean():.3f} ({low:.3f} to {high:.3f})",
+                    "" if kind == ONE else _ratio(coverage, found[ONE][0]),
+                    f"{precision.mean():.3f}",
+                ]
+            )
+    columns = ["images at a time", "workers", "coverage", "of that of 1 worker", "precision"]
+    return table(columns, lines)
 
 
-def _of(rows: Sequence[dict[str, Any]], kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    own = sorted((r for r in rows if r["workers"] == kind), key=lambda r: r["prompt"])
-    coverage = torch.tensor([r["distinct"] / r["possible"] for r in own])
-    return coverage, torch.tensor([r["right"] / r["samples"] for r in own])
+def _ratio(coverage: Tensor, one: Tensor) -> str:
+    """The ratio of two means over the same prompts, with its interval."""
+    pairs = torch.stack([coverage, one], dim=1)
+    least, most = interval(pairs, lambda drawn: drawn[..., 0].mean(1) / drawn[..., 1].mean(1))
+    return f"{coverage.mean() / one.mean():.3f} ({least:.3f} to {most:.3f})"
+
+
+def _of(rows: Sequence[dict[str, Any]], kind: str, batch: int) -> tuple[Tensor, Tensor]:
+    """Coverage and precision of each prompt."""
+    own = [row for row in rows if (row["workers"], row["batch"]) == (kind, batch)]
+    own.sort(key=lambda row: row["prompt"])
+    coverage = torch.tensor([row["distinct"] / row["possible"] for row in own])
+    return coverage, torch.tensor([row["right"] / row["samples"] for row in own])
 
 
 def cost_table(folder: Path) -> str:
