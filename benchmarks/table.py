@@ -97,6 +97,11 @@ BENCHMARKS: dict[str, Row] = {
         "How fast is `unalike run` beside a loop that draws and saves the same images?",
     ),
     "regions": Row("benchmarks.regions", "Does guidance stay where it was asked for?"),
+    "scaling": Row(
+        "benchmarks.scaling",
+        "Does one memory for several workers find what a single worker finds, and how far does "
+        "that carry?",
+    ),
     "ambient": Row(
         "benchmarks.ambient",
         "What does comparing images in place of latents bring, and what does it cost?",

@@ -255,6 +255,8 @@ def test_every_declared_option_has_help_and_an_example_that_is_allowed():
             extra = drawn if settings is BuildSettings and f.name in NEEDING else {}
             extra |= {"image": Path("x.png")} if f.name == "image_strength" else {}
             extra |= {"format": "webp"} if f.name == "quality" else {}
+            extra |= {"ray": "auto"} if f.name in ("ray_workers", "ray_gpus") else {}
+            extra |= {"out": Path("new")} if f.name in ("shard", "merge") else {}
             settings(**{**base, **extra, f.name: example})
 
 

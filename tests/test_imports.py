@@ -51,7 +51,7 @@ LIBRARIES = {
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub", "safetensors"},
     "models": {"torch", "numpy", "PIL"},
     "extractors": {"torch", "transformers", "torch_fidelity"},
-    "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors", "dynamicprompts", "filelock"},
+    "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors", "dynamicprompts", "ray", "filelock"},
     "cli": {"typer", "rich"},
 }
 FILES = sorted(

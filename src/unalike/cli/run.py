@@ -56,7 +56,7 @@ def run(
         source=source,
         wildcards=wildcards,
         shard_size=shard_size,
-        devices=devices or (),
+        devices=() if devices is None else devices,
         ray=ray,
         ray_workers=ray_workers,
         ray_gpus=ray_gpus,

@@ -202,12 +202,14 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _require_address(address: str) -> None:
     """Refuse what is no address of a Ray cluster."""
     host, colon, port = address.rpartition(":")
-    if address in (AUTO, LOCAL) or (colon and host and port.isdigit() and "/" not in host):
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    if address in (AUTO, LOCAL) or (colon and host and 0 < number < 1 << 16 and "/" not in host):
         return
     raise OptionError(
         named(
             "{ray} is {!r}; allowed: auto, local, or HOST:PORT of the head of a cluster, run on a "
-            "machine of that cluster, as in {ray='10.0.0.1:6379'}",
+            "machine of that cluster, as in {}",
             address,
+            Option("ray", "10.0.0.1:6379"),
         )
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from typing import Any, Self
 
 from unalike.errors import Option, OptionError, UnsupportedError, named
 from unalike.runs.run_settings import LOCAL, RunSettings
+from unalike.runs.settings import AUTO
+
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,9 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # lines that tell a user nothing
     try:
+        _require_answer(os.environ.get("RAY_ADDRESS", AUTO) if address == AUTO else address)
         ray.init(
             address=address,
             log_to_driver=False,
@@ -120,3 +127,14 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Make sure that something listens at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        OSError: where nothing does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()

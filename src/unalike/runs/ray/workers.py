@@ -86,8 +86,7 @@ class RayWorkers:
 
     def batches(self, plan: Sequence[Planned], size: int) -> list[list[Planned]]:
         """The images that are drawn together: those of one shard of the memory."""
-        count = min(_MOST_SHARDS, -(-self._room.workers // _WORKERS_OF_A_SHARD))
-        self._sharding = Sharding.of_plan(plan, count)
+        self._sharding = Sharding.of_plan(plan, shards_for(self._room.workers))
         return self._sharding.batches(plan, size)
 
     def begin(
@@ -202,3 +201,13 @@ class RayWorkers:
             self._ray.kill(shard)
         self._shards = []
         self._open.close()
+
+
+def shards_for(workers: int) -> int:
+    """How many shards the memory of so many workers has, if there are as many prompts.
+
+    Example:
+        >>> [shards_for(workers) for workers in (1, 8, 64, 256)]
+        [1, 1, 8, 16]
+    """
+    return min(_MOST_SHARDS, -(-workers // _WORKERS_OF_A_SHARD))
