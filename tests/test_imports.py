@@ -51,7 +51,16 @@ LIBRARIES = {
     "pipelines": {"torch", "diffusers", "transformers", "huggingface_hub", "safetensors"},
     "models": {"torch", "numpy", "PIL"},
     "extractors": {"torch", "transformers", "torch_fidelity"},
-    "runs": {"torch", "numpy", "PIL", "pyarrow", "safetensors", "dynamicprompts", "ray", "filelock"},
+    "runs": {
+        "torch",
+        "numpy",
+        "PIL",
+        "pyarrow",
+        "safetensors",
+        "dynamicprompts",
+        "ray",
+        "filelock",
+    },
     "cli": {"typer", "rich"},
 }
 FILES = sorted(
