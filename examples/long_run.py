@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from datasets import load_dataset
+
 from unalike.runs.run import run
 from unalike.runs.run_settings import RunSettings
 
@@ -11,8 +13,6 @@ settings = RunSettings(**how, out=Path("hearts"))
 print(run(settings).record["images"])
 print(len(run(settings).samples), "images, and nothing was left to draw")
 run(RunSettings(**how, out=Path("sharded"), shard_size=1 << 20))
-
-from datasets import load_dataset
 
 images = load_dataset("imagefolder", data_dir="hearts", split="train")
 sharded = load_dataset("webdataset", data_files={"train": "sharded/shards/*.tar"}, split="train")

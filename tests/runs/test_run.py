@@ -270,6 +270,7 @@ def test_images_have_the_format_that_is_asked_for(settings, tmp_path, kind):
         assert image.format == kind.upper()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of webdataset
 def test_shards_hold_all_images_once_when_the_run_was_stopped(settings, tmp_path):
     webdataset = pytest.importorskip("webdataset")
 
