@@ -26,6 +26,7 @@ from benchmarks.copies.page import short_tables
 from benchmarks.fewstep.methods import AUTO, ONE_PASS
 from benchmarks.fewstep.page import short_table
 from benchmarks.pareto.page import headline_table, variety_table
+from benchmarks.scaling.page import scaling_tables
 from benchmarks.table import available, load
 from benchmarks.throughput import throughput_table
 from unalike.extractors.table import EXTRACTORS, spellings
@@ -100,6 +101,7 @@ def pages() -> dict[Path, str]:
         "headline": headline_table(PARETO, "emoji"),
         "few steps": short_table(FEWSTEP, "emoji-turbo", HEADLINE),
     }
+    scaling = ROOT / "docs" / "scaling.md"
     choosing, shields = ROOT / "docs" / "choosing.md", ROOT / "docs" / "shields.md"
     long_runs = ROOT / "docs" / "long-runs.md"
     variety = {f"variety {name}": variety_table(PARETO, name) for name in ("emoji", "digits")}
@@ -122,6 +124,7 @@ def pages() -> dict[Path, str]:
         shields: wrapped(
             filled(shields.read_text("utf-8"), {"copies": short_tables(RESULTS / "copies")})
         ),
+        scaling: wrapped(filled(scaling.read_text("utf-8"), scaling_tables(RESULTS / "scaling"))),
         card: filled(card.read_text("utf-8"), tables),
         DIGITS / "README.md": filled(
             (DIGITS / "README.md").read_text("utf-8"), digits_tables(digits)

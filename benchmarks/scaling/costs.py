@@ -24,8 +24,11 @@ from unalike.memory.samples import Batch
 from unalike.runs.folder import RunFolder, image_path
 from unalike.runs.ledger import Entry, Ledger
 from unalike.runs.output import Files
+from unalike.runs.plan import planned_images
+from unalike.runs.ray.cluster import connected
 from unalike.runs.ray.shard import MemoryShard
 from unalike.runs.ray.sharding import Sharding
+from unalike.runs.run_settings import LOCAL
 from unalike.runs.samples import Planned, Sample, StoredImage
 
 T = TypeVar("T")
@@ -41,6 +44,7 @@ def measure_costs(path: Path, repeats: int) -> None:
     found: dict[str, Any] = {"batch": BATCH, "repeats": repeats}
     found["memory"] = {name: _memory_costs(path.parent, n, repeats) for name, n in NUMBERS.items()}
     found["files"] = {name: _file_costs(path.parent, n, repeats) for name, n in BYTES.items()}
+    found["ray"] = {"batch": _ray_cost(5 * repeats)}
     path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
@@ -74,6 +78,26 @@ def _memory_costs(parent: Path, numbers: int, repeats: int) -> dict[str, float]:
             "begin": median(begins),
             "row": max(0.0, median(news) - median(begins)) / BATCH,
         }
+
+
+def _ray_cost(batches: int) -> float:
+    """Seconds of Ray for a batch, in the process of the run and in two workers that do nothing."""
+    with connected(LOCAL) as ray:
+        rows = [{"number": n, "batch": planned_images(["heart"], BATCH, n)} for n in range(batches)]
+        drawn = ray.data.from_items(rows, override_num_blocks=batches).map(
+            _Idle, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.5
+        )
+        found = iter(drawn.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"))
+        next(found)
+        began = time.perf_counter()
+        return sum(1 for _ in found) and (time.perf_counter() - began) / (batches - 1)
+
+
+class _Idle:
+    """Draws nothing."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"]}
 
 
 class _Labelled(Memory):

@@ -81,6 +81,7 @@ def cost_table(folder: Path) -> str:
         lines.append(
             [f"write a batch of 8 images of {size} and its ledger rows", _ms(found["commit"])]
         )
+    lines.append(["let Ray hand out a batch and bring back its result", _ms(costs["ray"]["batch"])])
     return table(["operation", "ms"], lines)
 
 
@@ -106,6 +107,16 @@ def simulation_table(folder: Path) -> str:
 
 
 _SERVERS = {"disk": "memory's file", "network": "network", "run": "process of the run"}
+
+
+def scaling_tables(folder: Path) -> dict[str, str]:
+    """The generated parts of `docs/scaling.md`, by the names of their places."""
+    return {
+        "coverage": coverage_table(folder),
+        "costs": cost_table(folder),
+        "assumptions": assumptions(folder),
+        "simulation": simulation_table(folder),
+    }
 
 
 def assumptions(folder: Path) -> str:

@@ -121,7 +121,7 @@ def simulate(
             staleness.append(added[shard] - then)
             added[shard] += 1
             sent = network.done(now + LATENCY, load.batch * picture / BANDWIDTH)
-            finished.append(driver.done(sent, files["commit"]))
+            finished.append(driver.done(sent, costs["ray"]["batch"] + files["commit"]))
             if len(finished) + workers <= workers * batches_each:
                 heapq.heappush(events, (now + LATENCY, worker, "begin", 0, 0))
     return _found(load, workers, finished, staleness, disk, network, driver)

@@ -12,6 +12,7 @@ FREE = {"commit": 0.0, "begin": 0.0, "row": 0.0}
 def costs(driver: float = 0.0, **memory: float):
     return {
         "memory": {LIGHT.numbers: {**FREE, **memory}},
+        "ray": {"batch": 0.0},
         "files": {LIGHT.image: {"commit": driver}},
     }
 
@@ -40,7 +41,9 @@ def test_staleness_is_the_other_workers_of_the_shard_when_nothing_costs_time():
     assert simulate(LIGHT, 64, costs()).mean == pytest.approx(63 / 8, abs=1)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Ray
 def test_page_has_every_kind_of_workers_and_every_load_when_measured(tmp_path):
+    pytest.importorskip("ray")
     measure("scaling", tmp_path, smoke=True, progress=lambda share: None)
     rows = read_rows(tmp_path / COVERAGE)
     assert {row["workers"] for row in rows} == {"unguided", "one", "shared", "separate"}
@@ -48,4 +51,4 @@ def test_page_has_every_kind_of_workers_and_every_load_when_measured(tmp_path):
     page = load("scaling").page(tmp_path)
     assert page.count("4 workers") == 2
     assert simulation_table(tmp_path).count("\n") == 1 + len(LOADS) * len(WORKERS)
-    assert cost_table(tmp_path).count("\n") == 9
+    assert cost_table(tmp_path).count("\n") == 10

@@ -3,13 +3,17 @@
 import multiprocessing
 import os
 import signal
+import threading
 
 import pytest
 from tests.runs.several import command, require_once, settings, started
 
 from unalike.errors import OptionError, StoreError, WorkerError
+from unalike.memory import Memory
 from unalike.runs.devices import Devices, require_devices
+from unalike.runs.plan import planned_images
 from unalike.runs.run import run
+from unalike.runs.stopping import Stop
 
 TWO = ("cpu", "cpu")
 
@@ -20,8 +24,8 @@ def test_every_image_is_there_once_when_a_worker_is_killed(tiny_sd_folder, tmp_p
     def kill_one(row):
         if not killed:
             process = multiprocessing.active_children()[0]
-            killed.append(process.pid)
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
+            killed.append(process)
 
     outcome = run(settings(tiny_sd_folder, tmp_path, devices=TWO), told=kill_one)
     assert outcome.finished
@@ -73,10 +77,20 @@ def test_error_of_a_worker_is_that_of_the_run_when_the_model_cannot_be_opened(
 
 
 def test_workers_end_when_the_run_has_to_end_while_they_draw(tiny_sd_folder, tmp_path):
-    workers = Devices.open(settings(tiny_sd_folder, tmp_path, devices=TWO), ("cat",))
-    assert len(multiprocessing.active_children()) == 2
-    workers.close()
+    asked = settings(tiny_sd_folder, tmp_path, devices=TWO, steps=500)
+    workers, drawing, outcomes = Devices.open(asked, ("cat",)), threading.Event(), []
+    workers.describe(planned_images(["cat"], 1, 0), [])
+    with Memory.open(tmp_path / "bank.memory", create=True) as memory:
+        workers.begin(tmp_path, memory, "run", None, lambda batch, steps: drawing.set())
+        plan = [[planned] for planned in planned_images(["cat"], 2, 0)]
+        thread = threading.Thread(target=lambda: outcomes.extend(workers.draw(plan, Stop())))
+        thread.start()
+        assert drawing.wait(60)
+        assert len(multiprocessing.active_children()) == 2
+        workers.close()
+        thread.join(60)
     assert multiprocessing.active_children() == []
+    assert [type(outcome) for _, outcome in outcomes] == [WorkerError] * 2
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:7", ""])

@@ -7,6 +7,7 @@ before it began. A process that dies is started again and draws its batch once m
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -42,6 +43,8 @@ class Devices:
         self._free: SimpleQueue[Process] = SimpleQueue()
         self._told: StepsDone = lambda batch, steps: None
         self._died = 0
+        self._closed = False
+        self._closing = threading.Lock()
 
     @classmethod
     def open(
@@ -151,7 +154,7 @@ class Devices:
                     self._died += 1
                     died, steps = error, 0
                     self._restart(process, batch)
-                    if tried == TRIES:
+                    if tried == TRIES or self._closed:
                         raise WorkerError(f"{died}; it died {TRIES} times at this batch") from died
             raise AssertionError
         finally:
@@ -159,12 +162,15 @@ class Devices:
 
     def _restart(self, process: Process, batch: Sequence[Planned]) -> None:
         """Start a process again, and remove what it added to the memory of a batch."""
-        process.end()
+        with self._closing:
+            if self._closed:
+                return
+            process.end()
+            process.start()
         items = {remembered_as(self._run, planned.item) for planned in batch}
         self._memory.refresh()
         if items.intersection(self._memory.items(self._run)):
             self._memory.remove(items=items)
-        process.start()
         self._begun(process)
 
     @property
@@ -175,8 +181,10 @@ class Devices:
 
     def close(self) -> None:
         """End the processes; those that still draw are killed."""
-        for process in self._processes:
-            process.end()
+        with self._closing:
+            self._closed = True
+            for process in self._processes:
+                process.end()
         self._threads.shutdown()
 
 

@@ -192,5 +192,8 @@ def test_position_of_another_memory_begins_anew_when_it_is_followed(tmp_path):
         assert memory.changes(position).whole
         copy = Memory()
         copy.follow(memory.changes())
-        assert torch.equal(copy.view(SPACE).latents, memory.view(SPACE).latents)
+        found, there = copy.view(SPACE), memory.view(SPACE)
+        assert found is not None
+        assert there is not None
+        assert torch.equal(found.latents, there.latents)
         assert copy.numbers(SPACE) == memory.numbers(SPACE)
