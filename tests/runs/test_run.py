@@ -136,7 +136,7 @@ def test_measured_radii_and_coupled_noise_go_on_when_a_run_does(settings, tmp_pa
 
     def stop(row):
         if row["index"] == 1:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     assert not run(settings(**chosen), told=stop).finished
     assert run(settings(**chosen)).finished
@@ -270,12 +270,13 @@ def test_images_have_the_format_that_is_asked_for(settings, tmp_path, kind):
         assert image.format == kind.upper()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of webdataset
 def test_shards_hold_all_images_once_when_the_run_was_stopped(settings, tmp_path):
     webdataset = pytest.importorskip("webdataset")
 
     def stop(row):
         if row["index"] == 0:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     assert not run(settings(shard_size=1 << 20), told=stop).finished
     outcome = run(settings(shard_size=1 << 20))

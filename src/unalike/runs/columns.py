@@ -123,7 +123,7 @@ def value_of(name: str, value: Any, *, typed: bool) -> Any:
 
 def unknown(name: str, known: Collection[str], pipeline: str) -> Message:
     """The clause that refuses a column that is no argument of the pipeline."""
-    if name in _SETTINGS:
+    if name in _SETTINGS and not _TEXT.fullmatch(name):
         return named(
             "has the column {!r}, a setting of the whole run; delete it, and give {} to the run",
             name,

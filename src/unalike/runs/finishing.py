@@ -83,7 +83,8 @@ def _write_pages(
     folder.write_samples(sample_table(samples, scores, shared))
     images = returned(samples)
     if images and images[0].image and "#" not in images[0].image.path:
-        write_metadata(folder.path / IMAGES, _metadata(about, images))
+        if record["rows"]:  # `unalike run`
+            write_metadata(folder.path / IMAGES, _metadata(about, images))
         folder.write_grid(
             draw_grid(_bands(images, lambda path: _read(folder, path)), _legend(images))
         )

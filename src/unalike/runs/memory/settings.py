@@ -84,7 +84,7 @@ class RemoveSettings(InspectSettings):
         (), "Remove samples of exactly this prompt; can be repeated.", kind=tuple, example="cat"
     )
     seed: tuple[str, ...] = option(
-        (), "Remove samples of this seed; can be repeated.", kind=tuple, example=7
+        (), "Remove samples of this seed; can be repeated.", kind=tuple, example="7"
     )
     run: str | None = option(
         None, "Remove samples of this run.", kind=str, choices=(None,), example="RUN"
