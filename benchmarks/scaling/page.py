@@ -29,9 +29,9 @@ def page(folder: Path) -> str:
         [
             "## Several workers",
             "Does one memory for all workers find what a single worker finds? `emoji-turbo` draws "
-            "64 images of each of forty prompts in 4 steps with the default method, 8 at a time, and of "
-            "each of twenty one at a time. Coverage is the number of different right images beside the number that can be found; "
-            "95% intervals are over prompts.",
+            "64 images of each of forty prompts in 4 steps with the default method, 8 at a time, "
+            "and of each of twenty one at a time. Coverage is the number of different right images "
+            "beside the number that can be found; 95% intervals are over prompts.",
             coverage_table(folder),
             "Workers that share a memory miss only what is drawn at the same moment. "
             "[Several GPUs and machines](scaling.md) has the simulation of up to 256 workers.",

@@ -72,7 +72,7 @@ def test_every_image_is_there_once_when_a_worker_and_the_memory_are_killed(
 
 @pytest.mark.parametrize(
     ("number", "code", "workers", "then"),
-    [(signal.SIGKILL, -9, 2, {"ray_workers": 2}), (signal.SIGINT, 130, 1, {})],
+    [(signal.SIGKILL, -9, 1, {"ray_workers": 2}), (signal.SIGINT, 130, 1, {})],
 )
 def test_every_image_is_there_once_when_the_run_is_ended_and_gone_on_with(
     tiny_sd_folder, tmp_path, address, number, code, workers, then
