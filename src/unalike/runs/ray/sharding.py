@@ -76,8 +76,9 @@ class Sharding:
     def batches(self, plan: Sequence[Planned], size: int) -> list[list[Planned]]:
         """The images that are drawn together: of one shard each, the shards in turn."""
         own: list[list[Planned]] = [[] for _ in range(self.count)]
+        shards = {text: self.of(text) for text in {planned.prompt for planned in plan}}
         for planned in plan:
-            own[self.of(planned.prompt)].append(planned)
+            own[shards[planned.prompt]].append(planned)
         turns = zip_longest(*(batches(images, size) for images in own))
         return [batch for turn in turns for batch in turn if batch]
 
