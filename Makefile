@@ -11,7 +11,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c c
 
 pytest := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(bin)/python -m pytest -q \
 	-n logical --maxprocesses 8 --dist worksteal
-core := guidance memory metrics scores shields test_kernels.py test_tensorfile.py
+core := cli/test_memory.py guidance memory metrics runs/ray/test_shard.py scores shields test_kernels.py test_tensorfile.py
 
 .PHONY: demo test check coverage wheel bench
 demo: $(VENV)/.installed
