@@ -43,7 +43,7 @@ class Size:
     prompts: int = 8
     images: int = 8
     batch: int = 16
-    rounds: int = 5
+    rounds: int = 3
 
 
 SMOKE = Size(models=("emoji-turbo",), prompts=2, images=1, batch=2, rounds=1)

@@ -1,10 +1,12 @@
 """Small runs of several workers, and what has to be true of them however they ended."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,14 @@ def command(model: Path, folder: Path, *words: str, num: int = 4) -> list[str]:
 
 def started(words: list[str]) -> "subprocess.Popen[str]":
     """A process that has drawn its first image."""
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(  # a background job of a shell, as tests may be, ignores Ctrl-C
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listening,
+    )
     assert child.stdout is not None
     line = child.stdout.readline()
     assert line, child.communicate()[1]
