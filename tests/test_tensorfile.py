@@ -115,3 +115,16 @@ def test_forged_length_of_the_header_is_refused_when_read(tmp_path: Path, length
     (tmp_path / "x").write_bytes(length.to_bytes(8, "little") + b"{}" * 50)
     with pytest.raises(StoreError, match="damaged"):
         tensorfile.read(tmp_path / "x", KIND, 1)
+
+
+def test_bytes_come_back_when_they_are_whole_and_are_refused_when_they_are_not():
+    tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.int64)}
+    data = tensorfile.to_bytes({"what": ["x", 1]}, tensors)
+    header, found = tensorfile.from_bytes(data)
+    assert header["what"] == ["x", 1]
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    changed = bytearray(data)
+    changed[-1] ^= 1
+    for damaged in (b"", data[:-8], data[:20], bytes(changed), b"x" * 100):
+        with pytest.raises(ValueError, match=r".+"):
+            tensorfile.from_bytes(damaged)
