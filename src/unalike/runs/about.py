@@ -1,4 +1,4 @@
-"""What the files of a run's images say of how they were made."""
+"""Build the metadata that image files of a run carry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class About:
-    """What all images of a run have in common.
+    """The metadata that all images of a run share.
 
     Args:
         shared: of a guided image whose row has no arguments of its own.
@@ -30,7 +30,7 @@ class About:
 
     @classmethod
     def of(cls, settings: DrawSettings, pipeline: RunPipeline, methods: Sequence[Method]) -> Self:
-        """What the images of these settings have in common."""
+        """Collect the metadata that images of these settings share."""
         return cls(
             ImageInfo(
                 prompt="",
@@ -49,7 +49,7 @@ class About:
         )
 
     def info(self, planned: Planned, size: tuple[int, int], *, guided: bool = True) -> ImageInfo:
-        """What the file of an image says of it.
+        """The metadata of one image.
 
         Args:
             planned: with the seed that draws it again.

@@ -1,4 +1,4 @@
-"""What a run depends on: what its ledger compares, and what tells its images from others."""
+"""Settings that identify a run in its ledger, and an image among others."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_settings(
 
 
 def plan_settings(plan: Sequence[Planned]) -> dict[str, Any]:
-    """What a run depends on by its images."""
+    """The settings that stand for the images of a run."""
     texts = "\n".join(planned.item for planned in plan)
     checksum = hashlib.sha256(texts.encode()).hexdigest()[:12]
     return {"images": len(plan), ITEMS: checksum}

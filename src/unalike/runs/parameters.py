@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from unalike import __version__
 from unalike.errors import StoreError, shown
-from unalike.runs.settings import GenerateSettings, build_methods
+from unalike.runs.settings import GenerateSettings, assigned, build_methods
 
 FORMAT = 1
 """Version of the JSON."""
@@ -231,17 +231,11 @@ def _assignments(info: ImageInfo, names: tuple[str, ...]) -> tuple[str, ...]:
     for method, default in zip(info.methods, build_methods(plain), strict=True):
         usual = _plain(described(default)["options"])
         found += [
-            f"{method['name']}.{name}={_assigned(value)}"
+            f"{method['name']}.{name}={assigned(value)}"
             for name, value in method["options"].items()
             if name not in usual or value != usual[name]
         ]
     return tuple(found)
-
-
-def _assigned(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _in_short(method: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from unalike.runs.libraries import library_versions
 from unalike.runs.pipeline_settings import PipelineSettings
 from unalike.runs.samples import Planned, Sample, returned, usual_steps
 from unalike.runs.scoring import BASIS, Diversity
-from unalike.runs.settings import AGAIN, FORMATS, DrawSettings, build_methods
+from unalike.runs.settings import AGAIN, FORMATS, DrawSettings, assigned, build_methods
 
 if TYPE_CHECKING:
     from unalike.runs.description import Description
@@ -183,7 +183,7 @@ def command_line(
         usual = described(default)["options"]
         for name, value in described(method)["options"].items():
             if value != usual[name]:
-                words += ["--set", f"{method.name}.{name}={_assigned(value)}"]
+                words += ["--set", f"{method.name}.{name}={assigned(value)}"]
     words += ["--memory", settings.memory.resolve()] if settings.memory else []
     for folder in settings.shields:
         words += ["--shield", folder.resolve()]
@@ -241,13 +241,6 @@ def prompt_words(prompts: Sequence[str]) -> list[str]:
     if any(prompt.startswith("-") for prompt in prompts):
         return [f"--prompt={prompt}" for prompt in prompts]
     return list(prompts)
-
-
-def _assigned(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def resolved_features(space: str) -> str:

@@ -336,6 +336,18 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     return method.strip(), name.strip(), parse_value(value.strip())
 
 
+def assigned(value: Any) -> str:
+    """A value as `parse_assignment` reads it.
+
+    Example:
+        >>> assigned((0.5, 1.0)), assigned(None), assigned(True)
+        ('0.5,1.0', 'none', 'true')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def build_methods(settings: DrawSettings) -> tuple[Method, ...]:
     """The guidance methods that the settings ask for, or those that suit the model where they name
     none.

@@ -1,4 +1,4 @@
-"""What a guided pipeline carries from call to call, as bytes: a later process goes on with it.
+"""Serialize the state that a guided pipeline keeps between calls, for a later process.
 
 Values are plain ones, tensors, tuples, lists, dicts and methods. The bytes are a safetensors file
 with the structure as JSON in its header.
@@ -32,7 +32,7 @@ def to_bytes(streams: Sequence[Mapping[str, Any]], calibrations: Mapping[str, Me
 
 
 def from_bytes(data: bytes) -> tuple[list[dict[str, Any]], dict[str, Method]]:
-    """What `to_bytes` was given.
+    """Read the storage and the calibrated methods that `to_bytes` wrote.
 
     Raises:
         StoreError: for damaged bytes.
